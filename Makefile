@@ -1,0 +1,60 @@
+# Everything an engineer types. `make` alone lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run run-aws run-pixel run-storage test lint format types lock clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(READY) ## the whole system on this machine: local SNS and SQS, both services, a demo page; Ctrl-C stops it
+	@$(BIN)/python -m tracker.local run
+
+run-aws: $(READY) ## the local SNS and SQS alone, with topic and queues, for run-pixel and run-storage
+	@$(BIN)/python -m tracker.local broker
+
+run-pixel: $(READY) ## the pixel service with config/pixel.yaml
+	@$(BIN)/python -m tracker.pixel --config config/pixel.yaml
+
+run-storage: $(READY) ## the storage service with config/storage.yaml
+	@$(BIN)/python -m tracker.storage --config config/storage.yaml
+
+test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY) ## ruff, formatting and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(READY) ## rewrite the code as ruff formats it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY) ## mypy, strict, over src and tests
+	$(BIN)/mypy
+
+# Keeps the pins that still fit; make lock ARGS=--upgrade moves them. aiobotocore and moto move together (both pin botocore).
+COMPILE = ../$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+	--custom-compile-command "make lock" $(ARGS)
+
+lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--upgrade for newer versions
+	cd requirements && $(COMPILE) development.in -o development.txt
+	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
+	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
+
+clean: ## remove .venv, caches and build output; var/ with its visits stays
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment, made again from the lock when the lock or the package's metadata changes.
+$(READY): requirements/development.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tracker needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
+	@echo "Setting up .venv from requirements/development.txt ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/development.txt
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
