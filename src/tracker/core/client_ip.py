@@ -1,0 +1,179 @@
+"""Who the visitor is: the one IP address a visit is logged with.
+
+Only a proxy we were told to trust may name another address than its own. Its header is read from the right, where the
+proxies nearest to us append, so what a visitor wrote into it on the left is reached only when every hop after it is
+trusted. Promise: linear in the length of the header, whatever is in it.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+from tracker.errors import ConfigurationError
+
+_MAX_ADDRESS_CHARS = 64  # 45 for the longest IPv6 text, and a zone; what is longer must not become a key of the cache
+
+# A numeric port, or an obfuscated one (RFC 7239, 6.3).
+_PORT = re.compile(r"[0-9]{1,5}|_[A-Za-z0-9._-]{1,64}")
+
+# A pair of a Forwarded element, up to its semicolon (RFC 7239, 4). Possessive throughout: no backtracking, so linear.
+# A value without quotes may hold the colons and brackets of an address, against the RFC but as many proxies write it.
+_PAIR = re.compile(
+    r"""[ \t]*+
+        (?: ([!\#$%&'*+.^_`|~0-9A-Za-z-]++) = (?: "((?:[^"\\]++|\\.)*+)" | ([^\s;,"]++) ) )?+
+        [ \t]*+ (?: ; | \Z )""",
+    re.VERBOSE | re.DOTALL,
+)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+
+_V4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
+
+
+def canonical_ip(text: str) -> str | None:
+    """The one way we write this address, None when it is none. It has no zone; a mapped IPv4 is IPv4."""
+    return _canonical_ip(text) if len(text) <= _MAX_ADDRESS_CHARS else None
+
+
+@lru_cache(maxsize=16384)
+def _canonical_ip(text: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Address(int(address)))  # by its number, which has no zone
+    return str(address)
+
+
+@lru_cache(maxsize=16384)
+def truncate_ip(ip: str) -> str:
+    """The network of a canonical address: /24 of an IPv4, /48 of an IPv6. The last bits are zero."""
+    if ":" not in ip:
+        return ip.rpartition(".")[0] + ".0"
+    return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(ip)) >> 80 << 80))
+
+
+class ClientIp:
+    """The trust decision of one configuration.
+
+    `trusted` are addresses and CIDR networks; `header` is the one header they write: ``Forwarded`` (RFC 7239), or any
+    other, read as the list ``X-Forwarded-For`` is; a single address is a list of one. Raises ConfigurationError.
+    """
+
+    def __init__(self, trusted: Sequence[str], header: str) -> None:
+        self._networks = [_network(text) for text in trusted]
+        self._elements = _forwarded_addresses if header.lower() == "forwarded" else _listed_addresses
+        self._is_trusted = lru_cache(maxsize=16384)(self._in_networks)
+
+    def needs_header(self, peer: str | None) -> bool:
+        """Whether `resolve` would look at the header at all."""
+        if not self._networks or peer is None:
+            return False
+        ip = canonical_ip(peer)
+        return ip is not None and self._is_trusted(ip)
+
+    def resolve(self, peer: str | None, header_lines: Sequence[str]) -> str | None:
+        """The visitor's address, given the peer of the connection and all lines of the header. None without a peer."""
+        last_good = canonical_ip(peer) if peer is not None else None
+        if last_good is None or not self._networks or not self._is_trusted(last_good):
+            return last_good
+        for ip in self._elements(",".join(header_lines)):
+            if ip is None:  # unknown, hidden or garbage: whoever wrote what is left of it, we cannot tell
+                return last_good
+            if not self._is_trusted(ip):
+                return ip
+            last_good = ip
+        return last_good
+
+    def _in_networks(self, ip: str) -> bool:
+        address = ipaddress.ip_address(ip)
+        return any(address in network for network in self._networks)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    try:
+        network = ipaddress.ip_network(text)
+    except ValueError as error:
+        raise ConfigurationError(f"trusted proxy {text!r} is no IP address and no CIDR network: {error}") from error
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_V4_MAPPED):
+        # Canonical addresses are never mapped, so a mapped network would trust nobody.
+        mapped = network.network_address.ipv4_mapped
+        return ipaddress.IPv4Network(f"{mapped}/{network.prefixlen - 96}")
+    return network
+
+
+def _listed_addresses(header: str) -> Iterator[str | None]:
+    """The addresses of a list from the right, None for no address; empty elements are skipped (RFC 9110, 5.6.1)."""
+    for part in _parts_from_right(header):
+        element = part.strip(" \t")
+        if element:
+            yield _node_address(element)
+
+
+def _forwarded_addresses(header: str) -> Iterator[str | None]:
+    """The ``for`` addresses of an RFC 7239 header from the right, None for an element without a usable one.
+
+    A comma inside quotes separates nothing. Parts are joined from the right until their quotes pair up, so a quote that
+    a visitor left open on the left cannot swallow what the proxies appended on the right.
+    """
+    parts: list[str] = []
+    open_quote = False
+    for part in _parts_from_right(header):
+        parts.append(part)
+        open_quote ^= _has_odd_quotes(part)
+        if not open_quote:
+            element = ",".join(reversed(parts)).strip(" \t")
+            parts = []
+            if element:
+                yield _forwarded_address(element)
+    if parts:
+        yield None
+
+
+def _parts_from_right(header: str) -> Iterator[str]:
+    # One at a time: a visitor may put thousands of elements left of the one that decides.
+    end = len(header)
+    while end >= 0:
+        comma = header.rfind(",", 0, end)
+        yield header[comma + 1 : end]
+        end = comma
+
+
+def _has_odd_quotes(part: str) -> bool:
+    return part.replace("\\\\", "").replace('\\"', "").count('"') % 2 == 1
+
+
+def _forwarded_address(element: str) -> str | None:
+    node = None
+    position = 0
+    while position < len(element):
+        pair = _PAIR.match(element, position)
+        if pair is None:
+            return None
+        position = pair.end()
+        name, quoted, plain = pair.groups()
+        if name is not None and name.lower() == "for":
+            if node is not None:  # each parameter once an element
+                return None
+            node = _QUOTED_PAIR.sub(r"\1", quoted) if quoted is not None else plain
+    return _node_address(node) if node is not None else None
+
+
+def _node_address(node: str) -> str | None:
+    """The address of ``ip``, ``ip:port``, ``[v6]``, ``[v6]:port`` or a bare v6; None for anything else."""
+    if node.startswith("["):
+        host, bracket, rest = node[1:].partition("]")
+        if not bracket or ":" not in host or (rest and not _is_port(rest)):
+            return None
+        return canonical_ip(host)
+    if node.count(":") == 1:
+        host, _, _ = node.partition(":")
+        return canonical_ip(host) if _is_port(node[len(host) :]) else None
+    return canonical_ip(node)
+
+
+def _is_port(rest: str) -> bool:
+    return rest.startswith(":") and _PORT.fullmatch(rest, 1) is not None

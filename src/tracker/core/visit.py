@@ -1,0 +1,134 @@
+"""A visit, and the one line of JSON it is from the answer of the pixel to the append of the storage service.
+
+The line is what the journal holds and, unchanged, what the message carries. Promise: whatever bytes a visitor put into
+a header, the line is pure ASCII without a raw control character, so SQS takes it, and it is read back to the same text.
+"""
+
+import json
+from datetime import UTC, datetime
+from functools import lru_cache
+
+import msgspec
+
+from tracker.core.client_ip import canonical_ip
+from tracker.errors import MalformedMessage
+
+MAX_HEADER_CHARS = 2048
+"""Of the referrer and of the user agent, this many characters are kept."""
+
+
+class Visit(msgspec.Struct, frozen=True, gc=False):
+    """One answered ``GET /track``."""
+
+    time: datetime
+    """Aware, in UTC."""
+    referrer: str | None
+    """Valid text; None when missing, never empty."""
+    user_agent: str | None
+    """Valid text; None when missing, never empty."""
+    ip: str
+    """As `canonical_ip` writes it."""
+
+
+class _Line(msgspec.Struct, gc=False):
+    """The keys of the line, which are those of the seed's .NET services, in their order."""
+
+    referrer: str | None = msgspec.field(name="Referer", default=None)
+    user_agent: str | None = msgspec.field(name="UserAgent", default=None)
+    ip: str = msgspec.field(name="IpAddress", default="")
+    visited_at: str = msgspec.field(name="VisitedAt", default="")
+
+
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(_Line)
+
+# What the decoder raises on what it cannot read: UnicodeError is a ValueError; unknown keys may be nested too deeply.
+DECODING_FAILURES = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+def header_text(value: str) -> str:
+    """The text of a header as aiohttp hands it over (UTF-8 with surrogateescape).
+
+    Bytes that are no UTF-8 are read as ISO-8859-1, all of them, as the author of such a header meant them.
+    """
+    if value.isascii():
+        return value
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        try:
+            return value.encode("utf-8", "surrogateescape").decode("iso-8859-1")
+        except UnicodeEncodeError:  # a surrogate that stands for no byte; no parser makes it
+            return value.encode("utf-8", "replace").decode()
+    return value
+
+
+def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, ip: str) -> bytes:
+    """The journal's line of a visit, newline included. `visited_at` is from `visited_at_text`."""
+    try:
+        line = _encode(_Line(referrer or None, user_agent or None, ip, visited_at))
+        if line.isascii():
+            return line + b"\n"
+    except UnicodeEncodeError:
+        pass  # a lone surrogate, made text below
+    keys = {
+        "Referer": header_text(referrer) if referrer else None,
+        "UserAgent": header_text(user_agent) if user_agent else None,
+        "IpAddress": ip,
+        "VisitedAt": visited_at,
+    }
+    return json.dumps(keys, separators=(",", ":")).encode("ascii") + b"\n"
+
+
+def decode_line(line: bytes | str) -> Visit:
+    """The visit of one line, with or without its newline, or of a body of the seed's pixel. Raises MalformedMessage."""
+    try:
+        decoded = _decoder.decode(line)
+    except DECODING_FAILURES as error:
+        raise MalformedMessage(f"not a visit: {error}") from error
+    return _visit(decoded)
+
+
+def decode_lines(data: bytes) -> list[Visit]:
+    """The visits of whole lines, one a line. Raises MalformedMessage; so does a blank line, or a visit over two."""
+    lines = data.split(b"\n")
+    if not lines[-1]:
+        lines.pop()
+    decode = _decoder.decode
+    try:
+        # One by one, though msgspec's decode_lines is faster: to it a newline is any white space, to the ledger a cut.
+        decoded = [decode(line) for line in lines]
+    except DECODING_FAILURES as error:
+        raise MalformedMessage(f"not lines of visits: {error}") from error
+    return [_visit(line) for line in decoded]
+
+
+def _visit(line: _Line) -> Visit:
+    ip = canonical_ip(line.ip)
+    if ip is None:
+        raise MalformedMessage("IpAddress is no IP address")
+    return Visit(utc_time(line.visited_at), line.referrer or None, line.user_agent or None, ip)
+
+
+def utc_time(text: str) -> datetime:
+    """An ISO 8601 time in UTC. Digits after the sixth of the fraction are cut. Raises MalformedMessage."""
+    try:
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is UTC:
+            return time
+        if time.tzinfo is None:
+            raise MalformedMessage("time has no offset from UTC")
+        return time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:  # OverflowError: year 1 or 9999, moved over the edge
+        raise MalformedMessage("not an ISO 8601 time") from error
+
+
+def visited_at_text(epoch_us: int) -> str:
+    """Microseconds since 1970 as ``2026-11-23T07:09:24.932706+00:00``."""
+    second, microsecond = divmod(epoch_us, 1_000_000)
+    return f"{_second_text(second)}.{microsecond:06d}+00:00"
+
+
+@lru_cache(maxsize=2)
+def _second_text(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).isoformat()[:19]

@@ -1,0 +1,37 @@
+"""The project's errors. The type says what to do about it; vendor exceptions stop in `aws`."""
+
+
+class TrackerError(Exception):
+    """Base of everything the project raises on purpose."""
+
+
+class ConfigurationError(TrackerError):
+    """The operator has to change something; the process exits with status 78 (EX_CONFIG of sysexits.h)."""
+
+
+class MalformedMessage(TrackerError):
+    """A message or line that is not what the wire contract says; it is counted and left where it is."""
+
+
+class PublishFailed(TrackerError):
+    """SNS did not take a message; try again later."""
+
+
+class PublishRefused(PublishFailed):
+    """SNS answered that the request is at fault: the topic, its permissions, or what is in the message."""
+
+
+class QueueFailed(TrackerError):
+    """SQS could not be reached or refused a call; try again later."""
+
+
+class AppendFailed(TrackerError):
+    """The visit log or its ledger did not take a batch; nothing of it may be deleted from SQS."""
+
+
+class StorageFull(AppendFailed):
+    """No room on the disk: the append is rolled back; pause and try again."""
+
+
+class LogChanged(AppendFailed):
+    """The visit log is not as the ledger knows it; only the operator can say what is right."""

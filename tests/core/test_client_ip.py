@@ -1,0 +1,235 @@
+"""The trust decision, as a table: who is believed, and about what."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker.core.client_ip import ClientIp, canonical_ip, truncate_ip
+from tracker.errors import ConfigurationError
+
+TRUSTED = ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::ffff:172.16.0.0/108"]
+PROXY = "10.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "expected"),
+    [
+        # Who is not trusted is the client, whatever it says.
+        ("203.0.113.9", [], "203.0.113.9"),
+        ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),
+        ("2001:DB8:0::9", ["198.51.100.1"], "2001:db8::9"),
+        ("::ffff:203.0.113.9", ["198.51.100.1"], "203.0.113.9"),
+        ("fe80::1%eth0", ["198.51.100.1"], "fe80::1"),
+        (None, ["198.51.100.1"], None),
+        ("", ["198.51.100.1"], None),
+        # Who is trusted is believed about the hop before it.
+        (PROXY, [], PROXY),
+        (PROXY, [""], PROXY),
+        (PROXY, ["198.51.100.1"], "198.51.100.1"),
+        ("192.0.2.7", ["198.51.100.1"], "198.51.100.1"),
+        ("192.0.2.8", ["198.51.100.1"], "192.0.2.8"),
+        ("fd00::1", ["198.51.100.1"], "198.51.100.1"),
+        ("fd00::1%eth0", ["198.51.100.1"], "198.51.100.1"),
+        ("::ffff:10.0.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("172.31.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("::ffff:172.31.0.1", ["198.51.100.1"], "198.51.100.1"),
+        ("172.32.0.1", ["198.51.100.1"], "172.32.0.1"),
+        # From the right: what the visitor wrote is left of it.
+        (PROXY, ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),
+        (PROXY, ["6.6.6.6, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
+        (PROXY, ["6.6.6.6,198.51.100.1,10.0.0.2,192.0.2.7"], "198.51.100.1"),
+        (PROXY, ["10.0.0.9, 198.51.100.1"], "198.51.100.1"),
+        # Several lines are one list.
+        (PROXY, ["6.6.6.6", "198.51.100.1"], "198.51.100.1"),
+        (PROXY, ["6.6.6.6", "198.51.100.1", "10.0.0.2"], "198.51.100.1"),
+        (PROXY, ["198.51.100.1", ""], "198.51.100.1"),
+        # All trusted: the leftmost.
+        (PROXY, ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        (PROXY, ["fd00::3", "10.0.0.2"], "fd00::3"),
+        # Forms.
+        (PROXY, ["198.51.100.1:443"], "198.51.100.1"),
+        (PROXY, ["198.51.100.1:443, 10.0.0.2:80"], "198.51.100.1"),
+        (PROXY, ["[2001:db8::1]:443"], "2001:db8::1"),
+        (PROXY, ["[2001:db8::1]"], "2001:db8::1"),
+        (PROXY, ["2001:db8::1"], "2001:db8::1"),
+        (PROXY, ["2001:DB8:0:0:0:0:0:1"], "2001:db8::1"),
+        (PROXY, ["fe80::1%eth0"], "fe80::1"),
+        (PROXY, ["[fe80::1%eth0]:443"], "fe80::1"),
+        (PROXY, ["::ffff:198.51.100.1"], "198.51.100.1"),
+        (PROXY, ["[::ffff:198.51.100.1]:443"], "198.51.100.1"),
+        (PROXY, ["198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
+        (PROXY, [" \t198.51.100.1\t "], "198.51.100.1"),
+        # Empty elements are none.
+        (PROXY, [",198.51.100.1,, ,"], "198.51.100.1"),
+        (PROXY, [",,,"], PROXY),
+        # What does not parse ends the walk at the last good hop.
+        (PROXY, ["unknown"], PROXY),
+        (PROXY, ["198.51.100.1, unknown"], PROXY),
+        (PROXY, ["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2"),
+        (PROXY, ["unknown, 198.51.100.1"], "198.51.100.1"),
+        (PROXY, ["198.51.100.1, 10.0.0.256"], PROXY),
+        (PROXY, ["198.51.100.1, 010.0.0.2"], PROXY),
+        (PROXY, ["198.51.100.1, 10.0.0.2:"], PROXY),
+        (PROXY, ["198.51.100.1, 10.0.0.2:x"], PROXY),
+        (PROXY, ["198.51.100.1, 10.0.0.2:123456"], PROXY),
+        (PROXY, ["198.51.100.1, 10.0.0.2 10.0.0.3"], PROXY),
+        (PROXY, ["198.51.100.1, [10.0.0.2]"], PROXY),
+        (PROXY, ["198.51.100.1, [fd00::1"], PROXY),
+        (PROXY, ["198.51.100.1, [fd00::1]x"], PROXY),
+        (PROXY, ["198.51.100.1, fd00::1]:80"], PROXY),
+        (PROXY, ["198.51.100.1, ١٠.0.0.2"], PROXY),
+        (PROXY, ["198.51.100.1, \udcff"], PROXY),
+        (PROXY, ["198.51.100.1\n"], PROXY),
+        (PROXY, ["167772161"], PROXY),
+        (PROXY, ["10.0.0.0/8"], PROXY),
+        (PROXY, ["for=198.51.100.1"], PROXY),
+    ],
+)
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "CF-Connecting-IP"])
+def test_a_list_of_addresses(header: str, peer: str | None, lines: list[str], expected: str | None) -> None:
+    assert ClientIp(TRUSTED, header).resolve(peer, lines) == expected
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], PROXY),
+        (["for=198.51.100.1"], "198.51.100.1"),
+        (["For=198.51.100.1"], "198.51.100.1"),
+        (["FOR=198.51.100.1;Proto=https"], "198.51.100.1"),
+        (["proto=https;for=198.51.100.1;by=203.0.113.43"], "198.51.100.1"),
+        (['for="198.51.100.1"'], "198.51.100.1"),
+        (['for="198.51.100.1:443"'], "198.51.100.1"),
+        (["for=198.51.100.1:443"], "198.51.100.1"),
+        (['for="198.51.100.1:_port"'], "198.51.100.1"),
+        (['for="[2001:db8:cafe::17]"'], "2001:db8:cafe::17"),
+        (['For="[2001:db8:cafe::17]:4711"'], "2001:db8:cafe::17"),
+        (["for=[2001:db8::1]:80"], "2001:db8::1"),
+        (['for="[::ffff:198.51.100.1]"'], "198.51.100.1"),
+        (['for="198.51.\\100.1"'], "198.51.100.1"),
+        (["for=198.51.100.1 ; proto=https ;"], "198.51.100.1"),
+        (["for=198.51.100.1, for=10.0.0.2"], "198.51.100.1"),
+        (["for=6.6.6.6", "for=198.51.100.1", "for=10.0.0.2"], "198.51.100.1"),
+        (["for=10.0.0.3, for=10.0.0.2"], "10.0.0.3"),
+        ([",for=198.51.100.1,, "], "198.51.100.1"),
+        # A comma or semicolon in quotes separates nothing.
+        (['for=198.51.100.1;host="a,for=6.6.6.6,b"'], "198.51.100.1"),
+        (['for=198.51.100.1;host="a;for=6.6.6.6;b"'], "198.51.100.1"),
+        (['for=198.51.100.1;host="a\\",for=6.6.6.6,\\"b"'], "198.51.100.1"),
+        (['host="a\\\\";for=198.51.100.1'], "198.51.100.1"),
+        # A quote the visitor left open swallows nothing of what the proxies appended.
+        (['for="evil, for=198.51.100.1'], "198.51.100.1"),
+        (['for="evil', "for=198.51.100.1"], "198.51.100.1"),
+        (['for="evil\\', "for=198.51.100.1"], "198.51.100.1"),
+        (['for=6.6.6.6;x="', 'for="[2001:db8::1]:80", for=10.0.0.2'], "2001:db8::1"),
+        # No usable address ends the walk.
+        (["for=unknown"], PROXY),
+        (["for=_hidden, for=10.0.0.2"], "10.0.0.2"),
+        (["for=198.51.100.1, for=unknown"], PROXY),
+        (["for=198.51.100.1, proto=https"], PROXY),
+        (["for=198.51.100.1, by=10.0.0.2"], PROXY),
+        (['for=198.51.100.1, for=""'], PROXY),
+        (["for=198.51.100.1, for="], PROXY),
+        (["for=198.51.100.1, ;"], PROXY),
+        (["for=198.51.100.1, 10.0.0.2"], PROXY),
+        (["for=198.51.100.1, for = 10.0.0.2"], PROXY),
+        (["for=198.51.100.1, for=10.0.0.2;for=10.0.0.3"], PROXY),
+        (["for=198.51.100.1, for=10.0.0.2 x"], PROXY),
+        (['for=198.51.100.1, for="10.0.0.2"x'], PROXY),
+        (['for="10.0.0.2'], PROXY),
+        (["for=198.51.100.1\n"], PROXY),
+        (["198.51.100.1"], PROXY),
+    ],
+)
+@pytest.mark.parametrize("header", ["Forwarded", "forwarded"])
+def test_rfc_7239(header: str, lines: list[str], expected: str) -> None:
+    assert ClientIp(TRUSTED, header).resolve(PROXY, lines) == expected
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@given(left=st.text(st.sampled_from('for=1.2"\\,;[] :x_') | st.characters()))
+def test_nothing_on_the_left_hides_the_untrusted_address_a_proxy_appended(header: str, left: str) -> None:
+    appended = "for=198.51.100.1" if header == "Forwarded" else "198.51.100.1"
+    assert ClientIp(TRUSTED, header).resolve(PROXY, [left, appended]) == "198.51.100.1"
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        '"',
+        "\\",
+        " ",
+        ",",
+        ";",
+        "a=b;",
+        'for="',
+        "for=[",
+        "[",
+        ":",
+        '"\\"',
+        "10.0.0.1,",
+        "for=10.0.0.1,",
+        "1" * 50 + ",",
+    ],
+)
+def test_a_hostile_header_costs_linear_time(header: str, hostile: str) -> None:
+    client_ip = ClientIp(TRUSTED, header)
+    text = hostile * (8190 // len(hostile))
+    started = time.process_time()
+    for ending in ("", "!"):
+        client_ip.resolve(PROXY, [text + ending] * 4)
+    assert time.process_time() - started < 0.5  # a quadratic walk takes many seconds
+
+
+def test_without_trusted_proxies_the_peer_is_the_client() -> None:
+    client_ip = ClientIp([], "X-Forwarded-For")
+    assert client_ip.resolve("203.0.113.9", ["6.6.6.6"]) == "203.0.113.9"
+    assert not client_ip.needs_header("203.0.113.9")
+
+
+def test_the_header_is_needed_only_of_a_trusted_peer() -> None:
+    client_ip = ClientIp(TRUSTED, "X-Forwarded-For")
+    assert client_ip.needs_header(PROXY)
+    assert client_ip.needs_header("::ffff:10.0.0.1")
+    assert not client_ip.needs_header("203.0.113.9")
+    assert not client_ip.needs_header(None)
+    assert not client_ip.needs_header("")
+
+
+@pytest.mark.parametrize("network", ["", "proxy.example", "10.0.0.1/8", "10.0.0.0/33", "10.0.0.256", "fe80::/129"])
+def test_a_trusted_proxy_that_is_no_network_is_a_configuration_error(network: str) -> None:
+    with pytest.raises(ConfigurationError, match="trusted proxy"):
+        ClientIp([network], "X-Forwarded-For")
+
+
+@given(st.ip_addresses())
+def test_a_canonical_address_is_its_own_canonical_form(address: object) -> None:
+    ip = canonical_ip(str(address))
+    assert ip is not None
+    assert canonical_ip(ip) == ip
+
+
+@given(st.text())
+def test_any_text_is_a_canonical_address_or_none(text: str) -> None:
+    ip = canonical_ip(text)
+    assert ip is None or canonical_ip(ip) == ip
+
+
+def test_a_text_longer_than_any_address_is_none() -> None:
+    assert canonical_ip("fe80::1%" + "x" * 8000) is None
+
+
+@pytest.mark.parametrize(
+    ("ip", "truncated"),
+    [
+        ("198.51.100.201", "198.51.100.0"),
+        ("10.0.0.0", "10.0.0.0"),
+        ("2001:db8:1234:5678:9abc::1", "2001:db8:1234::"),
+        ("::1", "::"),
+    ],
+)
+def test_a_truncated_address_keeps_24_or_48_bits(ip: str, truncated: str) -> None:
+    assert truncate_ip(ip) == truncated

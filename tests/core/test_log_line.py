@@ -1,0 +1,105 @@
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.core.strategies import visits
+from tracker.core.log_line import format_line, parse_line
+from tracker.core.visit import Visit
+from tracker.errors import MalformedMessage
+
+TIME = datetime(2026, 11, 23, 7, 9, 24, 932706, tzinfo=UTC)
+
+
+@given(visits)
+def test_a_visit_is_read_back_exactly(visit: Visit) -> None:
+    assert parse_line(format_line(visit)) == visit
+    assert parse_line(format_line(visit)[:-1]) == visit
+
+
+@given(visits)
+def test_a_line_is_four_columns_of_printable_ascii(visit: Visit) -> None:
+    line = format_line(visit)
+    assert line.count(b"|") == 3
+    assert line.index(b"\n") == len(line) - 1
+    assert all(0x20 <= byte <= 0x7E for byte in line[:-1])
+
+
+@given(st.binary())
+def test_any_bytes_are_a_visit_or_malformed(line: bytes) -> None:
+    try:
+        visit = parse_line(line)
+    except MalformedMessage:
+        return
+    assert parse_line(format_line(visit)) == visit
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [
+        (None, b"null"),
+        ("", b"null"),
+        ("null", b"\\x6Eull"),
+        ("NULL", b"NULL"),
+        ("nullx", b"nullx"),
+        ("|", b"\\x7C"),
+        ("\\", b"\\x5C"),
+        ("\\x7C", b"\\x5Cx7C"),
+        ("\\x6Eull", b"\\x5Cx6Eull"),
+        ("a\tb", b"a\\x09b"),
+        ("\r\n", b"\\x0D\\x0A"),
+        ("\x1b[31m", b"\\x1B[31m"),
+        ("\x7f", b"\\x7F"),
+        ("é", b"\\xC3\\xA9"),
+        ("\x85", b"\\xC2\\x85"),
+        ("\u202e", b"\\xE2\\x80\\xAE"),
+        ("😀", b"\\xF0\\x9F\\x98\\x80"),
+        (" ~", b" ~"),
+    ],
+)
+def test_escapes(text: str | None, column: bytes) -> None:
+    line = format_line(Visit(TIME, text, None, "192.0.2.1"))
+    assert line == b"2026-11-23T07:09:24.932706+00:00|" + column + b"|null|192.0.2.1\n"
+    assert parse_line(line).referrer == (text or None)
+
+
+def test_a_time_without_fraction_has_six_digits_all_the_same() -> None:
+    line = format_line(Visit(TIME.replace(microsecond=0), None, None, "::1"))
+    assert line == b"2026-11-23T07:09:24.000000+00:00|null|null|::1\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "referrer", "user_agent"),
+    [
+        (b"2026-11-23T07:09:24.9327069+00:00|https://localhost:7058/|null|192.0.2.1", "https://localhost:7058/", None),
+        (b"2026-11-23T07:09:24.9327069+00:00|||192.0.2.1\r\n", None, None),
+        (b"2026-11-23T07:09:24.9327069+00:00|C:\\x|caf\xc3\xa9|192.0.2.1", "C:\\x", "café"),
+        (b"2026-11-23T07:09:24.9327069+00:00|caf\xe9|\\x7c|192.0.2.1", "café", "\\x7c"),
+        (b"2026-11-23T09:09:24.932706+02:00|null|null|::ffff:192.0.2.1", None, None),
+    ],
+)
+def test_the_seeds_lines_are_read(line: bytes, referrer: str | None, user_agent: str | None) -> None:
+    assert parse_line(line) == Visit(TIME, referrer, user_agent, "192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"\n",
+        b"|||",
+        b"2026-11-23T07:09:24.932706+00:00|null|192.0.2.1",
+        b"2026-11-23T07:09:24.932706+00:00|null|null|null|192.0.2.1",
+        b"2026-11-23T07:09:24.932706+00:00|null|null|",
+        b"2026-11-23T07:09:24.932706+00:00|null|null|null",
+        b"2026-11-23T07:09:24.932706+00:00|null|null|192.0.2.1 ",
+        b"2026-11-23T07:09:24.932706|null|null|192.0.2.1",
+        b"\xff|null|null|192.0.2.1",
+        b"2026-11-23T07:09:24.932706+00:00|nu\nll|null|192.0.2.1",
+        b"2026-11-23T07:09:24.932706+00:00|null|null|192.0.2.1\n\n",
+    ],
+)
+def test_what_is_no_line_is_malformed(line: bytes) -> None:
+    with pytest.raises(MalformedMessage):
+        parse_line(line)
