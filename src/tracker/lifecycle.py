@@ -1,0 +1,103 @@
+"""Life of a process: start on uvloop, stop signals, deadlines, backoff, exit status."""
+
+import asyncio
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+from tracker.errors import ConfigurationError, TrackerError
+
+log = logging.getLogger("tracker.lifecycle")
+
+EXIT_CRASH = 1
+EXIT_CONFIGURATION = 78  # EX_CONFIG, sysexits.h
+
+
+class Stop:
+    """The wish to stop: the first SIGTERM or SIGINT sets `requested`, a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.requested = asyncio.Event()
+
+    def request(self, why: str) -> None:
+        if self.requested.is_set():
+            os._exit(EXIT_CRASH)
+        log.info("stop_requested by=%s", why)
+        self.requested.set()
+
+
+def install_stop_signals() -> Stop:
+    """Route SIGTERM and SIGINT of the running loop's process to a `Stop`."""
+    stop = Stop()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.request, number.name)
+    return stop
+
+
+class Deadline:
+    """A point in time that several steps share; `seconds` from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self._at = time.monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self._at - time.monotonic())
+
+
+class Backoff:
+    """Exponential waits with jitter, in seconds, from `first` up to `cap`; for outages of any length."""
+
+    def __init__(self, first: float = 0.2, cap: float = 10.0) -> None:
+        self._first = first
+        self._cap = cap
+        self._current = first
+
+    def next(self) -> float:
+        wait = self._current * random.uniform(0.5, 1.0)
+        self._current = min(self._cap, self._current * 2)
+        return wait
+
+    def reset(self) -> None:
+        self._current = self._first
+
+
+async def wait_for_event(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until `event` is set, at most `seconds`; whether it is set."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+    return event.is_set()
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    """Run `main` on uvloop to its end; the exit status. Known errors become one line, unknown ones a traceback."""
+    status = 0
+    try:
+        uvloop.run(main())
+    except* ConfigurationError as errors:
+        for error in _leaves(errors):
+            print(error, file=sys.stderr, flush=True)
+        status = EXIT_CONFIGURATION
+    except* TrackerError as errors:
+        for error in _leaves(errors):
+            log.critical("ended error=%s", error)
+        status = EXIT_CRASH
+    return status
+
+
+def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for error in group.exceptions:
+        leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return leaves
