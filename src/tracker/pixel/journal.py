@@ -1,0 +1,137 @@
+"""The journal: where a visit becomes durable. A worker appends one NDJSON line to it before the GIF leaves.
+
+A journal is a directory, `<outbox.dir>/<32 hex digits>/`, that holds segments named by the offset of their first byte
+(20 digits), a `lock` that its maker holds with flock(2) for as long as it appends, and `published`, which belongs to
+the publisher. It is born locked: made under a temporary name, locked, fsynced, then renamed. Nobody ever appends to a
+journal but its maker, so byte offsets name visits for good.
+"""
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import time
+from collections import deque
+from pathlib import Path
+
+LOCK = "lock"
+PUBLISHED = "published"
+NEW = ".new"  # suffix of a journal that is being made
+SEGMENT_SECONDS = 3600.0
+
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+
+fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
+
+
+def sync_directory(path: Path) -> None:
+    """Make names created, renamed or removed in `path` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Journal:
+    """The appending side of one journal. `append` and `check` belong to the worker's loop, `sync` to a thread."""
+
+    def __init__(self, *, path: Path, lock: int, segment: int, segment_bytes: int) -> None:
+        self.path = path
+        self.sealed = False  # nothing may be appended any more
+        self._lock = lock
+        self._segment = segment
+        self._segment_bytes = segment_bytes
+        self._start = 0  # offset of the segment's first byte
+        self._length = 0  # of the segment's whole, answered lines
+        self._born = time.monotonic()
+        self._finished: deque[int] = deque()  # segments to sync and close
+
+    @classmethod
+    def create(cls, outbox: Path, segment_bytes: int) -> "Journal":
+        """Make a new journal in `outbox`, locked and durable. Blocks on the disk; raises OSError."""
+        name = secrets.token_hex(16)
+        path = outbox / f"{name}{NEW}"
+        path.mkdir(mode=0o750)
+        fds: list[int] = []
+        try:
+            fds.append(os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+            fcntl.flock(fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fds.append(os.open(path / segment_name(0), _APPEND, 0o640))
+            sync_directory(path)
+            path = path.rename(outbox / name)
+            sync_directory(outbox)
+        except OSError:
+            for fd in fds:
+                os.close(fd)
+            shutil.rmtree(path, ignore_errors=True)
+            raise
+        return cls(path=path, lock=fds[0], segment=fds[1], segment_bytes=segment_bytes)
+
+    def append(self, line: bytes) -> None:
+        """Hand one whole line to the page cache. Raises OSError when it is not there, wholly, afterwards."""
+        if self._length and self._length + len(line) > self._segment_bytes:
+            self._begin_segment()
+        try:
+            if os.write(self._segment, line) == len(line):
+                self._length += len(line)
+                return
+        except OSError:
+            self._cut()
+            raise
+        self._cut()
+        raise OSError(errno.ENOSPC, "short write")
+
+    def check(self) -> str | None:
+        """What is wrong with the files under us, if anything; ends a segment that is an hour old."""
+        try:
+            held = os.fstat(self._segment)
+            named = os.stat(self.path / segment_name(self._start))
+            lock = os.stat(self.path / LOCK)
+        except OSError as error:
+            return f"lost its name: {error.strerror}"
+        if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino) or lock.st_ino != os.fstat(self._lock).st_ino:
+            return "lost its name to another file"
+        if held.st_size != self._length:
+            return f"lost its length: {held.st_size} bytes where {self._length} were written"
+        if self._length and time.monotonic() - self._born > SEGMENT_SECONDS:
+            self._begin_segment()
+        return None
+
+    def sync(self) -> None:
+        """Make durable what was appended before the call. Raises OSError; the journal must then be given up."""
+        if self._finished:
+            sync_directory(self.path)
+        while self._finished:
+            fd = self._finished.popleft()
+            try:
+                fdatasync(fd)
+            finally:
+                os.close(fd)
+        fdatasync(self._segment)
+
+    def close(self) -> None:
+        """End the journal: from here on it is an orphan, for the publisher to finish."""
+        self.sealed = True
+        for fd in (*self._finished, self._segment, self._lock):
+            os.close(fd)
+
+    def _begin_segment(self) -> None:
+        # The one name the loop makes itself: it must be the exact end of the lines before it.
+        start = self._start + self._length
+        segment = os.open(self.path / segment_name(start), _APPEND, 0o640)
+        self._finished.append(self._segment)
+        self._segment, self._start, self._length = segment, start, 0
+        self._born = time.monotonic()
+
+    def _cut(self) -> None:
+        try:
+            os.ftruncate(self._segment, self._length)
+        except OSError:
+            self.sealed = True  # a torn line stands at the end, and only its missing newline tells
+
+
+def segment_name(start: int) -> str:
+    """File name of the segment whose first byte has the offset `start`."""
+    return f"{start:020d}"

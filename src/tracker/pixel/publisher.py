@@ -1,0 +1,244 @@
+"""The publisher: takes spans from the outbox to the SNS topic, in order within each journal, and retires journals.
+
+The published offset moves only when SNS has accepted everything before it. A failure is ridden out for as long as it
+lasts. A refusal is first taken for a fault of the topic: only after SNS has accepted something else since is the
+refused span split, down to the line that is refused, which goes to `refused.ndjson`.
+"""
+
+import asyncio
+import logging
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from tracker import telemetry
+from tracker.config import SnsConfig
+from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, closing, pack
+from tracker.errors import PublishFailed, PublishRefused
+from tracker.lifecycle import Backoff, wait_for_event
+from tracker.pixel.outbox import JournalReader, Outbox, Span, UnreadableJournal
+
+log = logging.getLogger("tracker.pixel.publisher")
+
+SINGLES = 80  # visits in flight under `format: single`: eight batches of ten
+LONG_LINE = 65_536  # more than the longest line: two headers of 2,048 characters, twelve bytes each at worst
+
+
+class Topic(Protocol):
+    """Where messages go: one outcome a message, None when it is accepted."""
+
+    async def publish(self, messages: list[Message]) -> list[PublishFailed | None]: ...
+
+
+class OpenTopic(Protocol):
+    """Makes a `Topic`; raises PublishFailed."""
+
+    def __call__(self, config: SnsConfig) -> AbstractAsyncContextManager[Topic]: ...
+
+
+class _Progress:
+    """What is under way for one journal: a window of messages, those of it that SNS has not accepted yet."""
+
+    def __init__(self) -> None:
+        self.window: list[Message] = []
+        self.end = 0  # of the window as it was taken
+        self.limited = False  # whether more was waiting behind it
+        self.refused_at: dict[tuple[int, int], int] = {}  # how much SNS had accepted when it last refused a span
+        self.reported = False
+
+
+class Publisher:
+    """Publishes the outbox. `trouble` says what stands in the way, None when nothing does."""
+
+    def __init__(self, *, outbox: Outbox, config: SnsConfig, open_topic: OpenTopic) -> None:
+        self.trouble: str | None = None
+        self._outbox = outbox
+        self._config = config
+        self._open_topic = open_topic
+        self._progress: dict[str, _Progress] = {}
+        self._accepted = 0  # messages; the evidence that the topic is well
+        self._failed = 0
+        self._backoff = Backoff()
+        self._told: set[str] = set()
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Let `run` return once the outbox is empty."""
+        self._draining.set()
+
+    async def run(self) -> None:
+        """Publish until drained; raises nothing for what SNS or the disk does."""
+        while True:
+            try:
+                async with self._open_topic(self._config) as topic:
+                    return await self._publish_all(topic)
+            except PublishFailed as error:
+                self._fail(error)
+                await asyncio.sleep(self._backoff.next())
+
+    async def _publish_all(self, topic: Topic) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            accepted, failed = self._accepted, self._failed
+            journals = self._outbox.journals
+            self._progress = {journal.name: self._progress.get(journal.name, _Progress()) for journal in journals}
+            orphans = [journal for journal in journals if journal.orphaned]
+            more = [await self._advance(topic, journal) for journal in journals if not journal.orphaned]
+            # Orphans come behind the live ones: in the time these leave, a window at a time.
+            while orphans and not any(more) and self._failed == failed:
+                if not await self._advance(topic, orphans[0]):
+                    orphans.pop(0)
+                if not self._draining.is_set() and loop.time() - began >= self._config.linger:
+                    break
+            if self._accepted > accepted:
+                self._backoff.reset()
+            if self._failed > failed:
+                await asyncio.sleep(self._backoff.next())
+                continue
+            if self._accepted > accepted:
+                self._recover()
+            if self._draining.is_set() and not self._outbox.journals:
+                return
+            if not any(more):
+                linger = max(0.0, self._config.linger - (loop.time() - began))
+                await (asyncio.sleep(0.01) if self._draining.is_set() else wait_for_event(self._draining, linger))
+
+    async def _advance(self, topic: Topic, journal: JournalReader) -> bool:
+        """Publish the journal's next messages; whether more waits right behind them."""
+        progress = self._progress[journal.name]
+        try:
+            if not progress.window:
+                await asyncio.to_thread(self._fill_window, journal, progress)
+            if not progress.window:
+                if journal.orphaned:
+                    await self._finish(topic, journal)
+                return False
+            await self._publish_window(topic, journal, progress)
+            done = progress.window[0].start if progress.window else progress.end
+            await asyncio.to_thread(journal.advance, done)
+        except UnreadableJournal as error:
+            await self._set_aside(journal, progress, error)
+            return False
+        except FileNotFoundError:
+            return False  # somebody removed it; the next look at the directory says the same
+        except OSError as error:
+            self._fail(PublishFailed(f"outbox: {error.strerror}"))
+            return False
+        return not progress.window and (progress.limited or journal.orphaned)
+
+    def _fill_window(self, journal: JournalReader, progress: _Progress) -> None:
+        """Read and pack what comes next. Blocks: for a thread."""
+        while (span := journal.take(MAX_SPAN_BYTES)) is not None:
+            if span.skipped:
+                telemetry.DISCARDED.labels("damaged").inc(span.skipped)
+                log.error("lines_damaged journal=%s before=%d count=%d", journal.name, span.start, span.skipped)
+                journal.advance(span.start)
+            if span.data:
+                progress.window = _messages(journal.name, span, self._config.format)
+                progress.end = progress.window[-1].end
+                # A span as long as may be was probably cut short by that limit.
+                progress.limited = progress.end < span.end or len(span.data) > MAX_SPAN_BYTES - LONG_LINE
+                return
+
+    async def _publish_window(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
+        outcomes = await topic.publish(progress.window)
+        waiting: list[Message] = []
+        refused: list[Message] = []
+        for message, outcome in zip(progress.window, outcomes, strict=True):
+            if outcome is None:
+                self._count_accepted(message)
+                continue
+            self._fail(outcome)
+            waiting.append(message)
+            if isinstance(outcome, PublishRefused):
+                refused.append(message)
+        progress.window = waiting
+        if not refused:
+            return
+        for message in refused:
+            await self._doubt(journal, progress, message)
+        # Is it the topic, or what we send? One line from beyond tells; storage cuts its repetition.
+        probe = await asyncio.to_thread(journal.after, refused[-1].end)
+        if probe is not None and probe.data:
+            probes = [pack(journal.name, probe.start, probe.data, compress=False)]
+            if (await topic.publish(probes))[0] is None:
+                self._accepted += 1
+
+    async def _doubt(self, journal: JournalReader, progress: _Progress, message: Message) -> None:
+        """Split a message that is refused though SNS took something else since; give a single line up."""
+        key = (message.start, message.end)
+        before = progress.refused_at.get(key)
+        if before is None or before == self._accepted:
+            progress.refused_at[key] = self._accepted
+            return
+        at = progress.window.index(message)
+        data = await asyncio.to_thread(journal.read, *key)
+        if message.visits > 1:
+            middle = data.rindex(b"\n", 0, max(len(data) // 2, data.index(b"\n") + 1)) + 1
+            halves = Span(message.start, data[:middle]), Span(message.start + middle, data[middle:])
+            packed = self._config.format == "packed"
+            progress.window[at : at + 1] = [pack(journal.name, h.start, h.data, compress=packed) for h in halves]
+        else:
+            await asyncio.to_thread(self._outbox.give_up, data)
+            progress.window.remove(message)
+            telemetry.DISCARDED.labels("refused").inc()
+            log.error("visit_refused journal=%s offset=%d kept=refused.ndjson", journal.name, message.start)
+        del progress.refused_at[key]
+
+    async def _finish(self, topic: Topic, journal: JournalReader) -> None:
+        """An orphan is wholly published: say where it ends while its last segment is still there, then remove it."""
+        if journal.published and self._config.format != "single":
+            outcome = (await topic.publish([closing(journal.name, journal.published)]))[0]
+            if outcome is not None:
+                self._fail(outcome)
+                return
+            self._accepted += 1
+        await asyncio.to_thread(journal.retire)
+        self._outbox.forget(journal)
+        log.info("journal_retired journal=%s end=%d", journal.name, journal.published)
+
+    async def _set_aside(self, journal: JournalReader, progress: _Progress, error: UnreadableJournal) -> None:
+        if not progress.reported:
+            progress.reported = True
+            log.error("journal_unreadable journal=%s error=%s", journal.name, error)
+        if journal.orphaned:
+            await asyncio.to_thread(journal.set_aside)
+            self._outbox.forget(journal)
+
+    def _count_accepted(self, message: Message) -> None:
+        self._accepted += 1
+        telemetry.PUBLISHED.inc()
+        telemetry.PUBLISHED_VISITS.inc(message.visits)
+
+    def _fail(self, error: PublishFailed) -> None:
+        self._failed += 1
+        self.trouble = str(error)
+        telemetry.PUBLISH_FAILURES.inc()
+        telemetry.PUBLISHING.set(0)
+        if self.trouble not in self._told and len(self._told) < 8:  # once an outage, not once a try
+            self._told.add(self.trouble)
+            log.warning("publish_failing %s; visits are kept in %s", self.trouble, self._outbox.directory)
+
+    def _recover(self) -> None:
+        if self._told:
+            log.info("publish_recovered")
+        self._told.clear()
+        self.trouble = None
+        telemetry.PUBLISHING.set(1)
+
+
+def _messages(journal: str, span: Span, format: str) -> list[Message]:
+    """The messages that the format makes of a span, of which the last bytes may be left for later."""
+    if format == "single":
+        lines = span.data.splitlines(keepends=True)[:SINGLES]
+        starts = [span.start]
+        for line in lines:
+            starts.append(starts[-1] + len(line))
+        return [pack(journal, start, line, compress=False) for start, line in zip(starts, lines, strict=False)]
+    data = span.data
+    message = pack(journal, span.start, data, compress=format == "packed")
+    while message.size > MAX_SENT_BYTES:
+        room = int(len(data) * MAX_SENT_BYTES / message.size * 0.97)
+        data = data[: data.rindex(b"\n", 0, room) + 1]
+        message = pack(journal, span.start, data, compress=format == "packed")
+    return [message]

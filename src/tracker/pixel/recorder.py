@@ -1,0 +1,122 @@
+"""The recorder: puts a worker's visits into its journal, and a new journal in place of one that fails.
+
+Whatever happens here, the GIF leaves; a visit that could not be recorded is discarded and counted with its reason.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from pathlib import Path
+
+from tracker.config import OutboxConfig
+from tracker.pixel.journal import Journal
+
+log = logging.getLogger("tracker.pixel.recorder")
+
+CHECK_SECONDS = 1.0
+
+
+class Recorder:
+    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said."""
+
+    def __init__(self, *, config: OutboxConfig, room: int) -> None:
+        self.room = room
+        self.accepted = 0
+        self.discarded: Counter[str] = Counter()
+        self.headers_cut = 0
+        self._config = config
+        self._journal: Journal | None = None
+        self._dirty = False
+        self._trouble: str | None = None
+
+    @property
+    def recording(self) -> bool:
+        return self._journal is not None and not self._journal.sealed and self.room > 0
+
+    def record(self, line: bytes) -> None:
+        """Append one visit; afterwards its answer may leave. Never raises."""
+        journal = self._journal
+        if journal is None or journal.sealed:
+            self.discard("outbox_io")
+        elif len(line) > self.room:
+            self.discard("outbox_full")
+        else:
+            try:
+                journal.append(line)
+            except OSError as error:
+                self._report(f"append failed: {error.strerror}")
+                self.discard("outbox_io")
+            else:
+                self.room -= len(line)
+                self.accepted += 1
+                self._dirty = True
+
+    def discard(self, reason: str) -> None:
+        self.discarded[reason] += 1
+
+    async def open(self) -> None:
+        """Make the first journal; without one, visits are answered and discarded until `run` gets one."""
+        await self._replace()
+
+    async def run(self) -> None:
+        """Sync every `fsync_interval`, look after the files every second; for as long as the worker lives."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._sync_forever())
+            tasks.create_task(self._check_forever())
+
+    async def close(self) -> None:
+        """Make all durable and leave the journal to the publisher. No visit may be recorded afterwards."""
+        journal, self._journal = self._journal, None
+        if journal is not None:
+            try:
+                await asyncio.to_thread(journal.sync)
+            except OSError as error:
+                self._report(f"fsync failed: {error.strerror}")
+            journal.close()
+
+    async def _sync_forever(self) -> None:
+        while True:
+            await asyncio.sleep(self._config.fsync_interval)
+            journal = self._journal
+            if journal is None or journal.sealed or not self._dirty:
+                continue
+            self._dirty = False
+            try:
+                await asyncio.to_thread(journal.sync)
+            except OSError as error:
+                # The pages count as clean now: another fsync of this file would claim what it cannot know.
+                self._report(f"fsync failed: {error.strerror}")
+                await self._replace()
+            else:
+                self._trouble = None
+
+    async def _check_forever(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            journal = self._journal
+            try:
+                problem = "sealed" if journal is None or journal.sealed else journal.check()
+            except OSError as error:
+                self._report(f"segment failed: {error.strerror}")
+                continue
+            if problem is not None:
+                if journal is not None and not journal.sealed:
+                    self._report(f"journal {journal.path.name} {problem}")
+                await self._replace()
+
+    async def _replace(self) -> None:
+        """Begin a new journal, then let the old one go: nothing is discarded in between unless the disk refuses."""
+        old = self._journal
+        try:
+            directory = Path(self._config.dir)
+            self._journal = await asyncio.to_thread(Journal.create, directory, self._config.segment_bytes)
+        except OSError as error:
+            self._report(f"no new journal: {error.strerror}")
+            self._journal = None
+        if old is not None:
+            old.close()
+
+    def _report(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            log.error("outbox_io %s; answers go on, what cannot be recorded is discarded and counted", trouble)
+        self._trouble = trouble

@@ -1,0 +1,149 @@
+"""The pixel's main process: wires listener, workers, outbox and publisher, in the order a visit flows.
+
+    listener ─▶ workers (answer, append) ─▶ outbox ─▶ publisher ─▶ SNS
+
+Nothing behind the workers can stop the answers: a publisher that dies is started again, an outbox on a failing disk is
+tried again, and both are said in the log, in /readyz and in the metrics.
+"""
+
+import asyncio
+import logging
+import socket
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tracker import __version__, telemetry
+from tracker.config import Http, PixelConfig
+from tracker.errors import ConfigurationError
+from tracker.lifecycle import Deadline, Stop, install_stop_signals
+from tracker.pixel.outbox import Outbox
+from tracker.pixel.supervisor import Supervisor, finish
+
+log = logging.getLogger("tracker.pixel.service")
+
+WATCH_SECONDS = 1.0
+ALARM_SHARE = 0.8  # of outbox.max_bytes
+FINISH_SHARE = 1 / 3  # of what is left of the shutdown, for requests that have begun
+
+
+async def run(config: PixelConfig) -> None:
+    """Serve until a stop signal; then drain and return within `shutdown.timeout`. Raises ConfigurationError."""
+    stop = install_stop_signals()
+    outbox = Outbox(Path(config.outbox.dir))
+    _open(outbox)
+    supervisor = Supervisor(config=config, listener=_listen(config.http))
+    workers = asyncio.create_task(supervisor.run())
+    # Imported only now, while the workers start: botocore takes longer to load than a visitor should wait.
+    from tracker.admin import AdminServer
+    from tracker.aws import open_topic
+    from tracker.pixel.publisher import Publisher
+
+    publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic)
+
+    def ready() -> tuple[bool, dict[str, Any]]:
+        draining = stop.requested.is_set()
+        answering = supervisor.answering > 0 and not draining
+        return answering, {
+            "draining": draining,
+            "workers": supervisor.answering,
+            "recording": supervisor.recording and outbox.is_open,
+            "publishing": publisher.trouble is None,
+            "trouble": publisher.trouble,
+            "outbox": {
+                "bytes": outbox.size,
+                "waiting_bytes": outbox.waiting,
+                "nearly_full": outbox.size > config.outbox.max_bytes * ALARM_SHARE,
+            },
+        }
+
+    admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready)
+    await admin.start()
+    log.info("started version=%s config=%s", __version__, msgspec.json.encode(config).decode())
+    telemetry.PUBLISHING.set(1)
+    watching = asyncio.create_task(_watch(outbox, supervisor, config.outbox.max_bytes))
+    publishing = asyncio.create_task(_publish(publisher))
+    await _until_stopped(stop, workers, watching)
+
+    deadline = Deadline(config.shutdown.timeout)
+    log.info("draining delay=%s timeout=%s", config.shutdown.drain_delay, config.shutdown.timeout)
+    await asyncio.sleep(min(config.shutdown.drain_delay, deadline.remaining()))
+    in_flight = Deadline(deadline.remaining() * FINISH_SHARE)
+    supervisor.drain(in_flight.remaining())
+    await finish(workers, Deadline(in_flight.remaining() + 1.0))
+    watching.cancel()
+    await asyncio.wait([watching])
+    if outbox.is_open:
+        await _look(outbox)
+    publisher.drain()
+    await asyncio.wait([publishing], timeout=max(0.0, deadline.remaining() - 0.5))
+    publishing.cancel()
+    await asyncio.wait([publishing])
+    if outbox.is_open:
+        await _look(outbox)
+        outbox.close()
+    await admin.stop()
+    log.info("stopped left_on_disk_bytes=%d", outbox.waiting)
+
+
+def _listen(http: Http) -> socket.socket:
+    """The one listening socket; workers inherit it, so that no connection is lost when one of them ends."""
+    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
+    try:
+        return socket.create_server((http.host, http.port), family=family, backlog=4096)
+    except OSError as error:
+        raise ConfigurationError(
+            f"http.port: expected a free address, cannot listen on {http.host}:{http.port}: {error.strerror}"
+        ) from error
+
+
+def _open(outbox: Outbox) -> None:
+    try:
+        outbox.open()
+    except OSError as error:
+        log.error("outbox_unusable %s; visits are answered, not recorded, until it can be used", error.strerror)
+
+
+async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
+    """Wait for the stop signal. A task that should never end and does ends the process with its error."""
+    stopping = asyncio.create_task(stop.requested.wait())
+    done, _ = await asyncio.wait([stopping, *essential], return_when=asyncio.FIRST_COMPLETED)
+    for task in done - {stopping}:
+        await task
+
+
+async def _watch(outbox: Outbox, supervisor: Supervisor, max_bytes: int) -> None:
+    """Every second: what is in the outbox, whom it lost, and how much room that leaves to the workers."""
+    trouble = None
+    while True:
+        try:
+            await asyncio.to_thread(outbox.open)
+            await _look(outbox)
+            supervisor.allow(max_bytes - outbox.size)
+            trouble = None
+        except (OSError, ConfigurationError) as error:
+            if str(error) != trouble:
+                log.error("outbox_unusable %s; tried again every second", error)
+            trouble = str(error)
+        await asyncio.sleep(WATCH_SECONDS)
+
+
+async def _look(outbox: Outbox) -> None:
+    adopted = await asyncio.to_thread(outbox.scan)
+    if adopted:
+        telemetry.ADOPTED.inc(adopted)
+        log.info("journals_adopted count=%d", adopted)
+    telemetry.OUTBOX_BYTES.set(outbox.size)
+    telemetry.WAITING_BYTES.set(outbox.waiting)
+
+
+async def _publish(publisher: Any) -> None:
+    """Run the publisher to its drained end; whatever it dies of, the answers go on and it is started again."""
+    while True:
+        try:
+            await publisher.run()
+            return
+        except Exception:
+            log.exception("publisher_died it is started again")
+            await asyncio.sleep(WATCH_SECONDS)
