@@ -89,6 +89,11 @@ def decode_line(line: bytes | str) -> Visit:
     return _visit(decoded)
 
 
+def split_lines(data: bytes) -> list[bytes]:
+    """The whole lines of `data`, newlines kept; bytes.splitlines would also split at a carriage return."""
+    return [line + b"\n" for line in data.split(b"\n")[:-1]]
+
+
 def decode_lines(data: bytes) -> list[Visit]:
     """The visits of whole lines, one a line. Raises MalformedMessage; so does a blank line, or a visit over two."""
     lines = data.split(b"\n")

@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from tracker.core.visit import decode_line
+from tracker.core.visit import decode_line, split_lines
 from tracker.errors import ConfigurationError, MalformedMessage
 from tracker.pixel.journal import LOCK, NEW, PUBLISHED, segment_name, sync_directory
 
@@ -166,7 +166,7 @@ class JournalReader:
     def _sound(self, start: int, data: bytes) -> Span:
         """The first run of lines that are visits; only a power cut leaves others."""
         skipped = begin = end = 0
-        for line in data.splitlines(keepends=True):
+        for line in split_lines(data):
             try:
                 sound = line.isascii() and decode_line(line) is not None
             except MalformedMessage:

@@ -13,6 +13,7 @@ from typing import Protocol
 from tracker import telemetry
 from tracker.config import SnsConfig
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, closing, pack
+from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, wait_for_event
 from tracker.pixel.outbox import JournalReader, Outbox, Span, UnreadableJournal
@@ -56,7 +57,9 @@ class Publisher:
         self._open_topic = open_topic
         self._progress: dict[str, _Progress] = {}
         self._accepted = 0  # messages; the evidence that the topic is well
+        self._witness: Message | None = None  # the last one accepted
         self._failed = 0
+        self._down = 0  # failures that are no refusals
         self._backoff = Backoff()
         self._told: set[str] = set()
         self._draining = asyncio.Event()
@@ -79,13 +82,14 @@ class Publisher:
         loop = asyncio.get_running_loop()
         while True:
             began = loop.time()
-            accepted, failed = self._accepted, self._failed
+            accepted, failed, down = self._accepted, self._failed, self._down
             journals = self._outbox.journals
             self._progress = {journal.name: self._progress.get(journal.name, _Progress()) for journal in journals}
             orphans = [journal for journal in journals if journal.orphaned]
             more = [await self._advance(topic, journal) for journal in journals if not journal.orphaned]
-            # Orphans come behind the live ones: in the time these leave, a window at a time.
-            while orphans and not any(more) and self._failed == failed:
+            # Orphans come behind the live ones: in the time these leave, a window at a time. A refusal does not end
+            # their turn: what SNS says to the next one is the evidence that the refused one waits for.
+            while orphans and not any(more) and self._down == down:
                 if not await self._advance(topic, orphans[0]):
                     orphans.pop(0)
                 if not self._draining.is_set() and loop.time() - began >= self._config.linger:
@@ -141,6 +145,7 @@ class Publisher:
                 return
 
     async def _publish_window(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
+        before = self._accepted
         outcomes = await topic.publish(progress.window)
         waiting: list[Message] = []
         refused: list[Message] = []
@@ -156,19 +161,20 @@ class Publisher:
         if not refused:
             return
         for message in refused:
-            await self._doubt(journal, progress, message)
-        # Is it the topic, or what we send? One line from beyond tells; storage cuts its repetition.
-        probe = await asyncio.to_thread(journal.after, refused[-1].end)
-        if probe is not None and probe.data:
-            probes = [pack(journal.name, probe.start, probe.data, compress=False)]
-            if (await topic.publish(probes))[0] is None:
-                self._accepted += 1
+            await self._doubt(journal, progress, message, before)
+        # Is it the topic, or what we send? A line from beyond tells, or what was accepted last: storage cuts repeats.
+        beyond = await asyncio.to_thread(journal.after, refused[-1].end)
+        probe = pack(journal.name, beyond.start, beyond.data, compress=False) if beyond else self._witness
+        if probe is not None and (await topic.publish([probe]))[0] is None:
+            self._accepted += 1
 
-    async def _doubt(self, journal: JournalReader, progress: _Progress, message: Message) -> None:
-        """Split a message that is refused though SNS took something else since; give a single line up."""
+    async def _doubt(self, journal: JournalReader, progress: _Progress, message: Message, before: int) -> None:
+        """Split a message that is refused again though SNS took something else since; give a single line up.
+
+        `before` is what SNS had accepted when this try was sent: what it takes beside the refusal proves nothing.
+        """
         key = (message.start, message.end)
-        before = progress.refused_at.get(key)
-        if before is None or before == self._accepted:
+        if before <= progress.refused_at.get(key, before):
             progress.refused_at[key] = self._accepted
             return
         at = progress.window.index(message)
@@ -207,11 +213,13 @@ class Publisher:
 
     def _count_accepted(self, message: Message) -> None:
         self._accepted += 1
+        self._witness = message
         telemetry.PUBLISHED.inc()
         telemetry.PUBLISHED_VISITS.inc(message.visits)
 
     def _fail(self, error: PublishFailed) -> None:
         self._failed += 1
+        self._down += not isinstance(error, PublishRefused)
         self.trouble = str(error)
         telemetry.PUBLISH_FAILURES.inc()
         telemetry.PUBLISHING.set(0)
@@ -230,7 +238,7 @@ class Publisher:
 def _messages(journal: str, span: Span, format: str) -> list[Message]:
     """The messages that the format makes of a span, of which the last bytes may be left for later."""
     if format == "single":
-        lines = span.data.splitlines(keepends=True)[:SINGLES]
+        lines = split_lines(span.data)[:SINGLES]
         starts = [span.start]
         for line in lines:
             starts.append(starts[-1] + len(line))

@@ -6,7 +6,11 @@ Whatever happens here, the GIF leaves; a visit that could not be recorded is dis
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
 from tracker.pixel.journal import Journal
@@ -14,6 +18,9 @@ from tracker.pixel.journal import Journal
 log = logging.getLogger("tracker.pixel.recorder")
 
 CHECK_SECONDS = 1.0
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Recorder:
@@ -26,6 +33,9 @@ class Recorder:
         self.headers_cut = 0
         self._config = config
         self._journal: Journal | None = None
+        # One thread: nothing closes or syncs a file while something else syncs it, cancelled or not.
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._replacing = asyncio.Lock()
         self._dirty = False
         self._trouble: str | None = None
 
@@ -56,7 +66,7 @@ class Recorder:
 
     async def open(self) -> None:
         """Make the first journal; without one, visits are answered and discarded until `run` gets one."""
-        await self._replace()
+        await self._replace(None)
 
     async def run(self) -> None:
         """Sync every `fsync_interval`, look after the files every second; for as long as the worker lives."""
@@ -69,10 +79,11 @@ class Recorder:
         journal, self._journal = self._journal, None
         if journal is not None:
             try:
-                await asyncio.to_thread(journal.sync)
+                await self._call(journal.sync)
             except OSError as error:
                 self._report(f"fsync failed: {error.strerror}")
-            journal.close()
+            await self._call(journal.close)
+        self._disk.shutdown()
 
     async def _sync_forever(self) -> None:
         while True:
@@ -82,11 +93,11 @@ class Recorder:
                 continue
             self._dirty = False
             try:
-                await asyncio.to_thread(journal.sync)
+                await self._call(journal.sync)
             except OSError as error:
                 # The pages count as clean now: another fsync of this file would claim what it cannot know.
                 self._report(f"fsync failed: {error.strerror}")
-                await self._replace()
+                await self._replace(journal)
             else:
                 self._trouble = None
 
@@ -102,19 +113,24 @@ class Recorder:
             if problem is not None:
                 if journal is not None and not journal.sealed:
                     self._report(f"journal {journal.path.name} {problem}")
-                await self._replace()
+                await self._replace(journal)
 
-    async def _replace(self) -> None:
+    async def _replace(self, old: Journal | None) -> None:
         """Begin a new journal, then let the old one go: nothing is discarded in between unless the disk refuses."""
-        old = self._journal
-        try:
-            directory = Path(self._config.dir)
-            self._journal = await asyncio.to_thread(Journal.create, directory, self._config.segment_bytes)
-        except OSError as error:
-            self._report(f"no new journal: {error.strerror}")
-            self._journal = None
-        if old is not None:
-            old.close()
+        async with self._replacing:
+            if self._journal is not old:
+                return
+            try:
+                directory = Path(self._config.dir)
+                self._journal = await self._call(Journal.create, directory, self._config.segment_bytes)
+            except OSError as error:
+                self._report(f"no new journal: {error.strerror}")
+                self._journal = None
+            if old is not None:
+                await self._call(old.close)
+
+    async def _call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._disk, partial(function, *arguments, **options))
 
     def _report(self, trouble: str) -> None:
         if trouble != self._trouble:

@@ -77,8 +77,30 @@ class Answers:
                 status, headers, content, "Connection: keep-alive\r\n", keep_alive=True
             )
 
+    def closing(self, request: web.BaseRequest) -> Answer:
+        """The form after which the connection is closed."""
+        return self._forms[request.method == "HEAD", False, True]
+
     def to(self, request: web.BaseRequest) -> Answer:
+        """The form that the request asks for."""
         return self._forms[request.method == "HEAD", request.keep_alive, request.version >= (1, 1)]
+
+
+_BAD_REQUEST = Answers("400 Bad Request", "Content-Type: text/plain\r\n", b"")
+_FAULT = Answers("500 Internal Server Error", "Content-Type: text/plain\r\n", b"")
+
+
+class Connection(web.RequestHandler):
+    """aiohttp's protocol, but for its answer to what is no HTTP: that would name the server and echo the request."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> Answer:
+        if status >= 500:
+            self.log_exception("Error handling request", exc_info=exc)
+        return (_FAULT if status >= 500 else _BAD_REQUEST).closing(request)
 
 
 class PixelServer:
@@ -96,13 +118,23 @@ class PixelServer:
         self._gif = Answers("200 OK", _GIF_HEADERS, GIF)
         self._not_found = Answers("404 Not Found", "Content-Type: text/plain\r\n", b"")
         self._not_allowed = Answers("405 Method Not Allowed", "Allow: GET, HEAD\r\nContent-Type: text/plain\r\n", b"")
-        self._http = web.Server(self._handle, access_log=None, keepalive_timeout=config.http.keepalive_timeout)
+        self._http = web.Server(self._handle)
+        self._keepalive_timeout = config.http.keepalive_timeout
         self._server: asyncio.Server | None = None
 
     async def start(self, listener: socket.socket, backlog: int) -> None:
         """Accept from the inherited `listener`."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._http, sock=listener, backlog=backlog)
+
+        def connection() -> Connection:
+            return Connection(
+                self._http,
+                loop=loop,
+                access_log=None,  # type: ignore[arg-type]
+                keepalive_timeout=self._keepalive_timeout,
+            )
+
+        self._server = await loop.create_server(connection, sock=listener, backlog=backlog)
 
     async def stop(self, seconds: float) -> None:
         """Stop accepting, finish the requests that have begun, close; within `seconds`."""

@@ -1,0 +1,77 @@
+"""What every test may use, and the two rules of the whole run: the fast tests first, and nothing skipped in CI."""
+
+import os
+import socket
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
+# The folders of tests/ in the order they run; files directly in tests/ and folders not named come in the middle.
+_FIRST = ("core", "unit")
+_LAST = ("local", "system", "browser")
+
+# Set by .ci/run: a machine that checks everything must have every tool, so a skip there is a failure.
+_REQUIRE_TOOLS = os.environ.get("TRACKER_REQUIRE_TOOLS") == "1"
+
+
+def _rank(path: Path) -> int:
+    folder = path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
+    if path.name.startswith("test_browser"):
+        folder = "browser"
+    if folder in _FIRST:
+        return _FIRST.index(folder)
+    if folder in _LAST:
+        return len(_FIRST) + 1 + _LAST.index(folder)
+    return len(_FIRST)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: _rank(item.path))
+
+
+def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if _REQUIRE_TOOLS and report.skipped and not hasattr(report, "wasxfail"):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        report.outcome = "failed"
+        report.longrepr = f"TRACKER_REQUIRE_TOOLS=1, and this was to be skipped: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.fixture
+def free_ports() -> Callable[[int], list[int]]:
+    """A function that gives `count` TCP ports of the loopback, different ones, that were free a moment ago."""
+
+    def pick(count: int) -> list[int]:
+        sockets = [socket.socket() for _ in range(count)]
+        try:
+            for each in sockets:
+                each.bind(("127.0.0.1", 0))
+            return [each.getsockname()[1] for each in sockets]
+        finally:
+            for each in sockets:
+                each.close()
+
+    return pick
+
+
+@pytest.fixture
+def free_port(free_ports: Callable[[int], list[int]]) -> int:
+    """A TCP port of the loopback that was free a moment ago."""
+    return free_ports(1)[0]

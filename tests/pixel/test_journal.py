@@ -1,0 +1,119 @@
+"""The journal's files are what the rules of the outbox say, whatever the disk does."""
+
+import errno
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+
+from tracker.pixel import journal as module
+from tracker.pixel.journal import LOCK, Journal, segment_name
+
+LINE = b'{"n":1}\n'
+
+
+def segments(journal: Journal) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(journal.path.iterdir()) if path.name.isdigit()}
+
+
+def test_a_journal_is_born_locked_under_its_own_name(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, 1000)
+    assert len(journal.path.name) == 32
+    assert [path.name for path in tmp_path.iterdir()] == [journal.path.name]
+    with open(journal.path / LOCK) as lock, pytest.raises(BlockingIOError):
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    journal.close()
+    with open(journal.path / LOCK) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_birth_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(module, "sync_directory", fail)
+    with pytest.raises(OSError, match="full"):
+        Journal.create(tmp_path, 1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_segments_are_named_by_the_offset_of_their_first_byte_and_cut_no_line(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, 20)
+    for _ in range(5):
+        journal.append(LINE)
+    journal.sync()
+    assert segments(journal) == {segment_name(0): LINE * 2, segment_name(16): LINE * 2, segment_name(32): LINE}
+    journal.close()
+
+
+def test_a_line_longer_than_a_segment_gets_one_of_its_own(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, 4)
+    journal.append(LINE)
+    journal.append(LINE)
+    assert segments(journal) == {segment_name(0): LINE, segment_name(8): LINE}
+    journal.close()
+
+
+def test_a_segment_ends_after_an_hour(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.create(tmp_path, 1000)
+    journal.append(LINE)
+    assert journal.check() is None
+    monkeypatch.setattr(module, "SEGMENT_SECONDS", -1.0)
+    assert journal.check() is None
+    journal.append(LINE)
+    assert segments(journal) == {segment_name(0): LINE, segment_name(8): LINE}
+    journal.close()
+
+
+def test_a_short_write_is_cut_back_to_the_last_whole_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.create(tmp_path, 1000)
+    journal.append(LINE)
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+        with pytest.raises(OSError, match="short write"):
+            journal.append(LINE)
+    assert segments(journal) == {segment_name(0): LINE}
+    assert not journal.sealed
+    journal.append(LINE)
+    assert segments(journal) == {segment_name(0): LINE * 2}
+    journal.close()
+
+
+def test_a_torn_line_that_cannot_be_cut_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.create(tmp_path, 1000)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+
+    def refuse(fd: int, length: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(os, "ftruncate", refuse)
+    with pytest.raises(OSError, match="short write"):
+        journal.append(LINE)
+    assert journal.sealed
+    journal.close()
+
+
+@pytest.mark.parametrize("damage", ["segment unlinked", "lock unlinked", "segment replaced", "longer", "shorter"])
+def test_files_that_change_under_the_journal_are_noticed(tmp_path: Path, damage: str) -> None:
+    journal = Journal.create(tmp_path, 1000)
+    journal.append(LINE)
+    assert journal.check() is None
+    segment = journal.path / segment_name(0)
+    match damage:
+        case "segment unlinked":
+            segment.unlink()
+        case "lock unlinked":
+            (journal.path / LOCK).unlink()
+        case "segment replaced":
+            segment.rename(tmp_path / "elsewhere")
+            segment.write_bytes(LINE)
+        case "longer":
+            with segment.open("ab") as file:
+                file.write(b"x")
+        case "shorter":
+            os.truncate(segment, 3)
+    assert "lost its" in str(journal.check())
+    journal.close()

@@ -1,0 +1,218 @@
+"""What the publisher reads out of the outbox is what workers answered, and nothing else."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tracker.core.visit import encode_line
+from tracker.errors import ConfigurationError
+from tracker.pixel import outbox as module
+from tracker.pixel.journal import LOCK, PUBLISHED, Journal, segment_name
+from tracker.pixel.outbox import JournalReader, Outbox, Span, UnreadableJournal
+
+
+def line(number: int) -> bytes:
+    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", None, "192.0.2.1")
+
+
+def journal_with(outbox: Path, *lines: bytes, segment_bytes: int = 1 << 20) -> Journal:
+    journal = Journal.create(outbox, segment_bytes)
+    for each in lines:
+        journal.append(each)
+    return journal
+
+
+def reader_of(journal: Journal, *, orphan: bool = False) -> JournalReader:
+    if orphan:
+        journal.close()
+    reader = JournalReader(journal.path)
+    assert reader.adopt() is orphan
+    return reader
+
+
+def drained(reader: JournalReader, limit: int = 1 << 20) -> list[Span]:
+    spans = []
+    while (span := reader.take(limit)) is not None:
+        spans.append(span)
+        reader.advance(span.end)
+    return spans
+
+
+def test_spans_are_whole_lines_up_to_the_limit_across_segments(tmp_path: Path) -> None:
+    lines = [line(n) for n in range(10)]
+    journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]) * 3 + 1)
+    reader = reader_of(journal)
+    spans = drained(reader, len(lines[0]) * 2 + 5)
+    assert b"".join(span.data for span in spans) == b"".join(lines)
+    assert [span.start for span in spans] == [0, *[span.end for span in spans[:-1]]]
+    assert all(span.data.endswith(b"\n") for span in spans)
+    journal.close()
+
+
+def test_a_torn_tail_is_not_read(tmp_path: Path) -> None:
+    journal = journal_with(tmp_path, line(1))
+    with (journal.path / segment_name(0)).open("ab") as segment:
+        segment.write(line(2)[:-1])
+    reader = reader_of(journal, orphan=True)
+    assert [span.data for span in drained(reader)] == [line(1)]
+
+
+def test_published_segments_go_and_the_offset_survives_a_restart(tmp_path: Path) -> None:
+    lines = [line(n) for n in range(4)]
+    journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]))
+    reader = reader_of(journal)
+    reader.advance(len(lines[0]) * 2)
+    left = sorted(path.name for path in journal.path.iterdir() if path.name.isdigit())
+    assert left == [segment_name(len(lines[0]) * 2), segment_name(len(lines[0]) * 3)]
+    again = JournalReader(journal.path)
+    assert b"".join(span.data for span in drained(again)) == b"".join(lines[2:])
+    journal.close()
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x00" * 20, b"9" * 19])
+def test_a_broken_published_offset_only_means_repeats(tmp_path: Path, content: bytes) -> None:
+    journal = journal_with(tmp_path, line(1))
+    (journal.path / PUBLISHED).write_bytes(content)
+    assert JournalReader(journal.path).published == 0
+    journal.close()
+
+
+def test_lines_that_are_no_visits_are_left_out_of_an_orphan_and_counted(tmp_path: Path) -> None:
+    damage = [b"\x00" * 300 + b"\n", b'{"half":\n', b"\n", b'"\xc3\xa9"\n', b'{"a":1}\r{}\n']
+    content = [line(1), damage[0], damage[1], line(2), line(3), damage[2], damage[3], damage[4]]
+    journal = journal_with(tmp_path, *content)
+    reader = reader_of(journal, orphan=True)
+    spans = drained(reader)
+    assert [span.data for span in spans] == [line(1), line(2) + line(3), b""]
+    assert [span.skipped for span in spans] == [0, 2, 3]
+    assert spans[1].start == len(b"".join(content[:3]))
+
+
+def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_path: Path) -> None:
+    journal = journal_with(tmp_path, b"\x00" * 5000 + b"\n", line(1), line(2))
+    spans = drained(reader_of(journal, orphan=True), 1000)
+    assert b"".join(span.data for span in spans) == line(1) + line(2)
+
+
+def test_a_cut_off_segment_does_not_move_the_offsets_of_the_next(tmp_path: Path) -> None:
+    lines = [line(n) for n in range(4)]
+    journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]) * 2)
+    os.truncate(journal.path / segment_name(0), len(lines[0]) + 7)
+    spans = drained(reader_of(journal, orphan=True))
+    assert [(span.start, span.data) for span in spans] == [
+        (0, lines[0]),
+        (len(lines[0]) * 2, lines[2] + lines[3]),
+    ]
+
+
+def test_segments_that_contradict_each_other_are_unreadable(tmp_path: Path) -> None:
+    journal = journal_with(tmp_path, line(1), line(2), segment_bytes=len(line(1)))
+    with (journal.path / segment_name(0)).open("ab") as segment:
+        segment.write(line(3))
+    reader = reader_of(journal, orphan=True)
+    with pytest.raises(UnreadableJournal):
+        reader.take(1000)
+    reader.set_aside()
+    assert [path.name for path in tmp_path.iterdir()] == [f"{journal.path.name}.bad"]
+
+
+def test_only_the_journals_of_the_dead_are_adopted_and_come_last(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    live, dead = journal_with(tmp_path, line(1)), journal_with(tmp_path, line(2))
+    dead.close()
+    assert outbox.scan() == 1
+    assert [(journal.name, journal.orphaned) for journal in outbox.journals] == [
+        (live.path.name, False),
+        (dead.path.name, True),
+    ]
+    assert outbox.waiting == len(line(1)) + len(line(2))
+    assert outbox.size >= outbox.waiting
+    live.close()
+    assert outbox.scan() == 1
+    outbox.close()
+
+
+def test_a_journal_without_a_lock_is_left_alone_while_its_maker_may_live(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = journal_with(tmp_path, line(1))
+    (journal.path / LOCK).unlink()
+    assert not JournalReader(journal.path).adopt()
+    monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
+    assert JournalReader(journal.path).adopt()
+    journal.close()
+
+
+def test_the_remains_of_a_birth_and_of_a_retirement_are_cleared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{'a' * 32}.new").mkdir()
+    (tmp_path / ("b" * 32)).mkdir()  # its lock went last, the directory did not
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
+    outbox.scan()
+    assert not (tmp_path / f"{'a' * 32}.new").exists()
+    (left,) = outbox.journals
+    assert left.orphaned
+    assert left.take(1000) is None
+    left.retire()
+    assert [path.name for path in tmp_path.iterdir()] == ["publisher.lock"]
+    outbox.close()
+
+
+def test_retiring_removes_the_lock_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = reader_of(journal_with(tmp_path, line(1), line(2), segment_bytes=1), orphan=True)
+    reader.advance(len(line(1)))
+    order: list[str] = []
+    unlink = os.unlink
+
+    def note(path: Path, *arguments: object, **options: object) -> None:
+        order.append(Path(path).name)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", note)
+    monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: note(self))
+    reader.retire()
+    assert order == [segment_name(len(line(1))), PUBLISHED, LOCK]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_second_publisher_is_refused_by_name_of_the_key(tmp_path: Path) -> None:
+    first = Outbox(tmp_path)
+    first.open()
+    with pytest.raises(ConfigurationError, match=rf"outbox\.dir: .*process {os.getpid()}"):
+        Outbox(tmp_path).open()
+    first.close()
+    second = Outbox(tmp_path)
+    second.open()
+    second.close()
+
+
+def test_a_path_that_cannot_be_a_directory_is_the_operators_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match=r"outbox\.dir"):
+        Outbox(tmp_path / "file" / "outbox").open()
+
+
+def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if sys.platform != "linux":
+        pytest.skip("mountinfo is Linux's")
+    mounts = f"1 0 0:1 / / rw - ext4 /dev/x rw\n2 1 0:2 / {tmp_path} rw - nfs4 server:/x rw\n"
+    monkeypatch.setattr(Path, "read_text", lambda self: mounts)
+    with pytest.raises(ConfigurationError, match=r"outbox\.dir: expected a local file system, .* is on nfs4"):
+        Outbox(tmp_path).open()
+
+
+def test_the_lock_of_a_killed_maker_is_free(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from tracker.pixel.journal import Journal;"
+        "journal = Journal.create(Path(sys.argv[1]), 1000); journal.append(b'x\\n'); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
+    (path,) = tmp_path.iterdir()
+    assert JournalReader(path).adopt()

@@ -1,0 +1,321 @@
+"""All of the outbox reaches the topic, in order, whatever SNS answers; only a proven refusal gives a visit up."""
+
+import asyncio
+import contextlib
+import random
+import string
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.fake_topic import FakeTopic
+from tracker.config import SnsConfig
+from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, unpack
+from tracker.core.visit import encode_line
+from tracker.errors import PublishFailed, PublishRefused
+from tracker.lifecycle import Backoff
+from tracker.pixel import publisher as module
+from tracker.pixel.journal import Journal
+from tracker.pixel.outbox import Outbox
+from tracker.pixel.publisher import Publisher
+
+ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
+FORMATS = ["packed", "plain", "single"]
+
+
+def line(number: int, agent: str | None = None) -> bytes:
+    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", agent, "192.0.2.1")
+
+
+def journal_with(directory: Path, *lines: bytes) -> Journal:
+    journal = Journal.create(directory, 1 << 24)
+    for each in lines:
+        journal.append(each)
+    return journal
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Backoff", lambda: Backoff(first=0.001, cap=0.002))
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Outbox:
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    return outbox
+
+
+def publisher_of(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> Publisher:
+    config = SnsConfig(topic_arn=ARN, linger=0.01, format=format)  # type: ignore[arg-type]
+    return Publisher(outbox=outbox, config=config, open_topic=topic.open)
+
+
+async def drain(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> None:
+    """Publish all that orphans left, to the end."""
+    outbox.scan()
+    publisher = publisher_of(outbox, topic, format)
+    publisher.drain()
+    async with asyncio.timeout(20):
+        await publisher.run()
+
+
+@asynccontextmanager
+async def running(publisher: Publisher) -> AsyncIterator[None]:
+    task = asyncio.create_task(publisher.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def spans_of(messages: list[Message]) -> list[StoredSpan]:
+    unpacked = [unpack(message.attributes, message.body) for message in messages]
+    return [span for span in unpacked if isinstance(span, StoredSpan)]
+
+
+def stored(messages: list[Message]) -> bytes:
+    """The bytes of the one journal that storage would have, repetitions cut."""
+    content: dict[int, int] = {}
+    for span in spans_of(messages):
+        content.update(zip(range(span.start, span.end), span.data, strict=True))
+    return bytes(content[offset] for offset in sorted(content))
+
+
+def closings(messages: list[Message]) -> list[Message]:
+    return [message for message in messages if "Closed" in message.attributes]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_an_orphan_is_published_once_closed_and_removed(outbox: Outbox, format: str) -> None:
+    lines = [line(n) for n in range(200)]
+    journal_with(outbox.directory, *lines).close()
+    topic = FakeTopic()
+    await drain(outbox, topic, format)
+    assert b"".join(span.data for span in spans_of(topic.accepted)) == b"".join(lines)
+    ends = [(message.start, message.visits) for message in closings(topic.accepted)]
+    assert ends == ([] if format == "single" else [(len(b"".join(lines)), 0)])
+    assert [path.name for path in outbox.directory.iterdir()] == ["publisher.lock"]
+
+
+async def test_the_closing_message_leaves_while_the_last_segment_is_there(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(1))
+    journal.close()
+    there: list[bool] = []
+
+    def answer(message: Message) -> PublishFailed | None:
+        if "Closed" in message.attributes:
+            there.append((journal.path / f"{0:020d}").exists())
+            return PublishFailed("not now") if len(there) == 1 else None
+        return None
+
+    await drain(outbox, FakeTopic(answer), "packed")
+    assert there == [True, True]
+
+
+async def test_an_empty_journal_leaves_no_trace(outbox: Outbox) -> None:
+    journal_with(outbox.directory).close()
+    topic = FakeTopic()
+    await drain(outbox, topic)
+    assert topic.accepted == []
+    assert [path.name for path in outbox.directory.iterdir()] == ["publisher.lock"]
+
+
+async def test_a_live_journal_is_followed_as_it_grows_and_one_visit_stays_readable(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(1))
+    outbox.scan()
+    topic = FakeTopic()
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: len(topic.accepted) == 1)
+        assert topic.accepted[0].body == line(1).decode()
+        journal.append(line(2))
+        await until(lambda: len(topic.accepted) == 2)
+    assert [message.start for message in topic.accepted] == [0, len(line(1))]
+    journal.close()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_an_outage_of_any_length_loses_and_repeats_nothing(outbox: Outbox, format: str) -> None:
+    lines = [line(n) for n in range(50)]
+    journal_with(outbox.directory, *lines).close()
+    calls = 0
+
+    def answer(message: Message) -> PublishFailed | None:
+        nonlocal calls
+        calls += 1
+        return PublishFailed("down") if calls < 1_000 else None
+
+    topic = FakeTopic(answer)
+    await drain(outbox, topic, format)
+    in_order = sorted(spans_of(topic.accepted), key=lambda span: span.start)
+    assert b"".join(span.data for span in in_order) == b"".join(lines)
+
+
+async def test_trouble_is_told_once_an_outage(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+    journal_with(outbox.directory, line(1)).close()
+    calls = 0
+
+    def answer(message: Message) -> PublishFailed | None:
+        nonlocal calls
+        calls += 1
+        return PublishFailed("down") if calls < 20 else None
+
+    with caplog.at_level("INFO"):
+        await drain(outbox, FakeTopic(answer))
+    events = [record.getMessage().split(" ")[0] for record in caplog.records]
+    assert events.count("publish_failing") == 1
+    assert events.count("publish_recovered") == 1
+
+
+@pytest.mark.parametrize("format", FORMATS)
+async def test_a_topic_that_refuses_everything_costs_no_visit(outbox: Outbox, format: str) -> None:
+    lines = [line(n) for n in range(20)]
+    journal_with(outbox.directory, *lines).close()
+    calls = 0
+
+    def answer(message: Message) -> PublishFailed | None:
+        nonlocal calls
+        calls += 1
+        return PublishRefused("no such topic") if calls < 500 else None
+
+    topic = FakeTopic(answer)
+    await drain(outbox, topic, format)
+    assert stored(topic.accepted) == b"".join(lines)
+    assert not (outbox.directory / "refused.ndjson").exists()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("bad", [0, 7, 18])
+async def test_exactly_the_refused_line_is_given_up(outbox: Outbox, format: str, bad: int) -> None:
+    lines = [line(n) for n in range(20)]
+    journal_with(outbox.directory, *lines).close()
+    journal_with(outbox.directory, line(99)).close()
+
+    def answer(message: Message) -> PublishFailed | None:
+        span = unpack(message.attributes, message.body)
+        refused = isinstance(span, StoredSpan) and lines[bad] in span.data
+        return PublishRefused("bad line") if refused else None
+
+    topic = FakeTopic(answer)
+    await drain(outbox, topic, format)
+    assert (outbox.directory / "refused.ndjson").read_bytes() == lines[bad]
+    seen = {each for span in spans_of(topic.accepted) for each in span.data.splitlines(keepends=True)}
+    assert seen == {*lines, line(99)} - {lines[bad]}
+
+
+async def test_a_refused_line_is_kept_while_nothing_else_is_accepted(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(0))
+    outbox.scan()
+    calls = 0
+
+    def answer(message: Message) -> PublishFailed | None:
+        nonlocal calls
+        calls += 1
+        return PublishRefused("bad line") if message.start == 0 else None
+
+    topic = FakeTopic(answer)
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: calls > 20)
+        assert not (outbox.directory / "refused.ndjson").exists()
+        journal.append(line(1))  # which SNS accepts: the topic is well, the first line is not
+        await until((outbox.directory / "refused.ndjson").exists)
+    journal.close()
+
+
+async def test_partial_failures_of_a_batch_repeat_only_what_failed(outbox: Outbox) -> None:
+    lines = [line(n) for n in range(200)]
+    journal_with(outbox.directory, *lines).close()
+    chance = random.Random(7)
+    topic = FakeTopic(lambda message: PublishFailed("throttled") if chance.random() < 0.5 else None)
+    await drain(outbox, topic, "single")
+    starts = [message.start for message in topic.accepted]
+    assert len(starts) == len(set(starts)) == len(lines)
+    assert stored(topic.accepted) == b"".join(lines)
+
+
+@pytest.mark.parametrize("format", ["packed", "plain"])
+async def test_messages_keep_to_the_limits_whatever_visitors_send(outbox: Outbox, format: str) -> None:
+    chance = random.Random(1)
+    agents = ["".join(chance.choices(string.printable[:94], k=2_048)) for _ in range(600)]
+    lines = [line(n, agent) for n, agent in enumerate(agents)] + [line(n) for n in range(20_000)]
+    lines.append(line(0, "\U0001f600" * 2_048))
+    journal_with(outbox.directory, *lines).close()
+    topic = FakeTopic()
+    await drain(outbox, topic, format)
+    assert max(message.size for message in topic.accepted) <= MAX_SENT_BYTES
+    assert max(message.end - message.start for message in topic.accepted) <= MAX_SPAN_BYTES
+    assert b"".join(span.data for span in spans_of(topic.accepted)) == b"".join(lines)
+
+
+async def test_a_crash_repeats_at_most_what_was_under_way(outbox: Outbox) -> None:
+    lines = [line(n) for n in range(100)]
+    journal_with(outbox.directory, *lines[:50]).close()
+    first = FakeTopic()
+    outbox.scan()
+    async with running(publisher_of(outbox, first)):
+        await until(lambda: bool(first.accepted))
+    outbox.close()
+    second = FakeTopic()
+    after = Outbox(outbox.directory)
+    after.open()
+    await drain(after, second)
+    assert stored([*first.accepted, *second.accepted]) == b"".join(lines[:50])
+    after.close()
+
+
+async def test_live_journals_go_before_orphans(outbox: Outbox) -> None:
+    for number in range(3):
+        journal_with(outbox.directory, line(number)).close()
+    live = journal_with(outbox.directory, line(9))
+    outbox.scan()
+    topic = FakeTopic()
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: len(spans_of(topic.accepted)) == 4)
+    assert topic.accepted[0].journal == live.path.name
+    live.close()
+
+
+async def test_an_unreadable_journal_is_set_aside_and_stops_nobody(outbox: Outbox) -> None:
+    broken = journal_with(outbox.directory, line(1))
+    (broken.path / f"{3:020d}").write_bytes(line(2))  # a segment that begins within another
+    broken.close()
+    journal_with(outbox.directory, line(3)).close()
+    topic = FakeTopic()
+    await drain(outbox, topic)
+    assert [span.data for span in spans_of(topic.accepted)] == [line(3)]
+    assert (outbox.directory / f"{broken.path.name}.bad").is_dir()
+
+
+async def test_a_full_disk_keeps_the_refused_line_in_the_journal(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal_with(outbox.directory, line(1), line(2)).close()
+    journal_with(outbox.directory, line(3)).close()
+    give_up, tries = outbox.give_up, 0
+
+    def full_at_first(data: bytes) -> None:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            raise OSError(28, "full")
+        give_up(data)
+
+    monkeypatch.setattr(outbox, "give_up", full_at_first)
+
+    def answer(message: Message) -> PublishFailed | None:
+        return PublishRefused("bad") if message.visits and line(1).decode() in message.body else None
+
+    topic = FakeTopic(answer)
+    await drain(outbox, topic, "plain")
+    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
+    assert {span.data for span in spans_of(topic.accepted)} == {line(2), line(3)}

@@ -1,0 +1,124 @@
+"""The recorder never raises: a visit is in the journal, or counted with its reason."""
+
+import asyncio
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tracker.config import OutboxConfig
+from tracker.pixel import journal as journal_module
+from tracker.pixel import recorder as module
+from tracker.pixel.recorder import Recorder
+
+LINE = b'{"n":1}\n'
+
+
+def everything(outbox: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted(outbox.rglob("0*")) if path.is_file())
+
+
+async def until(condition: object, seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.01)
+
+
+def make(outbox: Path, room: int = 1 << 20) -> Recorder:
+    return Recorder(config=OutboxConfig(dir=str(outbox), fsync_interval=0.02), room=room)
+
+
+async def test_visits_beyond_the_room_are_discarded_and_recording_resumes_with_more(tmp_path: Path) -> None:
+    recorder = make(tmp_path, room=2 * len(LINE) + 1)
+    await recorder.open()
+    for _ in range(4):
+        recorder.record(LINE)
+    assert (recorder.accepted, recorder.discarded) == (2, {"outbox_full": 2})
+    recorder.room = 100
+    recorder.record(LINE)
+    await recorder.close()
+    assert everything(tmp_path) == LINE * 3
+
+
+async def test_a_full_disk_discards_and_recording_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = make(tmp_path)
+    await recorder.open()
+
+    def full(fd: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        recorder.record(LINE)
+    recorder.record(LINE)
+    await recorder.close()
+    assert (recorder.accepted, recorder.discarded) == (1, {"outbox_io": 1})
+    assert everything(tmp_path) == LINE
+
+
+async def test_without_an_outbox_visits_are_discarded_until_there_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.02)
+    outbox = tmp_path / "outbox"
+    recorder = make(outbox)
+    await recorder.open()
+    recorder.record(LINE)
+    assert not recorder.recording
+    running = asyncio.create_task(recorder.run())
+    outbox.mkdir()
+    await until(lambda: recorder.recording)
+    recorder.record(LINE)
+    running.cancel()
+    await asyncio.wait([running])
+    await recorder.close()
+    assert (recorder.accepted, recorder.discarded) == (1, {"outbox_io": 1})
+
+
+async def test_a_failed_fsync_begins_a_new_journal_and_is_never_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = make(tmp_path)
+    await recorder.open()
+    failed: list[tuple[int, int]] = []
+    real = journal_module.fdatasync
+
+    def fail_once(fd: int) -> None:
+        identity = (os.fstat(fd).st_dev, os.fstat(fd).st_ino)
+        assert identity not in failed, "fsync was tried again on a file whose pages it lost"
+        if not failed:
+            failed.append(identity)
+            raise OSError(errno.EIO, "broken")
+        real(fd)
+
+    monkeypatch.setattr(journal_module, "fdatasync", fail_once)
+    running = asyncio.create_task(recorder.run())
+    recorder.record(LINE)
+    await until(lambda: len(list(tmp_path.iterdir())) == 2)
+    await asyncio.sleep(0.05)
+    recorder.record(LINE)
+    await asyncio.sleep(0.1)
+    running.cancel()
+    await asyncio.wait([running])
+    await recorder.close()
+    assert recorder.accepted == 2
+    assert recorder.discarded == {}
+    assert everything(tmp_path) == LINE * 2
+
+
+async def test_a_removed_journal_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.02)
+    recorder = make(tmp_path)
+    await recorder.open()
+    (old,) = tmp_path.iterdir()
+    running = asyncio.create_task(recorder.run())
+    shutil.rmtree(old)
+    await until(lambda: [path.name for path in tmp_path.iterdir() if path.name != old.name and path.suffix == ""])
+    await asyncio.sleep(0.05)
+    recorder.record(LINE)
+    running.cancel()
+    await asyncio.wait([running])
+    await recorder.close()
+    assert everything(tmp_path) == LINE
