@@ -1,0 +1,1 @@
+"""The storage service: from SQS into the visit log."""

@@ -1,0 +1,244 @@
+"""What the visit log holds: the stored intervals of every journal, and the one append that is under way.
+
+The ledger is why a visit that comes twice, or half again, is written once. Its promise hangs on an order that
+`begin` and the writer keep between them: one commit merges the append before, durable by then, and names the next
+as pending; then that one is written. A crash leaves at most the pending append in doubt, and its length and CRC-32
+tell at the next start whether it is in the log. An append that was never called `durable` is never merged.
+
+Synchronous, and used from one thread only: the writer's. Times are SQS's, in milliseconds since 1970.
+"""
+
+import sqlite3
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tracker.core import spans
+from tracker.errors import AppendFailed, LogChanged, StorageFull
+
+DAY_MS = 86_400_000
+SEEN_MS = 14 * DAY_MS  # SQS keeps a message no longer
+JOURNAL_MS = 180 * DAY_MS
+PRUNE_MS = 60_000  # by SQS's clock, between two prunings
+
+_VERSION = 1
+_SCHEMA = """
+CREATE TABLE log (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, clock_ms INTEGER NOT NULL);
+CREATE TABLE journal (id TEXT PRIMARY KEY, heard_ms INTEGER NOT NULL, closed_end INTEGER) WITHOUT ROWID;
+CREATE TABLE stored (journal TEXT, start INTEGER, "end" INTEGER, PRIMARY KEY (journal, start)) WITHOUT ROWID;
+CREATE TABLE seen (message_id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+CREATE INDEX seen_at ON seen (at_ms);
+CREATE TABLE pending (
+    id INTEGER PRIMARY KEY CHECK (id = 1), offset INTEGER NOT NULL, length INTEGER NOT NULL, crc32 INTEGER NOT NULL);
+CREATE TABLE pending_range (journal TEXT, start INTEGER, "end" INTEGER);
+CREATE TABLE pending_seen (message_id TEXT, at_ms INTEGER);
+"""
+
+
+@dataclass(slots=True)
+class Append:
+    """What one append adds to the log, and what its messages tell besides."""
+
+    data: bytearray = field(default_factory=bytearray)
+    ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)  # MessageId of messages without our attributes -> sent
+    heard: dict[str, int] = field(default_factory=dict)  # journal -> latest sent
+    closed: dict[str, int] = field(default_factory=dict)  # journal -> its end
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The append the ledger was told of last: where it begins, and how to know it again."""
+
+    offset: int
+    length: int
+    crc32: int
+    ranges: dict[str, list[tuple[int, int]]]
+    seen: dict[str, int]
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.length
+
+
+class Ledger:
+    """`ledger.sqlite`; raises StorageFull when its disk is, AppendFailed for any other trouble."""
+
+    def __init__(self, path: Path) -> None:
+        with _sqlite_errors():
+            self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA wal_autocheckpoint = 100")
+            version = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            elif version != _VERSION:
+                raise LogChanged(
+                    f"{path} has layout {version}, this release knows {_VERSION}: use the one that wrote it"
+                )
+            row = self._db.execute("SELECT size, clock_ms FROM log").fetchone()
+            self._size: int | None = row[0] if row else None
+            self._clock_ms: int = row[1] if row else 0
+            self.pending = self._read_pending()
+        self._pending_is_durable = False
+        self._pruned_ms = 0
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the log up to the last durable append; None before the ledger has met a log."""
+        if self.pending is not None and self._pending_is_durable:
+            return self.pending.end
+        return self._size
+
+    @property
+    def is_settled(self) -> bool:
+        return self.pending is None
+
+    def missing(self, journal: str, span: tuple[int, int]) -> list[tuple[int, int]]:
+        """The parts of a span that no durable append has stored."""
+        with _sqlite_errors():
+            stored: list[tuple[int, int]] = self._db.execute(
+                'SELECT start, "end" FROM stored WHERE journal = ? AND start < ? AND "end" > ?',
+                (journal, span[1], span[0]),
+            ).fetchall()
+        if self.pending is not None and self._pending_is_durable:
+            stored = stored + self.pending.ranges.get(journal, [])
+        return spans.subtract(span, stored)
+
+    def has_seen(self, message_id: str) -> bool:
+        """Whether a durable append holds the visit of this message."""
+        if self.pending is not None and self._pending_is_durable and message_id in self.pending.seen:
+            return True
+        with _sqlite_errors():
+            return self._db.execute("SELECT 1 FROM seen WHERE message_id = ?", (message_id,)).fetchone() is not None
+
+    def begin(self, append: Append) -> None:
+        """One commit: the previous append, if durable, is merged; this one, if it has data, is pending."""
+        size = self.size
+        if size is None:
+            raise LogChanged("the ledger has not met its log yet")
+        pending = None
+        if append.data:
+            crc = zlib.crc32(append.data)
+            pending = Pending(size, len(append.data), crc, dict(append.ranges), dict(append.seen))
+        clock_ms = max(self._clock_ms, *append.heard.values(), *append.seen.values(), 0)
+        prune = clock_ms - self._pruned_ms >= PRUNE_MS
+        with self._transaction():
+            if self.pending is not None and self._pending_is_durable:
+                self._merge(self.pending)
+            self._note(append)
+            self._record(pending)
+            self._db.execute("REPLACE INTO log VALUES (1, ?, ?)", (size, clock_ms))
+            if prune:
+                self._prune(clock_ms)
+        # Only now, so that a failed commit can be tried again as if it had never been.
+        self.pending, self._pending_is_durable = pending, False
+        self._size, self._clock_ms = size, clock_ms
+        if prune:
+            self._pruned_ms = clock_ms
+
+    def durable(self) -> None:
+        """The pending append is on the disk: the next commit may merge it."""
+        self._pending_is_durable = True
+
+    def settle(self) -> None:
+        """One commit that merges and clears the pending append: when idle, and at a clean stop."""
+        if self.pending is not None:
+            self.begin(Append())
+
+    def adopt(self, size: int) -> None:
+        """Take the log as it stands, `size` bytes, for what is stored; a pending append that is not durable is void."""
+        self.settle()
+        with self._transaction():
+            self._db.execute("REPLACE INTO log VALUES (1, ?, ?)", (size, self._clock_ms))
+            self._record(None)
+        self._size, self.pending = size, None
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _merge(self, pending: Pending) -> None:
+        for journal, ranges in pending.ranges.items():
+            for start, end in ranges:
+                self._merge_range(journal, start, end)
+        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", pending.seen.items())
+
+    def _merge_range(self, journal: str, start: int, end: int) -> None:
+        touching: list[tuple[int, int]] = self._db.execute(
+            'SELECT start, "end" FROM stored WHERE journal = ? AND start <= ? AND "end" >= ?', (journal, end, start)
+        ).fetchall()
+        self._db.executemany(
+            "DELETE FROM stored WHERE journal = ? AND start = ?", [(journal, other) for other, _ in touching]
+        )
+        for merged in spans.merge([*touching, (start, end)]):
+            self._db.execute("INSERT INTO stored VALUES (?, ?, ?)", (journal, *merged))
+
+    def _note(self, append: Append) -> None:
+        self._db.executemany(
+            "INSERT INTO journal VALUES (?, ?, NULL)"
+            " ON CONFLICT (id) DO UPDATE SET heard_ms = max(heard_ms, excluded.heard_ms)",
+            append.heard.items(),
+        )
+        self._db.executemany(
+            "UPDATE journal SET closed_end = max(coalesce(closed_end, 0), ?) WHERE id = ?",
+            [(end, journal) for journal, end in append.closed.items()],
+        )
+
+    def _record(self, pending: Pending | None) -> None:
+        for table in ("pending", "pending_range", "pending_seen"):
+            self._db.execute(f"DELETE FROM {table}")
+        if pending is None:
+            return
+        self._db.execute("INSERT INTO pending VALUES (1, ?, ?, ?)", (pending.offset, pending.length, pending.crc32))
+        rows = [(journal, *span) for journal, ranges in pending.ranges.items() for span in ranges]
+        self._db.executemany("INSERT INTO pending_range VALUES (?, ?, ?)", rows)
+        self._db.executemany("INSERT INTO pending_seen VALUES (?, ?)", pending.seen.items())
+
+    def _read_pending(self) -> Pending | None:
+        row = self._db.execute("SELECT offset, length, crc32 FROM pending").fetchone()
+        if row is None:
+            return None
+        ranges: dict[str, list[tuple[int, int]]] = {}
+        for journal, start, end in self._db.execute('SELECT journal, start, "end" FROM pending_range'):
+            ranges.setdefault(journal, []).append((start, end))
+        seen: dict[str, int] = dict(self._db.execute("SELECT message_id, at_ms FROM pending_seen").fetchall())
+        offset, length, crc32 = row
+        return Pending(offset, length, crc32, ranges, seen)
+
+    def _prune(self, clock_ms: int) -> None:
+        """Forget what cannot come again. Open journals and those with gaps stay: they are news to somebody."""
+        self._db.execute("DELETE FROM seen WHERE at_ms < ?", (clock_ms - SEEN_MS,))
+        old = self._db.execute(
+            "SELECT id, closed_end FROM journal WHERE heard_ms < ? AND closed_end IS NOT NULL", (clock_ms - JOURNAL_MS,)
+        ).fetchall()
+        for journal, closed_end in old:
+            stored = self._db.execute('SELECT start, "end" FROM stored WHERE journal = ?', (journal,)).fetchall()
+            end = max([closed_end, *(end for _, end in stored)])
+            if not spans.subtract((0, end), stored):
+                self._db.execute("DELETE FROM stored WHERE journal = ?", (journal,))
+                self._db.execute("DELETE FROM journal WHERE id = ?", (journal,))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _sqlite_errors():
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+
+@contextmanager
+def _sqlite_errors() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            raise StorageFull(f"no room for the ledger: {error}") from error
+        raise AppendFailed(f"the ledger cannot be used: {error}") from error

@@ -1,0 +1,129 @@
+"""The receiving end: long polls, the hand-over to the writer, and what becomes of a delivery until it is deleted.
+
+A delivery is in `Held` from its receipt until it is acknowledged or left. While it is held it stays hidden in SQS,
+however long the disk is full; what a stop finds held and not appended is given back at once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from tracker import telemetry
+from tracker.aws import BATCH_ENTRIES, Delivery, Queue
+from tracker.errors import QueueFailed
+from tracker.lifecycle import Backoff, wait_for_event
+
+log = logging.getLogger("tracker.receiver")
+
+MAX_HIDDEN_SECONDS = 43_200 - 600  # SQS hides a message for twelve hours from its receipt at most
+SHORT_POLL_PAUSE = 0.5
+
+Handover = asyncio.Queue[Delivery | None]  # None: nothing comes any more
+
+
+class Outage:
+    """The queue cannot be reached: said once when it begins and once when it ends, and kept for readiness."""
+
+    def __init__(self) -> None:
+        self.reason: str | None = None
+
+    def begins(self, error: QueueFailed) -> None:
+        if self.reason is None:
+            log.error("queue_unreachable error=%s action=retrying, check sqs.queue, credentials and network", error)
+        self.reason = str(error)
+
+    def ends(self) -> None:
+        if self.reason is not None:
+            log.info("queue_reachable")
+        self.reason = None
+
+
+class Held:
+    """Every delivery received and neither acknowledged nor left."""
+
+    def __init__(self, *, queue: Queue, visibility_timeout: int) -> None:
+        self._queue = queue
+        self._visibility_timeout = visibility_timeout
+        self._hidden_at: dict[Delivery, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._hidden_at)
+
+    def add(self, deliveries: Iterable[Delivery]) -> None:
+        self._hidden_at.update((delivery, delivery.received_at) for delivery in deliveries)
+
+    def drop(self, deliveries: Iterable[Delivery]) -> None:
+        """They are deleted, or left to their visibility timeout."""
+        for delivery in deliveries:
+            self._hidden_at.pop(delivery, None)
+
+    async def run(self) -> None:
+        """Keep the held ones hidden, for ever."""
+        while True:
+            await asyncio.sleep(min(1.0, self._visibility_timeout / 10))
+            await self.extend()
+
+    async def extend(self) -> None:
+        """Hide those again that have been hidden for half of the visibility timeout."""
+        now = asyncio.get_running_loop().time()
+        due = [
+            delivery
+            for delivery, hidden_at in self._hidden_at.items()
+            if now - hidden_at > self._visibility_timeout / 2 and now - delivery.received_at < MAX_HIDDEN_SECONDS
+        ]
+        for batch in _batches(due):
+            try:
+                await self._queue.change_visibility(batch, self._visibility_timeout)
+            except QueueFailed as error:
+                log.debug("extension_failed deliveries=%d error=%s", len(batch), error)
+                return  # the receivers tell of an outage; the next round tries again
+            self._hidden_at.update((delivery, now) for delivery in batch if delivery in self._hidden_at)
+
+    async def release(self) -> None:
+        """Give all that is held back to the queue."""
+        for batch in _batches(list(self._hidden_at)):
+            try:
+                await self._queue.change_visibility(batch, 0)
+            except QueueFailed as error:
+                log.warning("release_failed deliveries=%d error=%s", len(self._hidden_at), error)
+                return  # they come back by themselves when their visibility ends
+            self.drop(batch)
+
+
+class Receiver:
+    """One long poll after the other until `stop`; the poll that runs then is let to its end, or it would strand."""
+
+    def __init__(
+        self, *, queue: Queue, handover: Handover, held: Held, outage: Outage, wait_time: int, stop: asyncio.Event
+    ) -> None:
+        self._queue = queue
+        self._handover = handover
+        self._held = held
+        self._outage = outage
+        self._wait_time = wait_time
+        self._stop = stop
+
+    async def run(self) -> None:
+        backoff = Backoff()
+        while not self._stop.is_set():
+            try:
+                deliveries = await self._queue.receive(self._wait_time)
+            except QueueFailed as error:
+                self._outage.begins(error)
+                await wait_for_event(self._stop, backoff.next())
+                continue
+            self._outage.ends()
+            backoff.reset()
+            telemetry.RECEIVED.inc(len(deliveries))
+            self._held.add(deliveries)
+            for delivery in deliveries:
+                await self._handover.put(delivery)
+            if not deliveries and self._wait_time == 0:
+                await wait_for_event(self._stop, SHORT_POLL_PAUSE)
+
+
+def _batches(deliveries: Sequence[Delivery]) -> Iterator[list[Delivery]]:
+    rest = iter(deliveries)
+    while batch := list(islice(rest, BATCH_ENTRIES)):
+        yield batch

@@ -1,0 +1,160 @@
+"""The storage service: wires the stages in the order the data flows, and stops them in that order.
+
+    SQS -> Receiver -> hand-over -> Writer (Batch, Ledger, VisitLog) -> Acknowledger -> SQS
+
+A stage that dies ends the process: what it held comes again, and what is stored is cut.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tracker import telemetry
+from tracker.admin import AdminServer
+from tracker.aws import Queue, open_queue
+from tracker.config import LogConfig, StorageConfig
+from tracker.errors import QueueFailed
+from tracker.lifecycle import Backoff, Deadline, install_stop_signals, wait_for_event
+from tracker.storage.acknowledger import Acknowledger
+from tracker.storage.ledger import Ledger
+from tracker.storage.receiver import Handover, Held, Outage, Receiver
+from tracker.storage.recovery import only_writer, open_ledger
+from tracker.storage.visit_log import VisitLog, open_log
+from tracker.storage.writer import Writer
+
+log = logging.getLogger("tracker.storage")
+
+HANDOVER_DELIVERIES = 20
+FEWEST_RECEIVES = 10  # below, a few crashes send good visits to the dead-letter queue
+RELEASE_SECONDS = 2.0  # of the stop's time, kept for giving back what was not appended
+
+
+async def serve(config: StorageConfig, *, accept_log: bool) -> None:
+    """Run until SIGTERM or SIGINT; raises TrackerError when the log or its ledger cannot be used."""
+    stop = install_stop_signals().requested
+    async with (
+        _open_files(config.log, accept_log=accept_log) as (executor, ledger, visit_log),
+        open_queue(config.sqs) as queue,
+    ):
+        outage = Outage()
+        held = Held(queue=queue, visibility_timeout=config.sqs.visibility_timeout)
+        acknowledger = Acknowledger(queue=queue, done=held.drop)
+        handover: Handover = asyncio.Queue(HANDOVER_DELIVERIES)
+        writer = Writer(
+            ledger=ledger,
+            visit_log=visit_log,
+            executor=executor,
+            handover=handover,
+            acknowledge=acknowledger.acknowledge,
+            leave=held.drop,
+            stop=stop,
+        )
+        receivers = [
+            Receiver(
+                queue=queue, handover=handover, held=held, outage=outage, wait_time=config.sqs.wait_time, stop=stop
+            )
+            for _ in range(config.sqs.receivers)
+        ]
+
+        def ready() -> tuple[bool, dict[str, Any]]:
+            detail = {"log": writer.paused or "ok", "queue": outage.reason or "ok", "held": len(held)}
+            return writer.paused is None, detail
+
+        admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready)
+        await admin.start()
+        try:
+            log.info("storage_started log=%s queue=%s", config.log.path, config.sqs.queue)
+            async with asyncio.TaskGroup() as group:
+                receiving = [group.create_task(receiver.run()) for receiver in receivers]
+                writing = group.create_task(writer.run())
+                acknowledging = group.create_task(acknowledger.run())
+                beside = [group.create_task(held.run()), group.create_task(check_redrive(queue, stop))]
+                await stop.wait()
+                deadline = Deadline(config.shutdown.timeout)
+                await _drain(deadline, handover, acknowledger, receiving, writing, acknowledging)
+                for task in (*receiving, writing, acknowledging, *beside):
+                    task.cancel()
+            await _release(held, deadline)
+        finally:
+            await admin.stop()
+    log.info("storage_stopped")
+
+
+async def _drain(
+    deadline: Deadline,
+    handover: Handover,
+    acknowledger: Acknowledger,
+    receiving: list[asyncio.Task[None]],
+    writing: asyncio.Task[None],
+    acknowledging: asyncio.Task[None],
+) -> None:
+    """Let what is on its way arrive, stage by stage; what the deadline cuts off comes again from SQS."""
+    try:
+        async with asyncio.timeout(max(0.0, deadline.remaining() - RELEASE_SECONDS)):
+            await asyncio.wait(receiving, timeout=deadline.remaining() * 0.6)
+            for task in receiving:
+                task.cancel()
+            await handover.put(None)
+            await asyncio.wait([writing])
+            await acknowledger.close()
+            await asyncio.wait([acknowledging])
+    except TimeoutError:
+        log.warning("stop_incomplete action=what was not appended or not deleted comes again")
+
+
+async def _release(held: Held, deadline: Deadline) -> None:
+    if held:
+        log.info("deliveries_released count=%d", len(held))
+    try:
+        async with asyncio.timeout(max(RELEASE_SECONDS / 2, deadline.remaining())):
+            await held.release()
+    except TimeoutError:
+        pass  # they come back by themselves when their visibility ends
+
+
+@asynccontextmanager
+async def _open_files(
+    config: LogConfig, *, accept_log: bool
+) -> AsyncIterator[tuple[ThreadPoolExecutor, Ledger, VisitLog]]:
+    """The log and its ledger, in agreement and ours alone; both belong to the executor's one thread."""
+    path = Path(config.path)
+    loop = asyncio.get_running_loop()
+    with only_writer(path), ThreadPoolExecutor(1, thread_name_prefix="writer") as executor:
+        ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, int(config.mode, 8), accept=accept_log))
+        try:
+            visit_log = await open_log(path, executor)
+            try:
+                telemetry.LOG_BYTES.set(ledger.size or 0)
+                yield executor, ledger, visit_log
+            finally:
+                await visit_log.close()
+        finally:
+            await loop.run_in_executor(executor, ledger.close)
+
+
+async def check_redrive(queue: Queue, stop: asyncio.Event) -> None:
+    """Warn of a queue that loses unreadable messages, or that gives good ones up too soon. Holds nothing up."""
+    backoff = Backoff()
+    while not stop.is_set():
+        try:
+            attributes = await queue.attributes()
+            break
+        except QueueFailed as error:
+            log.debug("queue_unchecked error=%s", error)
+            await wait_for_event(stop, backoff.next())
+    else:
+        return
+    try:
+        count = int(json.loads(attributes["RedrivePolicy"])["maxReceiveCount"])
+    except (KeyError, TypeError, ValueError):
+        log.warning("queue_without_dead_letters action=give it a dead-letter queue, or unreadable messages are lost")
+        return
+    if count < FEWEST_RECEIVES:
+        log.warning(
+            "queue_gives_up_early maxReceiveCount=%d action=set it to 100, at least to %d", count, FEWEST_RECEIVES
+        )

@@ -1,0 +1,140 @@
+"""The writer: turns deliveries into lines of the visit log, and is the only one who says that a delivery may go.
+
+`_store` is the promise of the whole service. The order of its four steps is what makes every visit a line exactly once.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Executor
+from functools import partial
+from typing import TypeVar
+
+from tracker import telemetry
+from tracker.aws import Delivery
+from tracker.errors import MalformedMessage, StorageFull
+from tracker.lifecycle import wait_for_event
+from tracker.storage.batch import Batch
+from tracker.storage.ledger import Ledger
+from tracker.storage.receiver import Handover
+from tracker.storage.visit_log import VisitLog
+
+log = logging.getLogger("tracker.writer")
+
+IDLE_SECONDS = 1.0
+RETRY_SECONDS = 1.0
+REMEMBERED_MALFORMED = 1_000  # MessageIds, so that each is logged once though it comes again and again
+
+T = TypeVar("T")
+
+
+class Writer:
+    """One batch after the other, until the hand-over is closed; the ledger and the log in the executor's one thread.
+
+    `acknowledge` is given the deliveries whose lines are durable, `leave` the malformed ones.
+    """
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        visit_log: VisitLog,
+        executor: Executor,
+        handover: Handover,
+        acknowledge: Callable[[Iterable[Delivery]], Awaitable[None]],
+        leave: Callable[[Iterable[Delivery]], None],
+        stop: asyncio.Event,
+    ) -> None:
+        self._ledger = ledger
+        self._log = visit_log
+        self._executor = executor
+        self._handover = handover
+        self._acknowledge = acknowledge
+        self._leave = leave
+        self._stop = stop
+        self._closed = False
+        self._malformed: dict[str, None] = {}
+        self.paused: str | None = None  # the reason while there is no room on the disk
+
+    async def run(self) -> None:
+        while not self._closed:
+            batch = await self._take()
+            if batch.deliveries:
+                await self._with_pauses(partial(self._store, batch))
+        await self._with_pauses(self._settle)
+
+    async def _store(self, batch: Batch) -> None:
+        """Commit, append, fdatasync, acknowledge: in this order and no other.
+
+        The commit merges the append before, which is durable, and names this one as pending. A crash after it leaves
+        at most this append in doubt, and nothing of it has been deleted from SQS.
+        """
+        await self._call(self._ledger.begin, batch.append)
+        if batch.append.data:
+            await self._log.append(self._log_end(), batch.append.data)
+            await self._log.sync()
+            self._ledger.durable()
+        telemetry.APPENDED.inc(batch.visits)
+        telemetry.DUPLICATES.inc(batch.duplicates)
+        await self._acknowledge(batch.deliveries)
+
+    async def _take(self) -> Batch:
+        """All that waits, from the first delivery on; empty when the hand-over is closed."""
+        batch = Batch(ledger=self._ledger, ends_mid_line=self._log.ends_mid_line)
+        delivery = await self._next()
+        while delivery is not None:
+            await self._add(batch, delivery)
+            if batch.is_full or self._handover.empty():
+                return batch
+            delivery = self._handover.get_nowait()
+        self._closed = True
+        return batch
+
+    async def _next(self) -> Delivery | None:
+        """The next delivery, however long it takes; a second without one settles the ledger."""
+        if not self._ledger.is_settled:
+            try:
+                async with asyncio.timeout(IDLE_SECONDS):
+                    return await self._handover.get()
+            except TimeoutError:
+                await self._with_pauses(self._settle)
+        return await self._handover.get()
+
+    async def _add(self, batch: Batch, delivery: Delivery) -> None:
+        try:
+            await self._call(batch.add, delivery)
+        except MalformedMessage as error:
+            telemetry.MALFORMED.inc()
+            if delivery.message_id not in self._malformed:
+                log.warning("message_malformed id=%s reason=%s left_to=dead-letter queue", delivery.message_id, error)
+                self._malformed[delivery.message_id] = None
+                if len(self._malformed) > REMEMBERED_MALFORMED:
+                    del self._malformed[next(iter(self._malformed))]
+            self._leave([delivery])
+
+    async def _with_pauses(self, step: Callable[[], Awaitable[None]]) -> None:
+        """Try a step again, every second, for as long as there is no room on the disk; once only during a stop."""
+        while True:
+            try:
+                await step()
+                break
+            except StorageFull as error:
+                if self.paused is None:
+                    log.error("storage_full error=%s action=retrying every second, make room", error)
+                self.paused = str(error)
+                if await wait_for_event(self._stop, RETRY_SECONDS):
+                    return  # what is not appended is given back to the queue
+        if self.paused is not None:
+            log.info("storage_resumed")
+            self.paused = None
+
+    async def _settle(self) -> None:
+        await self._call(self._ledger.settle)
+
+    def _log_end(self) -> int:
+        size = self._ledger.size
+        assert size is not None, "a ledger that took a batch has met its log"
+        return size
+
+    async def _call(self, function: Callable[..., T], *arguments: object) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)

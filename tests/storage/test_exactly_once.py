@@ -1,0 +1,123 @@
+"""Whatever overlaps, comes again, or is cut short by a crash: every visit is one line."""
+
+import asyncio
+import errno
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.storage.rig import A, B, delivery, logged, open_rig, pages, span
+from tracker.aws import Delivery
+from tracker.errors import StorageFull
+from tracker.storage.visit_log import VisitLog
+
+LINES = 12
+FAULTS = ("none", "settled", "committed", "torn", "written", "synced", "acknowledging", "full", "short")
+
+
+class Crash(Exception):
+    """The process is gone: nothing after it happens, neither acknowledgement nor settling."""
+
+
+class FaultyLog(VisitLog):
+    """The real log, with one fault before, amid or after its work."""
+
+    def __init__(self, inner: VisitLog, fault: str, share: float) -> None:
+        self.__dict__.update(inner.__dict__)
+        self.fault = fault
+        self.share = share
+
+    async def append(self, offset: int, data: bytes | bytearray) -> None:
+        if self.fault == "committed":
+            raise Crash
+        if self.fault == "torn":
+            await super().append(offset, data[: int(self.share * len(data))])
+            raise Crash
+        if self.fault == "full":
+            raise StorageFull(f"{errno.ENOSPC}")
+        if self.fault == "short":
+            part = data[: int(self.share * (len(data) - 1))]
+            await super().append(offset, part)
+            await self._call(self._cut, offset)
+            raise StorageFull("short")
+        await super().append(offset, data)
+        if self.fault == "written":
+            raise Crash
+
+    async def sync(self) -> None:
+        await super().sync()
+        if self.fault == "synced":
+            raise Crash
+
+
+Span = tuple[str, int, int]
+
+spans = st.tuples(st.sampled_from([A, B]), st.integers(0, LINES - 1), st.integers(1, LINES)).map(
+    lambda s: (s[0], s[1], min(LINES, s[1] + s[2]))
+)
+seeds = st.tuples(st.just("seed"), st.integers(0, 3), st.just(0))
+rounds = st.lists(
+    st.tuples(
+        st.lists(st.one_of(spans, seeds), min_size=1, max_size=5),
+        st.sampled_from(FAULTS),
+        st.floats(0, 1),
+        st.booleans(),
+    ),
+    max_size=8,
+)
+
+
+def crash() -> None:
+    raise Crash
+
+
+async def live(path: Path, script: list[tuple[list[Span], str, float, bool]]) -> tuple[list[Span], set[int]]:
+    """Go through the script; what was acknowledged, and which seed messages were sent."""
+    acknowledged: list[Span] = []
+    sent_seeds: set[int] = set()
+    everything: list[Span] = [(name, 0, LINES) for name in (A, B)]
+    queue: list[Span] = []
+    for batch, fault, share, reopen in [*script, (everything, "none", 0.0, True)]:
+        sent_seeds.update(first for name, first, _ in batch if name == "seed")
+        queue += batch
+        async with open_rig(path) as rig:
+            for step in (fault, "none") if not reopen else (fault,):
+                rig.log.__dict__.pop("fault", None)
+                log = FaultyLog(rig.log, step, share)
+                rig.writer._log = log
+                rig.on_acknowledge = crash if step == "acknowledging" else lambda: None
+                if step == "settled":
+                    await rig.call(rig.ledger.settle)
+                try:
+                    await rig.write(*map(_delivered, queue))
+                except StorageFull:
+                    continue  # the same process tries again, or another does
+                except Crash:
+                    break
+                rig.log.ends_mid_line = log.ends_mid_line
+                acknowledged += queue
+                queue = batch if share > 0.5 else []  # SQS may bring a deleted message again
+    assert not queue
+    return acknowledged, sent_seeds
+
+
+def _delivered(what: Span) -> Delivery:
+    name, first, last = what
+    if name != "seed":
+        return span(name, first, last)
+    body = f'{{"Referer":"https://seed.example/{first}","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}}'
+    return delivery(body, {}, message_id=f"seed-{first}")
+
+
+@settings(max_examples=120, deadline=None)
+@given(script=rounds)
+def test_every_visit_is_one_line(script: list[tuple[list[Span], str, float, bool]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "visits.log"
+        acknowledged, sent_seeds = asyncio.run(live(path, script))
+        seed_pages = [f"https://seed.example/{number}" for number in sent_seeds]
+        assert sorted(logged(path)) == sorted(pages(A, 0, LINES) + pages(B, 0, LINES) + seed_pages)
+        assert path.read_bytes().endswith(b"\n")
+        assert acknowledged

@@ -1,0 +1,118 @@
+"""What the ledger keeps, and what it forgets by SQS's clock."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.storage.rig import A, B, SENT_MS
+from tracker.errors import AppendFailed, LogChanged
+from tracker.storage.ledger import DAY_MS, Append, Ledger
+
+C = "c" * 32
+
+
+def ranges_of(ledger: Ledger) -> list[tuple[str, int, int]]:
+    return ledger._db.execute("SELECT * FROM stored ORDER BY journal, start").fetchall()
+
+
+def store(ledger: Ledger, append: Append) -> None:
+    append.data += b"x"
+    ledger.begin(append)
+    ledger.durable()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.adopt(0)
+    return ledger
+
+
+def test_ranges_that_touch_become_one(ledger: Ledger) -> None:
+    for span in [(0, 10), (30, 40), (20, 30), (50, 60), (10, 20)]:
+        store(ledger, Append(ranges={A: [span]}))
+    ledger.settle()
+    assert ranges_of(ledger) == [(A, 0, 40), (A, 50, 60)]
+    assert ledger.missing(A, (35, 55)) == [(40, 50)]
+    assert ledger.missing(B, (0, 5)) == [(0, 5)]
+    ledger.close()
+
+
+def test_only_a_durable_append_counts(ledger: Ledger) -> None:
+    ledger.begin(Append(data=bytearray(b"xy"), ranges={A: [(0, 10)]}, seen={"m": 1}))
+    assert ledger.missing(A, (0, 10)) == [(0, 10)]
+    assert not ledger.has_seen("m")
+    assert ledger.size == 0
+    ledger.durable()
+    assert ledger.missing(A, (0, 10)) == []
+    assert ledger.has_seen("m")
+    assert ledger.size == 2
+    ledger.close()
+
+
+def test_commits_are_synced_to_the_disk(ledger: Ledger) -> None:
+    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    ledger.close()
+
+
+def test_messages_are_forgotten_after_fourteen_days(ledger: Ledger) -> None:
+    store(ledger, Append(seen={"old": SENT_MS, "newer": SENT_MS + DAY_MS}))
+    store(ledger, Append(heard={A: SENT_MS + 14 * DAY_MS}))
+    assert ledger.has_seen("old")  # to the very millisecond
+    store(ledger, Append(heard={A: SENT_MS + 14 * DAY_MS + 60_000}))
+    assert not ledger.has_seen("old")
+    assert ledger.has_seen("newer")
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("append", "forgotten"),
+    [
+        (Append(ranges={A: [(0, 10)]}, closed={A: 10}), True),
+        (Append(closed={A: 0}), True),
+        (Append(ranges={A: [(0, 20)]}, closed={A: 10}), True),
+        (Append(ranges={A: [(0, 10)]}), False),
+        (Append(ranges={A: [(0, 9)]}, closed={A: 10}), False),
+        (Append(ranges={A: [(1, 10)]}, closed={A: 10}), False),
+        (Append(ranges={A: [(0, 4), (5, 10)]}, closed={A: 10}), False),
+        (Append(ranges={A: [(0, 10), (11, 20)]}, closed={A: 10}), False),
+    ],
+    ids=["complete", "empty", "beyond its end", "open", "tail missing", "head missing", "gap", "gap beyond its end"],
+)
+@pytest.mark.parametrize("days", [180, 181])
+def test_a_journal_is_forgotten_when_closed_complete_and_old(
+    ledger: Ledger, append: Append, forgotten: bool, days: int
+) -> None:
+    append = Append(ranges=dict(append.ranges), closed=dict(append.closed), heard={A: SENT_MS})
+    store(ledger, append)
+    ledger.settle()
+    store(ledger, Append(heard={C: SENT_MS + days * DAY_MS}))
+    known = [row[0] for row in ledger._db.execute("SELECT id FROM journal ORDER BY id")]
+    assert (A in known) == (not forgotten or days == 180)
+    if A not in known:
+        assert ranges_of(ledger) == []
+    ledger.close()
+
+
+def test_a_delivery_keeps_its_journal_for_another_180_days(ledger: Ledger) -> None:
+    store(ledger, Append(ranges={A: [(0, 10)]}, closed={A: 10}, heard={A: SENT_MS}))
+    ledger.begin(Append(heard={A: SENT_MS + 100 * DAY_MS}))
+    ledger.begin(Append(heard={A: SENT_MS + 50 * DAY_MS, C: SENT_MS + 200 * DAY_MS}))
+    assert ranges_of(ledger) == [(A, 0, 10)]
+    ledger.close()
+
+
+def test_a_ledger_of_another_layout_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+        db.execute("PRAGMA user_version = 7")
+    db.close()
+    with pytest.raises(LogChanged, match="layout 7"):
+        Ledger(tmp_path / "ledger.sqlite")
+
+
+def test_a_ledger_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
+    with pytest.raises(AppendFailed, match="ledger cannot be used"):
+        Ledger(tmp_path / "ledger.sqlite")

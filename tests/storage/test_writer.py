@@ -1,0 +1,298 @@
+"""The writer's order, its cuts, and what it does when the disk does not obey."""
+
+import asyncio
+import errno
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, open_rig, pages, span
+from tracker.core.message import pack
+from tracker.errors import AppendFailed, LogChanged, StorageFull
+from tracker.storage import visit_log as visit_log_module
+from tracker.storage import writer as writer_module
+
+SEED = (
+    '{"Referer":"https://seed.example/","UserAgent":"","IpAddress":"192.0.2.9",'
+    '"VisitedAt":"2023-12-10T22:22:43.7936205+00:00"}'
+)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "visits.log"
+
+
+async def test_the_order_is_commit_append_sync_acknowledge(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    async with open_rig(path) as rig:
+        begin, write, sync = rig.ledger.begin, rig.log._file.write, visit_log_module.fdatasync
+
+        def spy_begin(append: Any) -> None:
+            order.append("commit")
+            begin(append)
+
+        async def spy_write(data: bytes) -> int:
+            order.append("append")
+            return await write(data)
+
+        def spy_sync(descriptor: int) -> None:
+            order.append("sync")
+            sync(descriptor)
+
+        monkeypatch.setattr(rig.ledger, "begin", spy_begin)
+        monkeypatch.setattr(rig.log._file, "write", spy_write)
+        monkeypatch.setattr(visit_log_module, "fdatasync", spy_sync)
+        rig.on_acknowledge = lambda: order.append("acknowledge")
+        await rig.write(span(A, 0, 3))
+        await rig.write(span(A, 3, 4))
+    assert order == ["commit", "append", "sync", "acknowledge"] * 2
+
+
+async def test_each_commit_merges_the_append_before_and_no_other(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 2))
+        assert await rig.query("SELECT * FROM stored") == []
+        await rig.write(span(A, 2, 3))
+        assert await rig.query("SELECT * FROM stored") == [(A, 0, offset_of(A, 2))]
+        assert await rig.query('SELECT start, "end" FROM pending_range') == [(offset_of(A, 2), offset_of(A, 3))]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["one batch", "batches of their own"])
+async def test_overlaps_are_cut_and_every_delivery_is_acknowledged(path: Path, apart: bool) -> None:
+    deliveries = [
+        span(A, 2, 4),
+        span(A, 0, 5),
+        span(A, 2, 4),
+        span(B, 1, 2),
+        span(A, 4, 8),
+        span(B, 0, 3),
+        span(A, 0, 8),
+    ]
+    async with open_rig(path) as rig:
+        for batch in [[each] for each in deliveries] if apart else [deliveries]:
+            await rig.write(*batch)
+        assert rig.acknowledged == deliveries
+    found = logged(path)
+    assert sorted(found) == sorted(pages(A, 0, 8) + pages(B, 0, 3))
+    assert found[:5] == pages(A, 2, 4) + pages(A, 0, 2) + pages(A, 4, 5)
+
+
+async def test_a_cut_within_a_line_is_malformed_as_a_whole(path: Path) -> None:
+    other = pack(A, offset_of(A, 1) + 5, lines(B, 0, 9), compress=False)
+    shifted = delivery(other.body, other.attributes)
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 3))
+        await rig.write(shifted)
+        assert rig.left == [shifted]
+    assert logged(path) == pages(A, 0, 3)
+
+
+async def test_a_malformed_message_is_counted_logged_once_and_not_deleted(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    counter = writer_module.telemetry.MALFORMED._value
+    before = counter.get()
+    bad = [delivery("nonsense", {}, message_id="bad-one") for _ in range(3)]
+    with caplog.at_level(logging.WARNING):
+        async with open_rig(path) as rig:
+            await rig.write(bad[0], span(A, 0, 2), bad[1])
+            await rig.write(bad[2])
+            assert rig.left == bad
+            assert len(rig.acknowledged) == 1
+    assert counter.get() - before == 3
+    assert [record.getMessage().split()[:2] for record in caplog.records] == [["message_malformed", "id=bad-one"]]
+    assert logged(path) == pages(A, 0, 2)
+
+
+async def test_closings_are_recorded_and_the_largest_end_counts(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(close(A, 4))
+        await rig.write(close(A, 2), close(B, 0))
+        assert await rig.query("SELECT id, closed_end FROM journal") == [(A, offset_of(A, 4)), (B, 0)]
+        await rig.write(span(A, 3, 6))  # beyond the closing: stored all the same
+        assert len(rig.acknowledged) == 4
+    assert logged(path) == pages(A, 3, 6)
+
+
+async def test_seed_messages_are_known_by_their_message_id(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s1"))
+        await rig.write(delivery(SEED, {}, message_id="s1"))
+        await rig.write(delivery(SEED, {"Type": "Visit"}, message_id="s2"))
+        await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s2"))
+        assert len(rig.acknowledged) == 6
+    async with open_rig(path) as rig:
+        await rig.write(delivery(SEED, {}, message_id="s2"))
+    assert path.read_text() == "2023-12-10T22:22:43.793620+00:00|https://seed.example/|null|192.0.2.9\n" * 2
+
+
+@pytest.mark.parametrize("fault", ["error", "short"])
+async def test_a_rolled_back_append_is_void(path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+        write = rig.log._file.write
+
+        async def full(data: bytes) -> int:
+            written: int = await write(data[:7])
+            if fault == "error":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return written
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.log._file, "write", full)
+            with pytest.raises(StorageFull):
+                await rig.write(span(A, 1, 3))
+        assert len(rig.acknowledged) == 1
+        assert logged(path) == pages(A, 0, 1)
+        await rig.write(span(B, 0, 1))  # its commit must not merge the void one
+        await rig.write(span(A, 0, 4))
+    assert logged(path) == pages(A, 0, 1) + pages(B, 0, 1) + pages(A, 1, 4)
+
+
+async def test_a_full_disk_pauses_the_writer_until_there_is_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
+    async with open_rig(path) as rig:
+        write, room = rig.log._file.write, asyncio.Event()
+
+        async def full(data: bytes) -> int:
+            if not room.is_set():
+                raise OSError(errno.EDQUOT, "Disk quota exceeded")
+            return await write(data)
+
+        monkeypatch.setattr(rig.log._file, "write", full)
+        running = asyncio.create_task(rig.run([span(A, 0, 3)]))
+        while rig.writer.paused is None:
+            await asyncio.sleep(0.005)
+        assert "Disk quota exceeded" in rig.writer.paused
+        assert rig.acknowledged == []
+        room.set()
+        await running
+        assert rig.writer.paused is None
+        assert len(rig.acknowledged) == 1
+        assert rig.ledger.is_settled
+    assert logged(path) == pages(A, 0, 3)
+
+
+async def test_a_stop_while_the_disk_is_full_leaves_what_is_not_appended(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_rig(path) as rig:
+
+        async def full(data: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(rig.log._file, "write", full)
+        rig.stop.set()
+        await rig.run([span(A, 0, 3)])
+        assert rig.acknowledged == rig.left == []
+    async with open_rig(path) as rig:
+        await rig.run([span(A, 0, 3)])
+    assert logged(path) == pages(A, 0, 3)
+
+
+async def test_a_full_disk_under_the_ledger_is_a_pause_too(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+        used = await rig.query("PRAGMA page_count")
+        await rig.query(f"PRAGMA max_page_count = {used[0][0]}")
+        many = [delivery(SEED, {}, message_id=f"seed-{number:0200}") for number in range(900)]
+        with pytest.raises(StorageFull):
+            await rig.write(*many)
+        assert len(rig.acknowledged) == 1
+        await rig.query("PRAGMA max_page_count = 1000000")
+        await rig.write(*many)
+        await rig.write(span(A, 0, 2))
+    assert len(logged(path)) == 902
+
+
+async def test_a_failed_fdatasync_ends_the_writer_and_deletes_nothing(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with open_rig(path) as rig:
+        with monkeypatch.context() as patch:
+            patch.setattr(visit_log_module, "fdatasync", broken)
+            with pytest.raises(AppendFailed, match="fdatasync failed") as caught:
+                await rig.run([span(A, 0, 3)])
+        assert not isinstance(caught.value, StorageFull)
+        assert rig.acknowledged == []
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 3))
+    assert logged(path) == pages(A, 0, 3)
+
+
+async def test_a_failed_cut_ends_the_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_rig(path) as rig:
+        write = rig.log._file.write
+
+        async def full(data: bytes) -> int:
+            await write(data[:7])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def broken(descriptor: int, length: int) -> None:
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(rig.log._file, "write", full)
+            patch.setattr(os, "ftruncate", broken)
+            with pytest.raises(AppendFailed, match="cannot cut back") as caught:
+                await rig.run([span(A, 0, 3)])
+        assert not isinstance(caught.value, StorageFull)
+        assert rig.acknowledged == []
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 3))
+    assert logged(path) == pages(A, 0, 3)
+
+
+def _grow(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"foreign\n")
+
+
+def _replace(path: Path) -> None:
+    path.rename(path.with_suffix(".old"))
+    path.write_bytes(path.with_suffix(".old").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (_grow, "bytes where"),
+        (lambda path: os.truncate(path, 3), "bytes where"),
+        (lambda path: path.unlink(), "moved or deleted"),
+        (lambda path: path.rename(path.with_suffix(".1")), "moved or deleted"),
+        (_replace, "replaced by another file"),
+        (lambda path: os.link(path, path.with_suffix(".link")), "names instead of"),
+    ],
+    ids=["grown", "cut", "deleted", "renamed", "replaced", "linked"],
+)
+async def test_a_log_changed_under_the_writer_ends_it(path: Path, change: Any, words: str) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+        change(path)
+        with pytest.raises(LogChanged, match=words):
+            await rig.run([span(A, 1, 2)])
+        assert len(rig.acknowledged) == 1
+
+
+async def test_an_idle_second_merges_and_clears_the_pending_append(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "IDLE_SECONDS", 0.01)
+    async with open_rig(path) as rig:
+        running = asyncio.create_task(rig.writer.run())
+        rig.handover.put_nowait(span(A, 0, 2))
+        while not rig.acknowledged:
+            await asyncio.sleep(0.005)
+        assert not rig.ledger.is_settled
+        async with asyncio.timeout(2):
+            while not rig.ledger.is_settled:
+                await asyncio.sleep(0.005)
+        assert await rig.query("SELECT * FROM stored") == [(A, 0, offset_of(A, 2))]
+        assert await rig.query("SELECT * FROM pending") == []
+        rig.handover.put_nowait(None)
+        await running
