@@ -1,0 +1,181 @@
+"""The demo page: the pixel embedded for real, and the visit log as it grows.
+
+It stands at both ends of a visit's path and on none of it. It promises to show every line of the log once and in order,
+also over a lost connection: an event's id is the file and the offset behind its line, and a browser that connects again
+says the last one it has.
+"""
+
+import asyncio
+import html
+import json
+import os
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+
+from aiohttp import web
+from yarl import URL
+
+RECENT_BYTES = 4096  # of the log, shown to a new visitor
+LOOK_EVERY = 0.1  # seconds
+CHUNK = 65_536
+REPLACED = "replaced"  # an event id of no file: the next one is shown from its begin
+
+
+def embed_snippet(pixel_url: str) -> str:
+    """The tag to put on a page. Without its referrerpolicy browsers send the origin only, not the page."""
+    source = html.escape(pixel_url)
+    return f'<img src="{source}" alt="" width="1" height="1" referrerpolicy="no-referrer-when-downgrade">'
+
+
+class Demo:
+    def __init__(
+        self, *, host: str, port: int, pixel_url: str, pixel_admin_url: str, storage_admin_url: str, log_path: Path
+    ) -> None:
+        self._host = host
+        self._port = port
+        self._log_path = log_path
+        self._page = _render(pixel_url, pixel_admin_url, storage_admin_url, log_path)
+        # The page's promise to need nothing from elsewhere, kept by the browser.
+        self._policy = (
+            f"default-src 'none'; img-src data: {URL(pixel_url).origin()}; connect-src 'self'; "
+            "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
+        )
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        app = web.Application()
+        app.router.add_get("/", self._show)
+        app.router.add_get("/lines", self._lines)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, self._host, self._port).start()
+
+    async def stop(self) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _show(self, _request: web.Request) -> web.Response:
+        return web.Response(
+            text=self._page,
+            content_type="text/html",
+            headers={"Cache-Control": "no-store", "Content-Security-Policy": self._policy},
+        )
+
+    async def _lines(self, request: web.Request) -> web.StreamResponse:
+        """The log's lines as Server-Sent Events."""
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        await response.write(b"retry: 500\n\n")
+        tail = Tail(self._log_path, request.headers.get("Last-Event-ID", ""))
+        try:
+            while request.transport is not None and not request.transport.is_closing():
+                events = await asyncio.to_thread(tail.read)
+                if events:
+                    # Waits for a slow browser; what it has not taken yet stays in the file.
+                    await response.write("".join(events).encode())
+                else:
+                    await asyncio.sleep(LOOK_EVERY)
+        except ConnectionResetError:
+            pass  # the page was closed
+        finally:
+            tail.close()
+        return response
+
+
+class Tail:
+    """Reads a growing file's new whole lines, across its absence and its replacement by another file."""
+
+    def __init__(self, path: Path, after: str) -> None:
+        self._path = path
+        self._after = after  # "" or the id of the last event the reader has
+        self._file: int | None = None
+        self._start = 0  # where the next line starts
+        self._rest = b""  # of a line whose newline is not there yet
+        self._first = True
+
+    def read(self) -> list[str]:
+        """Events for the lines that came since the last call, up to a chunk of them."""
+        if self._file is None and not self._open():
+            return []
+        assert self._file is not None
+        data = self._next()
+        if not data and self._replaced():
+            data = self._next()  # what came between the two looks
+            if not data:
+                self.close()
+                self._after = REPLACED
+        return list(self._events(data)) if data else []
+
+    def close(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _next(self) -> bytes:
+        assert self._file is not None
+        return os.pread(self._file, CHUNK, self._start + len(self._rest))
+
+    def _open(self) -> bool:
+        try:
+            self._file = os.open(self._path, os.O_RDONLY)
+        except FileNotFoundError:
+            self._first = False  # a file that appears later is new: show all of it
+            return False
+        status = os.fstat(self._file)
+        self._rest = b""
+        self._start = 0
+        inode, _, offset = self._after.partition("-")
+        if inode == str(status.st_ino) and offset.isdecimal() and int(offset) <= status.st_size:
+            self._start = int(offset)
+        elif self._first and not self._after:
+            # A new reader of an old file.
+            self._start = self._recent(status.st_size)
+        self._first = False
+        return True
+
+    def _recent(self, size: int) -> int:
+        """Where the first line starts of those in the last RECENT_BYTES."""
+        assert self._file is not None
+        begin = max(0, size - RECENT_BYTES)
+        if begin == 0:
+            return 0
+        newline = os.pread(self._file, RECENT_BYTES, begin).find(b"\n")
+        return begin + newline + 1
+
+    def _replaced(self) -> bool:
+        """Whether the path now names another file, or this one was cut short."""
+        assert self._file is not None
+        opened = os.fstat(self._file)
+        try:
+            named = self._path.stat()
+        except FileNotFoundError:
+            return True
+        if (named.st_dev, named.st_ino) != (opened.st_dev, opened.st_ino):
+            return True
+        return opened.st_size < self._start + len(self._rest)
+
+    def _events(self, data: bytes) -> Iterator[str]:
+        assert self._file is not None
+        inode = os.fstat(self._file).st_ino
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._start += len(line) + 1
+            self._after = f"{inode}-{self._start}"
+            # As JSON, because whatever is in a file somebody else wrote must not end the event.
+            yield f"id: {self._after}\ndata: {json.dumps(line.decode('ascii', 'backslashreplace'))}\n\n"
+
+
+def _render(pixel_url: str, pixel_admin_url: str, storage_admin_url: str, log_path: Path) -> str:
+    snippet = embed_snippet(pixel_url)
+    page = resources.files(__package__).joinpath("demo.html").read_text(encoding="utf-8")
+    for name, value in {
+        "pixel": snippet,
+        "snippet": html.escape(snippet, quote=False),
+        "pixel_url": html.escape(pixel_url),
+        "pixel_admin": html.escape(pixel_admin_url),
+        "storage_admin": html.escape(storage_admin_url),
+        "log_path": html.escape(str(log_path)),
+    }.items():
+        page = page.replace("{{" + name + "}}", value)
+    return page

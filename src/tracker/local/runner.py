@@ -1,0 +1,355 @@
+"""`make run`: the whole system from one command, each part the real process it is elsewhere.
+
+broker, then storage and pixel as children; the demo page in this process. The children are in sessions of their own, so
+this process alone hears Ctrl-C, and stops them in the order in which a visit passes them: the pixel publishes what it
+has, storage writes what is in the queue, and only then may the broker forget everything.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
+from tracker.errors import TrackerError
+from tracker.local import broker
+from tracker.local.demo import Demo, embed_snippet
+from tracker.local.ports import Wanted, check_free
+from tracker.local.provision import QUEUE, local_client
+
+READY_WITHIN = 60.0  # seconds, for each part
+DRAIN_WITHIN = 10.0
+BEYOND_TIMEOUT = 5.0  # past its own shutdown.timeout a service is killed
+LONGEST_LINE = 1 << 20
+
+
+class PartFailed(TrackerError):
+    """A part ended by itself, or did not become ready."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    pixel_config: Path
+    storage_config: Path
+    broker_port: int
+    demo_port: int
+
+
+class Child:
+    """A process in a session of its own, its output shown with its name in front."""
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self._process = process
+        self.said_ready = asyncio.Event()
+        self._shown = asyncio.create_task(self._show())
+        self.ended = asyncio.create_task(process.wait())
+
+    @classmethod
+    async def start(cls, name: str, *arguments: str, environ: Mapping[str, str], stdin: int) -> "Child":
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *arguments,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            limit=LONGEST_LINE,
+        )
+        return cls(name, process)
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    @property
+    def how_it_ended(self) -> str:
+        code = self._process.returncode
+        if code is not None and code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit status {code}"
+
+    async def stop(self, timeout: float) -> bool:
+        """SIGTERM, and SIGKILL when that does not end it within `timeout`; whether it ended by itself and well."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            await asyncio.wait([self.ended], timeout=timeout)
+        in_time = not self.running
+        if not in_time:
+            say(f"{self.name} did not stop within {timeout:.0f} s: killed")
+        self.kill()
+        await self.ended
+        await asyncio.wait([self._shown], timeout=1.0)
+        # SIGTERM itself ends a process that has only just begun.
+        return in_time and self._process.returncode in (0, -signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Ends the process and whatever it started, which its group still holds when it is gone itself."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _show(self) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:
+                continue  # longer than any line we write
+            if not line:
+                return
+            if line.startswith(b"ready "):
+                self.said_ready.set()
+            print(f"{self.name:<7} | {line.decode(errors='replace').rstrip()}", flush=True)
+
+
+class Runner:
+    def __init__(self, options: Options, environ: Mapping[str, str]) -> None:
+        self._options = options
+        self._pixel_config: PixelConfig = load_pixel(options.pixel_config, environ)
+        self._storage_config: StorageConfig = load_storage(options.storage_config, environ)
+        self._environ = _local_only(environ, broker.endpoint(options.broker_port))
+        self._stop = asyncio.Event()
+        self._broker: Child | None = None
+        self._storage: Child | None = None
+        self._pixel: Child | None = None
+        self._demo: Demo | None = None
+
+    async def run(self) -> int:
+        """Until Ctrl-C; the exit status."""
+        check_free(self._wanted())
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal)
+        status = 0
+        try:
+            if await self._start():
+                self._announce()
+                await self._until(_for_ever())
+        except PartFailed as error:
+            say(f"error: {error}\nstopping everything")
+            status = 1
+        finally:
+            clean = await self._stop_all()
+        return status if clean else 1
+
+    def _wanted(self) -> list[Wanted]:
+        options, pixel, storage = self._options, self._pixel_config, self._storage_config
+        return [
+            Wanted(broker.HOST, options.broker_port, "the local broker", "--broker-port"),
+            Wanted(pixel.http.host, pixel.http.port, "the pixel", f"http.port in {options.pixel_config}"),
+            Wanted(pixel.admin.host, pixel.admin.port, "the pixel's health", f"admin.port in {options.pixel_config}"),
+            Wanted(
+                storage.admin.host, storage.admin.port, "storage's health", f"admin.port in {options.storage_config}"
+            ),
+            Wanted(broker.HOST, options.demo_port, "the demo page", "--demo-port"),
+        ]
+
+    def _on_signal(self) -> None:
+        if self._stop.is_set():
+            for child in self._children():
+                child.kill()
+            say("killed")
+            os._exit(130)
+        self._stop.set()
+        say("stopping: pixel, storage once the queue is empty, broker (again to end at once)")
+
+    async def _start(self) -> bool:
+        """Starts the parts, each once the ones it needs are ready; False when Ctrl-C came before all were."""
+        options = self._options
+        self._make_folders()
+        # Its stdin closes when this process ends, however that happens, and the broker ends with it.
+        self._broker = await Child.start(
+            "broker",
+            *("tracker.local", "broker", "--port", str(options.broker_port), "--until-stdin-closes"),
+            environ=self._environ,
+            stdin=asyncio.subprocess.PIPE,
+        )
+        if not await self._until(self._says_ready(self._broker)):
+            return False
+        self._storage = await Child.start(
+            "storage",
+            *("tracker.storage", "--config", str(options.storage_config)),
+            environ=self._environ,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        self._pixel = await Child.start(
+            "pixel",
+            *("tracker.pixel", "--config", str(options.pixel_config)),
+            environ=self._environ,
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        if not await self._until(self._answers("storage", f"{self._storage_admin_url}/readyz")):
+            return False
+        if not await self._until(self._answers("pixel", f"{self._pixel_admin_url}/readyz")):
+            return False
+        demo = Demo(
+            host=broker.HOST,
+            port=options.demo_port,
+            pixel_url=self._pixel_url,
+            pixel_admin_url=self._pixel_admin_url,
+            storage_admin_url=self._storage_admin_url,
+            log_path=Path(self._storage_config.log.path),
+        )
+        try:
+            await demo.start()
+        except OSError as error:
+            raise PartFailed(f"the demo page cannot listen on port {options.demo_port}: {error.strerror}") from error
+        self._demo = demo
+        return True
+
+    def _make_folders(self) -> None:
+        Path(self._pixel_config.outbox.dir).mkdir(parents=True, exist_ok=True)
+        Path(self._storage_config.log.path).parent.mkdir(parents=True, exist_ok=True)
+
+    async def _until(self, event: Coroutine[Any, Any, None]) -> bool:
+        """Waits for `event`; False when Ctrl-C came first. Raises PartFailed when a part ends meanwhile."""
+        waiting = asyncio.create_task(event)
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait(
+                [waiting, stop, *(child.ended for child in self._children())], return_when=asyncio.FIRST_COMPLETED
+            )
+            if self._stop.is_set():
+                return False
+            for child in self._children():
+                if not child.running:
+                    raise PartFailed(f"{child.name} {child.how_it_ended}")
+            await waiting
+            return True
+        finally:
+            waiting.cancel()
+            stop.cancel()
+
+    async def _says_ready(self, child: Child) -> None:
+        try:
+            async with asyncio.timeout(READY_WITHIN):
+                await child.said_ready.wait()
+        except TimeoutError:
+            raise PartFailed(f"{child.name} did not become ready within {READY_WITHIN:.0f} s") from None
+
+    async def _answers(self, name: str, url: str) -> None:
+        give_up = time.monotonic() + READY_WITHIN
+        said = "it does not answer"
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+            while time.monotonic() < give_up:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.get(url) as answer:
+                        if answer.status == 200:
+                            return
+                        said = f"{url} answers {answer.status}: {(await answer.text())[:500]}"
+                await asyncio.sleep(0.05)
+        raise PartFailed(f"{name} did not become ready within {READY_WITHIN:.0f} s: {said}")
+
+    def _announce(self) -> None:
+        log, outbox = self._storage_config.log.path, self._pixel_config.outbox.dir
+        say(
+            f"""
+  demo page    http://{broker.HOST}:{self._options.demo_port}/
+  pixel        {self._pixel_url}
+  visit log    {log}    (tail -f {log})
+  outbox       {outbox}
+  health       {self._pixel_admin_url}/readyz    {self._storage_admin_url}/readyz
+  metrics      {self._pixel_admin_url}/metrics    {self._storage_admin_url}/metrics
+  SNS and SQS  {broker.endpoint(self._options.broker_port)}
+
+  put it on a page:
+  {embed_snippet(self._pixel_url)}
+
+  Ctrl-C stops everything.
+"""
+        )
+
+    async def _stop_all(self) -> bool:
+        """In the order a visit passes them; whether each stopped well."""
+        clean = True
+        if self._pixel is not None:
+            clean &= await self._pixel.stop(self._pixel_config.shutdown.timeout + BEYOND_TIMEOUT)
+        if self._storage is not None:
+            if self._storage.running and self._broker is not None and self._broker.running:
+                clean &= await self._drain()
+            clean &= await self._storage.stop(self._storage_config.shutdown.timeout + BEYOND_TIMEOUT)
+        if self._demo is not None:
+            await self._demo.stop()
+        if self._broker is not None:
+            clean &= await self._broker.stop(BEYOND_TIMEOUT)
+        if clean:
+            say("stopped")
+        return clean
+
+    async def _drain(self) -> bool:
+        """Waits until storage has taken everything from the queue; whether it has."""
+        left = "an unknown number of"
+        try:
+            async with (
+                asyncio.timeout(DRAIN_WITHIN),
+                local_client("sqs", broker.endpoint(self._options.broker_port), broker.REGION) as sqs,
+            ):
+                url = (await sqs.get_queue_url(QueueName=QUEUE))["QueueUrl"]
+                names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
+                while left != "0":
+                    answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
+                    left = str(sum(int(answer["Attributes"][name]) for name in names))
+                    await asyncio.sleep(0.1)
+        except TimeoutError:
+            say(f"error: {left} messages are still in the queue, and end with the local broker")
+            return False
+        return True
+
+    def _children(self) -> list[Child]:
+        return [child for child in (self._broker, self._storage, self._pixel) if child is not None]
+
+    @property
+    def _pixel_url(self) -> str:
+        http = self._pixel_config.http
+        return _url(http.host, http.port) + http.path
+
+    @property
+    def _pixel_admin_url(self) -> str:
+        return _url(self._pixel_config.admin.host, self._pixel_config.admin.port)
+
+    @property
+    def _storage_admin_url(self) -> str:
+        return _url(self._storage_config.admin.host, self._storage_config.admin.port)
+
+
+def run(options: Options) -> int:
+    return asyncio.run(Runner(options, os.environ).run())
+
+
+async def _for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _url(host: str, port: int) -> str:
+    """Where this machine reaches a listener, which may be bound to all its addresses."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _local_only(environ: Mapping[str, str], endpoint_url: str) -> dict[str, str]:
+    """The children's environment: the local broker, whatever the files say, and nothing of the user's real account."""
+    mine = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
+    return {
+        **mine,
+        "AWS_ACCESS_KEY_ID": "local",
+        "AWS_SECRET_ACCESS_KEY": "local",
+        "AWS_REGION": broker.REGION,
+        "AWS_DEFAULT_REGION": broker.REGION,
+        "TRACKER_SNS__ENDPOINT_URL": endpoint_url,
+        "TRACKER_SQS__ENDPOINT_URL": endpoint_url,
+    }

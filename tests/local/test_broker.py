@@ -1,0 +1,188 @@
+"""The local broker loses nothing under concurrent use, holds nothing up, and ends when it should."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("moto", reason="the local broker is moto")
+
+from moto.sqs.models import Message, SQSBackend
+
+from tracker.local.broker import ACCOUNT, REGION, serialise_queues
+from tracker.local.provision import local_client
+
+from .conftest import Broker
+
+
+@pytest.fixture
+def backend() -> SQSBackend:
+    serialise_queues()
+    made = SQSBackend(REGION, ACCOUNT)
+    made.create_queue("visits")
+    return made
+
+
+@pytest.fixture
+def hasty() -> Iterator[None]:
+    """Threads change places two hundred times as often as usual."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.000_025)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("hasty")
+def test_concurrent_sends_receives_and_deletes_lose_nothing(backend: SQSBackend) -> None:
+    senders, each = 4, 250
+    received: list[str] = []
+
+    def send(sender: int) -> None:
+        for number in range(each):
+            backend.send_message("visits", f"{sender}-{number}")
+
+    def consume() -> None:
+        while messages := backend.receive_message("visits", 10, 1, 60):
+            received.extend(message.body for message in messages)
+            backend.change_message_visibility("visits", str(messages[0].receipt_handle), 120)
+            for message in messages:
+                backend.delete_message("visits", str(message.receipt_handle))
+
+    threads = [threading.Thread(target=send, args=(sender,)) for sender in range(senders)]
+    threads += [threading.Thread(target=consume) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(received) == sorted(f"{sender}-{number}" for sender in range(senders) for number in range(each))
+    assert not backend.queues["visits"]._messages
+
+
+class SlowToEnd(list[Message]):
+    """A list that calls `at_end` when somebody has walked all of it."""
+
+    at_end: Callable[[], None]
+
+    def __iter__(self) -> Iterator[Message]:
+        yield from super().__iter__()
+        self.at_end()
+
+
+def test_a_message_added_in_the_middle_of_a_delete_stays(backend: SQSBackend) -> None:
+    backend.send_message("visits", "first")
+    [first] = backend.receive_message("visits", 1, 0, 60)
+    queue = backend.queues["visits"]
+    adding = threading.Thread(target=backend.send_message, args=("visits", "second"))
+
+    def add_between_copy_and_replacement() -> None:
+        queue._messages = list(list.__iter__(queue._messages))  # only once
+        adding.start()
+        adding.join(timeout=0.3)
+
+    queue._messages = SlowToEnd(queue._messages)
+    queue._messages.at_end = add_between_copy_and_replacement
+    backend.delete_message("visits", str(first.receipt_handle))
+    adding.join()
+
+    assert [message.body for message in queue._messages] == ["second"]
+
+
+def test_a_long_poll_holds_nobody_up(backend: SQSBackend) -> None:
+    answers: list[list[Any]] = []
+    poll = threading.Thread(target=lambda: answers.append(backend.receive_message("visits", 10, 20, 60)))
+    poll.start()
+    time.sleep(0.2)  # let it fall asleep
+    start = time.monotonic()
+    backend.get_queue_attributes("visits", ["ApproximateNumberOfMessages"])
+    backend.send_message("visits", "one")
+    poll.join(timeout=5)
+
+    assert time.monotonic() - start < 0.5
+    assert [message.body for message in answers[0]] == ["one"]
+
+
+def test_what_is_published_arrives_while_others_receive_and_delete(free_port: int) -> None:
+    count = 200
+
+    async def exercise(endpoint: str) -> list[str]:
+        async with local_client("sns", endpoint, REGION) as sns, local_client("sqs", endpoint, REGION) as sqs:
+            topic = (await sns.create_topic(Name="tracking"))["TopicArn"]
+            queue = (await sqs.get_queue_url(QueueName="visits"))["QueueUrl"]
+            kind = {"Type": {"DataType": "String", "StringValue": "Visit"}}
+            received: list[str] = []
+
+            async def publish(numbers: range) -> None:
+                for number in numbers:
+                    await sns.publish(TopicArn=topic, Message=str(number), MessageAttributes=kind)
+
+            async def consume() -> None:
+                while len(received) < count:
+                    answer = await sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=1)
+                    for message in answer.get("Messages", []):
+                        received.append(message["Body"])
+                        await sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+
+            async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+                for first in range(4):
+                    group.create_task(publish(range(first, count, 4)))
+                for _ in range(3):
+                    group.create_task(consume())
+            return received
+
+    with Broker(free_port) as broker:
+        received = asyncio.run(exercise(broker.endpoint))
+    assert sorted(received, key=int) == [str(number) for number in range(count)]
+
+
+def test_it_says_where_things_are_and_stops_at_ctrl_c(free_port: int) -> None:
+    with Broker(free_port) as broker:
+        assert f"arn:aws:sns:{REGION}:{ACCOUNT}:tracking" in broker.said
+        assert f"http://127.0.0.1:{free_port}/{ACCOUNT}/visits" in broker.said
+        broker.process.send_signal(signal.SIGINT)
+        assert broker.process.wait(timeout=10) == 0
+
+
+def test_it_ends_when_the_process_that_started_it_is_gone(free_port: int) -> None:
+    with Broker(free_port, "--until-stdin-closes") as broker:
+        assert broker.process.stdin is not None
+        broker.process.stdin.close()
+        broker.process.stdin = None
+        assert broker.process.wait(timeout=10) == 0
+
+
+def test_a_port_in_use_is_a_clear_error(free_port: int) -> None:
+    with Broker(free_port):
+        second = subprocess.run(
+            [sys.executable, "-m", "tracker.local", "broker", "--port", str(free_port)],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert second.returncode == 1
+    assert f"port {free_port} on 127.0.0.1 is in use; the local broker wants it" in second.stderr
+
+
+def test_without_moto_it_says_what_to_install(tmp_path: Any) -> None:
+    (tmp_path / "moto").mkdir()
+    (tmp_path / "moto" / "__init__.py").write_text("raise ImportError('no moto here')")
+    done = subprocess.run(
+        [sys.executable, "-m", "tracker.local", "broker"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "moto" in done.stderr
+    assert "make run" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,129 @@
+"""The demo page shows the snippet, and every line of the log once, whatever happens to file and connection."""
+
+import asyncio
+import html
+import json
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+
+from tracker.local.demo import Demo, Tail, embed_snippet
+
+LINE = "2026-11-23T07:09:24.932706+00:00|http://127.0.0.1:8000/|Mozilla/5.0|127.0.0.1"
+
+
+@asynccontextmanager
+async def demo_at(port: int, log: Path) -> AsyncIterator[aiohttp.ClientSession]:
+    demo = Demo(
+        host="127.0.0.1",
+        port=port,
+        pixel_url="http://127.0.0.1:8080/track",
+        pixel_admin_url="http://127.0.0.1:8081",
+        storage_admin_url="http://127.0.0.1:8082",
+        log_path=log,
+    )
+    await demo.start()
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            yield session
+    finally:
+        await demo.stop()
+
+
+async def events(response: aiohttp.ClientResponse, count: int) -> tuple[list[str], str]:
+    """The next `count` events' lines, and the last id."""
+    lines: list[str] = []
+    last = ""
+    async with asyncio.timeout(5):
+        while len(lines) < count:
+            field, _, value = (await response.content.readline()).decode().rstrip().partition(": ")
+            if field == "id":
+                last = value
+            elif field == "data":
+                lines.append(json.loads(value))
+    return lines, last
+
+
+def read(tail: Tail) -> list[str]:
+    """What a tail shows now; several reads, as a replaced file takes some to notice."""
+    shown = []
+    for _ in range(5):
+        for event in tail.read():
+            shown.append(json.loads(event.split("data: ")[1]))
+    return shown
+
+
+async def test_the_page_embeds_the_pixel_and_shows_the_same_snippet(free_port: int, tmp_path: Path) -> None:
+    async with demo_at(free_port, tmp_path / "visits.log") as session, session.get("/") as response:
+        page = await response.text()
+        assert response.status == 200
+        policy = response.headers["Content-Security-Policy"]
+    snippet = embed_snippet("http://127.0.0.1:8080/track")
+    assert snippet == (
+        '<img src="http://127.0.0.1:8080/track" alt="" width="1" height="1"'
+        ' referrerpolicy="no-referrer-when-downgrade">'
+    )
+    assert f"\n{snippet}\n" in page
+    assert html.escape(snippet, quote=False) in page
+    assert "{{" not in page
+    for link in ("8081/readyz", "8081/metrics", "8082/readyz", "8082/metrics"):
+        assert f'href="http://127.0.0.1:{link}"' in page
+    assert "default-src 'none'" in policy
+    assert "img-src data: http://127.0.0.1:8080;" in policy
+    assert set(re.findall(r'(?:src|href)="(https?://[^/"]+)', page)) == {
+        f"http://127.0.0.1:{port}" for port in (8080, 8081, 8082)
+    }
+
+
+async def test_lines_come_as_they_are_written_and_none_is_lost_over_a_new_connection(
+    free_port: int, tmp_path: Path
+) -> None:
+    log = tmp_path / "visits.log"
+    async with demo_at(free_port, log) as session:
+        async with session.get("/lines") as response:
+            log.write_text(f"{LINE}\nhalf")  # the file appears only now
+            assert (await events(response, 1))[0] == [LINE]
+            with log.open("a") as file:
+                file.write(" a line\n")
+            lines, last = await events(response, 1)
+            assert lines == ["half a line"]
+        with log.open("a") as file:
+            file.write("".join(f"{number}\n" for number in range(20_000)))  # more than a chunk
+        async with session.get("/lines", headers={"Last-Event-ID": last}) as response:
+            assert (await events(response, 20_000))[0] == [str(number) for number in range(20_000)]
+
+
+def test_a_new_reader_sees_the_recent_lines(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("".join(f"{number:099}\n" for number in range(1000)))
+    assert [int(line) for line in read(Tail(log, ""))] == list(range(960, 1000))
+
+
+def test_a_replaced_a_removed_and_a_cut_file_are_followed(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("1\n")
+    tail = Tail(log, "")
+    assert read(tail) == ["1"]
+    with log.open("a") as file:
+        file.write("2\n")
+    log.rename(tmp_path / "visits.log.1")
+    log.write_text("3\n4\n")
+    assert read(tail) == ["2", "3", "4"]
+    log.unlink()
+    assert read(tail) == []
+    log.write_text("5\n6\n")
+    assert read(tail) == ["5", "6"]
+    log.write_text("7\n")
+    assert read(tail) == ["7"]
+    tail.close()
+
+
+def test_what_a_stranger_put_in_the_file_cannot_end_an_event(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    log.write_bytes(b"a\rdata: forged\r\rb\xff\n")
+    [event] = Tail(log, "").read()
+    assert event.count("\n") == 3
+    assert "\r" not in event

@@ -1,0 +1,57 @@
+"""`make run` says at once what is in its way."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tracker.local.ports import PortInUse, Wanted, check_free
+
+
+def run_with(folder: Path, ports: list[int]) -> subprocess.CompletedProcess[str]:
+    (folder / "pixel.yaml").write_text(
+        f"{{http: {{host: 127.0.0.1, port: {ports[1]}}}, admin: {{port: {ports[2]}}}, "
+        "sns: {topic_arn: 'arn:aws:sns:us-east-1:000000000000:tracking'}}"
+    )
+    (folder / "storage.yaml").write_text(f"{{sqs: {{queue: visits}}, admin: {{port: {ports[3]}}}}}")
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "tracker.local", "run"),
+            *("--pixel-config", "pixel.yaml", "--storage-config", "storage.yaml"),
+            *("--broker-port", str(ports[0]), "--demo-port", str(ports[4])),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_every_port_in_use_is_named_with_what_wants_it(free_ports: Callable[[int], list[int]], tmp_path: Path) -> None:
+    ports = free_ports(5)
+    with socket.create_server(("127.0.0.1", ports[1])), socket.create_server(("127.0.0.1", ports[4])):
+        done = run_with(tmp_path, ports)
+    assert done.returncode == 1
+    assert f"port {ports[1]} on 127.0.0.1 is in use; the pixel wants it (http.port in pixel.yaml)" in done.stderr
+    assert f"port {ports[4]} on 127.0.0.1 is in use; the demo page wants it (--demo-port)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "var").exists()
+
+
+def test_two_parts_that_want_one_port_are_named(free_port: int) -> None:
+    wanted = [Wanted("127.0.0.1", free_port, "the pixel", "here"), Wanted("127.0.0.1", free_port, "storage", "there")]
+    with pytest.raises(PortInUse, match=f"storage and the pixel both want port {free_port}"):
+        check_free(wanted)
+
+
+def test_a_configuration_that_is_wrong_ends_with_its_own_status(
+    free_ports: Callable[[int], list[int]], tmp_path: Path
+) -> None:
+    ports = free_ports(5)
+    done = run_with(tmp_path, [*ports[:3], 0, ports[4]])
+    assert done.returncode == 78
+    assert "storage.yaml: admin.port" in done.stderr
