@@ -1,0 +1,167 @@
+"""The services as commands: exit statuses, what they say of a bad configuration, and who may share what."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .stack import Config, Stack, merged, run, write_config
+
+MODULES = ["tracker.pixel", "tracker.storage"]
+VALID: dict[str, Config] = {
+    "tracker.pixel": {"sns": {"topic_arn": "arn:aws:sns:us-east-1:000000000000:tracking"}},
+    "tracker.storage": {"sqs": {"queue": "visits"}},
+}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_check_validates_and_exits(tmp_path: Path, module: str) -> None:
+    done = run(module, "--config", str(write_config(tmp_path / "good.yaml", VALID[module])), "--check", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "var").exists()
+
+
+BAD: list[tuple[str, Config, str]] = [
+    ("tracker.pixel", {"http": {"prot": 8080}}, "http.prot"),
+    ("tracker.pixel", {"http": {"port": "eighty"}}, "http.port"),
+    ("tracker.pixel", {"http": {"port": 0}}, "http.port"),
+    ("tracker.pixel", {"sns": {"topic_arn": "tracking"}}, "sns.topic_arn"),
+    ("tracker.pixel", {"sns": {"topic_arn": None}}, "sns.topic_arn"),
+    ("tracker.pixel", {"sns": {"format": "zipped"}}, "sns.format"),
+    ("tracker.pixel", {"workers": "many"}, "workers"),
+    ("tracker.pixel", {"workers": 0}, "workers"),
+    ("tracker.pixel", {"privacy": {"honor": ["gpc", "cookies"]}}, "privacy.honor"),
+    ("tracker.pixel", {"http": {"trusted_proxies": ["10.0.0.0/33"]}}, "http.trusted_proxies"),
+    ("tracker.pixel", {"shutdown": {"timeout": -1}}, "shutdown.timeout"),
+    ("tracker.pixel", {"storage": {}}, "storage"),
+    ("tracker.storage", {"sqs": {"queue": ""}}, "sqs.queue"),
+    ("tracker.storage", {"sqs": {"wait_time": 21}}, "sqs.wait_time"),
+    ("tracker.storage", {"sqs": {"receivers": True}}, "sqs.receivers"),
+    ("tracker.storage", {"log": {"mode": "rw-r-----"}}, "log.mode"),
+    ("tracker.storage", {"log": {"rotate": {"every": "day"}}}, "log.rotate.every"),
+    ("tracker.storage", {"logging": {"level": "loud"}}, "logging.level"),
+]
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "start"])
+@pytest.mark.parametrize(
+    ("module", "override", "key"), BAD, ids=[f"{m[8:]}-{k}-{n}" for n, (m, _, k) in enumerate(BAD)]
+)
+def test_a_bad_configuration_names_file_and_key(
+    tmp_path: Path, module: str, override: Config, key: str, check: bool
+) -> None:
+    path = write_config(tmp_path / "bad.yaml", merged(VALID[module], override))
+    done = run(module, "--config", str(path), *(["--check"] if check else []), home=tmp_path)
+    assert done.returncode == 78, done.stderr
+    assert str(path) in done.stderr
+    assert f"{key}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "section", "key"), [("tracker.pixel", "sns", "topic_arn"), ("tracker.storage", "sqs", "queue")]
+)
+def test_a_missing_key_is_named(tmp_path: Path, module: str, section: str, key: str) -> None:
+    configs: list[Any] = [{section: {}}, {}]
+    for config in configs:
+        path = write_config(tmp_path / "bad.yaml", config)
+        done = run(module, "--config", str(path), "--check", home=tmp_path)
+        assert done.returncode == 78
+        assert str(path) in done.stderr
+        assert section in done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("text", ["http: [", "- a\n- list\n", "{}\n---\n{}", "http: {port: 1}\nhttp: {port: 2}\n"])
+def test_what_is_no_configuration_at_all_is_named(tmp_path: Path, module: str, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    done = run(module, "--config", str(path), "--check", home=tmp_path)
+    assert done.returncode == 78
+    assert str(path) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_missing_file_is_named(tmp_path: Path, module: str) -> None:
+    done = run(module, "--config", str(tmp_path / "nowhere.yaml"), home=tmp_path)
+    assert done.returncode == 78
+    assert str(tmp_path / "nowhere.yaml") in done.stderr
+
+
+def test_the_environment_overrides_and_its_mistakes_are_named(tmp_path: Path) -> None:
+    path = write_config(tmp_path / "pixel.yaml", merged(VALID["tracker.pixel"], {"http": {"port": "eighty"}}))
+    good = run("tracker.pixel", "--config", str(path), "--check", home=tmp_path, env={"TRACKER_HTTP__PORT": "9000"})
+    assert good.returncode == 0, good.stderr
+    bad = run("tracker.pixel", "--config", str(path), "--check", home=tmp_path, env={"TRACKER_HTTP__PORT": "ninety"})
+    assert bad.returncode == 78
+    assert "TRACKER_HTTP__PORT" in bad.stderr
+    assert "http.port" in bad.stderr
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_usage_error_is_two(tmp_path: Path, module: str) -> None:
+    done = run(module, "--no-such-option", home=tmp_path)
+    assert done.returncode == 2
+    assert "usage" in done.stderr.lower()
+
+
+def test_a_second_storage_on_one_log_is_refused(stack: Stack) -> None:
+    first = stack.start_storage()
+    second = stack.start_storage(ready=False)
+    assert second.wait() not in (0, 2)
+    assert str(stack.log_path) in second.output
+    assert str(first.pid) in second.output or "lock" in second.output
+    assert "Traceback" not in second.output
+    assert first.is_ready()
+    first.stop()
+    stack.start_storage().stop()
+
+
+def test_a_second_pixel_on_one_outbox_is_refused(stack: Stack) -> None:
+    first = stack.start_pixel()
+    second = stack.start_pixel(ready=False)
+    assert second.wait() not in (0, 2)
+    assert str(stack.outbox) in second.output
+    assert "Traceback" not in second.output
+    assert second.family() == {}
+    assert first.is_ready()
+    first.stop()
+
+
+def test_a_port_in_use_is_a_clear_error(stack: Stack) -> None:
+    first = stack.start_pixel()
+    second = stack.start_pixel(
+        {"http": {"port": first.port}, "outbox": {"dir": str(stack.home / "other")}}, ready=False
+    )
+    assert second.wait() == 78
+    assert str(first.port) in second.output
+    assert "Traceback" not in second.output
+    assert second.family() == {}
+
+
+def test_an_outbox_at_a_wrong_path_is_a_configuration_error(stack: Stack) -> None:
+    (stack.home / "file").write_text("no directory")
+    pixel = stack.start_pixel({"outbox": {"dir": str(stack.home / "file" / "outbox")}}, ready=False)
+    assert pixel.wait() == 78
+    assert str(stack.home / "file") in pixel.output
+    assert "Traceback" not in pixel.output
+
+
+@pytest.mark.parametrize("redrive", [None, "3"])
+def test_a_queue_that_loses_good_visits_is_warned_about(stack: Stack, redrive: str | None) -> None:
+    arn = stack.aws.queue_attributes(stack.queue_url)["QueueArn"]
+    policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "{redrive}"}}'
+    name = f"{stack.queue}-poor"
+    stack.aws.create_queue(name, **({"RedrivePolicy": policy} if redrive else {}))
+    poor = stack.start_storage({"sqs": {"queue": name}})
+    poor.wait_alive(lambda: poor.logged("maxReceiveCount") or poor.logged("dead-letter"), "a warning")
+    poor.stop()
+
+
+def test_a_well_made_queue_is_not_warned_about(stack: Stack) -> None:
+    storage = stack.start_storage()
+    stack.aws.send(stack.queue_url, "{}")
+    storage.wait_metric("tracker_storage_messages_malformed", 1)
+    assert storage.logged("maxReceiveCount") == []
+    storage.stop()

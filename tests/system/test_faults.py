@@ -1,0 +1,292 @@
+"""Killed processes and lost connections: every answered visit is in the log exactly once, and no answer ever waits."""
+
+import os
+import re
+import signal
+import time
+
+import pytest
+
+from .stack import Service, Stack, free_port
+from .wire import LOOPBACK, Load, get, wait_for
+
+LARGE_UA = "u" * 2048
+
+
+def worker_pids(pixel: Service) -> list[int]:
+    """The workers: main's children that hold a journal's lock open, or its children if the system does not tell."""
+    children = pixel.children()
+    if not os.path.isdir("/proc/self/fd"):
+        return children
+
+    def holds_a_journal(pid: int) -> bool:
+        try:
+            opened = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+        except OSError:
+            return False
+        return any(re.search(r"/outbox/[0-9a-f]{32}/", path) for path in opened)
+
+    return [pid for pid in children if holds_a_journal(pid)]
+
+
+def test_sigkill_of_the_pixel_in_mid_load_loses_nothing(stack: Stack) -> None:
+    stack.start_storage()
+    ports = {"http": {"port": free_port()}, "workers": 2}
+    pixel = stack.start_pixel(ports)
+    with Load(pixel.port) as load:
+        for _ in range(3):
+            load.wait_answered(300)
+            pixel.kill()
+            pixel = stack.start_pixel(ports)
+        load.wait_answered(300)
+    stack.assert_exactly_once(load)
+    pixel.stop()
+    assert stack.segments() == []
+
+
+def test_sigkill_of_the_pixel_without_sns_loses_nothing(stack: Stack) -> None:
+    ports = {"http": {"port": free_port()}, "workers": 2}
+    stack.sns.down()
+    pixel = stack.start_pixel(ports)
+    with Load(pixel.port) as load:
+        load.wait_answered(300)
+        pixel.kill()
+        pixel = stack.start_pixel(ports)
+        load.wait_answered(300)
+        pixel.kill()
+    stack.sns.up()
+    stack.start_storage()
+    pixel = stack.start_pixel(ports)
+    stack.assert_exactly_once(load)
+
+
+def test_sigkill_of_a_worker_loses_nothing_and_it_is_restarted(stack: Stack) -> None:
+    stack.start_storage()
+    pixel = stack.start_pixel({"workers": 2})
+    wait_for(lambda: len(worker_pids(pixel)) == 2, lambda: f"two workers among {pixel.family()}")
+    with Load(pixel.port) as load:
+        load.wait_answered(200)
+        first, second = worker_pids(pixel)
+        os.kill(first, signal.SIGKILL)
+        load.wait_answered(200)
+        wait_for(
+            lambda: len(worker_pids(pixel)) == 2, lambda: f"the worker is restarted: {pixel.family()}\n{pixel.output}"
+        )
+        assert second in worker_pids(pixel), "the other worker was touched"
+        assert first not in worker_pids(pixel)
+        load.wait_answered(200)
+    assert pixel.is_ready()
+    pixel.wait_metric("tracker_pixel_worker_restarts", 1)
+    stack.assert_exactly_once(load)
+    pixel.stop()
+    assert stack.segments() == []
+
+
+def test_sigkill_of_storage_between_append_and_delete_stores_nothing_twice(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    storage = stack.start_storage()
+    stack.sqs.hold("DeleteMessageBatch", "DeleteMessage")
+    with Load(pixel.port) as load:
+        load.wait_answered(300)
+    wait_for(lambda: load.answered <= stack.referrers().keys(), "all answered visits in the log")
+    wait_for(lambda: stack.sqs.held, "a delete that is held")
+    assert stack.aws.depth(stack.queue_url) > 0
+    storage.kill()
+    stack.sqs.up()
+    before = stack.log_text()
+    stack.start_storage()
+    stack.assert_exactly_once(load)
+    assert stack.log_text() == before
+
+
+def test_sigkill_of_storage_in_mid_load_loses_nothing(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    storage = stack.start_storage()
+    with Load(pixel.port) as load:
+        for _ in range(3):
+            stored = len(stack.lines())
+            load.wait_answered(200)
+            stack.wait_lines(stored + 50)
+            storage.kill()
+            storage = stack.start_storage()
+    stack.assert_exactly_once(load)
+    storage.stop()
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs"])
+def test_sns_down_for_a_while_delays_lines_and_nothing_else(stack: Stack, how: str) -> None:
+    pixel = stack.start_pixel()
+    stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(200)
+        if how == "refuses":
+            stack.sns.down()
+            pixel.wait_metric("tracker_pixel_publish_failures", 3)
+        else:
+            stack.sns.hold()
+            wait_for(lambda: stack.sns.held, "a publish that hangs")
+        load.wait_answered(500)
+        assert pixel.is_ready()
+        stack.sns.up()
+        load.wait_answered(200)
+    stack.assert_exactly_once(load)
+    assert load.failures == 0
+    assert load.slowest < 1.0
+
+
+def test_sqs_down_for_a_while_delays_lines_and_nothing_else(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    storage = stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(200)
+        stack.sqs.down()
+        load.wait_answered(300)
+        wait_for(lambda: storage.logged("queue_unreachable"), "the outage in storage's log")
+        stack.sqs.up()
+        load.wait_answered(200)
+    stack.assert_exactly_once(load)
+    storage.stop()
+
+
+def test_a_lost_publish_reply_stores_nothing_twice(stack: Stack) -> None:
+    """SNS has the message, the pixel does not know it: killed before the reply, it publishes the same bytes again."""
+    ports = {"http": {"port": free_port()}}
+    pixel = stack.start_pixel(ports)
+    stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(200)
+        published = len(stack.sns.calls)
+        wait_for(lambda: len(stack.sns.calls) > published, "one more publish")
+        pixel.kill()
+    pixel = stack.start_pixel(ports)
+    stack.assert_exactly_once(load)
+
+
+def test_without_credentials_it_answers_and_says_so_once(stack: Stack) -> None:
+    pixel = stack.start_pixel({"sns": {"endpoint_url": None}, "shutdown": {"timeout": 3}})
+    assert get(pixel.port, headers=[("Referer", "https://a.example/")]).is_gif
+    pixel.wait_metric("tracker_pixel_publish_failures", 3)
+    assert get(pixel.port).is_gif
+    assert pixel.admin("/readyz").status == 200
+    assert "credentials" in pixel.readiness()
+    assert len(pixel.logged("credentials")) == 1, pixel.output
+    assert pixel.metric("tracker_pixel_publishing") == 0
+    assert len(stack.recorded()) == 2
+
+
+def test_with_an_unreachable_endpoint_it_answers_and_says_so_once(stack: Stack) -> None:
+    nobody = f"http://{LOOPBACK}:{free_port()}"
+    pixel = stack.start_pixel({"sns": {"endpoint_url": nobody}})
+    assert get(pixel.port).is_gif
+    pixel.wait_metric("tracker_pixel_publish_failures", 3)
+    assert get(pixel.port).is_gif
+    assert pixel.admin("/readyz").status == 200
+    assert nobody in pixel.readiness()
+    assert len(pixel.logged(nobody)) == 1, pixel.output
+
+
+def test_a_topic_that_does_not_exist_is_said_once_and_loses_nothing(stack: Stack) -> None:
+    missing = f"{stack.topic_arn}-missing"
+    ports = {"http": {"port": free_port()}}
+    pixel = stack.start_pixel({**ports, "sns": {"topic_arn": missing}, "shutdown": {"timeout": 3}})
+    with Load(pixel.port) as load:
+        load.wait_answered(50)
+        pixel.wait_metric("tracker_pixel_publish_failures", 3)
+    assert pixel.admin("/readyz").status == 200
+    assert len(pixel.logged("NotFound")) == 1, pixel.output
+    assert not (stack.outbox / "refused.ndjson").exists()
+    pixel.terminate()
+    pixel.wait()
+    stack.start_pixel(ports)
+    stack.start_storage()
+    stack.assert_exactly_once(load)
+
+
+def test_a_full_outbox_answers_and_counts_what_it_gives_up(stack: Stack) -> None:
+    stack.sns.down()
+    pixel = stack.start_pixel({"outbox": {"max_bytes": 200_000, "segment_bytes": 50_000}})
+    stack.start_storage()
+    with Load(pixel.port, agent=LARGE_UA, pause=0.01) as load:
+        pixel.wait_metric("tracker_pixel_visits_discarded", 50, 'reason="outbox_full"')
+    assert pixel.admin("/readyz").status == 200
+    assert "full" in pixel.readiness() or "outbox" in pixel.readiness()
+    assert load.failures == 0
+    stack.sns.up()
+    pixel.wait_alive(lambda: pixel.metric("tracker_pixel_outbox_waiting_bytes") == 0, "an outbox without waiting bytes")
+
+    def accounted() -> bool:
+        discarded = pixel.metric("tracker_pixel_visits_discarded")
+        return len(stack.lines()) + discarded == len(load.answered)
+
+    wait_for(
+        accounted, lambda: f"{len(load.answered)} answers, {len(stack.lines())} lines, and the discards between them"
+    )
+    stack.wait_queue()
+    assert accounted()
+    assert max(stack.referrers().values()) == 1
+    began = len(stack.lines())
+    assert get(pixel.port).is_gif
+    stack.wait_lines(began + 1)  # recording has resumed
+
+
+def test_a_clean_stop_drains_the_outbox(stack: Stack) -> None:
+    pixel = stack.start_pixel({"workers": 2})
+    storage = stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(500)
+        pixel.stop()
+    assert stack.segments() == []
+    assert [path for path in stack.outbox.iterdir() if path.is_dir()] == []
+    stack.assert_exactly_once(load)
+    storage.stop()
+
+
+def test_a_draining_pixel_answers_but_is_not_ready(stack: Stack) -> None:
+    pixel = stack.start_pixel({"shutdown": {"drain_delay": 3}})
+    pixel.terminate()
+    pixel.wait_alive(lambda: pixel.admin("/readyz").status == 503, "not ready")
+    assert get(pixel.port, headers=[("Referer", "https://late.example/")]).is_gif
+    assert pixel.wait() == 0
+    stack.start_storage()
+    stack.wait_lines(1)
+    assert stack.segments() == []
+
+
+def test_a_stop_without_sns_ends_in_time_and_the_next_start_publishes(stack: Stack) -> None:
+    pixel = stack.start_pixel({"workers": 2, "shutdown": {"timeout": 4}})
+    stack.sns.hold()
+    with Load(pixel.port) as load:
+        load.wait_answered(300)
+    pixel.terminate()
+    began = time.monotonic()
+    assert pixel.wait() == 0
+    assert time.monotonic() - began < 4 + 3
+    assert pixel.family() == {}
+    assert load.answered <= {str(visit["Referer"]) for visit in stack.recorded()}
+    stack.sns.up()
+    stack.start_pixel()
+    stack.start_storage()
+    stack.assert_exactly_once(load)
+
+
+def test_storage_stops_cleanly_in_mid_load(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    with Load(pixel.port) as load:
+        for _ in range(3):
+            storage = stack.start_storage()
+            load.wait_answered(200)
+            storage.stop()
+    stack.start_storage()
+    stack.assert_exactly_once(load)
+
+
+def test_storage_without_a_queue_says_so_and_carries_on_once_it_is_there(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    stack.sqs.down()
+    storage = stack.start_storage(ready=False)
+    assert get(pixel.port).is_gif
+    wait_for(lambda: storage.logged("queue_unreachable"), "the outage in storage's log")
+    stack.sqs.up()
+    stack.wait_lines(1)
+    storage.wait_ready()
+    storage.stop()

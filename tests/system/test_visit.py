@@ -1,0 +1,225 @@
+"""A hit becomes a line: what a visitor sends, and exactly what of it the visit log holds."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from .stack import Stack
+from .wire import Connection, Load, get
+
+CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
+
+
+def test_a_hit_becomes_a_line(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    storage = stack.start_storage()
+    before = datetime.now(UTC)
+    assert get(pixel.port, headers=[("Referer", "https://a.example/page?x=1#y"), ("User-Agent", CHROME)]).is_gif
+    after = datetime.now(UTC)
+    ((time, *rest),) = stack.wait_lines(1)
+    assert rest == ["https://a.example/page?x=1#y", CHROME, "127.0.0.1"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00", time)
+    assert before - timedelta(milliseconds=1) <= datetime.fromisoformat(time) <= after
+    assert stack.log_text() == "|".join([time, *rest]) + "\n"
+    stack.wait_queue()
+    pixel.stop()
+    storage.stop()
+    assert len(stack.lines()) == 1
+
+
+ODD_HEADERS: list[tuple[list[tuple[str, str | bytes]], str, str]] = [
+    ([], "null", "null"),
+    ([("Referer", ""), ("User-Agent", "")], "null", "null"),
+    ([("Referer", "null"), ("User-Agent", "null")], r"\x6Eull", r"\x6Eull"),
+    (
+        [("Referer", "https://a.example/|1.2.3.4"), ("User-Agent", "a\\b|c")],
+        r"https://a.example/\x7C1.2.3.4",
+        r"a\x5Cb\x7Cc",
+    ),
+    ([("Referer", "https://a.example/é"), ("User-Agent", b"caf\xe9")], r"https://a.example/\xC3\xA9", r"caf\xC3\xA9"),
+    (
+        [("User-Agent", "tab\there, \u0085, \u2028, \u202e")],
+        "null",
+        r"tab\x09here, \xC2\x85, \xE2\x80\xA8, \xE2\x80\xAE",
+    ),
+    (
+        [("Referer", "https://a.example/" + "r" * 3000), ("User-Agent", "u" * 2049)],
+        "https://a.example/" + "r" * 2030,
+        "u" * 2048,
+    ),
+    ([("User-Agent", "\U0001f600")], "null", r"\xF0\x9F\x98\x80"),
+]
+
+
+def test_no_header_can_forge_a_column_or_a_line(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    stack.start_storage()
+    with Connection(pixel.port) as connection:
+        for headers, _, _ in ODD_HEADERS:
+            assert connection.get(headers=headers).is_gif
+    rows = stack.wait_lines(len(ODD_HEADERS))
+    assert [row[1:] for row in rows] == [[referrer, agent, "127.0.0.1"] for _, referrer, agent in ODD_HEADERS]
+
+
+@pytest.mark.parametrize("format", ["single", "plain", "packed"])
+def test_every_format_arrives_end_to_end(stack: Stack, format: str) -> None:
+    pixel = stack.start_pixel({"sns": {"format": format}, "workers": 2})
+    stack.start_storage()
+    stack.sns.hold()
+    with Load(pixel.port, pause=0.01) as load:
+        load.wait_answered(150)
+        stack.sns.up()
+        load.wait_answered(150)
+    stack.assert_exactly_once(load)
+    published = stack.sns.bodies("Publish", "PublishBatch")
+    if format == "single":
+        assert all(b"Encoding" not in body or b"identity" in body for body in published)
+        assert pixel.metric("tracker_pixel_messages_published") >= len(load.answered)
+    else:
+        assert len(published) < len(load.answered)
+        compressed = any(b"zlib" in body for body in published)
+        assert compressed == (format == "packed")
+    pixel.stop()
+
+
+SEED_BODY = json.dumps(
+    {
+        "Referer": "https://localhost:7058/swagger/index.html",
+        "UserAgent": None,
+        "IpAddress": "192.168.1.1",
+        "VisitedAt": "2023-12-10T22:22:43.7936205+00:00",
+    }
+)
+SEED_LINE = "2023-12-10T22:22:43.793620+00:00|https://localhost:7058/swagger/index.html|null|192.168.1.1\n"
+
+
+def test_a_body_of_the_seed_becomes_a_line(stack: Stack) -> None:
+    stack.start_storage()
+    stack.aws.send(stack.queue_url, SEED_BODY, Type="Visit")
+    stack.wait_lines(1)
+    stack.wait_queue()
+    stack.aws.send(stack.queue_url, SEED_BODY)
+    stack.wait_lines(2)
+    stack.wait_queue()
+    assert stack.log_text() == 2 * SEED_LINE
+
+
+def test_a_seed_body_in_an_sns_envelope_becomes_a_line(stack: Stack) -> None:
+    stack.start_storage()
+    envelope = {
+        "Type": "Notification",
+        "MessageId": "3b5a1f30-2b6c-5d34-9e8c-41b9f0a3ff11",
+        "TopicArn": stack.topic_arn,
+        "Message": SEED_BODY,
+        "Timestamp": "2023-12-10T22:22:44.000Z",
+        "MessageAttributes": {"Type": {"Type": "String", "Value": "Visit"}},
+    }
+    stack.aws.send(stack.queue_url, json.dumps(envelope))
+    stack.wait_lines(1)
+    stack.wait_queue()
+    assert stack.log_text() == SEED_LINE
+
+
+def test_a_subscription_without_raw_delivery_is_understood(make_stack: Callable[..., Stack]) -> None:
+    stack = make_stack(raw=False)
+    pixel = stack.start_pixel()
+    stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(200)
+    stack.assert_exactly_once(load)
+
+
+def test_a_malformed_message_is_left_alone_and_blocks_nobody(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    storage = stack.start_storage()
+    span = {
+        "Type": "Visit",
+        "Journal": "0" * 32,
+        "Start": "0",
+        "Visits": "1",
+        "Encoding": "identity",
+        "Crc32": "00000000",
+    }
+    bad = [
+        stack.aws.send(stack.queue_url, "no visit at all"),
+        stack.aws.send(stack.queue_url, SEED_BODY.replace("192.168.1.1", "999.1.1.1")),
+        stack.aws.send(stack.queue_url, SEED_BODY + "\n", **span),
+    ]
+    storage.wait_metric("tracker_storage_messages_malformed", 3)
+    assert get(pixel.port, headers=[("Referer", "https://after.example/")]).is_gif
+    stack.wait_lines(1)
+    storage.wait_metric("tracker_storage_messages_malformed", 6)  # seen again after their visibility timeout
+    for message_id in bad:
+        assert len(storage.logged(message_id)) == 1, storage.output
+    stack.wait_queue(3)
+    assert list(stack.referrers()) == ["https://after.example/"]
+    storage.stop()
+
+
+def test_truncated_addresses_are_truncated_before_the_outbox(stack: Stack) -> None:
+    pixel = stack.start_pixel({"privacy": {"ip": "truncated"}, "http": {"trusted_proxies": ["127.0.0.0/8"]}})
+    stack.sns.hold()
+    with Connection(pixel.port) as connection:
+        for client in ("203.0.113.77", "2001:db8:1:2:3::4", "::ffff:198.51.100.9"):
+            assert connection.get(headers=[("X-Forwarded-For", client)]).is_gif
+    truncated = ["203.0.113.0", "2001:db8:1::", "198.51.100.0"]
+    assert [visit["IpAddress"] for visit in stack.recorded()] == truncated
+    stack.sns.up()
+    stack.start_storage()
+    assert [row[3] for row in stack.wait_lines(3)] == truncated
+
+
+def test_privacy_signals_are_honored(stack: Stack) -> None:
+    pixel = stack.start_pixel({"privacy": {"honor": ["gpc", "dnt"]}})
+    stack.start_storage()
+    signals: list[tuple[str, str | bytes]] = [("Sec-GPC", "1"), ("DNT", "1"), ("Sec-GPC", "0"), ("DNT", "0")]
+    with Connection(pixel.port) as connection:
+        for name, value in signals:
+            referrer = f"https://{name}/{value!s}"
+            assert connection.get(headers=[("Referer", referrer), (name, value)]).is_gif
+    stack.wait_lines(2)
+    assert list(stack.referrers()) == ["https://Sec-GPC/0", "https://DNT/0"]
+    pixel.wait_metric("tracker_pixel_visits_discarded", 2, 'reason="privacy"')
+
+
+FORWARDED: list[tuple[list[tuple[str, str | bytes]], str]] = [
+    ([], "127.0.0.1"),
+    ([("X-Forwarded-For", "203.0.113.7")], "203.0.113.7"),
+    ([("X-Forwarded-For", "6.6.6.6, 203.0.113.7, 10.1.2.3")], "203.0.113.7"),
+    ([("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "203.0.113.7, 10.1.2.3")], "203.0.113.7"),
+    ([("X-Forwarded-For", "203.0.113.7:4711")], "203.0.113.7"),
+    ([("X-Forwarded-For", "[2001:db8::7]:4711")], "2001:db8::7"),
+    ([("X-Forwarded-For", "::ffff:203.0.113.7")], "203.0.113.7"),
+    ([("X-Forwarded-For", "10.9.9.9, 10.1.2.3")], "10.9.9.9"),
+    ([("X-Forwarded-For", "203.0.113.7, nonsense, 10.1.2.3")], "10.1.2.3"),
+]
+
+
+def test_a_trusted_proxy_decides_the_address(stack: Stack) -> None:
+    pixel = stack.start_pixel({"http": {"trusted_proxies": ["127.0.0.1", "10.0.0.0/8"]}})
+    with Connection(pixel.port) as connection:
+        for headers, _ in FORWARDED:
+            assert connection.get(headers=headers).is_gif
+    stack.start_storage()
+    assert [row[3] for row in stack.wait_lines(len(FORWARDED))] == [address for _, address in FORWARDED]
+
+
+def test_nobody_else_decides_the_address(stack: Stack) -> None:
+    pixel = stack.start_pixel({"http": {"trusted_proxies": ["10.0.0.0/8"]}})
+    assert get(pixel.port, headers=[("X-Forwarded-For", "203.0.113.7")]).is_gif
+    stack.start_storage()
+    assert [row[3] for row in stack.wait_lines(1)] == ["127.0.0.1"]
+
+
+def test_the_header_of_rfc_7239_decides_when_it_is_the_configured_one(stack: Stack) -> None:
+    pixel = stack.start_pixel({"http": {"trusted_proxies": ["127.0.0.1"], "client_ip_header": "Forwarded"}})
+    headers: list[tuple[str, str | bytes]] = [
+        ("X-Forwarded-For", "6.6.6.6"),
+        ("Forwarded", 'proto=https;For="[2001:db8::17]:4711";by=10.0.0.1'),
+    ]
+    assert get(pixel.port, headers=headers).is_gif
+    stack.start_storage()
+    assert [row[3] for row in stack.wait_lines(1)] == ["2001:db8::17"]
