@@ -1,0 +1,137 @@
+"""The repository keeps its word: documents and files name only what is there, and say what the code says."""
+
+import pkgutil
+import re
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from tracker import config
+from tracker.local.demo import embed_snippet
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+CONFIGURATIONS = sorted(ROOT.glob("config/*.yaml"))
+
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_FENCE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+
+
+def _leaves(value: object, path: str = "") -> dict[str, object]:
+    """Every key path of nested mappings with its value."""
+    if isinstance(value, dict):
+        return {name: leaf for key, inner in value.items() for name, leaf in _leaves(inner, f"{path}.{key}").items()}
+    return {path.removeprefix("."): value}
+
+
+def _slug(heading: str) -> str:
+    """The anchor GitHub gives a heading."""
+    kept = re.sub(r"[^\w\- ]", "", heading.strip().lower())
+    return kept.replace(" ", "-")
+
+
+def _anchors(document: Path) -> set[str]:
+    text = _FENCE.sub("", document.read_text(encoding="utf-8"))
+    return {_slug(heading) for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+
+
+def test_the_pixel_reference_holds_the_defaults_and_every_key() -> None:
+    path = ROOT / "config/pixel.reference.yaml"
+    loaded = config.load_pixel(path, {})
+    assert loaded == config.PixelConfig(sns=config.SnsConfig(topic_arn=loaded.sns.topic_arn))
+    assert _leaves(yaml.safe_load(path.read_text())).keys() == _leaves(msgspec.to_builtins(loaded)).keys()
+
+
+def test_the_storage_reference_holds_the_defaults_and_every_key() -> None:
+    path = ROOT / "config/storage.reference.yaml"
+    loaded = config.load_storage(path, {})
+    assert loaded == config.StorageConfig(sqs=config.SqsConfig(queue=loaded.sqs.queue))
+    assert _leaves(yaml.safe_load(path.read_text())).keys() == _leaves(msgspec.to_builtins(loaded)).keys()
+
+
+@pytest.mark.parametrize("path", CONFIGURATIONS, ids=lambda path: path.name)
+def test_every_configuration_file_loads(path: Path) -> None:
+    load = config.load_pixel if path.name.startswith("pixel") else config.load_storage
+    load(path, {})
+
+
+def test_both_services_have_a_configuration_to_run_with() -> None:
+    assert {"pixel.yaml", "storage.yaml"} <= {path.name for path in CONFIGURATIONS}
+
+
+def test_the_configuration_page_describes_every_key() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    keys_of = page[page.index("## Pixel") : page.index("## The client's IP")]
+    documented = set(re.findall(r"^\| `([a-z_.]+)` \|", keys_of, re.MULTILINE))
+    keys = {
+        *_leaves(msgspec.to_builtins(config.load_pixel(ROOT / "config/pixel.reference.yaml", {}))),
+        *_leaves(msgspec.to_builtins(config.load_storage(ROOT / "config/storage.reference.yaml", {}))),
+    }
+    assert documented == keys
+
+
+def test_make_help_lists_every_command_the_documents_name() -> None:
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = set(re.findall(r"^  make (\S+)", listed, re.MULTILINE))
+    for document in DOCUMENTS:
+        text = document.read_text(encoding="utf-8")
+        named = set(re.findall(r"`make ([a-z][a-z-]*)[^`]*`", text)) | set(re.findall(r"^make ([a-z-]+)", text, re.M))
+        assert named <= targets, f"{document.relative_to(ROOT)} names make targets that are not there"
+
+
+def test_make_alone_is_make_help() -> None:
+    runs = [
+        subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        for words in ([], ["help"])
+    ]
+    assert runs[0] == runs[1] != ""
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(document: Path) -> None:
+    for link in _LINK.findall(_FENCE.sub("", document.read_text(encoding="utf-8"))):
+        if re.match(r"[a-z]+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (document.parent / file).resolve() if file else document
+        assert target.exists(), f"{link} leads nowhere"
+        if anchor and target.suffix == ".md":
+            assert anchor in _anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_and_names_that_the_documents_mention_exist(document: Path) -> None:
+    text = _FENCE.sub("", document.read_text(encoding="utf-8"))
+    for path in re.findall(r"`((?:src|tests|config|docs|requirements|\.ci)/[\w./-]+)`", text):
+        assert (ROOT / path).exists(), f"{path} is not there"
+    for file, test in re.findall(r"`(tests/[\w./-]+)::(\w+)`", text):
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file} has no {test}"
+    for name in re.findall(r"`(tracker(?:\.\w+)+)(?:\(\))?`", text):
+        pkgutil.resolve_name(name)
+    for metric in re.findall(r"`(tracker_(?:pixel|storage)_\w+)`", text):
+        declared = (ROOT / "src/tracker/telemetry.py").read_text(encoding="utf-8")
+        assert f'"{metric.removesuffix("_total")}"' in declared, f"there is no metric {metric}"
+
+
+def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"```html\n{embed_snippet('http://127.0.0.1:8080/track')}\n```" in readme
+
+
+def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
+    wanted = (ROOT / "requirements/runtime.in").read_text().splitlines()
+    section = re.search(r"^install_requires =\n((?:    .+\n)+)", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert section is not None
+    assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", ["runtime", "analysis", "development"])
+def test_every_locked_requirement_has_its_hashes(name: str) -> None:
+    lock = (ROOT / f"requirements/{name}.txt").read_text()
+    entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
+    assert entries
+    for entry in entries:
+        assert "--hash=sha256:" in entry, entry.splitlines()[0]
