@@ -16,6 +16,7 @@ import msgspec
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
+from botocore.parsers import ResponseParserError
 
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.message import Message
@@ -27,7 +28,8 @@ BATCH_BYTES = 262_144 - 4_096  # PublishBatch's 256 KiB, less some room for AWS'
 BATCHES_IN_FLIGHT = 8
 
 _THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "RequestExpired")
-_TROUBLE = (BotoCoreError, ClientError, aiohttp.ClientError, TimeoutError, OSError)
+# A proxy's page in the place of a reply is a ResponseParserError, which is no BotoCoreError.
+_TROUBLE = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, TimeoutError, OSError)
 
 T = TypeVar("T")
 
@@ -89,8 +91,9 @@ class Topic:
             elif (failure := failed.get(entry["Id"])) is None:
                 outcomes.append(PublishFailed("SNS named the entry neither accepted nor failed"))
             else:
-                kind = PublishRefused if failure.get("SenderFault") else PublishFailed
-                outcomes.append(kind(f"{failure.get('Code')}: {failure.get('Message')}"))
+                code = str(failure.get("Code"))
+                kind = PublishRefused if failure.get("SenderFault") and not _is_throttle(code) else PublishFailed
+                outcomes.append(kind(f"{code}: {failure.get('Message')}"))
         return outcomes
 
 
@@ -144,6 +147,10 @@ class Queue:
     async def _queue_url(self) -> str:
         if self._url is None:
             reply = await _queue_call(self._caller.get_queue_url(QueueName=self._name), CALL_SECONDS)
+            if "QueueUrl" not in reply:
+                raise QueueFailed(
+                    "the reply names no queue: check that the endpoint is SQS and no proxy answers for it"
+                )
             self._url = str(reply["QueueUrl"])
         return self._url
 
@@ -252,9 +259,13 @@ def _publish_error(error: Exception) -> PublishFailed:
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
         code = error.response.get("Error", {}).get("Code", "")
-        if 400 <= status < 500 and status != 429 and not code.startswith(_THROTTLES):
+        if 400 <= status < 500 and status != 429 and not _is_throttle(code):
             return PublishRefused(_words(error))
     return PublishFailed(_words(error))
+
+
+def _is_throttle(code: str) -> bool:
+    return any(word in code for word in _THROTTLES)  # KMSThrottling too
 
 
 def _queue_error(error: Exception) -> QueueFailed:
@@ -269,4 +280,4 @@ def _words(error: Exception) -> str:
         return "no AWS region found: set the region in the configuration or AWS_REGION"
     if isinstance(error, TimeoutError):
         return "no reply in time: check the endpoint and the network"
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
+from msgspec import inspect
 
 from tracker.errors import ConfigurationError
 
@@ -138,15 +139,20 @@ def _load(
     content = _read_yaml(path)
     overridden = _override(content, kind.__struct_fields__, environ)
 
+    for field in msgspec.structs.fields(kind):
+        # An absent or empty section stands for its defaults; of a required one, its missing key is named.
+        if isinstance(field.type, type) and issubclass(field.type, Section) and content.get(field.name) is None:
+            content[field.name] = {}
+
     def fail(key: str, expectation: str) -> ConfigurationError:
-        variable = next((name for prefix, name in overridden.items() if f"{key}.".startswith(f"{prefix}.")), None)
+        variable = next((name for given, name in overridden.items() if _related(key.partition("[")[0], given)), None)
         where = f"environment {variable}" if variable else str(path)
         return ConfigurationError(f"{where}: {key}: {expectation}" if key else f"{where}: {expectation}")
 
     try:
         config = msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
-        raise fail(*_explain(str(error))) from None
+        raise fail(*_explain(kind, str(error))) from None
     if (problem := check(config)) is not None:
         raise fail(*problem)
     return config
@@ -187,7 +193,7 @@ def _parse_yaml(text: str, where: str) -> Any:
         line = f" line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise ConfigurationError(f"{where}:{line} expected YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise ConfigurationError(f"{where}: expected YAML: {error}") from None
+        raise ConfigurationError(f"{where}: expected YAML: {' '.join(str(error).split())}") from None
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -216,22 +222,45 @@ def _override(content: dict[str, Any], sections: tuple[str, ...], environ: Mappi
             continue
         target = content
         for key in keys[:-1]:
-            if target.get(key) is None:
-                target[key] = {}
-            target = target[key]
-            if not isinstance(target, dict):
+            section = {} if target.get(key) is None else target[key]
+            if not isinstance(section, dict):
                 raise ConfigurationError(f"environment {name}: {'.'.join(keys)}: {key} is no mapping")
+            target[key] = section = dict(section)  # a copy: a YAML alias may have put it in two places
+            target = section
         target[keys[-1]] = _parse_yaml(value, f"environment {name}")
         overridden[".".join(keys)] = name
     return overridden
 
 
-def _explain(message: str) -> tuple[str, str]:
+def _related(one: str, other: str) -> bool:
+    """Whether one key path is the other, or leads to it."""
+    return f"{one}.".startswith(f"{other}.") or f"{other}.".startswith(f"{one}.")
+
+
+def _explain(kind: type[Section], message: str) -> tuple[str, str]:
     """Key path and expectation from msgspec's words: "Expected `int`, got `str` - at `$.http.port`"."""
     text, _, at = message.partition(" - at `")
     key = at.rstrip("`").removeprefix("$").removeprefix(".")
     text = text.replace("`", "")
+    if key.startswith("key` in `$"):  # also what YAML 1.1 makes of a bare on, no or 1
+        return key.removeprefix("key` in `$").removeprefix("."), "every key must be text"
+    if invalid := re.fullmatch(r"Invalid enum value (.*)", text):
+        return key, f"expected {_choices(kind, key)}, got {invalid[1]}"
     if missing := re.fullmatch(r"Object (missing required|contains unknown) field (\S+)", text):
         key = f"{key}.{missing[2]}".lstrip(".")
         return key, "expected a value, it is required" if missing[1].startswith("missing") else "unknown key"
     return key, text[:1].lower() + text[1:]
+
+
+def _choices(kind: type[Section], key: str) -> str:
+    """The words that may stand at a key path."""
+    here: Any = inspect.type_info(kind)
+    for name in key.split("."):
+        fields = {field.name: field.type for field in here.fields}
+        here = fields[name.partition("[")[0]]
+        if isinstance(here, inspect.ListType):
+            here = here.item_type
+    kinds = here.types if isinstance(here, inspect.UnionType) else (here,)
+    words = [str(word) for each in kinds if isinstance(each, inspect.LiteralType) for word in each.values]
+    numbers = ["a number"] if any(isinstance(each, inspect.IntType) for each in kinds) else []
+    return " or ".join(words + numbers)

@@ -42,8 +42,12 @@ class _Text(logging.Formatter):
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
         return _time(record)
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return _escape(super().formatMessage(record))
+
     def format(self, record: logging.LogRecord) -> str:
-        return _escape(super().format(record), keep="\n")
+        # Only a traceback has lines of its own; indented, none of them can pass for another entry.
+        return _escape(super().format(record), keep="\n").replace("\n", "\n    ")
 
 
 class _Json(logging.Formatter):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.storage.rig import A, B, SENT_MS
+from tests.storage.rig import SENT_MS, A, B
 from tracker.errors import AppendFailed, LogChanged
 from tracker.storage.ledger import DAY_MS, Append, Ledger
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, open_rig, pages, span
+from tracker import telemetry
 from tracker.core.message import pack
 from tracker.errors import AppendFailed, LogChanged, StorageFull
 from tracker.storage import visit_log as visit_log_module
@@ -94,7 +95,7 @@ async def test_a_cut_within_a_line_is_malformed_as_a_whole(path: Path) -> None:
 async def test_a_malformed_message_is_counted_logged_once_and_not_deleted(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    counter = writer_module.telemetry.MALFORMED._value
+    counter = telemetry.MALFORMED._value
     before = counter.get()
     bad = [delivery("nonsense", {}, message_id="bad-one") for _ in range(3)]
     with caplog.at_level(logging.WARNING):

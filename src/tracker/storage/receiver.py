@@ -107,6 +107,7 @@ class Receiver:
     async def run(self) -> None:
         backoff = Backoff()
         while not self._stop.is_set():
+            began = asyncio.get_running_loop().time()
             try:
                 deliveries = await self._queue.receive(self._wait_time)
             except QueueFailed as error:
@@ -119,7 +120,8 @@ class Receiver:
             self._held.add(deliveries)
             for delivery in deliveries:
                 await self._handover.put(delivery)
-            if not deliveries and self._wait_time == 0:
+            if not deliveries and asyncio.get_running_loop().time() - began < SHORT_POLL_PAUSE:
+                # Polls that do not wait, by configuration or because a proxy answers them, must not spin.
                 await wait_for_event(self._stop, SHORT_POLL_PAUSE)
 
 

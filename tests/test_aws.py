@@ -1,0 +1,569 @@
+"""SNS and SQS: what the services rely on, asked of moto's server and of our fakes alike, and SNS's odd replies.
+
+What the fakes promise is what the other tests build upon, so the same assertions run on both.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from tests.fake_topic import FakeTopic
+from tests.fakes import FakeQueue
+from tracker import aws
+from tracker.aws import Queue, Topic, open_queue, open_topic
+from tracker.config import SnsConfig, SqsConfig
+from tracker.core.message import Message, StoredSpan, closing, pack, unpack
+from tracker.core.visit import encode_line
+from tracker.errors import PublishFailed, PublishRefused, QueueFailed
+from tracker.local.broker import serialise_queues
+from tracker.local.provision import Provisioned, local_client, provision_at
+
+REGION = "us-east-1"
+ARN = f"arn:aws:sns:{REGION}:000000000000:tracking"
+JOURNAL = "0123456789abcdef" * 2
+LINE = encode_line("2026-11-23T07:09:24.932706+00:00", None, "Mozilla/5.0 (é|\x7f)", "192.0.2.1")
+
+
+@pytest.fixture(autouse=True)
+def _no_account_of_mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the user's AWS settings reaches a test, and no metadata service is asked."""
+    for name in os.environ:
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
+
+
+@pytest.fixture(scope="module")
+def moto() -> "Iterator[Broker]":
+    """A moto server in this process, with topic, queue and subscription."""
+    from moto.server import ThreadedMotoServer
+
+    serialise_queues()
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    endpoint = f"http://{host}:{port}"
+    yield Broker(endpoint, asyncio.run(provision_at(endpoint, REGION)))
+    server.stop()
+
+
+@dataclass
+class Broker:
+    endpoint: str
+    made: Provisioned
+
+    def sns(self, topic_arn: str = "") -> SnsConfig:
+        return SnsConfig(topic_arn=topic_arn or self.made.topic_arn, endpoint_url=self.endpoint)
+
+    def sqs(self, queue: str = "visits", **settings: Any) -> SqsConfig:
+        return SqsConfig(queue=queue, region=REGION, endpoint_url=self.endpoint, **settings)
+
+
+@pytest.fixture
+def broker(moto: Broker) -> Broker:
+    """The same with nothing in it."""
+    from moto.sqs.models import sqs_backends
+
+    region, account, name = moto.made.queue_arn.split(":")[3:]
+    queue = sqs_backends[account][region].get_queue(name)
+    queue._messages.clear()  # SQS allows one purge a minute, and moto keeps to it
+    queue.pending_messages.clear()
+    return moto
+
+
+def messages(count: int, data: bytes = LINE) -> list[Message]:
+    return [pack(JOURNAL, index * len(data), data, compress=False) for index in range(count)]
+
+
+# -- Topic: the real one and the fake -------------------------------------------------------------------------
+
+
+@dataclass
+class TopicRig:
+    topic: Topic
+    gone: Topic  # the topic is not there
+    arrived: Callable[[], Awaitable[list[tuple[str, dict[str, str]]]]]  # body and attributes
+
+
+@pytest.fixture(params=["fake", "real"])
+async def topic(request: pytest.FixtureRequest, broker: Broker) -> AsyncIterator[TopicRig]:
+    if request.param == "fake":
+        fake = FakeTopic()
+
+        async def accepted() -> list[tuple[str, dict[str, str]]]:
+            return [(message.body, message.attributes) for message in fake.accepted]
+
+        yield TopicRig(fake, FakeTopic(lambda message: PublishRefused("NotFound")), accepted)
+        return
+
+    async def received() -> list[tuple[str, dict[str, str]]]:
+        async with open_queue(broker.sqs()) as queue:
+            found: list[tuple[str, dict[str, str]]] = []
+            while deliveries := await queue.receive(0):
+                found += [(delivery.body, delivery.attributes) for delivery in deliveries]
+            return found
+
+    async with (
+        open_topic(broker.sns()) as real,
+        open_topic(broker.sns(broker.made.topic_arn + "-gone")) as gone,
+    ):
+        yield TopicRig(real, gone, received)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 10, 25])
+async def test_what_a_topic_accepts_arrives_as_it_was(topic: TopicRig, count: int) -> None:
+    sent = messages(count)
+    assert await topic.topic.publish(sent) == [None] * count
+    arrived = await topic.arrived()
+    assert sorted(map(str, arrived)) == sorted(str((message.body, message.attributes)) for message in sent)
+    for body, attributes in arrived:
+        span = unpack(attributes, body)
+        assert isinstance(span, StoredSpan)
+        assert span.data == LINE
+
+
+async def test_a_compressed_span_and_a_closing_message_arrive_as_they_were(topic: TopicRig) -> None:
+    sent = [pack(JOURNAL, 0, LINE * 500, compress=True), closing(JOURNAL, 500 * len(LINE))]
+    assert sent[0].attributes["Encoding"] == "zlib+base64url"
+    assert await topic.topic.publish(sent) == [None, None]
+    arrived = await topic.arrived()
+    assert sorted(map(str, arrived)) == sorted(str((message.body, message.attributes)) for message in sent)
+
+
+@pytest.mark.parametrize("count", [1, 12])
+async def test_a_topic_that_is_not_there_refuses(topic: TopicRig, count: int) -> None:
+    outcomes = await topic.gone.publish(messages(count))
+    assert len(outcomes) == count
+    assert all(isinstance(outcome, PublishRefused) for outcome in outcomes)
+    assert "NotFound" in str(outcomes[0])
+
+
+async def test_the_fake_topic_answers_message_by_message_and_when_it_is_let() -> None:
+    failed = PublishFailed("not this one")
+    fake = FakeTopic(lambda message: failed if message.start == 0 else None)
+    fake.gate.clear()
+    publishing = asyncio.create_task(fake.publish(messages(2)))
+    await asyncio.sleep(0)
+    assert not publishing.done()
+    assert not fake.accepted
+    fake.gate.set()
+    assert await publishing == [failed, None]
+    assert [message.start for message in fake.accepted] == [len(LINE)]
+    assert [len(tried) for tried in fake.tried] == [2]
+    async with fake.open(SnsConfig(topic_arn=ARN)) as opened:
+        assert opened is fake
+
+
+# -- Topic: who cannot be reached, and with what rights -------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 12])
+async def test_an_endpoint_that_nobody_answers_at_is_a_failure_and_no_refusal(free_port: int, count: int) -> None:
+    config = SnsConfig(topic_arn=ARN, endpoint_url=f"http://127.0.0.1:{free_port}")
+    async with open_topic(config) as topic:
+        outcomes = await topic.publish(messages(count))
+    assert [type(outcome) for outcome in outcomes] == [PublishFailed] * count
+
+
+async def test_a_broken_profile_is_a_failure_with_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    with pytest.raises(PublishFailed, match="nobody"):
+        async with open_topic(SnsConfig(topic_arn=ARN)):
+            pass
+    with pytest.raises(QueueFailed, match="nobody"):
+        async with open_queue(SqsConfig(queue="visits", region=REGION)):
+            pass
+
+
+async def test_no_region_is_a_failure_that_says_what_mends_it() -> None:
+    with pytest.raises(QueueFailed, match="no AWS region found: set the region"):
+        async with open_queue(SqsConfig(queue="visits")):
+            pass
+
+
+# -- Topic: SNS's odd replies ---------------------------------------------------------------------------------
+
+Form = dict[str, str]
+Reply = Callable[[Form], Awaitable[web.Response]]
+
+
+class OddSns:
+    """An SNS of a few lines; `reply` is asked for every call."""
+
+    def __init__(self) -> None:
+        self.calls: list[Form] = []
+        self.reply: Reply = all_accepted
+        self.authorization = ""
+        app = web.Application(client_max_size=1 << 20)
+        app.router.add_post("/", self._handle)
+        self.server = TestServer(app)
+
+    async def _handle(self, request: web.Request) -> web.Response:
+        self.authorization = request.headers.get("Authorization", "")
+        form = {name: values[0] for name, values in parse_qs(await request.text(), keep_blank_values=True).items()}
+        self.calls.append(form)
+        return await self.reply(form)
+
+    @property
+    def config(self) -> SnsConfig:
+        return SnsConfig(topic_arn=ARN, endpoint_url=str(self.server.make_url("/")))
+
+
+@pytest.fixture
+async def sns() -> AsyncIterator[OddSns]:
+    odd = OddSns()
+    await odd.server.start_server()
+    yield odd
+    await odd.server.close()
+
+
+def ids(form: Form) -> list[str]:
+    return [value for name, value in form.items() if name.startswith("PublishBatch") and name.endswith(".Id")]
+
+
+def bodies(form: Form) -> list[str]:
+    return [value for name, value in form.items() if name.startswith("PublishBatch") and name.endswith(".Message")]
+
+
+def xml(action: str, result: str) -> web.Response:
+    return web.Response(
+        content_type="text/xml",
+        text=f'<{action}Response xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><{action}Result>{result}'
+        f"</{action}Result><ResponseMetadata><RequestId>r</RequestId></ResponseMetadata></{action}Response>",
+    )
+
+
+def batch_reply(accepted: list[str], failed: dict[str, tuple[str, str]]) -> web.Response:
+    good = "".join(f"<member><Id>{each}</Id><MessageId>m</MessageId></member>" for each in accepted)
+    bad = "".join(
+        f"<member><Id>{each}</Id><Code>{code}</Code><Message>words</Message><SenderFault>{fault}</SenderFault></member>"
+        for each, (code, fault) in failed.items()
+    )
+    return xml("PublishBatch", f"<Successful>{good}</Successful><Failed>{bad}</Failed>")
+
+
+async def all_accepted(form: Form) -> web.Response:
+    if form["Action"] == "Publish":
+        return xml("Publish", "<MessageId>m</MessageId>")
+    return batch_reply(ids(form), {})
+
+
+def error(status: int, code: str) -> Reply:
+    async def reply(form: Form) -> web.Response:
+        return web.Response(
+            status=status,
+            content_type="text/xml",
+            text='<ErrorResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><Error><Type>Sender</Type>'
+            f"<Code>{code}</Code><Message>words</Message></Error><RequestId>r</RequestId></ErrorResponse>",
+        )
+
+    return reply
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (400, "Throttling", PublishFailed),
+        (400, "ThrottlingException", PublishFailed),
+        (400, "KMSThrottling", PublishFailed),
+        (429, "Anything", PublishFailed),
+        (500, "InternalError", PublishFailed),
+        (503, "ServiceUnavailable", PublishFailed),
+        (400, "InvalidParameter", PublishRefused),
+        (403, "AuthorizationError", PublishRefused),
+        (403, "InvalidClientTokenId", PublishRefused),
+        (404, "NotFound", PublishRefused),
+    ],
+)
+async def test_an_error_is_a_refusal_only_when_the_request_is_at_fault(
+    sns: OddSns, status: int, code: str, kind: type[PublishFailed], count: int
+) -> None:
+    sns.reply = error(status, code)
+    async with open_topic(sns.config) as topic:
+        outcomes = await topic.publish(messages(count))
+    assert [type(outcome) for outcome in outcomes] == [kind] * count
+    assert code in str(outcomes[0])
+
+
+async def test_each_entry_of_a_batch_has_its_own_outcome(sns: OddSns) -> None:
+    async def reply(form: Form) -> web.Response:
+        failed = {"1": ("InvalidParameter", "true"), "2": ("InternalError", "false"), "4": ("KMSThrottling", "true")}
+        return batch_reply(["5", "0"], failed)  # 3 is named nowhere, and order is nothing to rely on
+
+    sns.reply = reply
+    async with open_topic(sns.config) as topic:
+        outcomes = await topic.publish(messages(6))
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [type(None), PublishRefused, PublishFailed, PublishFailed, PublishFailed, type(None)]
+    assert str(outcomes[1]) == "InvalidParameter: words"
+    assert "neither" in str(outcomes[3])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_reply_that_does_not_come_is_a_failure_within_the_deadline(
+    sns: OddSns, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    over = asyncio.Event()
+
+    async def hang(form: Form) -> web.Response:
+        await over.wait()
+        return web.Response()
+
+    sns.reply = hang
+    async with open_topic(sns.config) as topic:
+        monkeypatch.setattr(aws, "CALL_SECONDS", 0.1)
+        async with asyncio.timeout(5):
+            outcomes = await topic.publish(messages(count))
+    over.set()
+    assert [type(outcome) for outcome in outcomes] == [PublishFailed] * count
+    assert "no reply in time" in str(outcomes[0])
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_reply_that_is_no_sns_is_a_failure(sns: OddSns, count: int) -> None:
+    async def portal(form: Form) -> web.Response:
+        return web.Response(text="<html><p>Please log in", content_type="text/html")
+
+    sns.reply = portal
+    async with open_topic(sns.config) as topic:
+        outcomes = await topic.publish(messages(count))
+    assert [type(outcome) for outcome in outcomes] == [PublishFailed] * count
+
+
+async def test_batches_are_of_ten_and_of_256_kib_and_outcomes_in_the_messages_order(sns: OddSns) -> None:
+    large = messages(5, LINE * (100_000 // len(LINE)))  # two fit in a batch
+    sent = [*messages(23), *large, *messages(2)]
+    # Messages 24 and 26; small ones may begin at the same offset, but not at these.
+    refused = {str(large[1].start), str(large[3].start)}
+    waiting = 3
+
+    async def reply(form: Form) -> web.Response:
+        nonlocal waiting
+        waiting -= 1
+        await asyncio.sleep(0.05 * max(0, waiting))  # the first batches answer last
+        entries = [name.removesuffix(".Id") for name in form if name.endswith(".Id")]
+        starts = {form[f"{entry}.Id"]: attribute(form, entry, "Start") for entry in entries}
+        failed = {entry: ("Code", "true") for entry, start in starts.items() if start in refused}
+        return batch_reply([entry for entry in starts if entry not in failed], failed)
+
+    sns.reply = reply
+    async with open_topic(sns.config) as topic:
+        outcomes = await topic.publish(sent)
+    assert [index for index, outcome in enumerate(outcomes) if outcome is not None] == [24, 26]
+    assert sum(len(ids(call)) for call in sns.calls) == len(sent) == len(outcomes)
+    for call in sns.calls:
+        assert len(ids(call)) == len(set(ids(call))) <= 10
+        assert sum(map(len, bodies(call))) <= 262_144
+
+
+def attribute(form: Form, entry: str, name: str) -> str:
+    where = next(key for key, value in form.items() if key.startswith(f"{entry}.MessageAttributes") and value == name)
+    return form[where.removesuffix("Name") + "Value.StringValue"]
+
+
+async def test_at_most_eight_batches_are_in_flight(sns: OddSns) -> None:
+    now, most = 0, 0
+
+    async def reply(form: Form) -> web.Response:
+        nonlocal now, most
+        now += 1
+        most = max(most, now)
+        await asyncio.sleep(0.02)
+        now -= 1
+        return await all_accepted(form)
+
+    sns.reply = reply
+    async with open_topic(sns.config) as topic:
+        assert await topic.publish(messages(200)) == [None] * 200
+    assert len(sns.calls) == 20
+    assert 1 < most <= 8
+
+
+async def test_on_loopback_without_credentials_placeholders_sign(sns: OddSns) -> None:
+    async with open_topic(sns.config) as topic:
+        assert await topic.publish(messages(1)) == [None]
+    assert "Credential=local/" in sns.authorization
+
+
+async def test_credentials_that_are_there_sign(sns: OddSns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "mine")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    async with open_topic(sns.config) as topic:
+        assert await topic.publish(messages(1)) == [None]
+    assert "Credential=mine/" in sns.authorization
+
+
+async def test_the_endpoint_may_come_from_the_environment(sns: OddSns, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_SNS", str(sns.config.endpoint_url))
+    async with open_topic(SnsConfig(topic_arn=ARN)) as topic:
+        assert await topic.publish(messages(1)) == [None]
+    assert "Credential=local/" in sns.authorization
+
+
+async def test_elsewhere_no_credentials_are_a_failure_that_says_what_mends_it() -> None:
+    # .invalid resolves nowhere: were placeholders used, the failure would be another one.
+    config = SnsConfig(topic_arn=ARN, endpoint_url="http://sns.invalid")
+    async with open_topic(config) as topic:
+        (outcome,) = await topic.publish(messages(1))
+    assert type(outcome) is PublishFailed
+    assert str(outcome).startswith("no AWS credentials found: set AWS_ACCESS_KEY_ID")
+
+
+# -- Queue: the real one and the fake -------------------------------------------------------------------------
+
+
+@dataclass
+class QueueRig:
+    queue: Queue
+    gone: Queue
+    send: Callable[[str, dict[str, str]], Awaitable[None]]
+
+
+@pytest.fixture(params=["fake", "real"])
+async def queue(request: pytest.FixtureRequest, broker: Broker) -> AsyncIterator[QueueRig]:
+    if request.param == "fake":
+        redrive = json.dumps({"deadLetterTargetArn": "arn", "maxReceiveCount": 100})
+        fake = FakeQueue(queue_attributes={"RedrivePolicy": redrive})
+
+        async def put(body: str, attributes: dict[str, str]) -> None:
+            fake.send(body, attributes)
+
+        yield QueueRig(fake, FakeQueue(fail=lambda call: True), put)
+        return
+    async with (
+        local_client("sqs", broker.endpoint, REGION) as sqs,
+        open_queue(broker.sqs()) as real,
+        open_queue(broker.sqs("gone")) as gone,
+    ):
+
+        async def send(body: str, attributes: dict[str, str]) -> None:
+            typed = {name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()}
+            await sqs.send_message(QueueUrl=broker.made.queue_url, MessageBody=body, MessageAttributes=typed)
+
+        yield QueueRig(real, gone, send)
+
+
+async def test_a_delivery_is_the_message_as_it_was_sent(queue: QueueRig) -> None:
+    message = pack(JOURNAL, 0, LINE, compress=False)
+    await queue.send(message.body, message.attributes)
+    before = asyncio.get_running_loop().time()
+    (delivery,) = await queue.queue.receive(1)
+    assert (delivery.body, delivery.attributes) == (message.body, message.attributes)
+    assert delivery.message_id
+    assert delivery.receipt
+    assert delivery.receive_count == 1
+    assert delivery.sent_ms > 1_600_000_000_000
+    assert before <= delivery.received_at <= asyncio.get_running_loop().time()
+
+
+async def test_a_message_without_attributes_has_none(queue: QueueRig) -> None:
+    await queue.send("{}", {})
+    (delivery,) = await queue.queue.receive(1)
+    assert delivery.attributes == {}
+
+
+async def test_an_empty_queue_gives_nothing(queue: QueueRig) -> None:
+    assert await queue.queue.receive(0) == []
+
+
+async def test_at_most_ten_come_at_once(queue: QueueRig) -> None:
+    for index in range(12):
+        await queue.send(str(index), {})
+    first, second = await queue.queue.receive(1), await queue.queue.receive(1)
+    assert (len(first), len(second)) == (10, 2)
+    assert {delivery.body for delivery in first + second} == {str(index) for index in range(12)}
+
+
+async def test_what_was_received_is_hidden_until_it_is_given_back(queue: QueueRig) -> None:
+    await queue.send("x", {})
+    deliveries = await queue.queue.receive(1)
+    assert await queue.queue.receive(0) == []
+    await queue.queue.change_visibility(deliveries, 0)
+    (again,) = await queue.queue.receive(0)
+    assert again.message_id == deliveries[0].message_id
+    assert again.receive_count == 2
+
+
+async def test_what_was_deleted_does_not_come_again(queue: QueueRig) -> None:
+    for index in range(3):
+        await queue.send(str(index), {})
+    deliveries = await queue.queue.receive(1)
+    assert len(deliveries) == 3
+    assert await queue.queue.delete(deliveries[:2]) == []
+    await queue.queue.change_visibility(deliveries[2:], 0)
+    assert [delivery.body for delivery in await queue.queue.receive(0)] == [deliveries[2].body]
+
+
+async def test_the_attributes_tell_the_redrive_policy(queue: QueueRig) -> None:
+    attributes = await queue.queue.attributes()
+    assert json.loads(attributes["RedrivePolicy"])["maxReceiveCount"] == 100
+
+
+async def test_a_queue_that_is_not_there_fails_every_call(queue: QueueRig) -> None:
+    await queue.send("x", {})
+    deliveries = await queue.queue.receive(1)
+    with pytest.raises(QueueFailed):
+        await queue.gone.receive(0)
+    with pytest.raises(QueueFailed):
+        await queue.gone.delete(deliveries)
+    with pytest.raises(QueueFailed):
+        await queue.gone.change_visibility(deliveries, 0)
+    with pytest.raises(QueueFailed):
+        await queue.gone.attributes()
+
+
+async def test_a_queue_may_be_named_by_its_url(broker: Broker) -> None:
+    async with open_queue(broker.sqs(broker.made.queue_url)) as queue:
+        assert "RedrivePolicy" in await queue.attributes()
+
+
+async def test_a_delete_that_sqs_does_not_confirm_is_told(broker: Broker) -> None:
+    async with local_client("sqs", broker.endpoint, REGION) as sqs, open_queue(broker.sqs()) as queue:
+        for index in range(2):
+            await sqs.send_message(QueueUrl=broker.made.queue_url, MessageBody=str(index))
+        deliveries = await queue.receive(1)
+        deliveries[1].receipt = "none of SQS's"
+        assert await queue.delete(deliveries) == deliveries[1:]
+
+
+async def test_a_long_poll_ends_when_a_message_comes(broker: Broker) -> None:
+    async with local_client("sqs", broker.endpoint, REGION) as sqs, open_queue(broker.sqs()) as queue:
+        polling = asyncio.create_task(queue.receive(10))
+        await asyncio.sleep(0.2)
+        assert not polling.done()
+        await sqs.send_message(QueueUrl=broker.made.queue_url, MessageBody="x")
+        async with asyncio.timeout(5):
+            assert [delivery.body for delivery in await polling] == ["x"]
+
+
+async def test_a_proxy_that_answers_for_sqs_is_a_failure() -> None:
+    async def portal(request: web.Request) -> web.Response:
+        return web.Response(text="<html><p>Please log in", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_post("/", portal)
+    async with TestServer(app) as server:
+        config = SqsConfig(queue="visits", region=REGION, endpoint_url=str(server.make_url("/")))
+        async with open_queue(config) as queue:
+            with pytest.raises(QueueFailed, match="names no queue"):
+                await queue.receive(0)
+
+
+async def test_an_endpoint_that_nobody_answers_at_fails_every_call(free_port: int) -> None:
+    config = SqsConfig(queue="visits", region=REGION, endpoint_url=f"http://127.0.0.1:{free_port}")
+    async with open_queue(config) as queue:
+        with pytest.raises(QueueFailed, match=f"127.0.0.1:{free_port}"):
+            await queue.receive(0)

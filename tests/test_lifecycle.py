@@ -1,0 +1,128 @@
+"""Life of a process: waits, deadlines, stop signals and exit statuses. What ends a process is tried on a process."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from tracker.lifecycle import Backoff, Deadline, wait_for_event
+
+
+def test_backoff_doubles_up_to_its_cap_with_jitter() -> None:
+    for _ in range(50):
+        backoff = Backoff(first=0.2, cap=3.0)
+        for bound in (0.2, 0.4, 0.8, 1.6, 3.0, 3.0, 3.0):
+            assert bound / 2 <= backoff.next() <= bound
+
+
+def test_backoff_never_waits_in_step_with_others() -> None:
+    assert len({Backoff().next() for _ in range(20)}) > 1
+
+
+def test_backoff_starts_over_after_a_reset() -> None:
+    backoff = Backoff(first=0.1, cap=100.0)
+    for _ in range(2_000):  # an outage of any length
+        assert backoff.next() <= 100.0
+    backoff.reset()
+    assert backoff.next() <= 0.1
+
+
+def test_deadline_runs_down_to_nothing_and_not_below() -> None:
+    deadline = Deadline(60)
+    first = deadline.remaining()
+    assert 59 < first <= 60
+    assert deadline.remaining() <= first
+    assert Deadline(0).remaining() == 0
+    assert Deadline(-5).remaining() == 0
+
+
+async def test_wait_for_event_says_whether_it_is_set() -> None:
+    event = asyncio.Event()
+    assert not await wait_for_event(event, 0.01)
+    asyncio.get_running_loop().call_later(0.01, event.set)
+    assert await wait_for_event(event, 30)
+    assert await wait_for_event(event, 0)
+
+
+def process(body: str) -> "subprocess.Popen[str]":
+    """A process whose `main` is `body`, run by `lifecycle.run`."""
+    program = "\n".join(
+        (
+            "import asyncio, sys",
+            "from tracker.errors import ConfigurationError, QueueFailed",
+            "from tracker.lifecycle import install_stop_signals, run",
+            "async def main():",
+            textwrap.indent(textwrap.dedent(body), "    "),
+            "sys.exit(run(main))",
+        )
+    )
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(body: str) -> tuple[int, str]:
+    with process(body) as running:
+        _, said = running.communicate(timeout=30)
+    return running.returncode, said
+
+
+def test_a_clean_end_is_0() -> None:
+    assert ended("pass") == (0, "")
+
+
+@pytest.mark.parametrize("group", [False, True])
+def test_a_configuration_error_is_78_and_its_line(group: bool) -> None:
+    error = "ConfigurationError('pixel.yaml: http.port: expected int, got str')"
+    raised = f"BaseExceptionGroup('', [ExceptionGroup('', [{error}])])" if group else error
+    assert ended(f"raise {raised}") == (78, "pixel.yaml: http.port: expected int, got str\n")
+
+
+def test_another_error_of_ours_is_1_and_one_line() -> None:
+    assert ended("raise QueueFailed('no queue')") == (1, "ended error=no queue\n")
+
+
+def test_an_unknown_error_is_1_with_its_traceback() -> None:
+    status, said = ended("raise ZeroDivisionError('unexpected')")
+    assert status == 1
+    assert said.startswith("Traceback")
+    assert said.endswith("ZeroDivisionError: unexpected\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_asks_for_a_stop(number: signal.Signals) -> None:
+    body = """
+        stop = install_stop_signals()
+        print("ready", flush=True)
+        await stop.requested.wait()
+        print("stopping", flush=True)
+    """
+    with process(body) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(number)
+        said, _ = running.communicate(timeout=30)
+    assert (said, running.returncode) == ("stopping\n", 0)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_ends_the_process_at_once(second: signal.Signals) -> None:
+    body = """
+        stop = install_stop_signals()
+        print("ready", flush=True)
+        try:
+            await stop.requested.wait()
+            print("stopping", flush=True)
+            await asyncio.sleep(3600)
+        finally:
+            print("unreached", flush=True)
+    """
+    with process(body) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "ready\n"
+        running.send_signal(signal.SIGTERM)
+        assert running.stdout.readline() == "stopping\n"
+        running.send_signal(second)
+        said, _ = running.communicate(timeout=30)
+    assert (said, running.returncode) == ("", 1)
