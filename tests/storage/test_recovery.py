@@ -153,9 +153,9 @@ async def test_a_log_that_is_a_directory_is_a_configuration_error(path: Path) ->
 
 
 def test_the_second_writer_is_told_who_the_first_is(path: Path) -> None:
-    with only_writer(path):
-        with pytest.raises(AppendFailed, match=f"process {os.getpid()} holds .*lock"), only_writer(path):
-            pass
+    expected = pytest.raises(AppendFailed, match=f"process {os.getpid()} holds .*lock")
+    with only_writer(path), expected, only_writer(path):
+        pass
     with only_writer(path), (path.parent / "visits.log.d" / "lock").open() as other, pytest.raises(BlockingIOError):
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     with only_writer(path):
