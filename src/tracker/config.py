@@ -3,7 +3,6 @@
 Every mistake is a ConfigurationError that names the file (or variable), the key path and what was expected.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
+from tracker.core.client_ip import ClientIp
 from tracker.errors import ConfigurationError
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
@@ -161,9 +161,9 @@ def _load(
 def _check_pixel(config: PixelConfig) -> tuple[str, str] | None:
     for index, network in enumerate(config.http.trusted_proxies):
         try:
-            ipaddress.ip_network(network)
-        except ValueError as error:
-            return f"http.trusted_proxies[{index}]", f"expected an IP address or a network in CIDR form ({error})"
+            ClientIp([network], config.http.client_ip_header)
+        except ConfigurationError as error:
+            return f"http.trusted_proxies[{index}]", str(error)
     return None
 
 

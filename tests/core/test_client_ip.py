@@ -233,3 +233,12 @@ def test_a_text_longer_than_any_address_is_none() -> None:
 )
 def test_a_truncated_address_keeps_24_or_48_bits(ip: str, truncated: str) -> None:
     assert truncate_ip(ip) == truncated
+
+
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+def test_megabytes_of_header_are_looked_at_from_the_right_only(header: str) -> None:
+    element = "for=198.51.100.7" if header == "Forwarded" else "198.51.100.7"
+    flood = [",".join(["10.0.0.2"] * 900) if header != "Forwarded" else "for=10.0.0.2," * 600] * 128
+    resolve = ClientIp(["10.0.0.0/8"], header).resolve
+    assert resolve("10.0.0.1", [*flood, element]) == "198.51.100.7"
+    assert resolve("10.0.0.1", [element, *flood]) == "10.0.0.2"  # the cut element is not read as another address

@@ -216,3 +216,19 @@ def test_the_lock_of_a_killed_maker_is_free(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
     (path,) = tmp_path.iterdir()
     assert JournalReader(path).adopt()
+
+
+def test_an_orphan_is_kept_by_its_one_reader_through_every_look(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    journal_with(tmp_path, line(1)).close()
+    assert outbox.scan() == 1
+    (reader,) = outbox.journals
+    outbox.forget(reader)  # the publisher has it in hand while the next look is under way
+    assert outbox.scan() == 0
+    assert outbox.journals == [reader]
+    assert reader.orphaned
+    reader.retire()
+    assert outbox.scan() == 0
+    assert outbox.journals == []
+    outbox.close()

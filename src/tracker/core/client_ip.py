@@ -56,6 +56,10 @@ def truncate_ip(ip: str) -> str:
     return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(ip)) >> 80 << 80))
 
 
+MAX_HEADER_CHARS = 8_190
+"""Of all lines together, from the right: as much as one line may have."""
+
+
 class ClientIp:
     """The trust decision of one configuration.
 
@@ -80,7 +84,10 @@ class ClientIp:
         last_good = canonical_ip(peer) if peer is not None else None
         if last_good is None or not self._networks or not self._is_trusted(last_good):
             return last_good
-        for ip in self._elements(",".join(header_lines)):
+        header = ",".join(header_lines)
+        if len(header) > MAX_HEADER_CHARS:  # what is cut off is the visitor's; the proxies wrote the right end
+            header = header[-MAX_HEADER_CHARS:].partition(",")[2]
+        for ip in self._elements(header):
             if ip is None:  # unknown, hidden or garbage: whoever wrote what is left of it, we cannot tell
                 return last_good
             if not self._is_trusted(ip):
@@ -97,7 +104,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     try:
         network = ipaddress.ip_network(text)
     except ValueError as error:
-        raise ConfigurationError(f"trusted proxy {text!r} is no IP address and no CIDR network: {error}") from error
+        raise ConfigurationError(f"expected an IP address or a network in CIDR form ({error})") from error
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_V4_MAPPED):
         # Canonical addresses are never mapped, so a mapped network would trust nobody.
         mapped = network.network_address.ipv4_mapped

@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -138,9 +139,9 @@ class JournalReader:
         self.release()
 
     def release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     def _take(self, offset: int, limit: int) -> Span | None:
         try:
@@ -216,6 +217,8 @@ class Outbox:
         self.journals: list[JournalReader] = []  # those of live workers first
         self.size = 0  # bytes of all files
         self.waiting = 0  # bytes SNS has not accepted
+        self._known: dict[str, JournalReader] = {}
+        self._scanning = threading.Lock()
         self._lock: int | None = None
 
     @property
@@ -254,7 +257,7 @@ class Outbox:
         self._lock = lock
 
     def close(self) -> None:
-        for journal in self.journals:
+        for journal in self._known.values():
             journal.release()
         if self._lock is not None:
             os.close(self._lock)
@@ -262,25 +265,27 @@ class Outbox:
 
     def scan(self) -> int:
         """Look at the directory anew; how many journals were adopted."""
-        known = {journal.name: journal for journal in self.journals}
-        found: list[JournalReader] = []
-        adopted = size = waiting = 0
-        for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
-            try:
-                size += _tree_size(entry)
-                if entry.name.endswith(NEW):
-                    self._sweep(entry)
-                if not _JOURNAL.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
-                    continue
-                journal = known.get(entry.name) or JournalReader(Path(entry.path))
-                adopted += journal.adopt()
-                waiting += journal.waiting()
-                found.append(journal)
-            except FileNotFoundError:
-                continue  # made or removed while we looked
-        self.journals = sorted(found, key=lambda journal: journal.orphaned)
-        self.size, self.waiting = size, waiting
-        return adopted
+        with self._scanning:
+            adopted = size = waiting = 0
+            there: dict[str, JournalReader] = {}
+            for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
+                try:
+                    size += _tree_size(entry)
+                    if entry.name.endswith(NEW):
+                        self._sweep(entry)
+                    if _JOURNAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                        # The same reader for as long as the journal is there: it may hold the lock.
+                        there[entry.name] = self._known.get(entry.name) or JournalReader(Path(entry.path))
+                        adopted += there[entry.name].adopt()
+                        waiting += there[entry.name].waiting()
+                except FileNotFoundError:
+                    continue  # removed while we looked, by the publisher or a worker
+            for name in self._known.keys() - there.keys():
+                self._known[name].release()
+            self._known = there
+            self.journals = sorted(there.values(), key=lambda journal: journal.orphaned)
+            self.size, self.waiting = size, waiting
+            return adopted
 
     def forget(self, journal: JournalReader) -> None:
         """Leave a journal out until the next look at the directory."""
