@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tracker.config import OutboxConfig
+from tracker.files import fdatasync
 from tracker.pixel import journal as journal_module
 from tracker.pixel import recorder as module
 from tracker.pixel.recorder import Recorder
@@ -83,7 +84,7 @@ async def test_a_failed_fsync_begins_a_new_journal_and_is_never_retried(
     recorder = make(tmp_path)
     await recorder.open()
     failed: list[tuple[int, int]] = []
-    real = journal_module.fdatasync
+    real = fdatasync
 
     def fail_once(fd: int) -> None:
         identity = (os.fstat(fd).st_dev, os.fstat(fd).st_ino)

@@ -13,6 +13,7 @@ from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, o
 from tracker import telemetry
 from tracker.core.message import pack
 from tracker.errors import AppendFailed, LogChanged, StorageFull
+from tracker.files import fdatasync
 from tracker.storage import visit_log as visit_log_module
 from tracker.storage import writer as writer_module
 
@@ -30,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 async def test_the_order_is_commit_append_sync_acknowledge(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     async with open_rig(path) as rig:
-        begin, write, sync = rig.ledger.begin, rig.log._file.write, visit_log_module.fdatasync
+        begin, write, sync = rig.ledger.begin, rig.log._file.write, fdatasync
 
         def spy_begin(append: Any) -> None:
             order.append("commit")

@@ -15,23 +15,14 @@ import time
 from collections import deque
 from pathlib import Path
 
+from tracker.files import fdatasync, sync_directory
+
 LOCK = "lock"
 PUBLISHED = "published"
 NEW = ".new"  # suffix of a journal that is being made
 SEGMENT_SECONDS = 3600.0
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-
-fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
-
-
-def sync_directory(path: Path) -> None:
-    """Make names created, renamed or removed in `path` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class Journal:

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 from tracker.core.visit import decode_line, split_lines
 from tracker.errors import ConfigurationError, MalformedMessage
-from tracker.pixel.journal import LOCK, NEW, PUBLISHED, segment_name, sync_directory
+from tracker.files import sync_directory
+from tracker.pixel.journal import LOCK, NEW, PUBLISHED, segment_name
 
 log = logging.getLogger("tracker.pixel.outbox")
 

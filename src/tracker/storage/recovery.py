@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tracker.errors import AppendFailed, ConfigurationError, LogChanged
+from tracker.files import fdatasync, sync_directory
 from tracker.storage.ledger import Ledger, Pending
-from tracker.storage.visit_log import fdatasync
 
 log = logging.getLogger("tracker.recovery")
 
@@ -57,14 +57,14 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
         except BaseException:
             ledger.close()
             raise
-        _sync_dir(ledger_dir(path))
+        sync_directory(ledger_dir(path))
     except OSError as error:
         raise AppendFailed(f"{path}: cannot be recovered: {error}") from error
     return ledger
 
 
 def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
-    _sync_dir(path.parent)  # the ledger's directory may be new
+    sync_directory(path.parent)  # the ledger's directory may be new
     expected = ledger.size
     if not path.exists() and ((not expected and ledger.is_settled) or accept):
         _create(path, mode)
@@ -116,7 +116,7 @@ def _keep_torn(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    _sync_dir(kept.parent)
+    sync_directory(kept.parent)
 
 
 def _create(path: Path, mode: int) -> None:
@@ -126,16 +126,8 @@ def _create(path: Path, mode: int) -> None:
         os.close(descriptor)
     except OSError as error:
         raise ConfigurationError(f"log.path: expected a place that can be written: {error}") from error
-    _sync_dir(path.parent)  # before the ledger says that there is a log
+    sync_directory(path.parent)  # before the ledger says that there is a log
 
 
 def _refusal(path: Path, what: str) -> LogChanged:
     return LogChanged(f"{path} {what}: put the log back, or start once with --accept-log to go on with it as it is")
-
-
-def _sync_dir(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

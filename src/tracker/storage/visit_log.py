@@ -16,8 +16,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from tracker import telemetry
 from tracker.errors import AppendFailed, LogChanged, StorageFull
-
-fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
+from tracker.files import fdatasync
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
