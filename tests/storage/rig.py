@@ -104,9 +104,12 @@ class Rig:
         """All in one batch, without the commit that a clean stop makes."""
         for each in deliveries:
             self.handover.put_nowait(each)
-        batch = await self.writer._take()
-        if batch.deliveries:
-            await self.writer._store(batch)
+        if not deliveries:
+            return
+        async with asyncio.timeout(30):
+            batch = await self.writer._take()
+            if batch.deliveries:
+                await self.writer._store(batch)
 
     async def run(self, deliveries: Sequence[Delivery]) -> None:
         """The writer's whole life: these deliveries, then a clean stop."""

@@ -99,7 +99,7 @@ def test_a_journal_is_forgotten_when_closed_complete_and_old(
 def test_a_delivery_keeps_its_journal_for_another_180_days(ledger: Ledger) -> None:
     store(ledger, Append(ranges={A: [(0, 10)]}, closed={A: 10}, heard={A: SENT_MS}))
     ledger.begin(Append(heard={A: SENT_MS + 100 * DAY_MS}))
-    ledger.begin(Append(heard={A: SENT_MS + 50 * DAY_MS, C: SENT_MS + 200 * DAY_MS}))
+    ledger.begin(Append(heard={A: SENT_MS + 50 * DAY_MS, C: SENT_MS + 240 * DAY_MS}))
     assert ranges_of(ledger) == [(A, 0, 10)]
     ledger.close()
 
