@@ -1,11 +1,12 @@
 """What every test may use, and the two rules of the whole run: the fast tests first, and nothing skipped in CI."""
 
 import os
-import socket
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+
+from tests import ports
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -58,20 +59,10 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 def free_ports() -> Callable[[int], list[int]]:
     """A function that gives `count` TCP ports of the loopback, different ones, that were free a moment ago."""
 
-    def pick(count: int) -> list[int]:
-        sockets = [socket.socket() for _ in range(count)]
-        try:
-            for each in sockets:
-                each.bind(("127.0.0.1", 0))
-            return [each.getsockname()[1] for each in sockets]
-        finally:
-            for each in sockets:
-                each.close()
-
-    return pick
+    return lambda count: [ports.free_port() for _ in range(count)]
 
 
 @pytest.fixture
-def free_port(free_ports: Callable[[int], list[int]]) -> int:
+def free_port() -> int:
     """A TCP port of the loopback that was free a moment ago."""
-    return free_ports(1)[0]
+    return ports.free_port()

@@ -162,7 +162,7 @@ async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
         try:
             region = config.region or config.topic_arn.split(":")[3]
             client = await _client(stack, "sns", region, config.endpoint_url, CALL_SECONDS)
-        except _TROUBLE as error:
+        except (*_TROUBLE, ValueError) as error:  # botocore says ValueError to an endpoint of the environment
             raise _publish_error(error) from error
         yield Topic(client, config.topic_arn)
 
@@ -175,7 +175,7 @@ async def open_queue(config: SqsConfig) -> AsyncIterator[Queue]:
             long = CALL_SECONDS + config.wait_time
             receiver = await _client(stack, "sqs", config.region, config.endpoint_url, long, config.receivers)
             caller = await _client(stack, "sqs", config.region, config.endpoint_url, CALL_SECONDS)
-        except _TROUBLE as error:
+        except (*_TROUBLE, ValueError) as error:
             raise _queue_error(error) from error
         yield Queue(receiver, caller, config.queue, config.visibility_timeout)
 

@@ -17,6 +17,7 @@ from tracker.errors import ConfigurationError
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[A-Za-z0-9._:\[\]-]+(/\S*)?$")]
 Text = Annotated[str, msgspec.Meta(min_length=1)]
 
 
@@ -58,7 +59,7 @@ class OutboxConfig(Section, frozen=True):
 class SnsConfig(Section, frozen=True):
     topic_arn: Annotated[str, msgspec.Meta(pattern=r"^arn:aws[a-z-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}$")]
     region: Text | None = None
-    endpoint_url: Annotated[str, msgspec.Meta(pattern=r"^https?://")] | None = None
+    endpoint_url: Url | None = None
     linger: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.2
     format: Literal["packed", "plain", "single"] = "packed"
 
@@ -80,7 +81,7 @@ class Logging(Section, frozen=True):
 class SqsConfig(Section, frozen=True):
     queue: Text
     region: Text | None = None
-    endpoint_url: Annotated[str, msgspec.Meta(pattern=r"^https?://")] | None = None
+    endpoint_url: Url | None = None
     receivers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     wait_time: Annotated[int, msgspec.Meta(ge=0, le=20)] = 10
     visibility_timeout: Annotated[int, msgspec.Meta(ge=10, le=43_200)] = 120

@@ -232,3 +232,49 @@ def test_an_orphan_is_kept_by_its_one_reader_through_every_look(tmp_path: Path) 
     assert outbox.scan() == 0
     assert outbox.journals == []
     outbox.close()
+
+
+def test_one_entry_that_cannot_be_read_hides_no_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "lost+found").mkdir()
+    journal_with(tmp_path, line(1)).close()
+    measure = module._tree_size
+
+    def guarded(entry: "os.DirEntry[str]") -> int:
+        if entry.name == "lost+found":
+            raise PermissionError(13, "Permission denied")
+        return measure(entry)
+
+    monkeypatch.setattr(module, "_tree_size", guarded)
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    for _ in range(3):
+        outbox.scan()
+    assert [journal.orphaned for journal in outbox.journals] == [True]
+    assert outbox.size >= len(line(1))
+    assert len([record for record in caplog.records if "lost+found" in record.getMessage()]) == 1
+    outbox.close()
+
+
+def test_a_segment_that_goes_during_a_look_costs_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal_with(tmp_path, line(1)).close()
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    outbox.scan()
+    (reader,) = outbox.journals
+
+    def vanished(*_: object) -> int:
+        raise FileNotFoundError
+
+    for name in ("waiting", "adopt"):
+        with monkeypatch.context() as patch:
+            patch.setattr(JournalReader, name, vanished)
+            outbox.scan()
+        assert outbox.journals == [reader]
+        assert reader.orphaned
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_tree_size", vanished)
+        outbox.scan()
+    assert outbox.journals == [reader]
+    outbox.close()

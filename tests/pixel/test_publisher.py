@@ -18,7 +18,7 @@ from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import publisher as module
 from tracker.pixel.journal import Journal
-from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox import JournalReader, Outbox, Span
 from tracker.pixel.publisher import Publisher
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
@@ -319,3 +319,63 @@ async def test_a_full_disk_keeps_the_refused_line_in_the_journal(
     await drain(outbox, topic, "plain")
     assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
     assert {span.data for span in spans_of(topic.accepted)} == {line(2), line(3)}
+
+
+async def test_lines_written_while_the_publisher_looked_are_not_retired_with_their_journal(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = journal_with(outbox.directory, line(1))
+    outbox.scan()
+    real_take, fired = JournalReader.take, False
+
+    def take(self: JournalReader, limit: int) -> Span | None:
+        nonlocal fired
+        span = real_take(self, limit)
+        if span is None and not fired:  # seen to the end; before that is acted on: a visit, a death, a look
+            fired = True
+            journal.append(line(2))
+            journal.close()
+            outbox.scan()
+        return span
+
+    monkeypatch.setattr(JournalReader, "take", take)
+    topic = FakeTopic()
+    publisher = publisher_of(outbox, topic)
+    publisher.drain()
+    async with asyncio.timeout(10):
+        await publisher.run()
+    assert stored(topic.accepted) == line(1) + line(2)
+    assert [message.start for message in closings(topic.accepted)] == [len(line(1) + line(2))]
+
+
+async def test_a_foreign_file_in_a_journal_is_kept_and_delays_nobody(outbox: Outbox) -> None:
+    journals = sorted((journal_with(outbox.directory, line(n)) for n in range(2)), key=lambda journal: journal.path)
+    (journals[0].path / "notes.swp").write_text("an operator's")
+    for journal in journals:
+        journal.close()
+    topic = FakeTopic()
+    await drain(outbox, topic)
+    assert len(spans_of(topic.accepted)) == len(closings(topic.accepted)) == 2
+    assert (outbox.directory / f"{journals[0].path.name}.bad" / "notes.swp").exists()
+
+
+async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals = sorted((journal_with(outbox.directory, line(n)) for n in range(2)), key=lambda journal: journal.path)
+    for journal in journals:
+        journal.close()
+    real_take, readable = JournalReader.take, False
+
+    def take(self: JournalReader, limit: int) -> Span | None:
+        if self.path == journals[0].path and not readable:
+            raise PermissionError(13, "Permission denied")
+        return real_take(self, limit)
+
+    monkeypatch.setattr(JournalReader, "take", take)
+    topic = FakeTopic()
+    outbox.scan()
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: len(closings(topic.accepted)) == 1)
+        readable = True
+        await until(lambda: len(closings(topic.accepted)) == 2)

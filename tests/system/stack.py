@@ -4,10 +4,8 @@ and always gone at the end of the test."""
 import contextlib
 import json
 import os
-import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -16,24 +14,13 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tests.ports import free_port
+
 from .broker import REGION, Aws, Proxy
 from .wire import DEADLINE, LOOPBACK, Load, Reply, get, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 Config = dict[str, Any]
-
-
-def free_port() -> int:
-    """A port nobody listens on, from below the range that outgoing connections take theirs from."""
-    while True:
-        port = random.randrange(20000, 30000)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
 
 
 def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:

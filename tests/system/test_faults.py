@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from .stack import Service, Stack, free_port
+from tests.ports import free_port
+
+from .stack import Service, Stack
 from .wire import LOOPBACK, Load, get, wait_for
 
 LARGE_UA = "u" * 2048
@@ -290,3 +292,16 @@ def test_storage_without_a_queue_says_so_and_carries_on_once_it_is_there(stack: 
     stack.wait_lines(1)
     storage.wait_ready()
     storage.stop()
+
+
+def test_a_worker_that_hangs_at_the_stop_is_killed_and_its_journal_published(stack: Stack) -> None:
+    pixel = stack.start_pixel({"workers": 2, "shutdown": {"timeout": 12}})
+    stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(300)
+    hanging = worker_pids(pixel)[0]
+    os.kill(hanging, signal.SIGSTOP)
+    pixel.stop()
+    assert stack.segments() == []
+    assert hanging not in pixel.family()
+    stack.assert_exactly_once(load)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.ports import free_port
+
 from .broker import REGION
-from .stack import Service, free_port, write_config
+from .stack import Service, write_config
 from .wire import LOOPBACK, Connection, Reply, get, request, wait_for
 
 _numbers = count()

@@ -131,7 +131,13 @@ class JournalReader:
             os.unlink(self.path / segment_name(segment))
         (self.path / PUBLISHED).unlink(missing_ok=True)
         (self.path / LOCK).unlink(missing_ok=True)
-        self.path.rmdir()
+        try:
+            self.path.rmdir()
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            log.error("journal_not_empty journal=%s holds files that are none of ours", self.name)
+            self.set_aside()
         self.release()
 
     def set_aside(self) -> None:
@@ -219,6 +225,7 @@ class Outbox:
         self.size = 0  # bytes of all files
         self.waiting = 0  # bytes SNS has not accepted
         self._known: dict[str, JournalReader] = {}
+        self._told: set[str] = set()  # names that cannot be read, said once each
         self._scanning = threading.Lock()
         self._lock: int | None = None
 
@@ -271,16 +278,20 @@ class Outbox:
             there: dict[str, JournalReader] = {}
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
-                    size += _tree_size(entry)
-                    if entry.name.endswith(NEW):
-                        self._sweep(entry)
                     if _JOURNAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                         # The same reader for as long as the journal is there: it may hold the lock.
                         there[entry.name] = self._known.get(entry.name) or JournalReader(Path(entry.path))
                         adopted += there[entry.name].adopt()
                         waiting += there[entry.name].waiting()
+                    elif entry.name.endswith(NEW):
+                        self._sweep(entry)
+                    size += _tree_size(entry)
                 except FileNotFoundError:
                     continue  # removed while we looked, by the publisher or a worker
+                except OSError as error:
+                    if entry.name not in self._told:
+                        log.error("outbox_entry_unreadable name=%r error=%s", entry.name, error.strerror)
+                    self._told.add(entry.name)
             for name in self._known.keys() - there.keys():
                 self._known[name].release()
             self._known = there

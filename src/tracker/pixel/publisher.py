@@ -45,6 +45,7 @@ class _Progress:
         self.limited = False  # whether more was waiting behind it
         self.refused_at: dict[tuple[int, int], int] = {}  # how much SNS had accepted when it last refused a span
         self.reported = False
+        self.closed = False  # whether SNS has the closing message
 
 
 class Publisher:
@@ -59,7 +60,7 @@ class Publisher:
         self._accepted = 0  # messages; the evidence that the topic is well
         self._witness: Message | None = None  # the last one accepted
         self._failed = 0
-        self._down = 0  # failures that are no refusals
+        self._down = 0  # failures that the next journal would meet too
         self._backoff = Backoff()
         self._told: set[str] = set()
         self._draining = asyncio.Event()
@@ -110,12 +111,13 @@ class Publisher:
     async def _advance(self, topic: Topic, journal: JournalReader) -> bool:
         """Publish the journal's next messages; whether more waits right behind them."""
         progress = self._progress[journal.name]
+        orphaned = journal.orphaned  # before the look: what its maker wrote until it died must be in it
         try:
             if not progress.window:
                 await asyncio.to_thread(self._fill_window, journal, progress)
             if not progress.window:
-                if journal.orphaned:
-                    await self._finish(topic, journal)
+                if orphaned:
+                    await self._finish(topic, journal, progress)
                 return False
             await self._publish_window(topic, journal, progress)
             done = progress.window[0].start if progress.window else progress.end
@@ -124,9 +126,10 @@ class Publisher:
             await self._set_aside(journal, progress, error)
             return False
         except FileNotFoundError:
-            return False  # somebody removed it; the next look at the directory says the same
+            self._outbox.forget(journal)  # somebody removed it; the next look at the directory says what is left
+            return False
         except OSError as error:
-            self._fail(PublishFailed(f"outbox: {error.strerror}"))
+            self._fail(PublishFailed(f"outbox: journal {journal.name}: {error.strerror}"), everywhere=False)
             return False
         return not progress.window and (progress.limited or journal.orphaned)
 
@@ -191,14 +194,15 @@ class Publisher:
             log.error("visit_refused journal=%s offset=%d kept=refused.ndjson", journal.name, message.start)
         del progress.refused_at[key]
 
-    async def _finish(self, topic: Topic, journal: JournalReader) -> None:
+    async def _finish(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
         """An orphan is wholly published: say where it ends while its last segment is still there, then remove it."""
-        if journal.published and self._config.format != "single":
+        if journal.published and self._config.format != "single" and not progress.closed:
             outcome = (await topic.publish([closing(journal.name, journal.published)]))[0]
             if outcome is not None:
                 self._fail(outcome)
                 return
             self._accepted += 1
+            progress.closed = True
         await asyncio.to_thread(journal.retire)
         self._outbox.forget(journal)
         log.info("journal_retired journal=%s end=%d", journal.name, journal.published)
@@ -217,9 +221,10 @@ class Publisher:
         telemetry.PUBLISHED.inc()
         telemetry.PUBLISHED_VISITS.inc(message.visits)
 
-    def _fail(self, error: PublishFailed) -> None:
+    def _fail(self, error: PublishFailed, *, everywhere: bool = True) -> None:
+        """Count and tell a failure; `everywhere` unless it is one journal's own."""
         self._failed += 1
-        self._down += not isinstance(error, PublishRefused)
+        self._down += everywhere and not isinstance(error, PublishRefused)
         self.trouble = str(error)
         telemetry.PUBLISH_FAILURES.inc()
         telemetry.PUBLISHING.set(0)

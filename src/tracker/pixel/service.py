@@ -10,20 +10,24 @@ import asyncio
 import logging
 import socket
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from tracker import __version__, telemetry
 from tracker.config import Http, PixelConfig
 from tracker.errors import ConfigurationError
-from tracker.lifecycle import Deadline, Stop, install_stop_signals
+from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.supervisor import Supervisor, finish
+
+if TYPE_CHECKING:
+    from tracker.pixel.publisher import Publisher
 
 log = logging.getLogger("tracker.pixel.service")
 
 WATCH_SECONDS = 1.0
+DRAIN_WATCH_SECONDS = 0.1
 ALARM_SHARE = 0.8  # of outbox.max_bytes
 FINISH_SHARE = 1 / 3  # of what is left of the shutdown, for requests that have begun
 
@@ -62,7 +66,7 @@ async def run(config: PixelConfig) -> None:
     await admin.start()
     log.info("started version=%s config=%s", __version__, msgspec.json.encode(config).decode())
     telemetry.PUBLISHING.set(1)
-    watching = asyncio.create_task(_watch(outbox, supervisor, config.outbox.max_bytes))
+    watching = asyncio.create_task(_watch(outbox, supervisor, config.outbox.max_bytes, stop))
     publishing = asyncio.create_task(_publish(publisher))
     await _until_stopped(stop, workers, watching)
 
@@ -72,14 +76,13 @@ async def run(config: PixelConfig) -> None:
     in_flight = Deadline(deadline.remaining() * FINISH_SHARE)
     supervisor.drain(in_flight.remaining())
     await finish(workers, Deadline(in_flight.remaining() + 1.0))
-    watching.cancel()
-    await asyncio.wait([watching])
     if outbox.is_open:
-        await _look(outbox)
+        await _look(outbox)  # the workers are gone: all journals are orphans now
     publisher.drain()
     await asyncio.wait([publishing], timeout=max(0.0, deadline.remaining() - 0.5))
-    publishing.cancel()
-    await asyncio.wait([publishing])
+    for task in (publishing, watching):
+        task.cancel()
+    await asyncio.wait([publishing, watching])
     if outbox.is_open:
         await _look(outbox)
         outbox.close()
@@ -113,7 +116,7 @@ async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
         await task
 
 
-async def _watch(outbox: Outbox, supervisor: Supervisor, max_bytes: int) -> None:
+async def _watch(outbox: Outbox, supervisor: Supervisor, max_bytes: int, stop: Stop) -> None:
     """Every second: what is in the outbox, whom it lost, and how much room that leaves to the workers."""
     trouble = None
     while True:
@@ -126,7 +129,7 @@ async def _watch(outbox: Outbox, supervisor: Supervisor, max_bytes: int) -> None
             if str(error) != trouble:
                 log.error("outbox_unusable %s; tried again every second", error)
             trouble = str(error)
-        await asyncio.sleep(WATCH_SECONDS)
+        await asyncio.sleep(DRAIN_WATCH_SECONDS if stop.requested.is_set() else WATCH_SECONDS)
 
 
 async def _look(outbox: Outbox) -> None:
@@ -138,12 +141,15 @@ async def _look(outbox: Outbox) -> None:
     telemetry.WAITING_BYTES.set(outbox.waiting)
 
 
-async def _publish(publisher: Any) -> None:
+async def _publish(publisher: "Publisher") -> None:
     """Run the publisher to its drained end; whatever it dies of, the answers go on and it is started again."""
+    backoff = Backoff(first=1.0)
     while True:
         try:
             await publisher.run()
             return
-        except Exception:
+        except Exception as error:
             log.exception("publisher_died it is started again")
-            await asyncio.sleep(WATCH_SECONDS)
+            publisher.trouble = f"the publisher died: {error!r}"
+            telemetry.PUBLISHING.set(0)
+            await asyncio.sleep(backoff.next())

@@ -15,6 +15,7 @@ from tracker.pixel.control import Command, Hello, Report, encode
 
 log = logging.getLogger("tracker.pixel.supervisor")
 
+KILL_SECONDS = 1.0
 STEADY_SECONDS = 10.0  # a worker that lived so long did not die of its start
 
 
@@ -62,7 +63,10 @@ class Supervisor:
         backoff = Backoff(first=0.1, cap=5.0)
         while not self._stopping():
             began = loop.time()
-            status = await self._run_worker(slot)
+            try:
+                status = str(await self._run_worker(slot))
+            except OSError as error:  # no process or no descriptor to be had: the other workers go on
+                status = f"not started: {error.strerror}"
             if self._stopping():
                 return
             if loop.time() - began > STEADY_SECONDS:
@@ -81,9 +85,13 @@ class Supervisor:
             command = [sys.executable, "-m", "tracker.pixel.worker"]
             descriptors = (self._listener.fileno(), theirs.fileno())
             command += ["--listener", str(descriptors[0]), "--control", str(descriptors[1])]
-            process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=descriptors
-            )
+            try:
+                process = await asyncio.create_subprocess_exec(
+                    *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=descriptors
+                )
+            except OSError:
+                ours.close()
+                raise
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         try:
@@ -100,6 +108,7 @@ class Supervisor:
             telemetry.WORKERS.set(self.answering)
             if process.returncode is None:
                 process.kill()
+                await asyncio.wait([asyncio.create_task(process.wait())], timeout=KILL_SECONDS)
 
     async def _listen(self, slot: int, reader: asyncio.StreamReader) -> None:
         previous = Report(0, {}, 0, True)

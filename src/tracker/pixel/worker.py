@@ -33,7 +33,9 @@ async def serve(listener: socket.socket, control: socket.socket) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     reader, writer = await asyncio.open_unix_connection(sock=control, limit=CONTROL_LINE_BYTES)
-    hello = msgspec.json.decode(await reader.readline(), type=Hello)
+    if not (greeting := await _read(reader)):
+        return  # main is gone already
+    hello = msgspec.json.decode(greeting, type=Hello)
     setup_logging(hello.config.logging.level, hello.config.logging.format)
     recorder = Recorder(config=hello.config.outbox, room=hello.room)
     await recorder.open()
