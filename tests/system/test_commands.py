@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 from .stack import Config, Stack, merged, run, write_config
 
 MODULES = ["tracker.pixel", "tracker.storage"]
@@ -165,3 +167,11 @@ def test_a_well_made_queue_is_not_warned_about(stack: Stack) -> None:
     storage.wait_metric("tracker_storage_messages_malformed", 1)
     assert storage.logged("maxReceiveCount") == []
     storage.stop()
+
+
+def test_aiohttp_without_its_c_parser_is_refused(tmp_path: Path) -> None:
+    config = merged(VALID["tracker.pixel"], {"http": {"port": free_port()}, "admin": {"port": free_port()}})
+    path = write_config(tmp_path / "good.yaml", config)
+    done = run("tracker.pixel", "--config", str(path), home=tmp_path, env={"AIOHTTP_NO_EXTENSIONS": "1"})
+    assert done.returncode == 78, done.stderr
+    assert "C parser" in done.stderr

@@ -230,7 +230,12 @@ class Publisher:
         telemetry.PUBLISHING.set(0)
         if self.trouble not in self._told and len(self._told) < 8:  # once an outage, not once a try
             self._told.add(self.trouble)
-            log.warning("publish_failing %s; visits are kept in %s", self.trouble, self._outbox.directory)
+            log.warning(
+                "publish_failing %s; check sns.topic_arn, its permissions, the credentials and the network; "
+                "visits are kept in %s and published once that is mended",
+                self.trouble,
+                self._outbox.directory,
+            )
 
     def _recover(self) -> None:
         if self._told:

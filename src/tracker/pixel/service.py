@@ -44,6 +44,7 @@ async def run(config: PixelConfig) -> None:
     from tracker.aws import open_topic
     from tracker.pixel.publisher import Publisher
 
+    _refuse_slow_parser()
     publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic)
 
     def ready() -> tuple[bool, dict[str, Any]]:
@@ -99,6 +100,16 @@ def _listen(http: Http) -> socket.socket:
         raise ConfigurationError(
             f"http.port: expected a free address, cannot listen on {http.host}:{http.port}: {error.strerror}"
         ) from error
+
+
+def _refuse_slow_parser() -> None:
+    """aiohttp's pure-Python parser is slower and more lenient than the C one that everything here is tested with."""
+    from aiohttp import http_parser
+
+    if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
+        raise ConfigurationError(
+            "aiohttp: expected its C parser: install a wheel built for this Python and unset AIOHTTP_NO_EXTENSIONS"
+        )
 
 
 def _open(outbox: Outbox) -> None:
