@@ -9,9 +9,11 @@ import pytest
 
 from tracker.core.visit import encode_line
 from tracker.errors import ConfigurationError
+from tracker.pixel import journal_reader
 from tracker.pixel import outbox as module
 from tracker.pixel.journal import LOCK, PUBLISHED, Journal, segment_name
-from tracker.pixel.outbox import JournalReader, Outbox, Span, UnreadableJournal
+from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
+from tracker.pixel.outbox import Outbox
 
 
 def line(number: int) -> bytes:
@@ -142,7 +144,7 @@ def test_a_journal_without_a_lock_is_left_alone_while_its_maker_may_live(
     journal = journal_with(tmp_path, line(1))
     (journal.path / LOCK).unlink()
     assert not JournalReader(journal.path).adopt()
-    monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)
     assert JournalReader(journal.path).adopt()
     journal.close()
 
@@ -155,6 +157,7 @@ def test_the_remains_of_a_birth_and_of_a_retirement_are_cleared(
     outbox = Outbox(tmp_path)
     outbox.open()
     monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)
     outbox.scan()
     assert not (tmp_path / f"{'a' * 32}.new").exists()
     (left,) = outbox.journals

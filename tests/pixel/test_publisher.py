@@ -18,7 +18,8 @@ from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import publisher as module
 from tracker.pixel.journal import Journal
-from tracker.pixel.outbox import JournalReader, Outbox, Span
+from tracker.pixel.journal_reader import JournalReader, Span
+from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"

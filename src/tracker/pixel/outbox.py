@@ -1,4 +1,4 @@
-"""The outbox as the publisher sees it: the journals in a directory, what of each waits, and their end.
+"""The outbox as main sees it: the directory of journals, of whom each is, and how much it holds.
 
 Main alone reads it, under `publisher.lock`. A journal whose lock is held is some worker's; one whose lock is free is an
 orphan, taken over here and removed once SNS has all of it. Everything in this module blocks on the disk: call it from
@@ -8,7 +8,6 @@ threads.
 import contextlib
 import errno
 import fcntl
-import itertools
 import logging
 import os
 import re
@@ -17,203 +16,21 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import NamedTuple
 
-from tracker.core.visit import decode_line, split_lines
-from tracker.errors import ConfigurationError, MalformedMessage
+from tracker.errors import ConfigurationError
 from tracker.files import sync_directory
-from tracker.pixel.journal import LOCK, NEW, PUBLISHED, segment_name
+from tracker.pixel.journal import NEW
+from tracker.pixel.journal_reader import JournalReader
 
 log = logging.getLogger("tracker.pixel.outbox")
 
-BAD = ".bad"
 REFUSED = "refused.ndjson"
 PUBLISHER_LOCK = "publisher.lock"
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
 _JOURNAL = re.compile(r"[0-9a-f]{32}")
-_SEGMENT = re.compile(r"\d{20}")
 _OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP}
-_UNREADABLE = {errno.EIO, errno.EUCLEAN, errno.EBADMSG} if hasattr(errno, "EUCLEAN") else {errno.EIO}
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|afs|ceph|gfs2|lustre|fuse\.(sshfs|glusterfs|s3fs|ceph\S*)")
-
-
-class Span(NamedTuple):
-    """Whole lines `[start, end)` of a journal, read; `skipped` damaged lines stand before `start`."""
-
-    start: int
-    data: bytes
-    skipped: int = 0
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.data)
-
-
-class UnreadableJournal(Exception):
-    """The files of a journal contradict each other or cannot be read."""
-
-
-class JournalReader:
-    """The publisher's side of one journal. `published` is the offset up to which SNS has everything."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.name = path.name
-        self._lock: int | None = None  # held by us once its maker is gone
-        self.published = self._read_published()
-
-    @property
-    def orphaned(self) -> bool:
-        return self._lock is not None
-
-    def adopt(self) -> bool:
-        """Take the journal over if its maker is gone; whether that happened now."""
-        if self._lock is not None:
-            return False
-        try:
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except FileNotFoundError:
-            if self._maker_may_live():
-                return False
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_ino != os.stat(self.path / LOCK).st_ino:
-                raise OSError(errno.ESTALE, "the lock is another file now")
-        except OSError:
-            os.close(lock)
-            return False
-        self._lock = lock
-        return True
-
-    def waiting(self) -> int:
-        """Bytes that SNS has not accepted yet, a torn tail included."""
-        segments = self._segments()
-        if not segments:
-            return 0
-        return max(0, segments[-1] + self._size(segments[-1]) - self.published)
-
-    def take(self, limit: int) -> Span | None:
-        """The next whole lines, at most `limit` bytes of them; None when there are none (yet)."""
-        return self._take(self.published, limit)
-
-    def after(self, offset: int) -> Span | None:
-        """The one line that begins at `offset`, if there is one."""
-        span = self._take(offset, 1 << 17)
-        return span._replace(data=span.data[: span.data.index(b"\n") + 1]) if span and span.data else None
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes of a span that was taken before."""
-        segments = self._segments()
-        at = max(segment for segment in segments if segment <= start)
-        return self._pread(at, start - at, end - start)
-
-    def advance(self, offset: int) -> None:
-        """Note that SNS has everything before `offset`, and remove the segments that lie before it."""
-        if offset == self.published:
-            return
-        self.published = offset
-        with contextlib.suppress(OSError):  # it only saves repeats
-            fd = os.open(self.path / PUBLISHED, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            try:
-                os.pwrite(fd, b"%020d" % offset, 0)
-            finally:
-                os.close(fd)
-        segments = self._segments()
-        for segment, following in itertools.pairwise(segments):
-            if following <= offset:
-                os.unlink(self.path / segment_name(segment))
-
-    def retire(self) -> None:
-        """Remove the journal; its lock goes last, so that a crash in between leaves an orphan and not a riddle."""
-        for segment in self._segments():
-            os.unlink(self.path / segment_name(segment))
-        (self.path / PUBLISHED).unlink(missing_ok=True)
-        (self.path / LOCK).unlink(missing_ok=True)
-        try:
-            self.path.rmdir()
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            log.error("journal_not_empty journal=%s holds files that are none of ours", self.name)
-            self.set_aside()
-        self.release()
-
-    def set_aside(self) -> None:
-        """Put an unreadable journal out of the way, for the operator to look at."""
-        self.path.rename(self.path.with_name(self.name + BAD))
-        self.release()
-
-    def release(self) -> None:
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
-
-    def _take(self, offset: int, limit: int) -> Span | None:
-        try:
-            segments = self._segments()
-            for index, segment in enumerate(segments):
-                end = segment + self._size(segment)
-                if index + 1 < len(segments) and end > segments[index + 1]:
-                    raise UnreadableJournal(f"segment {segment} reaches into {segments[index + 1]}")
-                offset = max(offset, segment)  # a power cut may have taken what was before
-                while offset < end:
-                    data = self._pread(segment, offset - segment, min(limit, end - offset))
-                    if lines := data[: data.rfind(b"\n") + 1]:
-                        return self._sound(offset, lines) if self.orphaned else Span(offset, lines)
-                    if offset + len(data) >= end:
-                        break  # a tail without newline was never answered
-                    offset += len(data)  # no line is so long: the rest of it is counted as damaged
-        except OSError as error:
-            if error.errno in _UNREADABLE:
-                raise UnreadableJournal(str(error)) from error
-            raise
-        return None
-
-    def _sound(self, start: int, data: bytes) -> Span:
-        """The first run of lines that are visits; only a power cut leaves others."""
-        skipped = begin = end = 0
-        for line in split_lines(data):
-            try:
-                sound = line.isascii() and decode_line(line) is not None
-            except MalformedMessage:
-                sound = False
-            if not sound:
-                if end > begin:
-                    break
-                skipped += 1
-                begin = end = end + len(line)
-            else:
-                end += len(line)
-        return Span(start + begin, data[begin:end], skipped)
-
-    def _segments(self) -> list[int]:
-        return sorted(int(name) for name in os.listdir(self.path) if _SEGMENT.fullmatch(name))
-
-    def _size(self, segment: int) -> int:
-        return os.stat(self.path / segment_name(segment)).st_size
-
-    def _pread(self, segment: int, at: int, count: int) -> bytes:
-        if count <= 0:
-            return b""
-        fd = os.open(self.path / segment_name(segment), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.pread(fd, count, at)
-        finally:
-            os.close(fd)
-
-    def _read_published(self) -> int:
-        try:
-            text = (self.path / PUBLISHED).read_bytes()
-        except OSError:
-            return 0
-        return int(text) if _SEGMENT.fullmatch(text.decode("latin-1")) else 0
-
-    def _maker_may_live(self) -> bool:
-        """Without a lock file only silence tells: a live maker notices within a second and begins anew."""
-        newest = max((os.stat(entry).st_mtime for entry in os.scandir(self.path)), default=0.0)
-        return time.time() - newest < ABANDONED_SECONDS
 
 
 class Outbox:

@@ -16,7 +16,8 @@ from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, closin
 from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, wait_for_event
-from tracker.pixel.outbox import JournalReader, Outbox, Span, UnreadableJournal
+from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
+from tracker.pixel.outbox import Outbox
 
 log = logging.getLogger("tracker.pixel.publisher")
 
