@@ -23,6 +23,7 @@ log = logging.getLogger("tracker.pixel.publisher")
 
 SINGLES = 80  # visits in flight under `format: single`: eight batches of ten
 LONG_LINE = 65_536  # more than the longest line: two headers of 2,048 characters, twelve bytes each at worst
+SINGLES_BYTES = 2 * LONG_LINE  # enough for as many visits of a usual length
 
 
 class Topic(Protocol):
@@ -136,7 +137,8 @@ class Publisher:
 
     def _fill_window(self, journal: JournalReader, progress: _Progress) -> None:
         """Read and pack what comes next. Blocks: for a thread."""
-        while (span := journal.take(MAX_SPAN_BYTES)) is not None:
+        limit = SINGLES_BYTES if self._config.format == "single" else MAX_SPAN_BYTES
+        while (span := journal.take(limit)) is not None:
             if span.skipped:
                 telemetry.DISCARDED.labels("damaged").inc(span.skipped)
                 log.error("lines_damaged journal=%s before=%d count=%d", journal.name, span.start, span.skipped)
@@ -145,7 +147,7 @@ class Publisher:
                 progress.window = _messages(journal.name, span, self._config.format)
                 progress.end = progress.window[-1].end
                 # A span as long as may be was probably cut short by that limit.
-                progress.limited = progress.end < span.end or len(span.data) > MAX_SPAN_BYTES - LONG_LINE
+                progress.limited = progress.end < span.end or len(span.data) > limit - LONG_LINE
                 return
 
     async def _publish_window(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:

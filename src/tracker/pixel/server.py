@@ -33,12 +33,13 @@ _GIF_HEADERS = (
 class Answer(web.StreamResponse):
     """A complete answer to any number of requests: constant bytes, but for the `Date`, rendered once a second."""
 
-    def __init__(self, status: str, headers: str, body: bytes, connection: str, *, keep_alive: bool) -> None:
+    def __init__(
+        self, status: str, headers: str, body: bytes, *, connection: str, keep_alive: bool, head: bool
+    ) -> None:
         super().__init__(status=int(status[:3]))
         self._constant_keep_alive = keep_alive
-        length = len(GIF) if "image/gif" in headers else len(body)
-        self._head = f"HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n{connection}Date: ".encode()
-        self._content = body
+        self._head = f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n{connection}Date: ".encode()
+        self._content = b"" if head else body
         self._second = 0
         self._rendered = b""
 
@@ -65,17 +66,20 @@ class Answers:
     """One answer in each form that the protocol asks for."""
 
     def __init__(self, status: str, headers: str, body: bytes) -> None:
-        self._forms = {}
-        for head in (False, True):
-            content = b"" if head else body
-            self._forms[head, False, False] = self._forms[head, False, True] = Answer(
-                status, headers, content, "Connection: close\r\n", keep_alive=False
+        self._forms = {
+            (head, keep_alive, http11): Answer(
+                status,
+                headers,
+                body,
+                # HTTP/1.0 must be told that the connection stays open, HTTP/1.1 that it does not.
+                connection=("" if http11 else "Connection: keep-alive\r\n") if keep_alive else "Connection: close\r\n",
+                keep_alive=keep_alive,
+                head=head,
             )
-            self._forms[head, True, True] = Answer(status, headers, content, "", keep_alive=True)
-            # HTTP/1.0 must be told that the connection stays open.
-            self._forms[head, True, False] = Answer(
-                status, headers, content, "Connection: keep-alive\r\n", keep_alive=True
-            )
+            for head in (False, True)
+            for keep_alive in (False, True)
+            for http11 in (False, True)
+        }
 
     def closing(self, request: web.BaseRequest) -> Answer:
         """The form after which the connection is closed."""
