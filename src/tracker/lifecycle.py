@@ -1,5 +1,6 @@
-"""Life of a process: start on uvloop, stop signals, deadlines, backoff, exit status."""
+"""Life of a process: command line, start on uvloop, stop signals, deadlines, backoff, exit status."""
 
+import argparse
 import asyncio
 import logging
 import os
@@ -7,12 +8,15 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import uvloop
 
+from tracker.config import Config
 from tracker.errors import ConfigurationError, TrackerError
+from tracker.telemetry import setup_logging
 
 log = logging.getLogger("tracker.lifecycle")
 
@@ -78,6 +82,28 @@ async def wait_for_event(event: asyncio.Event, seconds: float) -> bool:
     except TimeoutError:
         pass
     return event.is_set()
+
+
+def run_command(
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    load: Callable[[Path, Mapping[str, str]], Config],
+    serve: Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None]],
+) -> int:
+    """A service as a command, with `--config` and `--check`; the exit status: 0, 2 usage, 78 configuration, other."""
+    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
+    parser.add_argument("--check", action="store_true", help="validate the configuration and exit")
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config, os.environ)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return EXIT_CONFIGURATION
+    if options.check:
+        print(f"{options.config}: OK")
+        return 0
+    setup_logging(config.logging.level, config.logging.format)
+    return run(lambda: serve(config, options))
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
