@@ -25,7 +25,7 @@ _DEFLATED = "zlib+base64url"
 # Any of these makes a message ours. `Type` does not: the seed's pixel sends it too.
 _OURS = frozenset(("Journal", "Start", "Visits", "Encoding", "Crc32", "Closed"))
 
-_JOURNAL = re.compile(r"[0-9a-f]{32}")
+JOURNAL_ID = re.compile(r"[0-9a-f]{32}")
 _NUMBER = re.compile(r"[0-9]{1,18}")  # always fits SQLite's 63 bits, whatever is added to it
 
 
@@ -115,7 +115,7 @@ def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | Closing | S
     if _OURS.isdisjoint(attributes):
         return SingleVisit(decode_line(body))
     journal = _required(attributes, "Journal")
-    if not _JOURNAL.fullmatch(journal):
+    if not JOURNAL_ID.fullmatch(journal):
         raise MalformedMessage("Journal is not 32 lower-case hexadecimal digits")
     start, visits = _number(attributes, "Start"), _number(attributes, "Visits")
     encoding, crc32 = _required(attributes, "Encoding"), _required(attributes, "Crc32")

@@ -4,6 +4,8 @@ import msgspec
 
 from tracker.config import PixelConfig
 
+BACKLOG = 4096  # connections not accepted yet; a worker's listen(2) sets it anew on the socket it inherits
+
 
 class Hello(msgspec.Struct, frozen=True):
     """Main's first words to a worker."""
@@ -20,7 +22,7 @@ class Command(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Worker to main, every second and at its end: totals since the worker's start."""
+    """Worker to main, every half second and at its end: totals since the worker's start."""
 
     accepted: int
     discarded: dict[str, int]

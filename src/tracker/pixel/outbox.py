@@ -17,6 +17,7 @@ import threading
 import time
 from pathlib import Path
 
+from tracker.core.message import JOURNAL_ID
 from tracker.errors import ConfigurationError
 from tracker.files import sync_directory
 from tracker.pixel.journal import NEW
@@ -28,7 +29,6 @@ REFUSED = "refused.ndjson"
 PUBLISHER_LOCK = "publisher.lock"
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
-_JOURNAL = re.compile(r"[0-9a-f]{32}")
 _OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP}
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|afs|ceph|gfs2|lustre|fuse\.(sshfs|glusterfs|s3fs|ceph\S*)")
 
@@ -95,7 +95,7 @@ class Outbox:
             there: dict[str, JournalReader] = {}
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
-                    if _JOURNAL.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    if JOURNAL_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                         # The same reader for as long as the journal is there: it may hold the lock.
                         there[entry.name] = self._known.get(entry.name) or JournalReader(Path(entry.path))
                         adopted += there[entry.name].adopt()

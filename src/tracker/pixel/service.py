@@ -18,6 +18,7 @@ from tracker import __version__, telemetry
 from tracker.config import Http, PixelConfig
 from tracker.errors import ConfigurationError
 from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals
+from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.supervisor import Supervisor, finish
 
@@ -95,7 +96,7 @@ def _listen(http: Http) -> socket.socket:
     """The one listening socket; workers inherit it, so that no connection is lost when one of them ends."""
     family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
     try:
-        return socket.create_server((http.host, http.port), family=family, backlog=4096)
+        return socket.create_server((http.host, http.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(
             f"http.port: expected a free address, cannot listen on {http.host}:{http.port}: {error.strerror}"

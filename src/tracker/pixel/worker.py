@@ -15,7 +15,7 @@ import socket
 import msgspec
 import uvloop
 
-from tracker.pixel.control import Command, Hello, Report, encode
+from tracker.pixel.control import BACKLOG, Command, Hello, Report, encode
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
 from tracker.telemetry import setup_logging
@@ -23,7 +23,6 @@ from tracker.telemetry import setup_logging
 log = logging.getLogger("tracker.pixel.worker")
 
 REPORT_SECONDS = 0.5
-BACKLOG = 4096
 CONTROL_LINE_BYTES = 1 << 20
 
 
