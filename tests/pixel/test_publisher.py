@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import random
 import string
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.fake_topic import FakeTopic
+from tests.waiting import until
 from tracker.config import SnsConfig
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, unpack
 from tracker.core.visit import encode_line
@@ -72,12 +73,6 @@ async def running(publisher: Publisher) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 def spans_of(messages: list[Message]) -> list[StoredSpan]:

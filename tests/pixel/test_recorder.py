@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from tracker.config import OutboxConfig
 from tracker.files import fdatasync
 from tracker.pixel import journal as journal_module
@@ -19,12 +20,6 @@ LINE = b'{"n":1}\n'
 
 def everything(outbox: Path) -> bytes:
     return b"".join(path.read_bytes() for path in sorted(outbox.rglob("0*")) if path.is_file())
-
-
-async def until(condition: object, seconds: float = 5.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():  # type: ignore[operator]
-            await asyncio.sleep(0.01)
 
 
 def make(outbox: Path, room: int = 1 << 20) -> Recorder:
@@ -84,6 +79,7 @@ async def test_a_failed_fsync_begins_a_new_journal_and_is_never_retried(
     recorder = make(tmp_path)
     await recorder.open()
     failed: list[tuple[int, int]] = []
+    synced: list[tuple[int, int]] = []
     real = fdatasync
 
     def fail_once(fd: int) -> None:
@@ -93,14 +89,15 @@ async def test_a_failed_fsync_begins_a_new_journal_and_is_never_retried(
             failed.append(identity)
             raise OSError(errno.EIO, "broken")
         real(fd)
+        synced.append(identity)
 
     monkeypatch.setattr(journal_module, "fdatasync", fail_once)
     running = asyncio.create_task(recorder.run())
     recorder.record(LINE)
-    await until(lambda: len(list(tmp_path.iterdir())) == 2)
-    await asyncio.sleep(0.05)
+    first = recorder._journal
+    await until(lambda: recorder._journal is not first)
     recorder.record(LINE)
-    await asyncio.sleep(0.1)
+    await until(lambda: synced)
     running.cancel()
     await asyncio.wait([running])
     await recorder.close()
@@ -116,8 +113,8 @@ async def test_a_removed_journal_is_replaced(tmp_path: Path, monkeypatch: pytest
     (old,) = tmp_path.iterdir()
     running = asyncio.create_task(recorder.run())
     shutil.rmtree(old)
-    await until(lambda: [path.name for path in tmp_path.iterdir() if path.name != old.name and path.suffix == ""])
-    await asyncio.sleep(0.05)
+    first = recorder._journal
+    await until(lambda: recorder._journal is not first)
     recorder.record(LINE)
     running.cancel()
     await asyncio.wait([running])
