@@ -1,0 +1,35 @@
+"""`tracker …`: the commands for people. Each is a module of its own, imported only when it is asked for."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from tracker.errors import ConfigurationError, TrackerError
+from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
+
+# The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
+COMMANDS: dict[str, tuple[str, str]] = {}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit status. 2 for a wrong command line, 78 for a configuration that cannot be used."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    parser = argparse.ArgumentParser(prog="tracker", description="Looks after a pixel, its storage and its log.")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if words and words[0] == name:
+            implementation = importlib.import_module(module)
+            implementation.add_arguments(command)
+            command.set_defaults(run=implementation.run)
+    options = parser.parse_args(words)
+    try:
+        return int(options.run(options))
+    except TrackerError as error:
+        print(f"tracker: {error}", file=sys.stderr)
+        return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_CRASH
+
+
+if __name__ == "__main__":
+    sys.exit(main())
