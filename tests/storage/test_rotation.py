@@ -236,6 +236,28 @@ async def test_a_full_disk_pauses_a_rotation_and_ends_it_when_there_is_room(
     assert all_pages(path) == pages(A, 0, 3)
 
 
+async def test_a_reopening_without_room_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
+    real, room = rotation.create_log, asyncio.Event()
+
+    def full(*arguments: Any) -> Any:
+        if not room.is_set():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*arguments)
+
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+        path.rename(path.with_suffix(".1"))
+        monkeypatch.setattr(rotation, "create_log", full)
+        rig.reopen.set()
+        running = asyncio.create_task(rig.run([span(A, 1, 3)]))
+        await until(lambda: rig.writer.paused)
+        assert "cannot be reopened: No space left" in str(rig.writer.paused)
+        room.set()
+        await running
+    assert logged(path) == pages(A, 1, 3)
+
+
 async def test_a_stop_amid_a_rotation_without_room_is_finished_by_the_next_start(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
