@@ -16,7 +16,7 @@ from tests.storage.rig import A, journal_line, logged, open_rig, pages, span
 from tests.waiting import until
 from tracker.config import Rotate
 from tracker.errors import ConfigurationError, LogChanged
-from tracker.storage import compressor, rotation
+from tracker.storage import compressor, rotation, visit_log
 from tracker.storage import writer as writer_module
 from tracker.storage.compressor import Compressor, compress
 from tracker.storage.ledger import Ledger
@@ -238,7 +238,7 @@ async def test_a_full_disk_pauses_a_rotation_and_ends_it_when_there_is_room(
 
 async def test_a_reopening_without_room_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
-    real, room = rotation.create_log, asyncio.Event()
+    real, room = visit_log.create_log, asyncio.Event()
 
     def full(*arguments: Any) -> Any:
         if not room.is_set():

@@ -45,6 +45,7 @@ ALTER TABLE stored ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0;
 UPDATE stored SET since_ms = coalesce((SELECT heard_ms FROM journal WHERE id = journal), 0);
 """,
 )
+LAYOUT = len(_LAYOUTS)
 
 
 @dataclass(slots=True)
@@ -90,10 +91,8 @@ class Ledger:
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA wal_autocheckpoint = 100")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version > len(_LAYOUTS):
-                raise LogChanged(
-                    f"{path} has layout {version}, this release knows {len(_LAYOUTS)}: use the one that wrote it"
-                )
+            if version > LAYOUT:
+                raise LogChanged(f"{path} has layout {version}, this release knows {LAYOUT}: use the one that wrote it")
             for number, layout in enumerate(_LAYOUTS[version:], version + 1):
                 self._db.executescript(f"BEGIN IMMEDIATE; {layout} PRAGMA user_version = {number}; COMMIT;")
             row = self._db.execute("SELECT size, clock_ms, inode, rotating FROM log").fetchone()

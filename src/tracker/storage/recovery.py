@@ -28,6 +28,10 @@ def ledger_dir(path: Path) -> Path:
     return path.with_name(f"{path.name}.d")
 
 
+def ledger_path(path: Path) -> Path:
+    return ledger_dir(path) / "ledger.sqlite"
+
+
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
     """Hold the log's lock; raises AppendFailed naming the process that has it."""
@@ -53,7 +57,7 @@ def only_writer(path: Path) -> Iterator[None]:
 def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     """The ledger of the log `path`, the two in agreement; raises LogChanged when they cannot be brought there."""
     try:
-        ledger = Ledger(ledger_dir(path) / "ledger.sqlite")
+        ledger = Ledger(ledger_path(path))
         try:
             _agree(path, mode, ledger, accept)
         except BaseException:
