@@ -70,7 +70,8 @@ class Storage(Process):
         if s.phase in ("written", "resync") and not s.removed:
             yield "fdatasync fails", _spend(down(s), "fsync")._replace(log=s.log.sync_failed())
         if s.phase in ("sync-cut", "sync-short"):
-            yield "fsync of the cut fails", _spend(down(s), "fsync")
+            call = "fsync" if s.phase == "sync-cut" else "fdatasync of the cut"
+            yield f"{call} fails", _spend(down(s), "fsync")
         for what, following in self.steps(s):
             if following.ledger != s.ledger:  # the next process may read the commit from the page cache all the same
                 older = (*s.older, s.ledger)
