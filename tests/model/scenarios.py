@@ -18,7 +18,7 @@ ONCE = Left(kill=1, power=1, fsync=1, full=1, again=1)
 TWICE = ONCE._replace(kill=2)
 
 # With all rules every property has to hold in each of these; what shows a rule to be needed lies within them.
-STORAGE = {"overlap": (OVERLAP, TWICE), "foreign": (FOREIGN, TWICE), "removed": (OVERLAP, Left(kill=1, remove=1))}
+STORAGE = {"overlap": (OVERLAP, TWICE), "foreign": (FOREIGN, ONCE), "removed": (OVERLAP, Left(kill=1, remove=1))}
 if SOAK:
     STORAGE |= {
         "three messages": (ALL, ONCE),
