@@ -1,19 +1,36 @@
-"""The proof to read: `python -m tests.model` goes through every state, drops each rule in turn, and tells what breaks.
-
-With TRACKER_SOAK=1 the bounds are deeper.
+"""The proof to read: `python -m tests.model` goes through every state of the models, drops each rule in turn, and tells
+what breaks, and how. With TRACKER_SOAK=1 the bounds are deeper.
 """
 
-from tests.model.checker import told
+from typing import Any
+
+from tests.model import accounts_model, outbox_model, rotation_model, storage_state
+from tests.model.accounts_model import Accounts
+from tests.model.checker import Model, told
+from tests.model.outbox_model import Outbox
+from tests.model.rotation_model import LINK, RENAME, Rotation
 from tests.model.scenarios import STORAGE, explored, explored_storage, storage_without
-from tests.model.storage_state import RULES
+
+
+def tell(part: str, rule: str, clause: str, model: Model[Any]) -> None:
+    print(told(explored(f"\n{part} without {rule}: {clause}", model).trace()))
 
 
 def main() -> None:
     for scenario in STORAGE:
         explored_storage(scenario)
-    for rule, clause in RULES.items():
-        print()
-        print(told(explored(f"without {rule}, {clause}", storage_without(rule)).trace()))
+    explored("accounts", Accounts())
+    explored("outbox", Outbox())
+    explored("rotation by rename", Rotation(RENAME))
+    explored("rotation by link", Rotation(LINK))
+    for rule, clause in storage_state.RULES.items():
+        tell("storage", rule, clause, storage_without(rule))
+    for rule, clause in accounts_model.RULES.items():
+        tell("accounts", rule, clause, Accounts(rule))
+    for rule, clause in outbox_model.RULES.items():
+        tell("outbox", rule, clause, Outbox(rule))
+    for rule, clause in rotation_model.RULES.items():
+        tell("rotation", rule, clause, Rotation(RENAME, without=rule))
 
 
 main()
