@@ -8,7 +8,7 @@ from tests.model import accounts_model, outbox_model, rotation_model, storage_st
 from tests.model.accounts_model import Accounts
 from tests.model.checker import Model, told
 from tests.model.outbox_model import Outbox
-from tests.model.rotation_model import LINK, RENAME, Rotation
+from tests.model.rotation_model import Rotation
 from tests.model.scenarios import STORAGE, explored, explored_storage, storage_without
 
 
@@ -21,8 +21,7 @@ def main() -> None:
         explored_storage(scenario)
     explored("accounts", Accounts())
     explored("outbox", Outbox())
-    explored("rotation by rename", Rotation(RENAME))
-    explored("rotation by link", Rotation(LINK))
+    explored("rotation", Rotation())
     for rule, clause in storage_state.RULES.items():
         tell("storage", rule, clause, storage_without(rule))
     for rule, clause in accounts_model.RULES.items():
@@ -30,7 +29,7 @@ def main() -> None:
     for rule, clause in outbox_model.RULES.items():
         tell("outbox", rule, clause, Outbox(rule))
     for rule, clause in rotation_model.RULES.items():
-        tell("rotation", rule, clause, Rotation(RENAME, without=rule))
+        tell("rotation", rule, clause, Rotation(without=rule))
 
 
 main()

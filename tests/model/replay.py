@@ -232,9 +232,9 @@ class Replay:
         def replayed_begin(ledger: Ledger, append: Append) -> None:
             self._begin(partial(begin, ledger), append)
 
-        def replayed_check(log: VisitLog, offset: int) -> None:
+        def replayed_check(log: VisitLog, offset: int, may_be_moved: bool) -> None:
             assert self.next  # the log may have to go first
-            check(log, offset)
+            check(log, offset, may_be_moved)
 
         monkeypatch.setattr(Ledger, "begin", replayed_begin)
         monkeypatch.setattr(VisitLog, "_check", replayed_check)

@@ -22,7 +22,7 @@ STORAGE = {"overlap": (OVERLAP, TWICE), "foreign": (FOREIGN, ONCE), "removed": (
 if SOAK:
     STORAGE |= {
         "three messages": (ALL, ONCE),
-        "more of everything": (OVERLAP, Left(kill=3, power=2, fsync=2, full=2, again=2)),
+        "more of everything": (OVERLAP, Left(kill=2, power=2, fsync=2, full=2, again=2)),
     }
 
 # Without each rule the checker has to find this property broken.
