@@ -10,11 +10,10 @@ import pytest
 
 from tests.model.checker import Exploration
 from tests.model.replay import Replay
-from tests.model.scenarios import FOREIGN, ONCE, OVERLAP, SOAK
+from tests.model.scenarios import FOREIGN, MEMORY, ONCE, OVERLAP, SOAK
 from tests.model.storage_model import Storage
 from tests.model.storage_state import Left, State
 
-MEMORY = Path("/dev/shm")  # nothing here asks a disk whether it is durable, so nothing has to wait for one
 SCENARIOS = {"overlap": (OVERLAP, ONCE), "foreign": (FOREIGN, Left(kill=1)), "removed": (OVERLAP, Left(remove=1))}
 
 
@@ -50,13 +49,13 @@ def traces(exploration: Exploration[State], model: Storage) -> Iterator[list[tup
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_code_goes_the_ways_of_the_model(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_goes_the_ways_of_the_model(scenario: str, monkeypatch: pytest.MonkeyPatch) -> None:
     messages, left = SCENARIOS[scenario]
     model = Storage(messages, left)
     exploration = Exploration(model)
     count = moves = 0
     for trace in traces(exploration, model):
-        with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else tmp_path) as folder:
+        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
             replay = Replay(Path(folder) / "visits.log", messages, trace)
             with monkeypatch.context() as patched:
                 replay.intercept(patched)
