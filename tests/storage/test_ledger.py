@@ -1,6 +1,8 @@
 """What the ledger keeps, and what it forgets by SQS's clock."""
 
+import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -145,3 +147,19 @@ def test_a_gap_is_known_since_the_first_delivery_beyond_it(ledger: Ledger) -> No
         (40, 50, SENT_MS + 3),
     ]
     ledger.close()
+
+
+def test_a_start_makes_durable_what_it_finds_in_the_ledger(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    first = Ledger(tmp_path / "first" / "ledger.sqlite")
+    first.adopt(0, 1)
+    first.begin(Append(data=bytearray(b"a\n"), ranges={A: [(0, 2)]}))  # its fsync failed, say, and the process died
+    second_dir = shutil.copytree(tmp_path / "first", tmp_path / "second")
+    first.close()
+    second = Ledger(second_dir / "ledger.sqlite")
+    assert second.pending is not None
+    without_wal = tmp_path / "without-wal.sqlite"
+    shutil.copy(second_dir / "ledger.sqlite", without_wal)  # what of it does not hang on the write-ahead log
+    second.close()
+    with closing(sqlite3.connect(without_wal)) as db:
+        assert db.execute("SELECT length FROM pending").fetchall() == [(2,)]

@@ -230,6 +230,36 @@ async def test_a_failed_fdatasync_ends_the_writer_and_deletes_nothing(
     assert logged(path) == pages(A, 0, 3)
 
 
+async def test_the_cut_of_a_rolled_back_append_is_made_durable(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+
+    def recorded(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_size)
+        fdatasync(descriptor)
+
+    class FullDisk:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        async def write(self, data: bytes) -> int:
+            await self.file.write(data[: len(data) // 2])
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        async def close(self) -> None:
+            await self.file.close()
+
+    monkeypatch.setattr(visit_log_module, "fdatasync", recorded)
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 2))
+        before = path.stat().st_size
+        synced.clear()
+        rig.log._file = FullDisk(rig.log._file)  # type: ignore[assignment]
+        with pytest.raises(StorageFull):
+            await rig.write(span(A, 2, 5))
+    assert path.stat().st_size == before
+    assert synced == [before]
+
+
 async def test_a_failed_cut_ends_the_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_rig(path) as rig:
         write = rig.log._file.write

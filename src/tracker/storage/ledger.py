@@ -90,6 +90,9 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA wal_autocheckpoint = 100")
+            # What is read now may be in the page cache alone, after an fsync that failed: no commit may build on that.
+            if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise AppendFailed(f"{path} is being read by another process and cannot be made durable")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version > LAYOUT:
                 raise LogChanged(f"{path} has layout {version}, this release knows {LAYOUT}: use the one that wrote it")

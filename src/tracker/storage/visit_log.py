@@ -104,6 +104,7 @@ class VisitLog:
     def _cut(self, offset: int) -> None:
         try:
             os.ftruncate(self._descriptor, offset)
+            fdatasync(self._descriptor)  # or a power cut may bring back what the ledger will know nothing of by then
         except OSError as error:
             raise AppendFailed(f"{self._path}: cannot cut back to {offset} bytes: {error.strerror}") from error
 
