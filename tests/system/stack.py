@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from tests.fake_aws import FakeAws
+from tests.fake_aws.messaging import Queue
 from tests.ports import free_port
 
-from .broker import REGION, Aws, Proxy
+from .broker import REGION, Aws
 from .wire import DEADLINE, LOOPBACK, Load, Reply, get, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -179,21 +181,21 @@ class Service(Process):
 
 
 class Stack:
-    """One test's topic and queue on the broker, a proxy before each, and the services it starts."""
+    """One test's topic and queues on a broker, and the services it starts."""
 
-    def __init__(self, home: Path, broker_port: int, *, raw: bool = True) -> None:
+    def __init__(self, home: Path, port: int, *, raw: bool = True, max_receives: int = 100) -> None:
+        """The broker answers at `port`."""
         self.home = home
-        self.aws = Aws(broker_port)
+        self.aws = Aws(port)
+        self.sns_url = self.sqs_url = f"http://{LOOPBACK}:{port}"
         name = uuid4().hex[:12]
         self.topic_arn = self.aws.create_topic(f"tracking-{name}")
         self.queue = f"visits-{name}"
-        dead_letters = self.aws.create_queue(f"visits-dlq-{name}")
-        dead_letters_arn = self.aws.queue_attributes(dead_letters)["QueueArn"]
-        redrive = json.dumps({"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": "100"})
+        self.dead_letters_url = self.aws.create_queue(f"visits-dlq-{name}")
+        dead_letters_arn = self.aws.queue_attributes(self.dead_letters_url)["QueueArn"]
+        redrive = json.dumps({"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": str(max_receives)})
         self.queue_url = self.aws.create_queue(self.queue, RedrivePolicy=redrive)
         self.aws.subscribe(self.topic_arn, self.aws.queue_attributes(self.queue_url)["QueueArn"], raw=raw)
-        self.sns = Proxy(free_port(), broker_port)
-        self.sqs = Proxy(free_port(), broker_port)
         self.log_path = home / "visits.log"
         self.outbox = home / "outbox"
         self._processes: list[Process] = []
@@ -201,15 +203,16 @@ class Stack:
     def destroy(self) -> None:
         for process in self._processes:
             process.destroy()
-        self.sns.down()
-        self.sqs.down()
+
+    def redeliver(self) -> None:
+        """Lets what is in flight come again, where that can be had without waiting for it."""
 
     def pixel_config(self, override: Config | None = None) -> Config:
         base: Config = {
             "http": {"host": LOOPBACK, "port": free_port()},
             "admin": {"host": LOOPBACK, "port": free_port()},
             "outbox": {"dir": str(self.outbox)},
-            "sns": {"topic_arn": self.topic_arn, "region": REGION, "endpoint_url": self.sns.url, "linger": 0.05},
+            "sns": {"topic_arn": self.topic_arn, "region": REGION, "endpoint_url": self.sns_url, "linger": 0.05},
             "shutdown": {"timeout": 15},
         }
         return merged(base, override or {})
@@ -219,7 +222,7 @@ class Stack:
             "sqs": {
                 "queue": self.queue,
                 "region": REGION,
-                "endpoint_url": self.sqs.url,
+                "endpoint_url": self.sqs_url,
                 "wait_time": 1,
                 "visibility_timeout": 10,
             },
@@ -281,6 +284,7 @@ class Stack:
     def assert_exactly_once(self, load: Load) -> None:
         """Every answered hit is in the log, none is there twice; asked once the queue has come to rest."""
         assert load.answered
+        self.redeliver()
         wait_for(
             lambda: load.answered <= self.referrers().keys(),
             lambda: (
@@ -304,6 +308,29 @@ class Stack:
 
     def segments(self) -> list[Path]:
         return sorted(path for path in self.outbox.glob("*/*") if re.match(r"\d{20}\b", path.name))
+
+
+class FakeStack(Stack):
+    """A stack on our own SNS and SQS, where everything can go wrong that can with AWS's."""
+
+    def __init__(self, home: Path, *, seed: int = 0, max_receives: int = 100) -> None:
+        self.fake = FakeAws(seed)
+        self.sns, self.sqs = self.fake.sns, self.fake.sqs
+        super().__init__(home, self.fake.door.port, max_receives=max_receives)
+        self.sns_url, self.sqs_url = self.sns.url, self.sqs.url
+
+    def destroy(self) -> None:
+        super().destroy()
+        self.fake.close()
+
+    def redeliver(self) -> None:
+        """What is in flight comes again at once: whoever had it is gone, and its visibility timeout over."""
+        self.fake.queue(self.queue, Queue.expire)
+
+    def published(self) -> list[dict[str, str]]:
+        """The attributes of the messages that SNS took last."""
+        accepted = self.fake.topic(self.topic_arn, lambda topic: list(topic.accepted))
+        return [{name: each.value for name, each in sent.attributes.items()} for sent in accepted]
 
 
 class Broker(Process):
