@@ -55,8 +55,13 @@ class Endpoint:
         self._fake.run(lambda: self._hold_calls(actions))
 
     def release(self) -> None:
-        """Cuts the held calls off unanswered, and lets those to come pass."""
+        """Cuts the held and the hanging calls off unanswered, and lets those to come pass."""
         self._fake.run(self._release)
+
+    def mend(self) -> None:
+        """Nothing goes wrong any more."""
+        self.faults.clear()
+        self.up()
 
     async def _up(self) -> None:
         await self._release()
@@ -73,11 +78,12 @@ class Endpoint:
             connection.cut()
 
     async def _hold_calls(self, actions: tuple[str, ...]) -> None:
-        self._hold, self._released = (frozenset(actions) if actions else None), asyncio.Event()
+        self._hold = frozenset(actions) if actions else None
 
     async def _release(self) -> None:
         self._hold = frozenset()
         self._released.set()
+        self._released = asyncio.Event()
 
     async def _answer(self, call: Call, base_url: str) -> Reply | None:
         """None cuts the connection."""
@@ -86,7 +92,8 @@ class Endpoint:
             await self._released.wait()
             return None
         if self.faults.strikes("hang", call.action):
-            await asyncio.Event().wait()  # until the client has had enough
+            await self._released.wait()
+            return None
         if fault := self.faults.first(BEFORE, call.action):
             return _failure(call, fault)
         if self.faults.strikes("slow", call.action):

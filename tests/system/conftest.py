@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from .stack import Broker, FakeStack, Stack
+from .processes import Broker
+from .stack import FakeStack, Stack
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,8 @@ import pytest
 
 from tests.ports import free_port
 
-from .stack import Config, FakeStack, merged, run, write_config
+from .processes import Config, merged, run, write_config
+from .stack import FakeStack
 
 MODULES = ["tracker.pixel", "tracker.storage"]
 VALID: dict[str, Config] = {

@@ -1,7 +1,6 @@
 """Killed processes and lost connections: every answered visit is in the log exactly once, and no answer ever waits."""
 
 import os
-import re
 import signal
 import time
 
@@ -9,26 +8,10 @@ import pytest
 
 from tests.ports import free_port
 
-from .stack import FakeStack, Service
+from .stack import FakeStack
 from .wire import LOOPBACK, Load, get, wait_for
 
 LARGE_UA = "u" * 2048
-
-
-def worker_pids(pixel: Service) -> list[int]:
-    """The workers: main's children that hold a journal's lock open, or its children if the system does not tell."""
-    children = pixel.children()
-    if not os.path.isdir("/proc/self/fd"):
-        return children
-
-    def holds_a_journal(pid: int) -> bool:
-        try:
-            opened = [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
-        except OSError:
-            return False
-        return any(re.search(r"/outbox/[0-9a-f]{32}/", path) for path in opened)
-
-    return [pid for pid in children if holds_a_journal(pid)]
 
 
 def test_sigkill_of_the_pixel_in_mid_load_loses_nothing(stack: FakeStack) -> None:
@@ -65,17 +48,17 @@ def test_sigkill_of_the_pixel_without_sns_loses_nothing(stack: FakeStack) -> Non
 def test_sigkill_of_a_worker_loses_nothing_and_it_is_restarted(stack: FakeStack) -> None:
     stack.start_storage()
     pixel = stack.start_pixel({"workers": 2})
-    wait_for(lambda: len(worker_pids(pixel)) == 2, lambda: f"two workers among {pixel.family()}")
+    wait_for(lambda: len(pixel.workers()) == 2, lambda: f"two workers among {pixel.family()}")
     with Load(pixel.port) as load:
         load.wait_answered(200)
-        first, second = worker_pids(pixel)
+        first, second = pixel.workers()
         os.kill(first, signal.SIGKILL)
         load.wait_answered(200)
         wait_for(
-            lambda: len(worker_pids(pixel)) == 2, lambda: f"the worker is restarted: {pixel.family()}\n{pixel.output}"
+            lambda: len(pixel.workers()) == 2, lambda: f"the worker is restarted: {pixel.family()}\n{pixel.output}"
         )
-        assert second in worker_pids(pixel), "the other worker was touched"
-        assert first not in worker_pids(pixel)
+        assert second in pixel.workers(), "the other worker was touched"
+        assert first not in pixel.workers()
         load.wait_answered(200)
     assert pixel.is_ready()
     pixel.wait_metric("tracker_pixel_worker_restarts", 1)
@@ -300,7 +283,7 @@ def test_a_worker_that_hangs_at_the_stop_is_killed_and_its_journal_published(sta
     stack.start_storage()
     with Load(pixel.port) as load:
         load.wait_answered(300)
-    hanging = worker_pids(pixel)[0]
+    hanging = pixel.workers()[0]
     os.kill(hanging, signal.SIGSTOP)
     pixel.stop()
     assert stack.segments() == []
