@@ -87,6 +87,7 @@ class Queue:
     dead_letters: "Callable[[str], Queue]"
     on_send: Callable[[], None] = lambda: None
     refused_by_raw_delivery: int = 0
+    most_receives: int = 0  # of any message there ever was
     _messages: dict[str, Message] = field(default_factory=dict)
     _ready: deque[str] = field(default_factory=deque)
     _hidden: list[tuple[float, str]] = field(default_factory=list)
@@ -164,6 +165,11 @@ class Queue:
         hidden = sum(message.hidden_until > self.seconds() for message in self._messages.values())
         return len(self._messages) - hidden, hidden
 
+    def hidden_for(self) -> list[float]:
+        """Of each message in flight, the seconds from its receipt to its return as things are."""
+        now = self.seconds()
+        return [each.hidden_until - each.received_at for each in self._messages.values() if each.hidden_until > now]
+
     def bodies(self) -> list[str]:
         return [message.sent.body for message in self._messages.values()]
 
@@ -176,6 +182,7 @@ class Queue:
 
     def _hand_out(self, message: Message, visibility: float, stay: list[str]) -> Received:
         message.receives += 1
+        self.most_receives = max(self.most_receives, message.receives)
         message.received_at = self.seconds()
         receipt = message.receipt
         if self.faults.strikes("duplicate", "ReceiveMessage"):

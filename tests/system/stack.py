@@ -3,8 +3,9 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 from tests.fake_aws import FakeAws
@@ -14,6 +15,8 @@ from tests.ports import free_port
 from .broker import REGION, Aws
 from .processes import Config, Process, Service, merged, write_config
 from .wire import LOOPBACK, Load, wait_for
+
+T = TypeVar("T")
 
 
 class Stack:
@@ -75,9 +78,14 @@ class Stack:
         return self._start("tracker.pixel", config, env, config["http"]["port"], ready)
 
     def start_storage(
-        self, override: Config | None = None, env: Mapping[str, str] | None = None, *, ready: bool = True
+        self,
+        override: Config | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        ready: bool = True,
+        module: str = "tracker.storage",
     ) -> Service:
-        return self._start("tracker.storage", self.storage_config(override), env, 0, ready)
+        return self._start(module, self.storage_config(override), env, 0, ready)
 
     def _start(self, module: str, config: Config, env: Mapping[str, str] | None, port: int, ready: bool) -> Service:
         path = write_config(self.home / f"{module}-{uuid4().hex[:8]}.yaml", config)
@@ -161,7 +169,15 @@ class FakeStack(Stack):
 
     def redeliver(self) -> None:
         """What is in flight comes again at once: whoever had it is gone, and its visibility timeout over."""
-        self.fake.queue(self.queue, Queue.expire)
+        self.in_queue(Queue.expire)
+
+    def in_queue(self, do: Callable[[Queue], T]) -> T:
+        """Asks the fake's queue itself."""
+        return self.fake.queue(self.queue, do)
+
+    def dead_letters(self, do: Callable[[Queue], T]) -> T:
+        """Asks the fake's dead-letter queue itself."""
+        return self.fake.queue(self.dead_letters_url.rpartition("/")[2], do)
 
     def published(self) -> list[dict[str, str]]:
         """The attributes of the messages that SNS took last."""
