@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from .stack import Service, Stack
+from .processes import Service
+from .stack import Stack
 from .wire import Load, wait_for
 
 LOGROTATE = shutil.which("logrotate", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
