@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tracker.core.message import JOURNAL_ID
 from tracker.errors import ConfigurationError
-from tracker.files import sync_directory
+from tracker.files import make_directory, sync_directory
 from tracker.pixel.journal import NEW
 from tracker.pixel.journal_reader import JournalReader
 
@@ -59,7 +59,7 @@ class Outbox:
         if self.is_open:
             return
         try:
-            self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_directory(self.directory, 0o750)
             _refuse_network_file_system(self.directory)
             lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         except OSError as error:
