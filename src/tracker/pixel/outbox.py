@@ -100,7 +100,7 @@ class Outbox:
                         there[entry.name] = self._known.get(entry.name) or JournalReader(Path(entry.path))
                         adopted += there[entry.name].adopt()
                         waiting += there[entry.name].waiting()
-                    elif entry.name.endswith(NEW):
+                    elif JOURNAL_ID.fullmatch(entry.name.removesuffix(NEW)):  # one that is being made, or was
                         self._sweep(entry)
                     size += _tree_size(entry)
                 except FileNotFoundError:
@@ -124,7 +124,10 @@ class Outbox:
         """Keep one line that SNS refuses in `refused.ndjson`, durable before the journal moves on."""
         fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
-            os.write(fd, line)
+            length = os.fstat(fd).st_size
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, length)
+                raise OSError(errno.ENOSPC, "short write")
             os.fsync(fd)
         finally:
             os.close(fd)
