@@ -82,7 +82,7 @@ async def test_an_idle_log_is_rotated_when_its_hour_is_over(path: Path, monkeypa
         rig.handover.put_nowait(span(A, 0, 2))
         await until(lambda: rig.acknowledged)
         os.utime(path, (NOON - 1, NOON - 1))
-        await until(lambda: rotated(path) and path.stat().st_size == 0)
+        await until(lambda: rotated(path) and path.exists() and path.stat().st_size == 0)
         rig.handover.put_nowait(None)
         await running
     [file] = rotated(path)
