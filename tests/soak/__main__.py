@@ -54,7 +54,8 @@ def _table(tally: Tally) -> str:
     rows = [("rounds", tally.rounds)]
     rows += [(f"fault: {kind}", count) for kind, count in sorted(tally.injected.items())]
     rows += [("visits answered", tally.answered), ("missing", len(tally.missing)), ("twice", len(tally.twice))]
-    rows += [("torn", len(tally.torn)), ("else not as it should be", len(tally.strange))]
+    rows += [("torn", len(tally.torn)), ("torn appends kept aside", tally.kept_aside)]
+    rows += [("else not as it should be", len(tally.strange))]
     return "\n".join(f"| {name:<32} | {count:>9,} |" for name, count in rows)
 
 

@@ -25,6 +25,7 @@ from .wire import Load
 SETTLE_EVERY = 10  # rounds
 SETTLE_SECONDS = 60.0
 ANSWERS_A_ROUND = 15
+FORMATS = ("packed", "plain", "single")
 
 # Chances a call. A call that hangs costs ten seconds, or what is left of its round.
 SNS_FAULTS = {
@@ -73,6 +74,7 @@ class Tally:
     missing: set[str] = field(default_factory=set)
     twice: set[str] = field(default_factory=set)
     torn: set[bytes] = field(default_factory=set)
+    kept_aside: int = 0  # torn appends that storage found at its start
     strange: list[str] = field(default_factory=list)  # what else is not as it should be
 
     @property
@@ -93,7 +95,6 @@ class Siege:
             "http": {"port": self._port},
             "workers": 3,
             "outbox": {"segment_bytes": 20_000},
-            "sns": {"format": self._random.choice(["packed", "plain", "single"])},
         }
         self._foreign = _Foreign(self._stack)
         self._pixel: Service | None = None
@@ -222,7 +223,8 @@ class Siege:
     def _start(self) -> None:
         """Starts what is not there, and does not wait for it."""
         if self._pixel is None:
-            self._pixel = self._stack.start_pixel(self._pixel_config, ready=False)
+            format = self._random.choice(FORMATS)  # the next one publishes what is left of another format's
+            self._pixel = self._stack.start_pixel({**self._pixel_config, "sns": {"format": format}}, ready=False)
         if self._storage is None:
             self._storage = self._stack.start_storage(ready=False)
 
@@ -274,7 +276,7 @@ class Siege:
             tally.strange.append(f"{letters} messages in the dead-letter queue")
         if segments := self._stack.segments():
             tally.strange.append(f"journals left: {segments}")
-        tally.injected["torn append kept aside"] = len(list(self._stack.home.glob("visits.log.torn-*")))
+        tally.kept_aside = len(list(self._stack.home.glob("visits.log.torn-*")))
         tally.strange += self._foreign.touched()
         tally.strange += left_behind(self._stack.home)
 

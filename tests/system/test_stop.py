@@ -100,6 +100,24 @@ def test_a_clean_stop_drains_the_outbox(stack: FakeStack) -> None:
     storage.stop()
 
 
+def test_a_rolling_restart_of_both_in_mid_load_loses_nothing(stack: FakeStack) -> None:
+    ports = {"http": {"port": free_port()}, "workers": 2}
+    pixel, storage = stack.start_pixel(ports), stack.start_storage()
+    with Load(pixel.port) as load:
+        for _ in range(2):
+            load.wait_answered(100)
+            storage.stop()
+            load.wait_answered(100)
+            storage = stack.start_storage()
+            pixel.stop()
+            pixel = stack.start_pixel(ports)
+        load.wait_answered(100)
+    wait_for(lambda: load.answered <= stack.referrers().keys(), "all answered visits in the log")
+    stack.wait_queue()
+    assert stack.in_queue(lambda queue: queue.most_receives) == 1, "a clean stop left something to come again"
+    stack.assert_exactly_once(load)
+
+
 def test_a_draining_pixel_answers_but_is_not_ready(stack: FakeStack) -> None:
     pixel = stack.start_pixel({"shutdown": {"drain_delay": 3}})
     pixel.terminate()
