@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from tests.soak.outage import Outages
-from tests.system.siege import Siege, Tally
+from tests.system.siege import Siege
+from tests.system.verdict import Tally
 
 
 def main() -> int:

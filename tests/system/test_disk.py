@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_aws.messaging import Queue
+from tests.fake_aws.queues import Queue
 
 from .disk import FileLimit, SmallDisk
 from .stack import FakeStack

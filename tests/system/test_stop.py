@@ -6,7 +6,7 @@ import signal
 import pytest
 import yaml
 
-from tests.fake_aws.messaging import Queue
+from tests.fake_aws.queues import Queue
 from tests.ports import free_port
 
 from .processes import ROOT
