@@ -5,6 +5,7 @@ acknowledged is never sent again here, so it has to be in the log; what was not 
 """
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from tests.seam import faults
 from tests.seam.faults import Fault
-from tests.seam.method import LONG, SEED, Scenario, World, begin, live, stumble, sweep
+from tests.seam.method import LONG, SEED, Scenario, World, begin, live, stage, stumble, sweep, telling
 from tests.storage.rig import A, B, Rig, close, delivery, open_rig, pages, span
 from tracker.aws import Delivery
 from tracker.core.log_line import parse_line
@@ -131,7 +132,7 @@ SCENARIOS: dict[str, Scenario] = {
 }
 RECOVERIES = ["recovering from half an append", "recovering from a whole append"]
 RUNS = [
-    *(("appending", fault) for fault in (faults.KILL, faults.TEAR, faults.EIO, faults.FULL_FOR_A_WHILE, faults.SHORT)),
+    *(("appending", fault) for fault in (faults.KILL, faults.TEAR, faults.EIO, faults.SHORT, faults.TORN)),
     *((name, fault) for name in RECOVERIES for fault in (faults.KILL, faults.EIO)),
 ]
 if LONG:
@@ -141,6 +142,28 @@ if LONG:
 @pytest.mark.parametrize(("name", "fault"), RUNS, ids=str)
 def test_whichever_call_fails_or_is_the_last_every_visit_is_one_line(name: str, fault: Fault) -> None:
     assert sweep(SCENARIOS[name], fault) > 3
+
+
+FULL_DISKS = [
+    replace(faults.FULL_FOR_A_WHILE, name="no room in the log", calls=faults.WRITES),
+    replace(faults.SHORT_FOR_A_WHILE, name="less and less room in the log"),
+    replace(faults.FULL_FOR_A_WHILE, name="no room in the ledger", calls=faults.SQL),
+]
+
+
+@pytest.mark.parametrize("fault", FULL_DISKS, ids=str)
+def test_a_full_disk_holds_storage_up_at_any_append_and_ends_it_never(fault: Fault) -> None:
+    held_up = 0
+    for at in itertools.count(1):
+        with telling(f"{fault} at call {at}"), stage(Appending()) as (root, world, seam):
+            hit = live(Appending(), root, world, fault, at)
+            if f"open {LOG}" in seam.calls:  # it had started
+                assert world.all("ended") == []
+                assert world.all("acknowledged") == list(range(len(BATCHES)))
+                held_up += hit
+        if not hit:
+            break
+    assert held_up >= len(BATCHES)
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + (300 if LONG else 5)))
