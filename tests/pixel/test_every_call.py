@@ -246,7 +246,7 @@ if LONG:
 
 @pytest.mark.parametrize(("name", "fault"), RUNS, ids=str)
 def test_whichever_call_fails_or_is_the_last_every_visit_is_sent_once(name: str, fault: Fault) -> None:
-    assert sweep(SCENARIOS[name], fault) > 5
+    assert sweep(SCENARIOS[name], fault) > 1
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + (300 if LONG else 3)))
