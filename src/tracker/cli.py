@@ -9,7 +9,9 @@ from tracker.errors import ConfigurationError, TrackerError
 from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
 
 # The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "audit": ("tracker.storage.audit", "Say what the visit log holds, and what is missing."),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
