@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.seam import faults
 from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, cut_power, cuts, live, stage
 from tests.storage.rig import A, open_rig, span
@@ -59,6 +60,21 @@ def test_an_append_that_only_the_page_cache_has_after_a_failed_fsync_is_written_
         ended = len(seam.effects)
         live(scenario, root, world)  # the same kernel: all of it reads back, and nothing of it need be on the disk
         assert sorted(world.all("acknowledged")) == list(range(4))
+        for cut in cuts(seam.effects):
+            if cut >= ended:
+                cut_power(scenario, world, cut, states=STATES, seed=seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_torn_append_that_was_cut_off_stays_off(seed: int) -> None:
+    scenario = Alone()
+    with stage(scenario) as (root, world, seam):
+        assert live(
+            scenario, root, world, faults.TORN, 3
+        )  # the first cut is the lock's, the first write the first batch
+        assert world.all("acknowledged") == [0]
+        ended = len(seam.effects)
+        live(scenario, root, world)
         for cut in cuts(seam.effects):
             if cut >= ended:
                 cut_power(scenario, world, cut, states=STATES, seed=seed)
