@@ -6,13 +6,14 @@ Whatever happens here, the GIF leaves; a visit that could not be recorded is dis
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
+from tracker.pixel.control import HEADERS_CUT
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger("tracker.pixel.recorder")
@@ -24,13 +25,15 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said."""
+    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said.
 
-    def __init__(self, *, config: OutboxConfig, room: int) -> None:
+    What is discarded is counted in `counts`, by reason. What is accepted is in the journal, where main counts it.
+    """
+
+    def __init__(self, *, config: OutboxConfig, room: int, counts: MutableMapping[str, int] | None = None) -> None:
         self.room = room
         self.accepted = 0
-        self.discarded: Counter[str] = Counter()
-        self.headers_cut = 0
+        self.discarded = Counter[str]() if counts is None else counts
         self._config = config
         self._journal: Journal | None = None
         # One thread: nothing closes or syncs a file while something else syncs it, cancelled or not.
@@ -63,6 +66,9 @@ class Recorder:
 
     def discard(self, reason: str) -> None:
         self.discarded[reason] += 1
+
+    def count_cut_header(self) -> None:
+        self.discarded[HEADERS_CUT] += 1
 
     async def open(self) -> None:
         """Make the first journal; without one, visits are answered and discarded until `run` gets one."""

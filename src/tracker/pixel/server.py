@@ -14,7 +14,11 @@ from aiohttp import web
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp, truncate_ip
 from tracker.core.visit import MAX_HEADER_CHARS, encode_line, header_text, visited_at_text
+from tracker.lifecycle import Deadline
 from tracker.pixel.recorder import Recorder
+
+SILENT_SECONDS = 2.0
+POLL_SECONDS = 0.02
 
 GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
 
@@ -85,6 +89,11 @@ class Answers:
         """The form after which the connection is closed."""
         return self._forms[request.method == "HEAD", False, True]
 
+    def close_all(self) -> None:
+        """From now on every answer says that it is the connection's last."""
+        for head, http11 in ((False, False), (False, True), (True, False), (True, True)):
+            self._forms[head, True, http11] = self._forms[head, False, http11]
+
     def to(self, request: web.BaseRequest) -> Answer:
         """The form that the request asks for."""
         return self._forms[request.method == "HEAD", request.keep_alive, request.version >= (1, 1)]
@@ -141,12 +150,22 @@ class PixelServer:
         self._server = await loop.create_server(connection, sock=listener, backlog=backlog)
 
     async def stop(self, seconds: float) -> None:
-        """Stop accepting, finish the requests that have begun, close; within `seconds`."""
+        """Stop accepting, let the connections end, and close what is left of them; within `seconds`.
+
+        Whoever asks once more is told `Connection: close`. Those that stay silent for `SILENT_SECONDS` are idle, and
+        closed; a request that has begun is finished. Nothing in the system's queue is lost: others accept from it.
+        """
         if self._server is not None:
             self._server.close()
+        for answers in (self._gif, self._not_found, self._not_allowed):
+            answers.close_all()
+        deadline = Deadline(seconds)
+        silent = Deadline(min(SILENT_SECONDS, seconds / 2))
+        while self._http.connections and silent.remaining():  # noqa: ASYNC110  nobody tells of a connection's end
+            await asyncio.sleep(POLL_SECONDS)
         self._http.pre_shutdown()
         await asyncio.sleep(0)
-        await self._http.shutdown(seconds)
+        await self._http.shutdown(deadline.remaining() / 2)  # aiohttp may take it twice
 
     async def _handle(self, request: web.BaseRequest) -> Answer:
         target = request.raw_path
@@ -181,6 +200,6 @@ class PixelServer:
             return None
         text = header_text(value)
         if len(text) > MAX_HEADER_CHARS:
-            self._recorder.headers_cut += 1
+            self._recorder.count_cut_header()
             return text[:MAX_HEADER_CHARS]
         return text
