@@ -15,6 +15,7 @@ import socket
 import msgspec
 import uvloop
 
+from tracker.files import raise_open_files
 from tracker.pixel.control import BACKLOG, Command, Hello, Report, encode
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
@@ -24,6 +25,8 @@ log = logging.getLogger("tracker.pixel.worker")
 
 REPORT_SECONDS = 0.5
 CONTROL_LINE_BYTES = 1 << 20
+OTHER_FILES = 64  # open in a worker beside its visitors' connections, at most
+FEW_CONNECTIONS = 4096
 
 
 async def serve(listener: socket.socket, control: socket.socket) -> None:
@@ -38,7 +41,7 @@ async def serve(listener: socket.socket, control: socket.socket) -> None:
     setup_logging(hello.config.logging.level, hello.config.logging.format)
     recorder = Recorder(config=hello.config.outbox, room=hello.room)
     await recorder.open()
-    server = PixelServer(config=hello.config, recorder=recorder)
+    server = PixelServer(config=hello.config, recorder=recorder, max_connections=max_connections())
     await server.start(listener, BACKLOG)
     tasks = [asyncio.create_task(recorder.run()), asyncio.create_task(_report_forever(recorder, writer))]
     for task in tasks:
@@ -54,6 +57,15 @@ async def serve(listener: socket.socket, control: socket.socket) -> None:
         _send_report(recorder, writer)
         await writer.drain()
     writer.close()
+
+
+def max_connections() -> int:
+    """How many visitors may be connected to this worker: as many as it may open files, but for those of its journal."""
+    open_files = raise_open_files()
+    connections = max(1, open_files - OTHER_FILES)
+    if connections < FEW_CONNECTIONS:
+        log.warning("few_open_files limit=%d; no more than %d visitors can be connected", open_files, connections)
+    return connections
 
 
 async def _obey(reader: asyncio.StreamReader, recorder: Recorder) -> float:
