@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
+from tracker.core.visit import split_lines
 from tracker.pixel.control import HEADERS_CUT
 from tracker.pixel.journal import Journal
 
@@ -46,26 +47,30 @@ class Recorder:
     def recording(self) -> bool:
         return self._journal is not None and not self._journal.sealed and self.room > 0
 
-    def record(self, line: bytes) -> None:
-        """Append one visit; afterwards its answer may leave. Never raises."""
+    def record(self, lines: bytes, visits: int = 1) -> None:
+        """Append the lines of so many visits, with one write; afterwards their answers may leave. Never raises."""
         journal = self._journal
         if journal is None or journal.sealed:
-            self.discard("outbox_io")
-        elif len(line) > self.room:
-            self.discard("outbox_full")
+            self.discard("outbox_io", visits)
+        elif len(lines) > self.room:
+            if visits == 1:
+                self.discard("outbox_full")
+            else:  # as many as there is room for
+                for line in split_lines(lines):
+                    self.record(line)
         else:
             try:
-                journal.append(line)
+                journal.append(lines)
             except OSError as error:
                 self._report(f"append failed: {error.strerror}")
-                self.discard("outbox_io")
+                self.discard("outbox_io", visits)
             else:
-                self.room -= len(line)
-                self.accepted += 1
+                self.room -= len(lines)
+                self.accepted += visits
                 self._dirty = True
 
-    def discard(self, reason: str) -> None:
-        self.discarded[reason] += 1
+    def discard(self, reason: str, visits: int = 1) -> None:
+        self.discarded[reason] += visits
 
     def count_cut_header(self) -> None:
         self.discarded[HEADERS_CUT] += 1

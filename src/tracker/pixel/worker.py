@@ -15,6 +15,7 @@ import sys
 
 import msgspec
 
+from tracker.files import raise_open_files
 from tracker.lifecycle import run
 from tracker.logs import setup_logging
 from tracker.pixel.control import ANSWERING, BACKLOG, NOT_RECORDING, Command, Counts, Hello
@@ -25,6 +26,8 @@ log = logging.getLogger("tracker.pixel.worker")
 
 RECORDING_SECONDS = 0.25
 CONTROL_LINE_BYTES = 1 << 20
+OTHER_FILES = 64  # open in a worker beside its visitors' connections, at most
+FEW_CONNECTIONS = 4096
 
 
 async def serve(listener: socket.socket, control: socket.socket, counts: Counts) -> None:
@@ -39,7 +42,7 @@ async def serve(listener: socket.socket, control: socket.socket, counts: Counts)
     setup_logging(hello.config.logging.level, hello.config.logging.format)
     recorder = Recorder(config=hello.config.outbox, room=hello.room, counts=counts)
     await recorder.open()
-    server = PixelServer(config=hello.config, recorder=recorder)
+    server = PixelServer(config=hello.config, recorder=recorder, max_connections=max_connections())
     await server.start(listener, BACKLOG)
     drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
     essential = [
@@ -57,6 +60,15 @@ async def serve(listener: socket.socket, control: socket.socket, counts: Counts)
     await asyncio.wait(essential)
     await recorder.close()
     writer.close()
+
+
+def max_connections() -> int:
+    """How many visitors may be connected to this worker: as many as it may open files, but for those of its journal."""
+    open_files = raise_open_files()
+    connections = max(1, open_files - OTHER_FILES)
+    if connections < FEW_CONNECTIONS:
+        log.warning("few_open_files limit=%d; no more than %d visitors can be connected", open_files, connections)
+    return connections
 
 
 async def _obey(reader: asyncio.StreamReader, recorder: Recorder, drain: "asyncio.Future[float]") -> None:
