@@ -132,5 +132,5 @@ class Slot:
                     self.answers.set()
 
     def _tell(self, words: Hello | Command) -> None:
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode(words))
