@@ -155,7 +155,9 @@ def _calls() -> Iterator[tuple[str, ast.expr]]:
                 yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.args[0]
 
 
-@pytest.mark.parametrize(("place", "template"), list(_calls()), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("place", "template"), list(_calls()), ids=lambda value: value if isinstance(value, str) else ""
+)
 def test_every_line_of_ours_begins_with_its_event(place: str, template: ast.expr) -> None:
     assert isinstance(template, ast.Constant), f"{place}: the template is no literal"
     event, *_ = str(template.value).split(" ")
