@@ -46,6 +46,13 @@ def test_every_line_is_in_its_bucket(span_seconds: float) -> None:
     assert sum(abs(a - b) for a, b in zip(found, expected._counts, strict=True)) <= 2 * in_two_strides
 
 
+def test_a_message_between_two_of_another_age_is_seen() -> None:
+    expected = histogram()
+    expected.observe(0.05, 2)
+    expected.observe(100)
+    assert counted(log_line(50_000) + log_line(100_000_000) + log_line(50_000)) == expected._counts
+
+
 def test_the_newline_of_somebody_elses_line_is_no_visit() -> None:
     assert sum(counted(b"\n" + log_line(5))) == 1
 
