@@ -1,14 +1,14 @@
 """How fresh the visit log is: the time from each visit's answer to its durable line, without a look at each line.
 
 Lines of one message are in the order of their answers, and a batch is a few messages: where three lines near each other
-fall into one bucket of the histogram, those between them do. So a line in ten is looked at, more where buckets meet.
+fall into one bucket of the histogram, those between them do. So one line in thirty is looked at, more where buckets meet.
 """
 
 from datetime import datetime
 
 from tracker.telemetry import WeightedHistogram
 
-STRIDE_BYTES = 4_096
+STRIDE_BYTES = 16_384
 
 _TIME_BYTES = len("2026-11-23T07:09:24.932706+00:00")
 
