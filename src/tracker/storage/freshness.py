@@ -1,7 +1,7 @@
 """How fresh the visit log is: the time from each visit's answer to its durable line, without a look at each line.
 
 Lines of one message are in the order of their answers, and a batch is a few messages: where three lines near each other
-fall into one bucket of the histogram, those between them do. So one line in thirty is looked at, more where buckets meet.
+fall into one bucket of the histogram, those between them do. One line in thirty is looked at, more where buckets meet.
 """
 
 from datetime import datetime
