@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test lint format types lock metrics clean
+.PHONY: help run run-aws run-pixel run-storage test soak lint format types lock metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ run-storage: $(READY) ## the storage service with config/storage.yaml
 
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(READY) ## ruff, formatting and the import contracts
 	$(BIN)/ruff check .

@@ -7,8 +7,8 @@ import signal
 
 from tests.ports import free_port
 
-from .stack import Service, Stack
-from .test_faults import worker_pids
+from .processes import Service
+from .stack import FakeStack
 from .wire import Load, get, wait_for
 
 Sample = dict[str, float]
@@ -58,16 +58,16 @@ def load_and_look(pixel: Service, load: Load, hits: int) -> list[Sample]:
     return samples
 
 
-def test_every_look_adds_up_through_a_kill_and_an_adoption(stack: Stack) -> None:
+def test_every_look_adds_up_through_a_kill_and_an_adoption(stack: FakeStack) -> None:
     override = {"http": {"port": free_port()}, "workers": 2, "privacy": {"honor": ["dnt"]}}
     pixel = stack.start_pixel(override)
     samples = []
     connections = 6
     with Load(pixel.port, connections=connections) as load:
         samples += load_and_look(pixel, load, 300)
-        wait_for(lambda: len(worker_pids(pixel)) == 2, "two workers")
+        wait_for(lambda: len(pixel.workers()) == 2, "two workers")
         assert_figures_of_all_processes(scrape(pixel))
-        doomed = worker_pids(pixel)[0]
+        doomed = pixel.workers()[0]
         for _ in range(20):
             assert get(pixel.port, headers=[("DNT", "1")]).is_gif
         os.kill(doomed, signal.SIGKILL)  # whatever it has counted since the last look is still counted
@@ -108,7 +108,7 @@ def test_every_look_adds_up_through_a_kill_and_an_adoption(stack: Stack) -> None
     assert visits(both, "published") + visits(both, "waiting") == visits(both, "accepted") + visits(both, "adopted")
 
 
-def test_no_visitor_byte_is_in_a_metric(stack: Stack) -> None:
+def test_no_visitor_byte_is_in_a_metric(stack: FakeStack) -> None:
     pixel = stack.start_pixel()
     storage = stack.start_storage()
     mark = "xyzzy-visitor"

@@ -8,12 +8,12 @@ import pytest
 
 from tests.ports import free_port
 
-from .stack import Config, Service, Stack, merged
-from .test_faults import worker_pids
+from .processes import Config, Service, merged
+from .stack import FakeStack
 from .wire import LOOPBACK, Load, get, wait_for
 
 
-def configured(stack: Stack, workers: int = 1) -> tuple[Service, Config]:
+def configured(stack: FakeStack, workers: int = 1) -> tuple[Service, Config]:
     """A pixel, and its whole configuration."""
     config = stack.pixel_config({"workers": workers})
     return stack.start_pixel(config), config
@@ -24,19 +24,19 @@ def reload(pixel: Service, config: Config) -> None:
     pixel.wait_metric("tracker_pixel_reloads", 1, 'result="applied"')
 
 
-def test_a_reload_under_load_fails_no_request_and_loses_no_visit(stack: Stack) -> None:
+def test_a_reload_under_load_fails_no_request_and_loses_no_visit(stack: FakeStack) -> None:
     pixel, config = configured(stack, workers=2)
     stack.start_storage()
-    wait_for(lambda: len(worker_pids(pixel)) == 2, "two workers")
-    old = worker_pids(pixel)
+    wait_for(lambda: len(pixel.workers()) == 2, "two workers")
+    old = pixel.workers()
     with Load(pixel.port) as load:
         load.wait_answered(100)
         reload(pixel, merged(config, {"workers": 3, "privacy": {"honor": ["dnt"]}, "sns": {"format": "plain"}}))
         load.wait_answered(100)
         assert get(pixel.port, headers=[("DNT", "1")]).is_gif
     assert load.failures == 0, pixel.output
-    wait_for(lambda: len(worker_pids(pixel)) == 3, "three workers")
-    assert not set(worker_pids(pixel)) & set(old)
+    wait_for(lambda: len(pixel.workers()) == 3, "three workers")
+    assert not set(pixel.workers()) & set(old)
     pixel.wait_metric("tracker_pixel_visits_discarded", 1, 'reason="privacy"')
     assert pixel.metric("tracker_pixel_worker_restarts") == 0
     stack.assert_exactly_once(load)
@@ -45,7 +45,7 @@ def test_a_reload_under_load_fails_no_request_and_loses_no_visit(stack: Stack) -
 
 
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
-def test_wrk_meets_no_error_through_a_reload(stack: Stack) -> None:
+def test_wrk_meets_no_error_through_a_reload(stack: FakeStack) -> None:
     pixel, config = configured(stack)
     command = ["wrk", "-t1", "-c32", "-d4s", f"http://{LOOPBACK}:{pixel.port}/track"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
@@ -63,7 +63,7 @@ def test_wrk_meets_no_error_through_a_reload(stack: Stack) -> None:
     )
 
 
-def test_a_configuration_that_cannot_be_used_is_told_and_the_old_one_goes_on(stack: Stack) -> None:
+def test_a_configuration_that_cannot_be_used_is_told_and_the_old_one_goes_on(stack: FakeStack) -> None:
     pixel, config = configured(stack)
     before = pixel.children()
     pixel.reload(merged(config, {"workers": "many"}))
@@ -80,7 +80,7 @@ def test_a_configuration_that_cannot_be_used_is_told_and_the_old_one_goes_on(sta
     pixel.stop()
 
 
-def test_sigkill_in_the_middle_of_a_reload_leaves_nobody_and_loses_nothing(stack: Stack) -> None:
+def test_sigkill_in_the_middle_of_a_reload_leaves_nobody_and_loses_nothing(stack: FakeStack) -> None:
     pixel, config = configured(stack)
     stack.start_storage()
     with Load(pixel.port) as load:
@@ -94,7 +94,7 @@ def test_sigkill_in_the_middle_of_a_reload_leaves_nobody_and_loses_nothing(stack
     stack.assert_exactly_once(load)
 
 
-def test_a_stop_in_the_middle_of_a_reload_is_clean(stack: Stack) -> None:
+def test_a_stop_in_the_middle_of_a_reload_is_clean(stack: FakeStack) -> None:
     pixel, config = configured(stack)
     stack.start_storage()
     with Load(pixel.port) as load:
