@@ -100,8 +100,7 @@ class Outcome:
     answers: bytes
     closed: bool
     visits: list[object]
-    discarded: dict[str, int]
-    headers_cut: int
+    discarded: dict[str, int]  # by reason; and headers cut
 
 
 class Lanes:
@@ -126,7 +125,7 @@ class Lanes:
             wire.end()
             await settle(wire)
         answers = re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate: now", wire.written)
-        outcome = Outcome(answers, wire.closed, notes.visits(), dict(notes.discarded), notes.headers_cut)
+        outcome = Outcome(answers, wire.closed, notes.visits(), dict(notes.discarded))
         wire.close()
         await close()
         return outcome
