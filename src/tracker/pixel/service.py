@@ -44,6 +44,7 @@ async def run(config: PixelConfig) -> None:
     from tracker.admin import AdminServer
     from tracker.aws import open_topic
     from tracker.pixel.publisher import Publisher
+    from tracker.systemd import Manager
 
     _refuse_slow_parser()
     publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic)
@@ -70,9 +71,13 @@ async def run(config: PixelConfig) -> None:
     telemetry.PUBLISHING.set(1)
     watching = asyncio.create_task(_watch(outbox, supervisor, config.outbox.max_bytes, stop))
     publishing = asyncio.create_task(_publish(publisher))
+    manager = Manager()
+    manager.ready()
+    beating = asyncio.create_task(manager.heartbeat(supervisor.is_heard))
     await _until_stopped(stop, workers, watching)
 
     deadline = Deadline(config.shutdown.timeout)
+    manager.stopping()
     log.info("draining delay=%s timeout=%s", config.shutdown.drain_delay, config.shutdown.timeout)
     await asyncio.sleep(min(config.shutdown.drain_delay, deadline.remaining()))
     in_flight = Deadline(deadline.remaining() * FINISH_SHARE)
@@ -82,9 +87,9 @@ async def run(config: PixelConfig) -> None:
         await _look(outbox)  # the workers are gone: all journals are orphans now
     publisher.drain()
     await asyncio.wait([publishing], timeout=max(0.0, deadline.remaining() - 0.5))
-    for task in (publishing, watching):
+    for task in (publishing, watching, beating):
         task.cancel()
-    await asyncio.wait([publishing, watching])
+    await asyncio.wait([publishing, watching, beating])
     if outbox.is_open:
         await _look(outbox)
         outbox.close()

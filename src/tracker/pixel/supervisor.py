@@ -16,6 +16,7 @@ from tracker.pixel.control import Command, Hello, Report, encode
 log = logging.getLogger("tracker.pixel.supervisor")
 
 KILL_SECONDS = 1.0
+SILENT_SECONDS = 30.0  # a worker that answers reports twice a second; one silent for so long hangs
 STEADY_SECONDS = 10.0  # a worker that lived so long did not die of its start
 
 
@@ -29,6 +30,7 @@ class Supervisor:
         self._room = config.outbox.max_bytes // self._count
         self._writers: dict[int, asyncio.StreamWriter] = {}  # of the workers that run
         self._reports: dict[int, Report] = {}  # the last one of each worker that answers
+        self._heard_at: dict[int, float] = {}  # when, by the loop's clock
         self._draining = False
 
     @property
@@ -40,6 +42,11 @@ class Supervisor:
     def recording(self) -> bool:
         """Whether every worker that answers records its visits."""
         return all(report.recording for report in self._reports.values())
+
+    async def is_heard(self) -> bool:
+        """Whether the loops of all workers that answer still turn."""
+        now = asyncio.get_running_loop().time()
+        return all(now - heard_at < SILENT_SECONDS for heard_at in self._heard_at.values())
 
     def allow(self, room: int) -> None:
         """Let the workers together add at most `room` bytes until the next call."""
@@ -105,6 +112,7 @@ class Supervisor:
             writer.close()  # the worker stops at once when it hears nothing more
             self._writers.pop(slot, None)
             self._reports.pop(slot, None)
+            self._heard_at.pop(slot, None)
             telemetry.WORKERS.set(self.answering)
             if process.returncode is None:
                 process.kill()
@@ -117,6 +125,7 @@ class Supervisor:
                 report = msgspec.json.decode(line, type=Report)
                 self._count_up(previous, report)
                 self._reports[slot] = previous = report
+                self._heard_at[slot] = asyncio.get_running_loop().time()
                 telemetry.WORKERS.set(self.answering)
                 telemetry.RECORDING.set(self.recording)
         except (ConnectionError, msgspec.DecodeError):

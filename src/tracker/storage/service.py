@@ -26,6 +26,7 @@ from tracker.storage.receiver import Handover, Held, Outage, Receiver
 from tracker.storage.recovery import only_writer, open_ledger
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
+from tracker.systemd import Manager
 
 log = logging.getLogger("tracker.storage")
 
@@ -65,6 +66,11 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             detail = {"log": writer.paused or "ok", "queue": outage.reason or "ok", "held": len(held)}
             return writer.paused is None, detail
 
+        async def alive() -> bool:
+            await asyncio.get_running_loop().run_in_executor(executor, int)  # the writer's thread takes its turn
+            return True
+
+        manager = Manager()
         admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready)
         await admin.start()
         try:
@@ -74,7 +80,10 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
                 writing = group.create_task(writer.run())
                 acknowledging = group.create_task(acknowledger.run())
                 beside = [group.create_task(held.run()), group.create_task(check_redrive(queue, stop))]
+                beside.append(group.create_task(manager.heartbeat(alive)))
+                manager.ready()
                 await stop.wait()
+                manager.stopping()
                 deadline = Deadline(config.shutdown.timeout)
                 await _drain(deadline, handover, acknowledger, receiving, writing, acknowledging)
                 for task in (*receiving, writing, acknowledging, *beside):
