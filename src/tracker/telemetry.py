@@ -14,6 +14,9 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 ACCEPTED = Counter("tracker_pixel_visits_accepted", "Visits appended to the outbox before their GIF left.")
 DISCARDED = Counter("tracker_pixel_visits_discarded", "Visits given up, by reason.", ["reason"])
 HEADERS_CUT = Counter("tracker_pixel_headers_cut", "Referrers and user agents cut to 2,048 characters.")
+HEADERS_UNTRUSTED = Counter(
+    "tracker_pixel_headers_untrusted", "Visits whose client IP header was not looked at: their peer is not trusted."
+)
 ADOPTED = Counter("tracker_pixel_journals_adopted", "Orphaned journals taken over by the publisher.")
 PUBLISHED_VISITS = Counter("tracker_pixel_visits_published", "Visits in messages that SNS has accepted.")
 PUBLISHED = Counter("tracker_pixel_messages_published", "Messages that SNS has accepted.")

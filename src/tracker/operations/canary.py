@@ -203,7 +203,7 @@ def _hops(flight: Flight, within: float, *, followed: bool) -> list[Finding]:
     hops: list[tuple[str, str, Callable[[], Finding]]] = [
         ("accepted", "accepted by SNS", _not_accepted),
         ("received", "received by storage from SQS", _not_received),
-        ("line", "a durable line of the visit log", _no_line),
+        ("line", "a line of the visit log", _no_line),
     ]
     before = flight.answered
     for hop, words, missing in hops if followed else hops[:1]:
@@ -260,8 +260,8 @@ def _not_received() -> Finding:
 def _no_line() -> Finding:
     return fault(
         "canary",
-        "storage received a message, but no line came in time",
-        why="storage cannot write, or another log than log.path is written",
+        "no line of it in the visit log in time",
+        why="it is in the queue, or storage cannot write, or writes another log than log.path",
         mend="see what storage says above; is this the configuration that it runs with?",
     )
 

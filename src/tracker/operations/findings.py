@@ -76,8 +76,8 @@ class Report:
                     self._line(f"{'':8} {'':{_SUBJECT_WIDTH}} {label + ':':<6}{_printable(text)}")
 
     def end(self) -> None:
-        counts = [f"{self._count(level)} {level.value}" for level in Level]
-        self._line(", ".join(counts))
+        words = {Level.OK: "well", Level.WARNING: "warnings", Level.FAULT: "faults", Level.UNKNOWN: "not looked at"}
+        self._line(", ".join(f"{self._count(level)} {word}" for level, word in words.items()))
 
     def _line(self, text: str) -> None:
         self._out.write(f"\r\x1b[K{text}\n" if self._live else f"{text}\n")

@@ -140,7 +140,8 @@ class _Work:
         wanted = self._queue_attributes(role, have)
         changed = {key: value for key, value in wanted.items() if not _same(key, have.get(key), value)}
         for key, value in changed.items():
-            self._note(thing, key, have.get(key), value)
+            words = f"SNS may send, on behalf of topic {self._names.topic} alone" if key == "Policy" else value
+            self._note(thing, key, have.get(key), words)
         if changed and url is not None and not self._dry_run:
             await _patiently(lambda: ask(self._sqs.set_queue_attributes(QueueUrl=url, Attributes=changed)))
 

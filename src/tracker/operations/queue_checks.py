@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from tracker.aws import open_client
@@ -31,7 +32,7 @@ async def check_queue(config: SqsConfig, wiring: Wiring) -> AsyncIterator[Findin
         for finding in (
             _retention(attributes, wiring),
             _policy(attributes, wiring),
-            _encryption(attributes),
+            _encryption(attributes, wiring),
             _in_flight(attributes),
         ):
             yield finding
@@ -62,19 +63,19 @@ def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
             why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
             mend=wiring.provision,
         )
-    sources = [json.dumps(each.get("Condition", {})) for each in ours]
-    if wiring.topic_arn and not any(wiring.topic_arn in source or "*" in source for source in sources):
-        if all("SourceArn" in source for source in sources):
-            return fault(
-                "queue",
-                f"its policy lets SNS send, but not on behalf of {wiring.topic_arn}",
-                why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-                mend=wiring.provision,
-            )
+    sources = [source for statement in ours for source in _sources(statement)]
+    if None in sources:
         return warning(
             "queue",
             "its policy lets SNS send on behalf of any topic of anybody",
             why="whoever knows the queue can have SNS put messages into it",
+            mend=wiring.provision,
+        )
+    if wiring.topic_arn and not any(fnmatchcase(wiring.topic_arn, source or "") for source in sources):
+        return fault(
+            "queue",
+            f"its policy lets SNS send, but not on behalf of {wiring.topic_arn}",
+            why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
             mend=wiring.provision,
         )
     return ok("queue", "its policy lets the topic send")
@@ -91,7 +92,17 @@ def _lets_sns_send(statement: dict[str, Any]) -> bool:
     )
 
 
-def _encryption(attributes: dict[str, str]) -> Finding:
+def _sources(statement: dict[str, Any]) -> list[str | None]:
+    """The ARNs (patterns) on whose behalf a statement lets SNS send; None where it does not ask."""
+    conditions = statement.get("Condition", {}).values()
+    named = {key.lower(): value for condition in conditions for key, value in condition.items()}
+    if "aws:sourceaccount" in named and "aws:sourcearn" not in named:
+        return ["*"]  # any topic of an account of the operator's choice
+    arns = named.get("aws:sourcearn")
+    return list(arns) if isinstance(arns, list) else [arns]
+
+
+def _encryption(attributes: dict[str, str], wiring: Wiring) -> Finding:
     key = attributes.get("KmsMasterKeyId", "")
     if key.endswith("alias/aws/sqs"):
         return fault(
@@ -106,7 +117,7 @@ def _encryption(attributes: dict[str, str]) -> Finding:
         "queue",
         "it is not encrypted at rest",
         why="it holds visitors' addresses for as long as storage is away",
-        mend="tracker provision",
+        mend=wiring.provision,
     )
 
 

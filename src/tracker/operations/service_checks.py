@@ -110,7 +110,7 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
             mend="read its log: journalctl -u tracker-pixel",
         )
     else:
-        yield ok("pixel", f"answers with {detail.get('workers')} worker processes")
+        yield ok("pixel", f"answers; worker processes: {detail.get('workers')}")
     if not detail.get("recording", True):
         yield fault(
             "pixel",

@@ -28,6 +28,7 @@ class Report(msgspec.Struct, frozen=True):
     discarded: dict[str, int]
     headers_cut: int
     recording: bool
+    headers_untrusted: int = 0
 
 
 def encode(document: Hello | Command | Report) -> bytes:

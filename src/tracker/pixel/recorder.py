@@ -31,6 +31,7 @@ class Recorder:
         self.accepted = 0
         self.discarded: Counter[str] = Counter()
         self.headers_cut = 0
+        self.headers_untrusted = 0  # visits that named a client, from a peer that may not
         self._config = config
         self._journal: Journal | None = None
         # One thread: nothing closes or syncs a file while something else syncs it, cancelled or not.

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp, truncate_ip
+from tracker.core.rate_limit import RateLimit
 from tracker.core.visit import MAX_HEADER_CHARS, encode_line, header_text, visited_at_text
 from tracker.pixel.recorder import Recorder
 
@@ -116,6 +117,7 @@ class PixelServer:
         self._recorder = recorder
         self._client_ip = ClientIp(config.http.trusted_proxies, config.http.client_ip_header)
         self._ip_header = config.http.client_ip_header
+        self._rate_limit = RateLimit(config.http.rate_limit) if config.http.rate_limit is not None else None
         self._truncate = config.privacy.ip == "truncated"
         signals = {"gpc": "Sec-GPC", "dnt": "DNT"}
         self._honored = [signals[name] for name in config.privacy.honor]
@@ -165,10 +167,14 @@ class PixelServer:
             if headers.get(signal) == "1":
                 return self._recorder.discard("privacy")
         peer = request.remote
-        lines = headers.getall(self._ip_header, ()) if self._client_ip.needs_header(peer) else ()
+        lines = headers.getall(self._ip_header, ())
+        if lines and not self._client_ip.needs_header(peer):
+            self._recorder.headers_untrusted += 1
         ip = self._client_ip.resolve(peer, lines)
         if ip is None:
             return self._recorder.discard("no_address")
+        if self._rate_limit is not None and not self._rate_limit.allows(ip, time.monotonic()):
+            return self._recorder.discard("rate_limited")
         if self._truncate:
             ip = truncate_ip(ip)
         visited_at = visited_at_text(time.time_ns() // 1000)

@@ -134,6 +134,7 @@ class Supervisor:
     def _count_up(self, before: Report, now: Report) -> None:
         telemetry.ACCEPTED.inc(now.accepted - before.accepted)
         telemetry.HEADERS_CUT.inc(now.headers_cut - before.headers_cut)
+        telemetry.HEADERS_UNTRUSTED.inc(now.headers_untrusted - before.headers_untrusted)
         for reason, count in now.discarded.items():
             telemetry.DISCARDED.labels(reason).inc(count - before.discarded.get(reason, 0))
 

@@ -80,7 +80,13 @@ async def _report_forever(recorder: Recorder, writer: asyncio.StreamWriter) -> N
 
 
 def _send_report(recorder: Recorder, writer: asyncio.StreamWriter) -> None:
-    report = Report(recorder.accepted, dict(recorder.discarded), recorder.headers_cut, recorder.recording)
+    report = Report(
+        recorder.accepted,
+        dict(recorder.discarded),
+        recorder.headers_cut,
+        recorder.recording,
+        recorder.headers_untrusted,
+    )
     if writer.transport.get_write_buffer_size() == 0:  # main is slow: the next report says it all anyway
         writer.write(encode(report))
 
