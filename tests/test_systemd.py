@@ -13,6 +13,8 @@ import pytest
 from tests.ports import free_port
 from tests.system.stack import Process, write_config
 from tests.waiting import until
+from tracker.config import OutboxConfig, PixelConfig, SnsConfig
+from tracker.pixel import supervisor as supervisor_module
 from tracker.systemd import Manager
 
 
@@ -51,10 +53,6 @@ async def always() -> bool:
     return True
 
 
-async def never() -> bool:
-    return False
-
-
 async def test_where_nobody_listens_nothing_happens() -> None:
     manager = Manager({})
     manager.ready()
@@ -86,13 +84,18 @@ async def test_the_watchdog_hears_of_what_is_alive_and_of_nothing_else(notify: N
     await asyncio.wait([beating])
 
     notify.listen().clear()
-    dead = asyncio.create_task(Manager(notify.environ).heartbeat(never))
-    stuck = asyncio.create_task(Manager(notify.environ).heartbeat(asyncio.Event().wait))
-    await asyncio.sleep(0.7)  # more than the watchdog's own time
+    asked = 0
+
+    async def dead() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    beating = asyncio.create_task(Manager(notify.environ).heartbeat(dead))
+    await until(lambda: asked >= 4)
     assert notify.beats() == 0
-    for task in (dead, stuck):
-        task.cancel()
-    await asyncio.wait([dead, stuck])
+    beating.cancel()
+    await asyncio.wait([beating])
 
 
 async def test_a_watchdog_of_another_process_is_not_ours_to_feed(notify: Notify) -> None:
@@ -137,13 +140,13 @@ async def test_a_service_is_ready_and_beats_though_aws_is_away_and_says_when_it_
     assert notify.listen().index("READY=1") < notify.heard.index("STOPPING=1")
 
 
-async def test_a_worker_that_hangs_for_long_stops_the_pixels_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tracker.config import PixelConfig, SnsConfig
-    from tracker.pixel import supervisor as module
-
-    monkeypatch.setattr(module, "SILENT_SECONDS", 2.0)
-    config = PixelConfig(sns=SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking"))
-    supervisor = module.Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)))
+async def test_a_worker_that_hangs_for_long_stops_the_pixels_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "SILENT_SECONDS", 2.0)
+    sns = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
+    config = PixelConfig(sns=sns, outbox=OutboxConfig(dir=str(tmp_path)))
+    supervisor = supervisor_module.Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)))
     running = asyncio.create_task(supervisor.run())
     await until(lambda: supervisor.answering == 1, seconds=60)
     assert await supervisor.is_heard()
