@@ -9,6 +9,10 @@ class ConfigurationError(TrackerError):
     """The operator has to change something; the process exits with status 78 (EX_CONFIG of sysexits.h)."""
 
 
+class ReloadFailed(TrackerError):
+    """A new configuration could not be put to work; the old one goes on."""
+
+
 class MalformedMessage(TrackerError):
     """A message or line that is not what the wire contract says; it is counted and left where it is."""
 

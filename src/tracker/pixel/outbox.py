@@ -15,6 +15,7 @@ import shutil
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 from tracker.core.message import JOURNAL_ID
@@ -27,6 +28,7 @@ log = logging.getLogger("tracker.pixel.outbox")
 
 REFUSED = "refused.ndjson"
 PUBLISHER_LOCK = "publisher.lock"
+COUNT_AT_A_LOOK = 256 << 20  # bytes; of a long backlog the rest is counted at the next look
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW  # a link in the outbox is nothing that we made
@@ -42,7 +44,10 @@ class Outbox:
         self.journals: list[JournalReader] = []  # those of live workers first
         self.size = 0  # bytes of all files
         self.waiting = 0  # bytes SNS has not accepted
+        self.gone: list[JournalReader] = []  # removed, set aside or lost since somebody looked here
+        self.oldest: datetime | None = None  # when the first visit that waits was answered
         self._known: dict[str, JournalReader] = {}
+        self._earlier: frozenset[str] = frozenset()  # what was here before this pixel
         self._told: set[str] = set()  # names that cannot be read, said once each
         self._scanning = threading.Lock()
         self._lock: int | None = None
@@ -80,6 +85,7 @@ class Outbox:
             ) from error
         with contextlib.suppress(OSError):  # a full disk: the number is only a courtesy
             os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
+        self._earlier = frozenset(os.listdir(self.directory))
         self._lock = lock
 
     def close(self) -> None:
@@ -94,13 +100,16 @@ class Outbox:
         with self._scanning:
             adopted = size = waiting = 0
             there: dict[str, JournalReader] = {}
+            ages: list[datetime] = []
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
                     if JOURNAL_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                         # The same reader for as long as the journal is there: it may hold the lock.
-                        there[entry.name] = self._known.get(entry.name) or JournalReader(Path(entry.path))
-                        adopted += there[entry.name].adopt()
-                        waiting += there[entry.name].waiting()
+                        journal = there[entry.name] = self._known.get(entry.name) or self._reader_of(Path(entry.path))
+                        adopted += journal.adopt()
+                        journal.count(limit=COUNT_AT_A_LOOK)
+                        waiting += journal.waiting()
+                        ages += filter(None, [journal.oldest()])
                     elif entry.name.endswith(NEW):
                         self._sweep(entry)
                     size += _tree_size(entry)
@@ -112,7 +121,9 @@ class Outbox:
                     self._told.add(entry.name)
             for name in self._known.keys() - there.keys():
                 self._known[name].release()
+                self.gone.append(self._known[name])
             self._known = there
+            self.oldest = min(ages, default=None)
             self.journals = sorted(there.values(), key=lambda journal: journal.orphaned)
             self.size, self.waiting = size, waiting
             return adopted
@@ -120,6 +131,10 @@ class Outbox:
     def forget(self, journal: JournalReader) -> None:
         """Leave a journal out until the next look at the directory."""
         self.journals = [other for other in self.journals if other is not journal]
+
+    def known(self) -> list[JournalReader]:
+        """Every journal of the last look, those too that the publisher has done with since."""
+        return list(self._known.values())
 
     def give_up(self, line: bytes) -> None:
         """Keep one line that SNS refuses in `refused.ndjson`, durable before the journal moves on."""
@@ -130,6 +145,9 @@ class Outbox:
         finally:
             os.close(fd)
         sync_directory(self.directory)
+
+    def _reader_of(self, path: Path) -> JournalReader:
+        return JournalReader(path, earlier=path.name in self._earlier)
 
     def _sweep(self, entry: "os.DirEntry[str]") -> None:
         if time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS:

@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from tracker import telemetry
+from tracker import logs
 
 HOSTILE = "Mozilla\x1b[2J\x07\r\n2026-11-23T07:09:24.932+00:00 INFO     tracker.x forged\x85\u2028\u202e\ud800\x00é"
 
@@ -27,7 +27,7 @@ def logged(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def log(*, format: Literal["text", "json"], level: str = "info") -> logging.Logger:
-    telemetry.setup_logging(level, format)
+    logs.setup_logging(level, format)
     return logging.getLogger("tracker.x")
 
 
@@ -73,7 +73,8 @@ def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert text.isascii()
     first, second = (json.loads(line) for line in text.splitlines())
     assert first.pop("time").endswith("+00:00")
-    assert first == {"level": "info", "logger": "tracker.x", "event": "refused", "detail": f"agent={HOSTILE}"}
+    said = {"event": "refused", "detail": f"agent={HOSTILE}", "agent": HOSTILE}
+    assert first == {"level": "info", "logger": "tracker.x", **said}
     assert (second["event"], second["detail"]) == ("ended", "")
     assert "ValueError: Mozilla\x1b" in second["exception"]
 
