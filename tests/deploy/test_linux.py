@@ -38,7 +38,7 @@ def test_systemd_finds_the_unit_little_exposed(unit: str) -> None:
     run("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", SYSTEMD / unit)
 
 
-@pytest.mark.parametrize(("unit", "name"), zip(UNITS, ("pixel", "storage"), strict=True))
+@pytest.mark.parametrize(("unit", "name"), list(zip(UNITS, ("pixel", "storage"), strict=True)))
 def test_the_unit_fits_its_service(unit: str, name: str) -> None:
     path = SYSTEMD / f"{name}.yaml"
     config = load_pixel(path, {}) if name == "pixel" else load_storage(path, {})
@@ -56,6 +56,7 @@ def test_the_unit_fits_its_service(unit: str, name: str) -> None:
 
 @root_only
 def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
     run("systemd-sysusers", f"--root={tmp_path}", SYSTEMD / "tracker.sysusers.conf")
     users = (tmp_path / "etc/passwd").read_text()
     found = re.search(r"^tracker:[^:]*:(\d+):(\d+):[^:]*:/var/lib/tracker:/usr/sbin/nologin$", users, re.MULTILINE)

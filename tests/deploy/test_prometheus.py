@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from tracker import telemetry
 
-from .tools import DEPLOY, ROOT, run
+from .tools import DEPLOY, ROOT, run, sections_of_the_guide
 
 RULES = DEPLOY / "prometheus/tracker.rules.yml"
 DASHBOARD = DEPLOY / "grafana/tracker.json"
@@ -76,25 +76,19 @@ def test_every_reason_that_is_asked_for_exists() -> None:
 
 
 def test_every_alert_leads_to_its_section_of_the_guide() -> None:
-    guide = (ROOT / "docs/operations.md").read_text()
-    anchors = {
-        re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in re.findall(r"^### (.+)$", guide, re.M)
-    }
     for rule in rules():
         page, _, anchor = rule["annotations"]["guide"].partition("#")
         assert page == "docs/operations.md"
-        assert anchor in anchors, rule["alert"]
+        assert anchor in sections_of_the_guide(), rule["alert"]
 
 
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
     cells: set[tuple[int, int]] = set()
     for panel in panels():
         place = panel["gridPos"]
-        own = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
+        columns = range(place["x"], place["x"] + place["w"])
+        rows = range(place["y"], place["y"] + place["h"])
+        own = {(x, y) for x in columns for y in rows}
         assert not own & cells, panel["title"]
         assert place["x"] + place["w"] <= 24
         cells |= own

@@ -1,5 +1,6 @@
 """Programs that the deployment files are checked with; a missing one skips the test (.ci/run installs them all)."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,13 @@ def tool(name: str) -> str:
         if (found := shutil.which(name, path=folder)) is not None:
             return found
     pytest.skip(f"{name} is not installed")
+
+
+def sections_of_the_guide() -> set[str]:
+    """The anchors of the third-level headings of docs/operations.md."""
+    guide = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^### (.+)$", guide, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def run(name: str, *arguments: str | Path, cwd: Path | None = None, check: bool = True) -> str:
