@@ -128,10 +128,29 @@ def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
 def test_every_locked_requirement_has_its_hashes(name: str) -> None:
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
     assert entries
     for entry in entries:
         assert "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    assert numbers is not None, version
+    return tuple(int(number) for number in numbers[0].split("."))
+
+
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
+def test_no_locked_version_is_below_its_floor(name: str) -> None:
+    floors = dict(re.findall(r"^([a-z0-9-]+)>=(\S+)", (ROOT / "requirements/floors.txt").read_text(), re.MULTILINE))
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))
+    assert locked
+    below = {
+        package for package in floors.keys() & locked.keys() if _release(locked[package]) < _release(floors[package])
+    }
+    assert not below
+    if name == "development":  # which locks everything
+        assert floors.keys() <= locked.keys()

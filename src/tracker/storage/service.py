@@ -30,6 +30,7 @@ from tracker.storage.receiver import Handover, Held, Outage, Receiver
 from tracker.storage.recovery import only_writer, open_ledger
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
+from tracker.systemd import Manager
 
 log = logging.getLogger("tracker.storage")
 
@@ -69,6 +70,11 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             detail = {"log": writer.paused or "ok", "queue": outage.reason or "ok", "held": len(held)}
             return writer.paused is None, detail
 
+        async def alive() -> bool:
+            await asyncio.get_running_loop().run_in_executor(executor, int)  # the writer's thread takes its turn
+            return True
+
+        manager = Manager()
         telemetry.WRITING.set_function(lambda: writer.paused is None)
         telemetry.RECEIVING.set_function(lambda: outage.reason is None)
         telemetry.HELD.set_function(lambda: len(held))
@@ -84,8 +90,11 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
                     group.create_task(held.run()),
                     group.create_task(check_redrive(queue, stop)),
                     group.create_task(figures.watch(ledger, Path(config.log.path), executor)),
+                    group.create_task(manager.heartbeat(alive)),
                 ]
+                manager.ready()
                 await stop.wait()
+                manager.stopping()
                 deadline = Deadline(config.shutdown.timeout)
                 await _drain(deadline, handover, acknowledger, receiving, writing, acknowledging)
                 for task in (*receiving, writing, acknowledging, *beside):
