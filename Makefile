@@ -48,6 +48,7 @@ lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--up
 	cd requirements && $(COMPILE) development.in -o development.txt
 	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
+	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
 
 metrics: $(READY) ## write the table of metrics into docs/metrics.md
 	@$(BIN)/python -m tracker.telemetry docs/metrics.md

@@ -103,6 +103,7 @@ def run_command(
         print(f"{options.config}: OK")
         return 0
     setup_logging(config.logging.level, config.logging.format)
+    os.umask(0o027)  # what the services make is nobody else's to read: files 0640 at most, directories 0750
     return run(lambda: serve(config, options))
 
 

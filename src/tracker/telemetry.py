@@ -74,6 +74,11 @@ WAITING_VISITS = Gauge(
     "tracker_pixel_visits_waiting", "Visits of the outbox that SNS has not accepted.", registry=PIXEL
 )
 HEADERS_CUT = Counter("tracker_pixel_headers_cut", "Referrers and user agents cut to 2,048 characters.", registry=PIXEL)
+HEADERS_UNTRUSTED = Counter(
+    "tracker_pixel_headers_untrusted",
+    "Visits whose client IP header was not believed, because their peer is no trusted proxy.",
+    registry=PIXEL,
+)
 ADOPTED = Counter("tracker_pixel_journals_adopted", "Orphaned journals taken over by the publisher.", registry=PIXEL)
 PUBLISHED = Counter("tracker_pixel_messages_published", "Messages that SNS has accepted.", registry=PIXEL)
 PUBLISH_FAILURES = Counter(
@@ -149,7 +154,7 @@ LOG_FREE_BYTES = Gauge(
 )
 WRITING = Gauge(
     "tracker_storage_writing",
-    "1 while the visit log can be written, 0 while there is no room for it.",
+    "1 while the visit log can be written, 0 while there is no room or the log was moved.",
     registry=STORAGE,
 )
 RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp, truncate_ip
+from tracker.core.rate_limit import RateLimit
 from tracker.core.visit import MAX_HEADER_CHARS, encode_line, header_text, visited_at_text
 from tracker.pixel.recorder import Recorder
 
@@ -15,14 +16,15 @@ _SIGNALS = {"gpc": "Sec-GPC", "dnt": "DNT"}
 
 
 class Collector:
-    """Decides about privacy and address. `signals` and `ip_header` name the headers it has to be told, if any."""
+    """Decides about privacy, address and rate. `signals` and `ip_header` name the headers it has to be told."""
 
     def __init__(self, *, config: PixelConfig, recorder: Recorder) -> None:
         self.signals = [_SIGNALS[name] for name in dict.fromkeys(config.privacy.honor)]
-        self.ip_header = config.http.client_ip_header if config.http.trusted_proxies else None
+        self.ip_header = config.http.client_ip_header
         self._recorder = recorder
         self._client_ip = ClientIp(config.http.trusted_proxies, config.http.client_ip_header)
         self._truncate = config.privacy.ip == "truncated"
+        self._rate_limit = RateLimit(config.http.rate_limit) if config.http.rate_limit is not None else None
 
     def line(
         self,
@@ -37,9 +39,14 @@ class Collector:
         if "1" in signals:
             self._recorder.discard("privacy")
             return None
+        if ip_lines and not self._client_ip.needs_header(peer):
+            self._recorder.count_untrusted_header()
         ip = self._client_ip.resolve(peer, ip_lines)
         if ip is None:
             self._recorder.discard("no_address")
+            return None
+        if self._rate_limit is not None and not self._rate_limit.allows(ip, time.monotonic()):
+            self._recorder.discard("rate_limited")
             return None
         if self._truncate:
             ip = truncate_ip(ip)

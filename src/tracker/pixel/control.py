@@ -21,6 +21,8 @@ BACKLOG = 4096  # connections not accepted yet; a worker's listen(2) sets it ane
 ANSWERING = b"answering\n"
 
 HEADERS_CUT = "headers_cut"
+HEADERS_UNTRUSTED = "headers_untrusted"
+BEATS = "beats"  # one a second, while the worker's loop turns
 NOT_RECORDING = "not_recording"  # 1 while the worker's visits cannot be recorded
 
 
@@ -45,7 +47,7 @@ def encode(document: Hello | Command) -> bytes:
 class Counts(MutableMapping[str, int]):
     """Numbers of a worker, from its start on, in shared memory: it alone writes, main reads, even after its death."""
 
-    _NAMES = (*NOT_RECORDED, HEADERS_CUT, NOT_RECORDING)
+    _NAMES = (*NOT_RECORDED, HEADERS_CUT, HEADERS_UNTRUSTED, BEATS, NOT_RECORDING)
     _SIZE = 8 * len(_NAMES)
 
     def __init__(self, descriptor: int) -> None:

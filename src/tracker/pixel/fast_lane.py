@@ -99,9 +99,7 @@ class FastLane:
         self.on_lost = on_lost
         self.connections: set[FastConnection] = set()
         self.keepalive_timeout = keepalive_timeout
-        ip_header = [collector.ip_header] if collector.ip_header else []
-        self._requests = PlainRequests(path, ["Referer", "User-Agent", *ip_header, *collector.signals])
-        self._has_ip_header = bool(ip_header)
+        self._requests = PlainRequests(path, ["Referer", "User-Agent", collector.ip_header, *collector.signals])
         self._collector = collector
         self._recorder = recorder
         self._successor = successor
@@ -116,11 +114,10 @@ class FastLane:
         if not requests:
             return False
         for request in requests:
-            referrer, user_agent, *rest = request.group(*self._requests.groups)
-            ip = rest.pop(0) if self._has_ip_header else None
+            referrer, user_agent, ip, *signals = request.group(*self._requests.groups)
             line = self._collector.line(
                 peer=connection.peer,
-                signals=rest,
+                signals=signals,
                 ip_lines=(ip,) if ip else (),
                 referrer=referrer,
                 user_agent=user_agent,

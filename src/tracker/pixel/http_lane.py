@@ -144,11 +144,11 @@ class HttpLane:
         return _to(request, PIXEL, close=self._draining)
 
     def _collect(self, request: web.BaseRequest) -> None:
-        headers, ip_header = request.headers, self._collector.ip_header
+        headers = request.headers
         line = self._collector.line(
             peer=request.remote,
             signals=[headers.get(name) for name in self._collector.signals],
-            ip_lines=headers.getall(ip_header, ()) if ip_header else (),
+            ip_lines=headers.getall(self._collector.ip_header, ()),
             referrer=headers.get("Referer"),
             user_agent=headers.get("User-Agent"),
         )

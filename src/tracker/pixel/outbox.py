@@ -31,6 +31,7 @@ PUBLISHER_LOCK = "publisher.lock"
 COUNT_AT_A_LOOK = 256 << 20  # bytes; of a long backlog the rest is counted at the next look
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW  # a link in the outbox is nothing that we made
 _OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP}
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|afs|ceph|gfs2|lustre|fuse\.(sshfs|glusterfs|s3fs|ceph\S*)")
 
@@ -66,7 +67,7 @@ class Outbox:
         try:
             make_directory(self.directory, 0o750)
             _refuse_network_file_system(self.directory)
-            lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | _SAFELY, 0o640)
         except OSError as error:
             if error.errno in _OPERATOR_FAULTS:
                 raise ConfigurationError(
@@ -137,7 +138,7 @@ class Outbox:
 
     def give_up(self, line: bytes) -> None:
         """Keep one line that SNS refuses in `refused.ndjson`, durable before the journal moves on."""
-        fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o640)
         try:
             length = os.fstat(fd).st_size
             if os.write(fd, line) != len(line):

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
 from tracker.core.visit import split_lines
-from tracker.pixel.control import HEADERS_CUT
+from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger("tracker.pixel.recorder")
@@ -71,6 +71,9 @@ class Recorder:
 
     def discard(self, reason: str, visits: int = 1) -> None:
         self.discarded[reason] += visits
+
+    def count_untrusted_header(self) -> None:
+        self.discarded[HEADERS_UNTRUSTED] += 1
 
     def count_cut_header(self) -> None:
         self.discarded[HEADERS_CUT] += 1

@@ -57,6 +57,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     from tracker.admin import AdminServer
     from tracker.aws import open_topic
     from tracker.pixel.publisher import Publisher
+    from tracker.systemd import Manager
 
     _refuse_slow_parser()
     publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic, tally=tally)
@@ -91,8 +92,12 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     watching = asyncio.create_task(watch.run(stop.requested))
     publishing = asyncio.create_task(_publish(publisher))
     reloading = asyncio.create_task(reloader.run(hangup))
+    manager = Manager()
+    manager.ready()
+    beating = asyncio.create_task(manager.heartbeat(supervisor.is_heard))
     await _until_stopped(stop, workers, watching)
 
+    manager.stopping()
     shutdown = reloader.config.shutdown
     deadline = Deadline(shutdown.timeout)
     log.info("draining delay=%s timeout=%s", shutdown.drain_delay, shutdown.timeout)
@@ -104,9 +109,9 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     await _look(watch, deadline)  # the workers are gone: all journals are orphans now
     publisher.drain()
     await asyncio.wait([publishing], timeout=max(0.0, deadline.remaining() - 0.5))
-    for task in (publishing, watching):
+    for task in (publishing, watching, beating):
         task.cancel()
-    await asyncio.wait([publishing, watching])
+    await asyncio.wait([publishing, watching, beating])
     await _look(watch, deadline)
     outbox.close()
     await admin.stop()

@@ -14,12 +14,13 @@ import sys
 from tracker import telemetry
 from tracker.config import PixelConfig
 from tracker.lifecycle import Backoff
-from tracker.pixel.control import ANSWERING, NOT_RECORDING, Command, Counts, Hello, encode
+from tracker.pixel.control import ANSWERING, BEATS, NOT_RECORDING, Command, Counts, Hello, encode
 from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.slot")
 
 KILL_SECONDS = 1.0
+SILENT_SECONDS = 30.0  # a worker whose loop has not turned for so long hangs
 STEADY_SECONDS = 10.0  # a worker that lived so long did not die of its start
 
 
@@ -37,6 +38,7 @@ class Slot:
         self._writer: asyncio.StreamWriter | None = None
         self._counts: Counts | None = None
         self._counted: dict[str, int] = {}
+        self._beats = (0, 0.0)  # how many were counted, and since when, by the loop's clock
         self._drain: float | None = None
         self._drained = asyncio.Event()
 
@@ -44,6 +46,13 @@ class Slot:
     def recording(self) -> bool:
         """Whether its worker, if one answers, records its visits."""
         return self._counts is None or not self.answers.is_set() or not self._counts[NOT_RECORDING]
+
+    def is_heard(self) -> bool:
+        """Whether the loop of its worker, if one answers, still turns."""
+        now = asyncio.get_running_loop().time()
+        if self._counts is None or not self.answers.is_set() or self._counts[BEATS] != self._beats[0]:
+            self._beats = (self._counts[BEATS] if self._counts is not None else 0, now)
+        return now - self._beats[1] < SILENT_SECONDS
 
     def allow(self, room: int) -> None:
         """Let the worker add at most `room` bytes until the next call."""

@@ -41,6 +41,10 @@ class Supervisor:
         """Whether every worker that answers records its visits."""
         return all(slot.recording for slot in self._running)
 
+    async def is_heard(self) -> bool:
+        """Whether the loops of all workers that answer still turn."""
+        return all(slot.is_heard() for slot in self._running)
+
     def pids(self) -> list[int]:
         """The processes of the workers."""
         return [slot.pid for slot in self._running if slot.pid is not None]

@@ -18,13 +18,14 @@ import msgspec
 from tracker.files import raise_open_files
 from tracker.lifecycle import run
 from tracker.logs import setup_logging
-from tracker.pixel.control import ANSWERING, BACKLOG, NOT_RECORDING, Command, Counts, Hello
+from tracker.pixel.control import ANSWERING, BACKLOG, BEATS, NOT_RECORDING, Command, Counts, Hello
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
 
 log = logging.getLogger("tracker.pixel.worker")
 
 RECORDING_SECONDS = 0.25
+BEAT_SECONDS = 1.0
 CONTROL_LINE_BYTES = 1 << 20
 OTHER_FILES = 64  # open in a worker beside its visitors' connections, at most
 FEW_CONNECTIONS = 4096
@@ -48,6 +49,7 @@ async def serve(listener: socket.socket, control: socket.socket, counts: Counts)
     essential = [
         asyncio.create_task(recorder.run()),
         asyncio.create_task(_tell_recording(recorder, counts)),
+        asyncio.create_task(_beat(counts)),
         asyncio.create_task(_obey(reader, recorder, drain)),
     ]
     for task in essential:
@@ -92,6 +94,12 @@ async def _tell_recording(recorder: Recorder, counts: Counts) -> None:
     while True:
         counts[NOT_RECORDING] = not recorder.recording
         await asyncio.sleep(RECORDING_SECONDS)
+
+
+async def _beat(counts: Counts) -> None:
+    while True:
+        counts[BEATS] += 1
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 def _end_with(task: "asyncio.Task[None]") -> None:
