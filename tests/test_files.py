@@ -8,7 +8,7 @@ import pytest
 
 from tests.local.conftest import Broker
 from tests.ports import free_port
-from tests.system.stack import Process, Service, write_config
+from tests.system.processes import Process, Service, write_config
 from tests.system.wire import get, wait_for
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"

@@ -1,13 +1,18 @@
 """Log lines: one entry a line, whatever a visitor sends, and nothing in it that moves a terminal's cursor."""
 
+import ast
 import json
 import logging
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from tracker import logs
+
+SOURCE = Path(logs.__file__).parent
 
 HOSTILE = "Mozilla\x1b[2J\x07\r\n2026-11-23T07:09:24.932+00:00 INFO     tracker.x forged\x85\u2028\u202e\ud800\x00é"
 
@@ -86,3 +91,76 @@ def test_the_level_is_obeyed_and_libraries_are_quiet(capsys: pytest.CaptureFixtu
     log(format="text", level="debug")
     logging.getLogger("botocore.endpoint").info("unsaid")
     assert logged(capsys).count("said") == 1
+
+
+def test_json_has_the_named_values_as_fields_with_names_from_the_template_alone(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logger = log(format="json")
+    logger.warning("worker_died slot=%d status=%s 100%% sure; %s", 3, "forged=1 level=no", "free")
+    logger.info("started config=%s", logs.Structure({"sns": {"linger": 0.2}, "workers": "auto"}))
+    logger.info("named level=%s event=%s", "mine", "mine")
+    first, second, third = (json.loads(line) for line in logged(capsys).splitlines())
+    assert (first["slot"], first["status"]) == (3, "forged=1 level=no")
+    assert "forged" not in first
+    assert first["level"] == "warning"
+    assert first["detail"] == "slot=3 status=forged=1 level=no 100% sure; free"
+    assert second["config"] == {"sns": {"linger": 0.2}, "workers": "auto"}
+    assert (third["level"], third["event"]) == ("info", "named")
+
+
+def test_a_structure_shows_no_credentials_of_a_url() -> None:
+    shown = str(logs.Structure({"queue": "https://key:secret@sqs.example/1/visits", "mail": "a@b"}))
+    assert shown == '{"queue":"https://***@sqs.example/1/visits","mail":"a@b"}'
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_repeats_are_let_through_a_few_times_and_then_counted(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, format: Literal["text", "json"]
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("tracker.logs.time.monotonic", lambda: clock[0])
+    logger = log(format=format)
+
+    def repeat(times: int) -> None:
+        for number in range(times):
+            logger.warning("message_malformed id=%d", number)
+
+    repeat(logs.BURST + 7)
+    logger.warning("another_place")
+    lines = logged(capsys).splitlines()
+    assert len(lines) == logs.BURST + 1
+    assert "another_place" in lines[-1]
+    assert "suppressed" not in "".join(lines)
+    clock[0] += logs.PERIOD_SECONDS
+    repeat(2)
+    first, second = logged(capsys).splitlines()
+    assert ("suppressed=7" if format == "text" else '"suppressed": 7') in first
+    assert "suppressed" not in second
+
+
+def test_what_libraries_say_is_one_event(capsys: pytest.CaptureFixture[str]) -> None:
+    log(format="json")
+    logging.getLogger("aiohttp.server").error("Error handling request level=%s", HOSTILE)
+    entry = json.loads(logged(capsys))
+    assert (entry["event"], entry["level"]) == ("library_message", "error")
+    assert entry["detail"] == f"Error handling request level={HOSTILE}"
+
+
+def _calls() -> Iterator[tuple[str, ast.expr]]:
+    """Every call of a logger in the code: where it is, and its first argument."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log."):
+                yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.args[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "template"), list(_calls()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_every_line_of_ours_begins_with_its_event(place: str, template: ast.expr) -> None:
+    assert isinstance(template, ast.Constant), f"{place}: the template is no literal"
+    event, *_ = str(template.value).split(" ")
+    assert re.fullmatch(r"[a-z][a-z_]*[a-z]", event), f"{place}: {event!r} is no event word"
+    names = {name for name, _ in logs._PLACEHOLDER.findall(str(template.value))}
+    assert not names & {"time", "level", "logger", "event", "detail", "suppressed", "exception"}, place

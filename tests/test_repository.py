@@ -3,6 +3,7 @@
 import pkgutil
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import yaml
 
 from tracker import config
 from tracker.local.demo import embed_snippet
+from tracker.pixel.reload import FIXED
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -71,6 +73,16 @@ def test_the_configuration_page_describes_every_key() -> None:
         *_leaves(msgspec.to_builtins(config.load_storage(ROOT / "config/storage.reference.yaml", {}))),
     }
     assert documented == keys
+
+
+def test_the_configuration_page_says_of_every_key_of_the_pixel_when_a_reload_applies_it() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    table = page[page.index("## Reload") : page.index("## Credentials")]
+    rows = [re.findall(r"`([a-z_.*]+)`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)]
+    keys = _leaves(msgspec.to_builtins(config.load_pixel(ROOT / "config/pixel.reference.yaml", {})))
+    told = [[key for pattern in row for key in keys if fnmatch(key, pattern)] for row in rows]
+    assert sorted(key for row in told for key in row) == sorted(keys)
+    assert sorted(told[-1]) == sorted(FIXED)
 
 
 def test_make_help_lists_every_command_the_documents_name() -> None:

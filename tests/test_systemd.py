@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.ports import free_port
-from tests.system.stack import Process, write_config
+from tests.system.processes import Process, write_config
 from tests.waiting import until
 from tracker.config import OutboxConfig, PixelConfig, SnsConfig
 from tracker.pixel import slot

@@ -26,3 +26,18 @@ def raise_open_files() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return soft if soft != resource.RLIM_INFINITY else _UNLIMITED
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make `path` and the directories above it that are not there, each of them durable. Raises OSError."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_directory(path.parent, 0o777)
+    path.mkdir(mode, exist_ok=True)  # the other service may be making it too
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.rmdir()  # it would be taken for durable the next time
+        raise

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.ports import free_port
-from tests.system.stack import Service, write_config
+from tests.system.processes import Service, write_config
 from tests.system.wire import wait_for
 
 from .tools import DEPLOY, tool

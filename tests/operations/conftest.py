@@ -13,7 +13,7 @@ from aiohttp import ClientSession, web
 
 from tests.local.conftest import Broker
 from tests.ports import free_port
-from tests.system.stack import Config, merged, write_config
+from tests.system.processes import Config, merged, write_config
 from tracker.local.provision import local_client
 from tracker.operations.doctor import examine
 from tracker.operations.findings import Finding, Report

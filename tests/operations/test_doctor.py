@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from tests.ports import free_port
-from tests.system.stack import Service, environment
+from tests.system.processes import Service, environment
 from tests.system.wire import get
 from tracker import cli
 from tracker.config import SqsConfig

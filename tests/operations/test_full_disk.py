@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.stack import Service
+from tests.system.processes import Service
 from tests.test_systemd import Notify
 from tests.waiting import until
 from tracker.operations.findings import Level

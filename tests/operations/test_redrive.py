@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.system.stack import Service
+from tests.system.processes import Service
 from tracker import cli
 from tracker.core.message import pack
 from tracker.core.visit import encode_line

@@ -12,7 +12,7 @@ import pytest
 from tests.ports import free_port
 
 from .broker import REGION
-from .stack import Service, write_config
+from .processes import Service, write_config
 from .wire import LOOPBACK, Connection, Reply, get, request, wait_for
 
 _numbers = count()

@@ -28,7 +28,7 @@ PASS_VISITS = 256
 """So many visits are recorded and answered at once, whatever the pass has still to read."""
 
 # Headers that change what aiohttp makes of a request or its connection, by their beginnings.
-_ODD = "connection content- etag expect max-forwards proxy-connection sec-websocket server transfer-encoding upgrade"
+_ODD = "connection content- etag max-forwards proxy-connection sec-websocket server transfer-encoding"
 
 # How most headers of browsers begin; tried first, for speed alone.
 _COMMON = r"(?:[Aa]ccept|[Ss]ec-(?:ch-|[Ff]etch-))"
@@ -48,13 +48,16 @@ class PlainRequests:
         self.groups = tuple(names.index(name.lower()) + 1 for name in wanted)
         # (?(1)(?!)) fails where group 1 is set: the header has been there.
         once = [f"{_any_case(name)}: (?({group})(?!))({_VALUE})" for group, name in enumerate(names, 1)]
-        special = "|".join([*map(_any_case, _ODD.split()), *(f"{_any_case(name)}:" for name in names)])
-        lines = [*once, _any_case("connection: keep-alive"), f"(?!{special}){_NAME}++: {_VALUE}"]
+        others = [*map(_any_case, _ODD.split()), *(f"{_any_case(name)}:" for name in names)]
+        lines = [*once, _any_case("connection: keep-alive")]
         if not any(re.match(_COMMON, name) for name in names):
             lines.insert(0, f"{_COMMON}{_NAME}*+: {_VALUE}")
+            others.append(_COMMON)
+        # No line is matched by two of them: what does not match must not be tried in 2^64 ways.
+        lines.append(f"(?!{'|'.join(others)}){_NAME}++: {_VALUE}")
+        target = re.escape(path) + r"(?:\?[!-~]*+)?"
         if any(name.startswith(odd) for odd in _ODD.split() for name in names):
-            lines = ["(?!)"]  # a header to read is an odd one: nothing is plain
-        target = re.escape(path) + r"(?:\?[!-\"$-~]*+)?"
+            target = "(?!)"  # a header to read is an odd one: nothing is plain
         headers = rf"(?:(?:{'|'.join(lines)})\r\n){{1,{HEADERS}}}(?(1)|(?!))"
         self._match = re.compile(rf"GET {target} HTTP/1\.1\r\n{headers}\r\n").match
 

@@ -9,7 +9,10 @@ import asyncio
 from collections.abc import Callable
 from functools import lru_cache
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
+from yarl import URL
 
 from tracker.pixel.answers import BAD_REQUEST, FAULT, NOT_ALLOWED, NOT_FOUND, PIXEL, Answer, Form
 from tracker.pixel.collector import Collector
@@ -80,6 +83,19 @@ class HttpConnection(web.RequestHandler):
         return _to(request, FAULT if status >= 500 else BAD_REQUEST, close=True)
 
 
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: web.RequestHandler,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    # Its parser lets a CONNECT without a target through, with neither path nor URL, and aiohttp then fails on them.
+    if not message.path:
+        message = message._replace(path="", url=URL("/"))
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+
 class HttpLane:
     """Answers whatever HTTP allows, and refuses the rest."""
 
@@ -99,7 +115,7 @@ class HttpLane:
         self._keepalive_timeout = keepalive_timeout
         self._on_lost = on_lost
         self._draining = False
-        self._http = web.Server(self._handle)
+        self._http = web.Server(self._handle, request_factory=_request)
 
     def connection(self) -> HttpConnection:
         """The protocol of one more connection."""
@@ -117,6 +133,8 @@ class HttpLane:
 
     async def _handle(self, request: web.BaseRequest) -> HttpAnswer:
         target = request.raw_path
+        if not target:
+            return _to(request, BAD_REQUEST, close=True)
         if target != self._path and not target.startswith(self._path_query) and request.path != self._path:
             return _to(request, NOT_FOUND, close=self._draining)
         if request.method == "GET":

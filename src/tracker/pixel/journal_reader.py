@@ -105,6 +105,8 @@ class JournalReader:
         with self._counting:
             segments = self._segments()
             for segment, following in itertools.zip_longest(segments, segments[1:]):
+                if (to is not None and self._counted >= to) or (left is not None and left <= 0):
+                    return
                 end = segment + self._size(segment) if following is None else following
                 self._counted = max(self._counted, segment)
                 while self._counted < (end if to is None else min(end, to)) and (left is None or left > 0):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tracker.core.message import JOURNAL_ID
 from tracker.errors import ConfigurationError
-from tracker.files import sync_directory
+from tracker.files import make_directory, sync_directory
 from tracker.pixel.journal import NEW
 from tracker.pixel.journal_reader import JournalReader
 
@@ -65,7 +65,7 @@ class Outbox:
         if self.is_open:
             return
         try:
-            self.directory.mkdir(mode=0o750, parents=True, exist_ok=True)
+            make_directory(self.directory, 0o750)
             _refuse_network_file_system(self.directory)
             lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | _SAFELY, 0o640)
         except OSError as error:
@@ -110,7 +110,7 @@ class Outbox:
                         journal.count(limit=COUNT_AT_A_LOOK)
                         waiting += journal.waiting()
                         ages += filter(None, [journal.oldest()])
-                    elif entry.name.endswith(NEW):
+                    elif JOURNAL_ID.fullmatch(entry.name.removesuffix(NEW)):  # one that is being made, or was
                         self._sweep(entry)
                     size += _tree_size(entry)
                 except FileNotFoundError:
@@ -140,7 +140,10 @@ class Outbox:
         """Keep one line that SNS refuses in `refused.ndjson`, durable before the journal moves on."""
         fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o640)
         try:
-            os.write(fd, line)
+            length = os.fstat(fd).st_size
+            if os.write(fd, line) != len(line):
+                os.ftruncate(fd, length)
+                raise OSError(errno.ENOSPC, "short write")
             os.fsync(fd)
         finally:
             os.close(fd)

@@ -7,6 +7,7 @@ tried again, and both are said in the log, in /readyz and in the metrics. SIGHUP
 """
 
 import asyncio
+import contextlib
 import logging
 import signal
 import socket
@@ -103,13 +104,13 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     in_flight = Deadline(deadline.remaining() * FINISH_SHARE)
     supervisor.drain(in_flight.remaining())
     await finish(workers, Deadline(in_flight.remaining() + 1.0))
-    await watch.look()  # the workers are gone: all journals are orphans now
+    await _look(watch, deadline)  # the workers are gone: all journals are orphans now
     publisher.drain()
     await asyncio.wait([publishing], timeout=max(0.0, deadline.remaining() - 0.5))
     for task in (publishing, watching, beating):
         task.cancel()
     await asyncio.wait([publishing, watching, beating])
-    await watch.look()
+    await _look(watch, deadline)
     outbox.close()
     await admin.stop()
     log.info(
@@ -157,6 +158,13 @@ async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
     done, _ = await asyncio.wait([stopping, *essential], return_when=asyncio.FIRST_COMPLETED)
     for task in done - {stopping}:
         await task
+
+
+async def _look(watch: Watch, deadline: Deadline) -> None:
+    """A last look, if the disk gives it in time."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(deadline.remaining()):
+            await watch.look()
 
 
 async def _publish(publisher: "Publisher") -> None:

@@ -94,16 +94,18 @@ class Slot:
     async def _run_worker(self) -> int:
         """One worker from its start to its end; its exit status. It is killed if this is cancelled."""
         with contextlib.ExitStack() as stack:
-            counts = Counts.create()
-            stack.callback(os.close, counts)
+            memory = Counts.create()
+            stack.callback(os.close, memory)
+            counts = Counts(memory)
             ours, theirs = socket.socketpair()
             stack.enter_context(theirs)
             try:
-                process = await self._start(theirs.fileno(), counts)
-                self._counts, self._counted = Counts(counts), {}
-            except OSError:
-                ours.close()
+                process = await self._start(theirs.fileno(), memory)
+            except BaseException:
+                ours.close()  # a worker that was started all the same ends with it
+                counts.close()
                 raise
+        self._counts, self._counted = counts, {}
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         try:
@@ -122,11 +124,11 @@ class Slot:
                 await asyncio.wait([asyncio.create_task(process.wait())], timeout=KILL_SECONDS)
             self.pid = None
             self.count()
-            self._counts.close()
             self._counts = None
+            counts.close()
 
-    async def _start(self, control: int, counts: int) -> asyncio.subprocess.Process:
-        descriptors = {"listener": self._listener.fileno(), "control": control, "counts": counts}
+    async def _start(self, control: int, memory: int) -> asyncio.subprocess.Process:
+        descriptors = {"listener": self._listener.fileno(), "control": control, "counts": memory}
         command = [sys.executable, "-m", "tracker.pixel.worker"]
         for name, descriptor in descriptors.items():
             command += [f"--{name}", str(descriptor)]
@@ -141,5 +143,5 @@ class Slot:
                     self.answers.set()
 
     def _tell(self, words: Hello | Command) -> None:
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode(words))

@@ -1,7 +1,7 @@
 """How fresh the visit log is: the time from each visit's answer to its durable line, without a look at each line.
 
-Lines of one message are in the order of their answers, and a batch is a few messages: between two lines near each other
-that fall into one bucket of the histogram, all do. So a line in a hundred is looked at, and more where buckets meet.
+Lines of one message are in the order of their answers, and a batch is a few messages: where three lines near each other
+fall into one bucket of the histogram, those between them do. One line in thirty is looked at, more where buckets meet.
 """
 
 from datetime import datetime
@@ -26,11 +26,11 @@ def _observe_run(
     histogram: WeightedHistogram, lines: bytes | bytearray, begin: int, end: int, durable_at: float
 ) -> None:
     last = lines.rfind(b"\n", begin, end - 1) + 1 or begin
-    oldest, newest = _age(lines, begin, durable_at), _age(lines, last, durable_at)
-    if last == begin or histogram.bucket(oldest) == histogram.bucket(newest):
-        histogram.observe((oldest + newest) / 2, lines.count(b"\n", begin, end))
-        return
     middle = lines.rfind(b"\n", begin, (begin + end) // 2) + 1 or lines.find(b"\n", begin) + 1
+    ages = [_age(lines, at, durable_at) for at in dict.fromkeys((begin, min(middle, last), last))]
+    if len({histogram.bucket(age) for age in ages}) == 1:
+        histogram.observe((ages[0] + ages[-1]) / 2, lines.count(b"\n", begin, end))
+        return
     _observe_run(histogram, lines, begin, middle, durable_at)
     _observe_run(histogram, lines, middle, end, durable_at)
 

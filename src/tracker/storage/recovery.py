@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from tracker.errors import AppendFailed, ConfigurationError, LogChanged
-from tracker.files import fdatasync, sync_directory
+from tracker.files import fdatasync, make_directory, sync_directory
 from tracker.storage.ledger import Ledger, Pending
 
 log = logging.getLogger("tracker.recovery")
@@ -31,7 +31,7 @@ def only_writer(path: Path) -> Iterator[None]:
     """Hold the log's lock; raises AppendFailed naming the process that has it."""
     lock = ledger_dir(path) / "lock"
     try:
-        lock.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(lock.parent, 0o777)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise ConfigurationError(f"log.path: expected a place that can be written: {error}") from error

@@ -1,0 +1,149 @@
+"""Storage under the SQLite method: whichever call fails, or is the last one of the process, every visit is one line.
+
+Appending and recovery are scenarios of `tests.seam.method`; one more is one more entry of `SCENARIOS`. What was
+acknowledged is never sent again here, so it has to be in the log; what was not is sent again, as SQS does.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.seam import faults
+from tests.seam.faults import Fault
+from tests.seam.method import LONG, SEED, Scenario, World, begin, live, stumble, sweep
+from tests.storage.rig import A, B, Rig, close, delivery, open_rig, pages, span
+from tracker.aws import Delivery
+from tracker.core.log_line import parse_line
+from tracker.storage import writer as module
+from tracker.storage.recovery import only_writer
+
+LOG = "logs/visits.log"
+SEED_VISIT = '{"Referer":"https://seed.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
+
+# Each is one batch: fresh, overlapping, repeated, without our attributes, closing.
+BATCHES: list[list[tuple[str, int, int]]] = [
+    [(A, 0, 3)],
+    [(A, 2, 5), (B, 0, 2)],
+    [("seed", 0, 0), (A, 0, 5)],
+    [(B, 1, 6), ("close", 0, 5)],
+]
+VISITS = sorted([*pages(A, 0, 5), *pages(B, 0, 6), "https://seed.example/1"])
+
+
+def delivered(what: tuple[str, int, int]) -> Delivery:
+    name, first, last = what
+    if name == "seed":
+        return delivery(SEED_VISIT, {}, message_id="seed-1")
+    return close(A, last) if name == "close" else span(name, first, last)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+
+
+async def store(root: Path, world: World, batches: Iterable[int]) -> None:
+    """A life of the service: recovers, takes these batches one by one, and stops cleanly."""
+    with only_writer(root / LOG):
+        async with asyncio.timeout(60), open_rig(root / LOG) as rig:
+            for batch in batches:
+                await _take(rig, batch, world)
+            await rig.run([])
+
+
+async def _take(rig: Rig, batch: int, world: World) -> None:
+    rig.on_acknowledge = lambda: world.note("acknowledged", batch)
+    deliveries = list(map(delivered, BATCHES[batch]))
+    for each in deliveries:
+        rig.handover.put_nowait(each)
+    taken = await rig.writer._take()
+    assert taken.deliveries == deliveries
+    await rig.writer._with_pauses(lambda: rig.writer._store(taken))
+
+
+def referrers(log: Path) -> list[str]:
+    """Of every line of the log, which holds whole lines only."""
+    content = log.read_bytes() if log.exists() else b""
+    assert content.endswith(b"\n") or not content
+    return [parse_line(line).referrer or "" for line in content.splitlines()]
+
+
+class Appending:
+    """All batches into a new log."""
+
+    foreign: Sequence[str] = (
+        *("logs/visits.log.1", "logs/visits.log.torn", "logs/visits.log.d/ledger.sqlite.bak"),
+        *("logs/visits.log.d.old/ledger.sqlite", "logs/other.log"),
+    )
+
+    def setup(self, root: Path, world: World) -> None:
+        """Nothing is there yet."""
+
+    async def run(self, root: Path, world: World) -> None:
+        await store(root, world, waiting(world))
+
+    async def check(self, root: Path, world: World) -> None:
+        """SQS delivers what was not acknowledged, and then once more what was stored without a word."""
+        assert_ended_by_a_failed_sync(world)
+        left = waiting(world)
+        for _ in range(2):
+            await store(root, world, left)
+            assert sorted(referrers(root / LOG)) == VISITS
+
+
+class Recovering(Appending):
+    """The same on what an earlier process left, which died by `fault` at its `at`-th call; one batch is taken."""
+
+    def __init__(self, fault: Fault, at: int) -> None:
+        self._fault = fault
+        self._at = at
+
+    def setup(self, root: Path, world: World) -> None:
+        begin(root, world)
+        assert live(Appending(), root, world, self._fault, self._at)
+
+    async def run(self, root: Path, world: World) -> None:
+        await store(root, world, waiting(world)[:1])
+
+
+def waiting(world: World) -> list[int]:
+    """The batches that are still in SQS."""
+    acknowledged = world.all("acknowledged")
+    return [batch for batch in range(len(BATCHES)) if batch not in acknowledged]
+
+
+def assert_ended_by_a_failed_sync(world: World) -> None:
+    """After a failed fdatasync of the log the process ends, and nothing is deleted in between."""
+    notes = world.everything()
+    for at, note in enumerate(notes):
+        if note == ("sync failed", LOG):
+            assert notes[at + 1][0] == "ended"
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "appending": Appending(),
+    "recovering from none of an append": Recovering(replace(faults.KILL, calls=faults.WRITES), 4),
+    "recovering from half an append": Recovering(faults.TEAR, 4),
+    "recovering from a whole append": Recovering(replace(faults.TEAR, keeps=lambda count: count), 4),
+}
+RECOVERIES = ["recovering from half an append", "recovering from a whole append"]
+RUNS = [
+    *(("appending", fault) for fault in (faults.KILL, faults.TEAR, faults.EIO, faults.FULL_FOR_A_WHILE, faults.SHORT)),
+    *((name, fault) for name in RECOVERIES for fault in (faults.KILL, faults.EIO)),
+]
+if LONG:
+    RUNS = [(name, fault) for name in SCENARIOS for fault in faults.EVERY]
+
+
+@pytest.mark.parametrize(("name", "fault"), RUNS, ids=str)
+def test_whichever_call_fails_or_is_the_last_every_visit_is_one_line(name: str, fault: Fault) -> None:
+    assert sweep(SCENARIOS[name], fault) > 3
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + (300 if LONG else 5)))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_one_fault_after_another_writes_nothing_twice(name: str, seed: int) -> None:
+    stumble(SCENARIOS[name], faults.EVERY, seed)
