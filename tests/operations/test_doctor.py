@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests.ports import free_port
 from tests.system.processes import Service, environment
 from tests.system.wire import get
 from tracker import cli
@@ -108,6 +109,23 @@ async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: 
     finally:
         pixel.destroy()
         storage.destroy()
+
+
+async def test_a_canary_that_sns_does_not_take_is_missed_where_it_stays(bench: Bench) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    file = bench.pixel_config({"sns": {"endpoint_url": nobody}})
+    ports = json.loads(file.read_text())
+    pixel = Service("tracker.pixel", file, bench.folder, None, ports["http"]["port"], ports["admin"]["port"])
+    try:
+        pixel.wait_ready()
+        get(pixel.port, "/track")
+        pixel.wait_alive(lambda: "trouble" in pixel.readiness() and json.loads(pixel.readiness())["trouble"], "trouble")
+        findings = await bench.doctor(pixel=file, canary=True)
+    finally:
+        pixel.destroy()
+    found(findings, Level.FAULT, "pixel", "it cannot publish")
+    found(findings, Level.FAULT, "canary", "SNS did not accept it in time")
+    assert not [one for one in findings if one.subject == "canary" and "line" in one.what and one.level is Level.OK]
 
 
 # -- one fault after the other ---------------------------------------------------------------------------------
