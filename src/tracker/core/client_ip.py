@@ -27,6 +27,10 @@ _PAIR = re.compile(
 )
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
+# Dotted decimal without leading zeros: the one way `ipaddress` reads an IPv4 address, and writes it.
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
+
 _V4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
@@ -37,6 +41,8 @@ def canonical_ip(text: str) -> str | None:
 
 @lru_cache(maxsize=16384)
 def _canonical_ip(text: str) -> str | None:
+    if _IPV4.fullmatch(text):
+        return text
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
