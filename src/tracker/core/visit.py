@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import msgspec
 
-from tracker.core.client_ip import canonical_ip
+from tracker.core.client_ip import canonical_ip, is_ipv4
 from tracker.errors import MalformedMessage
 
 MAX_HEADER_CHARS = 2048
@@ -115,6 +115,8 @@ def visit_of(line: JournalLine) -> Visit:
 
 def mandatory_ip(text: str) -> str:
     """`canonical_ip`, but raises MalformedMessage."""
+    if is_ipv4(text):  # of which there are too many for a cache
+        return text
     ip = canonical_ip(text)
     if ip is None:
         raise MalformedMessage("IpAddress is no IP address")
