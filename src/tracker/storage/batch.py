@@ -10,7 +10,7 @@ from tracker.core.message import Closing, SingleVisit, StoredSpan, unpack
 from tracker.errors import MalformedMessage
 from tracker.storage.ledger import Append, Ledger
 
-FULL_BYTES = 8 << 20  # of lines, and of message bodies
+FULL_BYTES = 2 << 20  # of lines, and of message bodies: enough that one more fdatasync is little, beside them
 FULL_DELIVERIES = 1_000
 
 
@@ -43,6 +43,7 @@ class Batch:
             self._close(content)
             self._hear(content.journal, delivery)
         self._body_bytes += len(delivery.body)
+        delivery.body = ""  # hundreds may wait for their delete, which needs the receipt alone
         self.deliveries.append(delivery)
 
     def _add_single(self, delivery: Delivery, line: bytes) -> None:
