@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test lint format types lock clean
+.PHONY: help run run-aws run-pixel run-storage test load bench lint format types lock clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,12 @@ run-storage: $(READY) ## the storage service with config/storage.yaml
 
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
+
+load: $(READY) ## wrk against a running pixel, and the proof that every visit arrived; make load ARGS="--seconds 30"
+	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench: $(READY) ## the benchmark table, into docs/benchmarks.md; make bench ARGS="--only hits --seconds 1"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(READY) ## ruff, formatting and the import contracts
 	$(BIN)/ruff check .
