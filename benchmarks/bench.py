@@ -65,3 +65,9 @@ def load(server: Server, *, seconds: float, cores: set[int], connections: int = 
 
 def median(values: Sequence[float]) -> float:
     return statistics.median(values)
+
+
+def over(one: float | None, other: float | None) -> float | None:
+    """Their ratio; None where a peer was missing."""
+    # The clock of /proc may have seen nothing of very little work.
+    return None if one is None or other is None else one / max(other, 1e-9)

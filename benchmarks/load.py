@@ -68,12 +68,12 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     _tell(hits, watch, accepted, discarded, appended, grown)
-    problems = _problems(hits, options.connections, accepted, discarded, appended, grown)
-    for problem in problems:
+    found = problems(hits, options.connections, accepted, discarded, appended, grown)
+    for problem in found:
         print(f"NOT PROVEN: {problem}", file=sys.stderr)
-    if not problems:
+    if not found:
         print(f"proven: {accepted:,} visits accepted, {grown:,} lines more in {options.log}")
-    return 1 if problems else 0
+    return 1 if found else 0
 
 
 def _options() -> argparse.Namespace:
@@ -146,7 +146,8 @@ def _tell(hits: Hits, watch: FreshnessWatch, accepted: int, discarded: int, appe
     print(f"counted   {accepted:,} accepted, {discarded:,} discarded, {appended:,} appended, {grown:,} lines")
 
 
-def _problems(hits: Hits, connections: int, accepted: int, discarded: int, appended: int, grown: int) -> list[str]:
+def problems(hits: Hits, connections: int, accepted: int, discarded: int, appended: int, grown: int) -> list[str]:
+    """What of the proof does not hold."""
     problems = []
     if hits.refused or hits.broken:
         problems.append(

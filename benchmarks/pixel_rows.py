@@ -11,7 +11,7 @@ from functools import partial
 
 import msgspec
 
-from benchmarks.bench import Bench, Turn, load, median
+from benchmarks.bench import Bench, Turn, load, median, over
 from benchmarks.processes import ALL, CLIENT, DEADLINE, ROOT, BenchmarkFailed, get, wait_for
 from benchmarks.rate import Latencies
 from benchmarks.report import Row
@@ -54,11 +54,11 @@ def hits(bench: Bench) -> list[Row]:
         )
         cpu = {name: median([turn.cpu_us for turn in of]) for name, of in turns.items()}
         rate = {name: median([turn.hits.rate for turn in of]) for name, of in turns.items()}
-        nginx, naive = cpu.get("nginx, access_log"), cpu["naive"]
+        nginx = cpu.get("nginx, access_log")
         rows = [
             Row(
                 what="nginx's CPU a hit over the pixel's",
-                value=nginx and nginx / cpu["pixel"],
+                value=over(nginx, cpu["pixel"]),
                 least=0.45,
                 aim=0.8,
                 more_is_better=True,
@@ -66,7 +66,7 @@ def hits(bench: Bench) -> list[Row]:
             ),
             Row(
                 what="the naive application's CPU a hit over the pixel's",
-                value=naive / cpu["pixel"],
+                value=over(cpu["naive"], cpu["pixel"]),
                 unit="times",
                 digits=0,
                 least=25,
@@ -84,7 +84,7 @@ def hits(bench: Bench) -> list[Row]:
         rows.append(
             Row(
                 what="the pixel's p99 over nginx's, at half of the pixel's capacity",
-                value=p99["pixel"] / p99["nginx, access_log"] if nginx else None,
+                value=over(p99["pixel"], p99.get("nginx, access_log")),
                 unit="times",
                 least=4,
                 aim=2,
@@ -134,7 +134,7 @@ def workers(bench: Bench) -> list[Row]:
         return [
             Row(
                 what="`workers: 2`: CPU a hit over that of one worker",
-                value=cpu["2"] / cpu["1"],
+                value=over(cpu["2"], cpu["1"]),
                 unit="times",
                 least=1.1,
                 aim=1.0,

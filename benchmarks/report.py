@@ -76,8 +76,8 @@ class Report:
         parts = [
             "# Benchmarks",
             "Written by `make bench`; do not edit. Ratios hold better than the figures: all of a table was measured\n"
-            "in one run, servers pinned to one core and clients to another, in interleaved turns; medians are shown. Memory\n"
-            "is resident memory. How each row is measured can be read in `benchmarks/`.",
+            "in one run, servers pinned to one core and clients to another, in interleaved turns; medians are shown.\n"
+            "Memory is resident memory. How each row is measured can be read in `benchmarks/`.",
             f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}. {self.sizes}",
             *self._missing(),
         ]

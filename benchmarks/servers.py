@@ -11,6 +11,7 @@ from typing import Any
 from benchmarks.naive import TOPIC
 from benchmarks.processes import CLIENT, SERVER, Process, free_port, get, metric
 
+SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # where nginx is, and users' paths do not lead
 NGINX = """
 daemon off; master_process off; worker_processes 1; pid {home}/nginx.pid; error_log {home}/nginx.err;
 events {{ worker_connections 4096; }}
@@ -64,6 +65,7 @@ class Service(Server):
     def __init__(self, process: Process, port: int, admin_port: int) -> None:
         super().__init__(process, port)
         self._admin_port = admin_port
+        self.admin = f"http://127.0.0.1:{admin_port}"
 
     def is_ready(self) -> bool:
         return b'"ready": true' in get(self._admin_port, "/readyz")
@@ -132,7 +134,7 @@ class Servers:
 
     def nginx(self, *, log: bool) -> Server | None:
         """None where it is not installed."""
-        program = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+        program = shutil.which("nginx", path=SYSTEM_PATH)
         if program is None:
             return None
         room, port = self._room("nginx"), free_port()
