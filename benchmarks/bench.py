@@ -53,14 +53,17 @@ class Bench:
 class Turn:
     hits: Hits
     cpu_us: float  # a hit, of all processes of the server, until all its work was done
+    main_us: float  # of that, of the process that was started
 
 
 def load(server: Server, *, seconds: float, cores: set[int], connections: int = 64) -> Turn:
     """One turn of wrk, and what it cost the server."""
-    before = server.process.cpu_seconds()
+    process = server.process
+    before, main_before = process.cpu_seconds(), process.cpu_seconds(alone=True)
     hits = wrk(server.url, seconds=seconds, connections=connections, cores=cores)
     server.settle(hits.requests)
-    return Turn(hits, (server.process.cpu_seconds() - before) / hits.requests * 1e6)
+    spent, main_spent = process.cpu_seconds() - before, process.cpu_seconds(alone=True) - main_before
+    return Turn(hits, spent / hits.requests * 1e6, main_spent / hits.requests * 1e6)
 
 
 def median(values: Sequence[float]) -> float:

@@ -93,6 +93,8 @@ def hits(bench: Bench) -> list[Row]:
         )
         rows += [Row(what=f"p99 at that rate: {name}", value=p99[name] * 1e3, unit="ms") for name in p99]
         rows += [Row(what=f"CPU a hit: {name}", value=cpu[name], unit="µs", digits=1) for name in cpu]
+        main = median([turn.main_us for turn in turns["pixel"]])
+        rows.append(Row(what="of the pixel's, its main process, which publishes", value=main, unit="µs", digits=1))
         rows += [Row(what=f"hits a second on one core: {name}", value=rate[name], digits=0) for name in rate]
         return rows
 

@@ -112,10 +112,10 @@ class Process:
                     found += map(int, (task / "children").read_text().split())
         return found
 
-    def cpu_seconds(self) -> float:
-        """User and system time of the family so far, that of its children that have ended included."""
+    def cpu_seconds(self, *, alone: bool = False) -> float:
+        """User and system time so far, of the family with its children that have ended, or of this process alone."""
         total = 0.0
-        for pid in self.family():
+        for pid in [self.pid] if alone else self.family():
             with contextlib.suppress(OSError):
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 total += sum(map(int, fields[11:15])) / _TICKS

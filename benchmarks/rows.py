@@ -19,6 +19,7 @@ GROUPS = {
     "start": Group("Start", pixel_rows.start),
     "outage": Group("The pixel's memory", pixel_rows.outage),
     "storage": Group("A visit in storage", storage_rows.backlog),
+    "sizes": Group("A visit in bytes", system_rows.sizes),
     "calls": Group("AWS calls", system_rows.calls),
     "freshness": Group("From answer to line", system_rows.freshness),
     "connections": Group("Growth: a hit against connections", pixel_rows.connections),

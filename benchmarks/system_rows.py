@@ -1,4 +1,4 @@
-"""Pixel and storage together: how many AWS calls a visit takes, and how long until it is a durable line."""
+"""Pixel and storage together: bytes and AWS calls that a visit takes, and how long until it is a durable line."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,15 +8,35 @@ from benchmarks.freshness import FreshnessWatch
 from benchmarks.pixel_rows import send_at
 from benchmarks.processes import CLIENT, SERVER
 from benchmarks.report import Row
+from benchmarks.sample import JOURNAL, span
 from benchmarks.servers import Servers
+from tracker.core.log_line import format_lines
+from tracker.core.message import pack
+from tracker.core.visit import split_lines
 
 CALLS_RATES = {1_000: (12_000, 10_500), 10_000: (1_500, 1_000)}  # visits a second: at least, aim
 CALLS_TURNS = 4  # so many turns' time is counted
 EDGE_SECONDS = 1.0  # before and after it the load runs too, so that no first or last call counts
 COUNTED = ("Publish", "ReceiveMessage", "DeleteMessageBatch")
+SHORT_SPAN = 200  # 1,000 visits a second for a linger of 0.2 s
 FRESH_RATE = 2_000
 FRESH_TURNS = 3
 MILLION = 1_000_000
+
+
+def sizes(bench: Bench) -> list[Row]:
+    """What a visit takes on its way, in bytes; the visits are those of `benchmarks.sample`."""
+    data = span(0)
+    lines = split_lines(data)
+    whole, short = (pack(JOURNAL, 0, b"".join(part), compress=True) for part in (lines, lines[:SHORT_SPAN]))
+    logged = sum(map(len, format_lines(data)))
+    return [
+        Row(what="a visit in the journal", value=len(data) / len(lines), unit="bytes", digits=0),
+        Row(what="a visit in the log", value=logged / len(lines), unit="bytes", digits=0),
+        Row(what="visits in a span as long as may be", value=len(lines), digits=0),
+        Row(what="a message of such a span", value=whole.size, unit="bytes", digits=0),
+        Row(what=f"a message of {SHORT_SPAN} visits", value=short.size, unit="bytes", digits=0),
+    ]
 
 
 def calls(bench: Bench) -> list[Row]:

@@ -36,7 +36,7 @@ def few(url: str, **options: object) -> Hits:
 
 @pytest.mark.skipif(shutil.which("nginx", path=SYSTEM_PATH) is None, reason="nginx is not installed")
 # These two start every kind of server and use every way to measure.
-@pytest.mark.parametrize("group", ["hits", "storage"])
+@pytest.mark.parametrize("group", ["hits", "storage", "sizes"])
 def test_a_measurement_gives_every_row_a_value(group: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.bench.wrk", few)
     bench = Bench(seconds=0.02, turns=1)
