@@ -93,7 +93,9 @@ class Process:
             )
         self.pid = self._process.pid
 
-    def wait_until(self, condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+    def wait_until(
+        self, condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02
+    ) -> None:
         """`wait_for`, but fail at once when the process ends."""
 
         def check() -> object:
@@ -101,7 +103,7 @@ class Process:
                 raise BenchmarkFailed(f"{self._name} ended: {self._output.read_text(errors='replace')[-2000:]}")
             return condition()
 
-        wait_for(check, f"{self._name}: {what}", seconds)
+        wait_for(check, f"{self._name}: {what}", seconds, pause)
 
     def family(self) -> list[int]:
         """The process and all its descendants."""

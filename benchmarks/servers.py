@@ -89,7 +89,8 @@ class Pixel(Service):
                 self._accepted = accepted
             return done
 
-        self.process.wait_until(is_settled, "everything is published", 300.0)
+        # Each look costs main about as much as a hundred hits.
+        self.process.wait_until(is_settled, "everything is published", 300.0, pause=0.25)
 
 
 class Naive(Server):

@@ -33,8 +33,9 @@ def drain(servers: Servers, visits: int, prepare: Callable[[Path], None] = lambd
     storage = servers.storage(aws.endpoint, room)
     before = storage.process.cpu_seconds()
     aws.add_backlog(visits)
-    storage.process.wait_until(
-        lambda: storage.metric("tracker_storage_visits_appended") >= visits, f"{visits} visits are durable", 300.0
+    appended = "tracker_storage_visits_appended"
+    storage.process.wait_until(  # seldom, for each look costs about as much as a thousand visits
+        lambda: storage.metric(appended) >= visits, f"{visits} visits are durable", 300.0, pause=0.25
     )
     drained = Drained((storage.process.cpu_seconds() - before) / visits * 1e6, storage.process.memory(peak=True))
     storage.process.stop()
