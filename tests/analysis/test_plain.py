@@ -39,10 +39,14 @@ def test_lines_of_our_log_pass_as_they_are(made: list[Visit]) -> None:
 _odd_lines = st.one_of(
     st.binary(max_size=60).map(lambda raw: raw.replace(b"\n", b"") + b"\n"),
     st.tuples(
-        st.sampled_from([b"2026-11-23T07:09:24.932706+00:00", b"2024-02-29T00:00:00.0000001Z", b"2026-02-29T00:00:00Z"]),
+        st.sampled_from(
+            [b"2026-11-23T07:09:24.932706+00:00", b"2024-02-29T00:00:00.0000001Z", b"2026-02-29T00:00:00Z"]
+        ),
         st.binary(max_size=12),
         st.sampled_from([b"", b"null", b"C:\\x", b"\\xC3\\xA9", b"\\xC3", b"\\xE9", b"\\x6Eull", b"\\x41", b"caf\xe9"]),
-        st.sampled_from([b"192.0.2.1", b"192.0.2.256", b"192.0.2.01", b"2001:DB8::1", b"::ffff:192.0.2.1", b"", b"1::2\r"]),
+        st.sampled_from(
+            [b"192.0.2.1", b"192.0.2.256", b"192.0.2.01", b"2001:DB8::1", b"::ffff:192.0.2.1", b"", b"1::2\r"]
+        ),
     ).map(lambda columns: b"|".join(columns).replace(b"\n", b"") + b"\n"),
     visits.map(format_line),
 )
@@ -83,7 +87,14 @@ def test_escapes_pass_at_a_glance_only_as_our_log_writes_them(column: bytes) -> 
 def test_the_usual_lines_do_pass_at_a_glance() -> None:
     for ip in (b"192.0.2.1", b"2001:db8::17", b"2a02:8108:1:2:3:4:5:6", b"2001:db8:1::"):
         assert is_plain(LINE.replace(b"192.0.2.1", ip)), ip
-    for text in (b"null", b"\\x6Eull", b"M\\xC3\\xBCnchen", b"a\\x7Cb\\x5C", b"\\xF0\\x9F\\x98\\x80", b"\\xE2\\x80\\xAE"):
+    for text in (
+        b"null",
+        b"\\x6Eull",
+        b"M\\xC3\\xBCnchen",
+        b"a\\x7Cb\\x5C",
+        b"\\xF0\\x9F\\x98\\x80",
+        b"\\xE2\\x80\\xAE",
+    ):
         assert is_plain(LINE.replace(b"Mozilla/5.0", text)), text
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import duckdb
 
 from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
+from tracker.errors import TrackerError
 
 MEMORY_LIMIT = "200MB"  # of DuckDB's own; what needs more is spilled into the temporary folder
 _PIPE_BYTES = 1_048_576
@@ -25,13 +26,14 @@ _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux"
 _MACROS = r"""
 CREATE MACRO unescape(c) AS CASE WHEN contains(c, '\') THEN decode(c::BLOB) ELSE c END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
-CREATE MACRO site_of(page) AS CASE WHEN split_part(page, '/', 2) = '' THEN nullif(lower(split_part(page, '/', 3)), '') END;
+CREATE MACRO site_of(page) AS
+    CASE WHEN split_part(page, '/', 2) = '' THEN nullif(lower(split_part(page, '/', 3)), '') END;
 """
 
 
 @contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in a temporary folder (under TMPDIR), gone afterwards."""
+    """A database in a temporary folder (under TMPDIR), gone afterwards. Raises TrackerError, of a full disk for one."""
     with tempfile.TemporaryDirectory(prefix="tracker-") as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
@@ -45,13 +47,15 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             database.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
             database.execute(_MACROS)
             yield database
+        except duckdb.Error as error:
+            raise TrackerError(str(error)) from error
         finally:
             database.close()
 
 
 @contextmanager
 def scan(logs: LogFiles, readers: int) -> Iterator[str]:
-    """What to write behind FROM: the columns t (a TIMESTAMP in UTC), r, u and i, escaped as in the log, NULL if missing.
+    """What to write behind FROM: columns t (a TIMESTAMP in UTC), r, u and i, escaped as in the log, NULL if missing.
 
     For one statement. With one reader the lines come in their order; more of them use more cores. Raises at its end
     what reading the files raised.

@@ -9,7 +9,6 @@ import gzip
 import io
 import os
 import stat
-import sys
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
@@ -33,7 +32,7 @@ class LogFile(io.RawIOBase):
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._raw = open(0, "rb", buffering=0, closefd=False) if name == "-" else open(name, "rb", buffering=0)
+        self._raw = io.FileIO(0, closefd=False) if name == "-" else io.FileIO(name)
         status = os.fstat(self._raw.fileno())
         self.identity = (status.st_dev, status.st_ino)
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -86,6 +85,14 @@ class LogFiles:
     @property
     def bytes_read(self) -> int:
         return sum(file.bytes_read for file in self.files)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, and why; for people."""
+        said = [f"{self.lines:,} lines read, {self.malformed:,} of them malformed"]
+        if self.unfinished:
+            said.append(f"{self.unfinished:,} of the files end in mid-line: read to the last whole one")
+        return said + [f"not read: {reason}" for reason in self.skipped]
 
     def next_block(self) -> bytes | None:
         """The next plain lines, None after the last. Raises TrackerError for a file that cannot be read."""

@@ -1,9 +1,9 @@
 r"""The first step of a log's bytes on their way into a report: lines that are spelled in the one plain way.
 
 Promise: every line that leaves is the line `core.log_line.format_line` writes for the visit that `parse_line` reads, so
-the database behind may split at ``|``, cast the time, and take ``\xHH`` as it stands, without a doubt or an error. Nearly
-all lines of our own log pass by a single match over thousands of them; others (the seed's, older spellings of an
-address, a leap day) are read and written by the two functions themselves, and what they refuse is counted.
+the database behind may split at ``|``, cast the time, and take ``\xHH`` as it stands, without a doubt or an error.
+Nearly all lines of our own log pass by a single match over thousands of them; others (the seed's, unusual spellings of
+an address, a leap day) are read and written by the two functions themselves, and what they refuse is counted.
 """
 
 import re
