@@ -75,7 +75,7 @@ def _header(summary: Summary, *, live: bool) -> str:
     span = ""
     if summary.first is not None and summary.last is not None:
         span = f"{_time(summary.first)} to {_time(summary.last)}, {escaped(str(summary.zone))}"
-    only = f'<p class="only">{escaped(str(summary.selection))}</p>' if str(summary.selection) else ""
+    only = f'<p class="only">Only {escaped(str(summary.selection))}</p>' if str(summary.selection) else ""
     return f"<header><h1><i></i>Visits{' <b>live</b>' if live else ''}</h1><p>{span}</p>{only}</header>"
 
 

@@ -53,9 +53,7 @@ def selection_of(options: argparse.Namespace) -> Selection:
         until += timedelta(days=1)  # its end
     return Selection(
         since=_instant(since, zone) if since is not None else None,
-        until=_instant(until + timedelta(days=1) if type(until) is date else until, zone)
-        if until is not None
-        else None,
+        until=_instant(until, zone) if until is not None else None,
         page=options.page,
         exclude_bots=getattr(options, "exclude_bots", False),
     )

@@ -15,9 +15,7 @@ import duckdb
 from tracker.analysis.database import open_database
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
-from tracker.analysis.visits import DOCTOR, classify_agents, read_visits
-
-_QUARTER = 900  # seconds; every offset of today's time zones is a whole number of them
+from tracker.analysis.visits import DOCTOR, QUARTER, classify_agents, read_visits
 
 # The columns of a Count behind its name.
 _KINDS = "count(*) FILTER (kind = 'person'), count(*) FILTER (kind = 'proxy'), count(*) FILTER (kind = 'bot')"
@@ -204,4 +202,4 @@ class _Questions:
 
 
 def _begin(quarter: int) -> datetime:
-    return datetime(1970, 1, 1) + timedelta(seconds=quarter * _QUARTER)
+    return datetime.min + timedelta(seconds=quarter * QUARTER)

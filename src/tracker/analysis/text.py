@@ -31,4 +31,4 @@ def share(part: int, whole: int) -> str:
     if not part or not whole:
         return "0 %"
     percent = 100 * part / whole
-    return "<1 %" if percent < 0.5 else f"{min(percent, 100):.0f} %"
+    return "<1 %" if percent < 1 else ">99 %" if 99 < percent < 100 else f"{percent:.0f} %"

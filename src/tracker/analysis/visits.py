@@ -12,6 +12,10 @@ from tracker.analysis.selection import Selection
 DOCTOR = "tracker-doctor/"
 """How the user agent begins of the visits by which `tracker doctor` sees whether they arrive."""
 
+QUARTER = 900  # seconds; every offset of today's time zones is a whole number of quarters of an hour
+YEAR_ONE = -62_135_596_800_000_000
+"""The first microsecond of the calendar, from which quarters are counted."""
+
 _READERS = min(4, os.cpu_count() or 1)
 _BATCH = 10_000  # user agents
 
@@ -46,6 +50,7 @@ def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -
             [list(column) for column in zip(*rows, strict=True)],
         )
     database.execute(
-        "CREATE VIEW known AS SELECT t, page, site, visitor, agent, kind, floor(epoch(t) / 900)::INTEGER AS quarter "
+        "CREATE VIEW known AS SELECT t, page, site, visitor, agent, kind, "
+        f"((epoch_us(t) + {-YEAR_ONE}) // {QUARTER * 1_000_000})::INTEGER AS quarter "
         f"FROM visits JOIN agents USING (agent) {'WHERE kind <> $$bot$$' if selection.exclude_bots else ''}"
     )
