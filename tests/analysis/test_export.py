@@ -171,7 +171,7 @@ def test_a_spreadsheet_gets_text_where_a_visitor_wrote_a_formula(tmp_path: Path)
     harmless = ["https://example.com/?=1", "Mozilla/5.0", "a=1"]
     time = datetime(2026, 11, 24, 13, 0, 1, 999999, tzinfo=UTC)
     log.write_bytes(b"".join(format_line(Visit(time, text, text, "::1")) for text in formulas + harmless))
-    with export(log, "spreadsheet").open(newline="", encoding="utf-8") as file:
+    with export(log, "spreadsheet").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert [row["page"] for row in rows] == [f"'{text}" for text in formulas] + harmless
     assert [row["user_agent"] for row in rows] == [row["page"] for row in rows]

@@ -175,4 +175,5 @@ def test_columns_are_as_high_as_their_values() -> None:
         ("bots", "0.00", "25.00"),
     ]
     assert re.findall(r"<text x=-8 y=\S+ dy=4>(\d+)<", drawn) == ["2", "4"]
+    assert "2\u202f400<" in columns([("Mon", (2080,))], ["people"], "Visits")
     assert "<title>Mon: 4</title>" in drawn

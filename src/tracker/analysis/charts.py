@@ -98,8 +98,11 @@ def _ticks(names: Sequence[str], width: float) -> str:
 
 
 def _round_up(value: int) -> int:
-    """The next of 1, 2, 4, 6, 8, 10 times a power of ten: an even number, but for 1, so that its half is whole."""
-    power = 1
-    while power * 10 < value:
-        power *= 10
-    return next(step * power for step in (1, 2, 4, 6, 8, 10) if step * power >= value)
+    """The next round number whose half is whole, but for 1."""
+    if value <= 10:
+        return value + value % 2 if value > 1 else 1
+    tens = 10 ** (len(str(value - 1)) - 2)
+    return next(step * tens for step in _ROUND if step * tens >= value)
+
+
+_ROUND = (10, 12, 14, 16, 18, 20, 24, 30, 40, 50, 60, 80, 100)

@@ -24,9 +24,10 @@ _TIME_TEXT = "strftime(t, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
 _TEXTS = "unescape(r) AS page, unescape(u) AS user_agent, i AS ip"
 
 # A spreadsheet takes a cell for a formula by its first character; an apostrophe makes it text (OWASP, CSV injection).
+# And Excel takes a file for UTF-8 by the mark at its begin.
 _CELL = "CASE WHEN regexp_matches({0}, '^[=+@\\t\\r\\n-]') THEN '''' || {0} ELSE {0} END"
 _CELLS = (
-    f"strftime(t, '%Y-%m-%d %H:%M:%S') AS time, {_CELL.format('unescape(r)')} AS page, "
+    f"strftime(t, '%Y-%m-%d %H:%M:%S') AS \"\ufefftime\", {_CELL.format('unescape(r)')} AS page, "
     f"{_CELL.format('unescape(u)')} AS user_agent, i AS ip"
 )
 

@@ -35,3 +35,4 @@ def progress(logs: LogFiles, console: Console | None = None) -> Iterator[Callabl
         finally:
             done.set()
             looking.join()
+            shown.update(task, completed=logs.bytes_read)
