@@ -37,7 +37,11 @@ def test_people_have_a_browser_a_system_and_a_device(user_agent: str, browser: s
     ("user_agent", "name", "purpose"),
     [
         (GOOGLEBOT.decode(), "Googlebot", "search engine"),
-        ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2; +https://x)", "GPTBot", "AI crawler"),
+        (
+            "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2; +https://x)",
+            "GPTBot",
+            "AI crawler",
+        ),
         ("curl/8.5.0", "curl", "HTTP library"),
         (CHROME.decode().replace(" Chrome/", " HeadlessChrome/"), "HeadlessChrome", "browser automation"),
         ("Mozilla/5.0 (compatible; NeverHeardOf-Spider/1.0; +https://example.com/)", "NeverHeardOf-Spider", "other"),

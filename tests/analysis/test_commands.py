@@ -36,7 +36,9 @@ def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_no_byte_of_a_visitor_reaches_the_terminal_raw(tmp_path: Path) -> None:
     log = write_golden(tmp_path)
-    log.write_bytes(log.read_bytes() + b"\n2026-11-24T13:00:00Z|[red]https://[/]x\\x1B]0;title\\x07/|[bold]a|192.0.2.66\n" * 9)
+    log.write_bytes(
+        log.read_bytes() + b"\n2026-11-24T13:00:00Z|[red]https://[/]x\\x1B]0;title\\x07/|[bold]a|192.0.2.66\n" * 9
+    )
     environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "200"}
     done = subprocess.run(
         [sys.executable, "-m", "tracker.cli", "report", log], env=environment, stdout=subprocess.PIPE, check=True
@@ -49,7 +51,9 @@ def test_no_byte_of_a_visitor_reaches_the_terminal_raw(tmp_path: Path) -> None:
 
 def test_a_page_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log, page = write_golden(tmp_path), tmp_path / "report.html"
-    assert cli.main(["report", str(log), "--html", str(page), "--exclude-bots", "--tz", "Asia/Tokyo", "--top", "1"]) == 0
+    assert (
+        cli.main(["report", str(log), "--html", str(page), "--exclude-bots", "--tz", "Asia/Tokyo", "--top", "1"]) == 0
+    )
     assert "9 visits" in capsys.readouterr().err
     assert "23 Nov 2026, 18:00 to 24 Nov 2026, 22:00, Asia/Tokyo" in page.read_text()
     assert cli.main(["report", str(log), "--html", "-"]) == 0

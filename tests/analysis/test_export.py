@@ -44,8 +44,8 @@ def read_jsonl(path: Path) -> list[Visit]:
 
 
 def read_parquet(path: Path) -> list[Visit]:
-    rows = duckdb.sql(f"SELECT epoch_us(time), page, user_agent, ip FROM '{path}'").fetchall()
-    assert duckdb.sql(f"SELECT typeof(time) FROM '{path}' LIMIT 1").fetchall() == [("TIMESTAMP WITH TIME ZONE",)]
+    rows = duckdb.execute(f"SELECT epoch_us(time), page, user_agent, ip FROM '{path}'").fetchall()
+    assert duckdb.execute(f"SELECT typeof(time) FROM '{path}' LIMIT 1").fetchall() == [("TIMESTAMP WITH TIME ZONE",)]
     begin = datetime(1, 1, 1, tzinfo=UTC)
     us = 62_135_596_800_000_000
     return [Visit(begin + (datetime.resolution * (time + us)), *rest) for time, *rest in rows]
@@ -120,7 +120,7 @@ def test_any_file_is_exported_as_the_visits_its_lines_are(
         ("https://example.com/a/b?c=d&e=%20f", "/a/b?c=d&e=%20f"),
         ("https://example.com", "/"),
         ("https://example.com?q=/", "/?q=/"),
-        ("https://example.com/a b\" HTTP/1.1", "/a%20b\\x22%20HTTP/1.1"),
+        ('https://example.com/a b" HTTP/1.1', "/a%20b\\x22%20HTTP/1.1"),
         ("https://example.com/a|b\\\x1b", "/a|b\\x5C\\x1B"),
         ("https://example.com/ü", "/\\xC3\\xBC"),
         ("android-app://com.example/", "/"),
@@ -159,7 +159,9 @@ def test_the_order_of_a_long_log_is_kept(tmp_path: Path) -> None:
 
 def test_visits_are_chosen_by_time_and_page(tmp_path: Path) -> None:
     log = write_golden(tmp_path)
-    chosen = export(log, "csv", "--since", "2026-11-24", "--until", "2026-11-24T11:00", "--page", "https://example.com/a")
+    chosen = export(
+        log, "csv", "--since", "2026-11-24", "--until", "2026-11-24T11:00", "--page", "https://example.com/a"
+    )
     assert read_csv(chosen) == [parse_line(LINES[4]), parse_line(LINES[5])]
     berlin = export(log, "csv", "--tz", "Europe/Berlin", "--until", "2026-11-23")
     assert read_csv(berlin) == [parse_line(LINES[0]), parse_line(LINES[1])]
@@ -226,5 +228,4 @@ def test_every_format_of_an_empty_log_is_there(tmp_path: Path) -> None:
     assert export(log, "csv").read_text() == "time,page,user_agent,ip\n"
     assert export(log, "jsonl").read_text() == ""
     assert export(log, "combined").read_text() == ""
-    assert duckdb.sql(f"SELECT count(*) FROM '{export(log, 'parquet')}'").fetchall() == [(0,)]
-
+    assert duckdb.execute(f"SELECT count(*) FROM '{export(log, 'parquet')}'").fetchall() == [(0,)]

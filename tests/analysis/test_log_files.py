@@ -149,4 +149,4 @@ def test_threads_share_the_lines_between_them(tmp_path: Path, monkeypatch: pytes
         for thread in threads:
             thread.join()
         assert logs.lines == 2000
-    assert sorted(sum(taken, [])) == sorted(lines)
+    assert sorted(line for mine in taken for line in mine) == sorted(lines)

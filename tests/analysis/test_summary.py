@@ -142,7 +142,9 @@ def test_no_visit_is_a_report_too(tmp_path: Path) -> None:
 
 def test_the_ends_of_the_calendar_are_reported(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
-    log.write_bytes(b"0001-01-01T00:00:00Z|null|x|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|x|192.0.2.1\n" + LINES[0])
+    log.write_bytes(
+        b"0001-01-01T00:00:00Z|null|x|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|x|192.0.2.1\n" + LINES[0]
+    )
     for zone in ("America/Los_Angeles", "Pacific/Kiritimati"):
         summary = summary_of(log, zone=zone)
         assert summary.total.visits == 3

@@ -101,7 +101,7 @@ def _round_up(value: int) -> int:
     """The next round number whose half is whole, but for 1."""
     if value <= 10:
         return value + value % 2 if value > 1 else 1
-    tens = 10 ** (len(str(value - 1)) - 2)
+    tens = int(10 ** (len(str(value - 1)) - 2))
     return next(step * tens for step in _ROUND if step * tens >= value)
 
 
