@@ -177,7 +177,8 @@ class _Questions:
         """Of people. A visitor has one user agent, so these sums count none twice."""
         return self._counts(
             f"SELECT {column}, sum(visits)::BIGINT AS n, 0, 0, sum(visitors)::BIGINT FROM by_agent "
-            f"JOIN agents USING (agent) WHERE kind = 'person' GROUP BY {column} ORDER BY n DESC, {column} LIMIT {self._top}"
+            f"JOIN agents USING (agent) WHERE kind = 'person' GROUP BY {column} "
+            f"ORDER BY n DESC, {column} LIMIT {self._top}"
         )
 
     def _others(self, kind: str) -> list[Count]:
