@@ -28,7 +28,7 @@ GOACCESS = (
 )  # fmt: skip
 BARE_SCAN = (
     'import duckdb, sys; print(duckdb.execute("SELECT count(*), max(c0), max(c1), max(c2), max(c3) FROM read_csv(?, '
-    "delim='|', quote='', escape='', header=false, auto_detect=false, new_line='\\n', "
+    "delim='|', quote='', escape='', header=false, auto_detect=false, "
     "columns={c0: 'VARCHAR', c1: 'VARCHAR', c2: 'VARCHAR', c3: 'VARCHAR'})\", [sys.argv[1]]).fetchall())"
 )
 
