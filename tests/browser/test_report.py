@@ -17,6 +17,11 @@ def background(browser: webdriver.Chrome) -> str:
     return shown
 
 
+def said_by(browser: webdriver.Chrome) -> list[str]:
+    """The messages of its console."""
+    return [entry["message"] for entry in browser.get_log("browser")]  # type: ignore[no-untyped-call]
+
+
 def overflowing(browser: webdriver.Chrome) -> list[str]:
     """What reaches beyond the right edge of the window."""
     found: list[str] = browser.execute_script(
@@ -40,7 +45,7 @@ def test_the_report_is_seen_as_it_is_meant(tmp_path: Path, browser: webdriver.Ch
     assert "<script>alert(1)</script>\\u{202E}|\\u{1B}[31m" in hostile.text
 
     # Nothing was refused, for there was nothing to refuse; nothing was loaded; no dialog is open.
-    assert browser.get_log("browser") == []
+    assert said_by(browser) == []
     assert browser.execute_script("return performance.getEntriesByType('resource').length") == 0
 
     browser.execute_cdp_cmd(
@@ -71,5 +76,4 @@ def test_a_script_in_the_page_would_not_run(tmp_path: Path, browser: webdriver.C
     browser.get(page.as_uri())
     assert browser.title == "Visits"
     assert browser.execute_script("return getComputedStyle(document.body).color") != "rgb(255, 0, 0)"
-    refused = [entry["message"] for entry in browser.get_log("browser")]
-    assert sum("Content Security Policy" in message for message in refused) >= 3
+    assert sum("Content Security Policy" in message for message in said_by(browser)) >= 3
