@@ -10,8 +10,8 @@ from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
 
 # The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "report": ("tracker.analysis.report", "shows the visits of log files, on the terminal or as a page"),
-    "export": ("tracker.analysis.export", "writes the visits of log files as csv, jsonl, parquet or combined"),
+    "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as a page."),
+    "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),
 }
 
 
