@@ -28,9 +28,9 @@ def test_a_storage_that_sleeps_for_longer_than_its_messages_are_hidden_stores_no
         stack.redeliver()
         load.wait_answered(200)
         os.kill(storage.pid, signal.SIGCONT)
+        storage.wait_alive(lambda: stack.in_queue(lambda queue: queue.most_receives) > 1, "what it has, once more")
         stack.sqs.up()
     stack.assert_exactly_once(load)
-    assert stack.in_queue(lambda queue: queue.most_receives) > 1
     storage.stop()
 
 
