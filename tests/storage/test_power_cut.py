@@ -14,6 +14,7 @@ from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, cut_power, cuts, live, stage
 from tests.storage.rig import A, open_rig, span
 from tests.storage.test_every_call import LOG, Appending
+from tracker.config import Rotate
 
 STATES = 100 if LONG else 4  # after each effect
 SEEDS = range(SEED, SEED + (10 if LONG else 1))
@@ -25,9 +26,17 @@ class Alone(Appending):
     foreign: Sequence[str] = ()
 
 
+class AloneAndRotating(Alone):
+    """The names of the files put aside, too."""
+
+    rotate = Rotate(max_bytes=1)
+
+
+@pytest.mark.parametrize("scenario", [Alone(), AloneAndRotating()], ids=["appending", "rotating"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_was_deleted_from_sqs_is_in_the_log_once_after_a_power_cut_at_any_point(seed: int) -> None:
-    scenario = Alone()
+def test_what_was_deleted_from_sqs_is_in_the_log_once_after_a_power_cut_at_any_point(
+    scenario: Alone, seed: int
+) -> None:
     with stage(scenario) as (root, world, seam):
         live(scenario, root, world)
         points = cuts(seam.effects)

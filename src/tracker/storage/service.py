@@ -26,7 +26,7 @@ from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover, Held, Outage, Receiver
 from tracker.storage.recovery import only_writer, open_ledger
-from tracker.storage.rotation import Rotation
+from tracker.storage.rotation import Rotation, rotated
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
 
@@ -50,6 +50,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
         held = Held(queue=queue, visibility_timeout=config.sqs.visibility_timeout)
         acknowledger = Acknowledger(queue=queue, done=held.drop)
         handover: Handover = asyncio.Queue(HANDOVER_DELIVERIES)
+        compressor = Compressor(rotated(path)) if config.log.rotate.compress == "gzip" else None
         writer = Writer(
             ledger=ledger,
             visit_log=visit_log,
@@ -60,6 +61,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             leave=held.drop,
             stop=stop,
             reopen=reopen,
+            rotated=compressor.add if compressor else lambda file: None,
         )
         receivers = [
             Receiver(
@@ -81,8 +83,8 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
                 writing = group.create_task(writer.run())
                 acknowledging = group.create_task(acknowledger.run())
                 beside = [group.create_task(held.run()), group.create_task(check_redrive(queue, stop))]
-                if config.log.rotate.compress == "gzip":
-                    beside.append(group.create_task(Compressor(path=path, rotated=writer.rotated).run()))
+                if compressor is not None:
+                    beside.append(group.create_task(compressor.run()))
                 await stop.wait()
                 deadline = Deadline(config.shutdown.timeout)
                 await _drain(deadline, handover, acknowledger, receiving, writing, acknowledging)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from tracker import telemetry
@@ -33,7 +34,8 @@ class Writer:
     """One batch after the other, until the hand-over is closed; the ledger and the log in the executor's one thread.
 
     `acknowledge` is given the deliveries whose lines are durable, `leave` the malformed ones. `reopen`, when set, asks
-    to go on with the file that has the log's name by then: the old one was put aside.
+    to go on with the file that has the log's name by then: the old one was put aside. `rotated` is told of each file
+    that a rotation has put aside.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Writer:
         leave: Callable[[Iterable[Delivery]], None],
         stop: asyncio.Event,
         reopen: asyncio.Event,
+        rotated: Callable[[Path], None],
     ) -> None:
         self._ledger = ledger
         self._log = visit_log
@@ -58,10 +61,10 @@ class Writer:
         self._leave = leave
         self._stop = stop
         self._reopen = reopen
+        self._rotated = rotated
         self._closed = False
         self._malformed: dict[str, None] = {}
         self.paused: str | None = None  # the reason while nothing can be appended
-        self.rotated = asyncio.Event()  # set by each rotation, for whoever compresses
 
     async def run(self) -> None:
         while not self._closed:
@@ -149,9 +152,11 @@ class Writer:
         if self._rotation.is_due(self._log.status()):
             if self._ledger.rotating is None:
                 await self._log.check(self._log_end())
-            await self._call(self._rotation.rotate)
-            await self._log.reopen()
-            self.rotated.set()
+            file = await self._call(self._rotation.rotate)
+            if file is not None:
+                await self._log.reopen()
+                log.info("log_rotated file=%s", file)
+                self._rotated(file)
 
     async def _follow(self) -> None:
         await self._call(self._ledger.settle)
