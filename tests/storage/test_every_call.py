@@ -16,7 +16,8 @@ import pytest
 
 from tests.seam import faults
 from tests.seam.faults import Fault
-from tests.seam.method import LONG, SEED, Scenario, World, begin, live, stage, stumble, sweep, telling
+from tests.seam.method import LONG, SEED, Inline, Scenario, World, begin, live, stage, stumble, sweep, telling
+from tests.storage import rig as rig_module
 from tests.storage.rig import NEVER, A, B, Rig, close, delivery, open_rig, pages, span
 from tracker.aws import Delivery
 from tracker.config import Rotate
@@ -49,6 +50,7 @@ def delivered(what: tuple[str, int, int]) -> Delivery:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(rig_module, "ThreadPoolExecutor", Inline)
 
 
 async def store(root: Path, world: World, batches: Iterable[int], rotate: Rotate = NEVER) -> None:
@@ -113,7 +115,7 @@ class Compressing(Rotating):
     """The files put aside become smaller ones, after each life."""
 
     async def run(self, root: Path, world: World) -> None:
-        await super().run(root, world)
+        await store(root, world, waiting(world)[:2], self.rotate)
         _compress(root)
 
     async def check(self, root: Path, world: World) -> None:
