@@ -19,7 +19,7 @@ from tracker.config import Rotate
 __all__ = ["impatient"]
 
 STATES = 100 if LONG else 4  # after each effect
-SEEDS = range(SEED, SEED + (10 if LONG else 1))
+SEEDS = range(SEED, SEED + (4 if LONG else 1))
 
 
 class Alone(Appending):
