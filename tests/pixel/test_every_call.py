@@ -14,7 +14,7 @@ import pytest
 from tests.fake_topic import FakeTopic
 from tests.seam import faults
 from tests.seam.faults import Fault
-from tests.seam.method import LONG, SEED, Scenario, World, stumble, sweep
+from tests.seam.method import LONG, SEED, Inline, Scenario, World, stumble, sweep
 from tests.waiting import until
 from tracker.config import OutboxConfig, SnsConfig
 from tracker.core import spans
@@ -23,6 +23,7 @@ from tracker.core.visit import encode_line, split_lines
 from tracker.errors import PublishFailed
 from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, outbox, publisher
+from tracker.pixel import recorder as recorder_module
 from tracker.pixel.journal import Journal
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
@@ -35,6 +36,7 @@ SEGMENT_BYTES = 300  # two visits
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "Backoff", lambda: Backoff(first=0.001, cap=0.002))
+    monkeypatch.setattr(recorder_module, "ThreadPoolExecutor", Inline)
     # What nobody has finished is old at once: the next start clears it.
     monkeypatch.setattr(outbox, "ABANDONED_SECONDS", -1.0)
     monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)

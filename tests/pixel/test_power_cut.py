@@ -21,7 +21,7 @@ from tracker.pixel.journal import PUBLISHED
 __all__ = ["impatient"]
 
 STATES = 60 if LONG else 3  # after each effect
-SEEDS = range(SEED, SEED + (10 if LONG else 1))
+SEEDS = range(SEED, SEED + (4 if LONG else 1))
 
 
 class PowerCut(Pixel):
