@@ -87,6 +87,12 @@ def test_each_policy_allows_what_its_service_calls_and_nothing_else() -> None:
     assert actions("RedrivePolicy") == _called("operations/redrive.py") | {"sqs:GetQueueUrl"}
 
 
+def test_the_guide_names_what_provision_calls() -> None:
+    guide = (ROOT / "docs/deployment.md").read_text()
+    [row] = re.findall(r"^\| who runs `tracker provision` \|(.*)\|$", guide, re.MULTILINE)
+    assert set(re.findall(r"`(\w+:\w+)`", row)) == _called("operations/provision.py")
+
+
 def test_every_policy_names_its_resources() -> None:
     for name in ("PixelPolicy", "StoragePolicy", "DoctorPolicy", "RedrivePolicy"):
         for statement in resources()[name]["PolicyDocument"]["Statement"]:
