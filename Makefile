@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test load bench lint format types lock clean
+.PHONY: help run run-aws run-pixel run-storage test soak load bench lint format types lock metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ run-storage: $(READY) ## the storage service with config/storage.yaml
 
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
 	@$(BIN)/python -m pytest $(ARGS)
+
+soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 load: $(READY) ## wrk against a running pixel, and the proof that every visit arrived; make load ARGS="--seconds 30"
 	@$(BIN)/python -m benchmarks.load $(ARGS)
@@ -51,6 +54,10 @@ lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--up
 	cd requirements && $(COMPILE) development.in -o development.txt
 	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
+	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
+
+metrics: $(READY) ## write the table of metrics into docs/metrics.md
+	@$(BIN)/python -m tracker.telemetry docs/metrics.md
 
 clean: ## remove .venv, caches and build output; var/ with its visits stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info

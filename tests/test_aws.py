@@ -1,6 +1,7 @@
 """SNS and SQS: what the services rely on, asked of moto's server and of our fakes alike, and SNS's odd replies.
 
-What the fakes promise is what the other tests build upon, so the same assertions run on both.
+What the fakes promise is what the other tests build upon, so the same assertions run on all: on those in memory, which
+take the place of `tracker.aws`, and on the one over HTTP, which takes the place of AWS.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from tests.fake_aws import FakeAws
 from tests.fake_topic import FakeTopic
 from tests.fakes import FakeQueue
 from tracker import aws
@@ -25,7 +27,8 @@ from tracker.core.message import Message, StoredSpan, closing, pack, unpack
 from tracker.core.visit import encode_line
 from tracker.errors import PublishFailed, PublishRefused, QueueFailed
 from tracker.local.broker import serialise_queues
-from tracker.local.provision import Provisioned, local_client, provision_at
+from tracker.local.provision import local_client, provision_at
+from tracker.operations.provision import Provisioned
 
 REGION = "us-east-1"
 ARN = f"arn:aws:sns:{REGION}:000000000000:tracking"
@@ -46,7 +49,7 @@ def _no_account_of_mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
 
 
 @pytest.fixture(scope="module")
-def moto() -> "Iterator[Broker]":
+def moto_server() -> "Iterator[Broker]":
     """A moto server in this process, with topic, queue and subscription."""
     from moto.server import ThreadedMotoServer
 
@@ -72,22 +75,50 @@ class Broker:
 
 
 @pytest.fixture
-def broker(moto: Broker) -> Broker:
-    """The same with nothing in it."""
+def moto(moto_server: Broker) -> Broker:
+    """moto's with nothing in it."""
     from moto.sqs.models import sqs_backends
 
-    region, account, name = moto.made.queue_arn.split(":")[3:]
+    region, account, name = moto_server.made.queue_arn.split(":")[3:]
     queue = sqs_backends[account][region].get_queue(name)
     queue._messages.clear()  # SQS allows one purge a minute, and moto keeps to it
     queue.pending_messages.clear()
-    return moto
+    return moto_server
+
+
+@pytest.fixture(scope="module")
+def http_server() -> "Iterator[tuple[FakeAws, Broker]]":
+    """Our own over HTTP, with topic, queue and subscription."""
+    with FakeAws() as fake:
+        yield fake, Broker(fake.sns.url, asyncio.run(provision_at(fake.sns.url, REGION)))
+
+
+@pytest.fixture
+def http(http_server: "tuple[FakeAws, Broker]") -> Broker:
+    """Our own with nothing in it."""
+    fake, broker = http_server
+    fake.queue("visits", lambda queue: queue.clear())
+    return broker
+
+
+@pytest.fixture(params=["http", "moto"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    chosen: Broker = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture(params=["memory", "http", "moto"])
+def maybe_broker(request: pytest.FixtureRequest) -> Broker | None:
+    """None: the fake in memory, which needs none."""
+    chosen: Broker | None = None if request.param == "memory" else request.getfixturevalue(request.param)
+    return chosen
 
 
 def messages(count: int, data: bytes = LINE) -> list[Message]:
     return [pack(JOURNAL, index * len(data), data, compress=False) for index in range(count)]
 
 
-# -- Topic: the real one and the fake -------------------------------------------------------------------------
+# -- Topic: the real one and the fakes ------------------------------------------------------------------------
 
 
 @dataclass
@@ -97,9 +128,9 @@ class TopicRig:
     arrived: Callable[[], Awaitable[list[tuple[str, dict[str, str]]]]]  # body and attributes
 
 
-@pytest.fixture(params=["fake", "real"])
-async def topic(request: pytest.FixtureRequest, broker: Broker) -> AsyncIterator[TopicRig]:
-    if request.param == "fake":
+@pytest.fixture
+async def topic(maybe_broker: Broker | None) -> AsyncIterator[TopicRig]:
+    if (broker := maybe_broker) is None:
         fake = FakeTopic()
 
         async def accepted() -> list[tuple[str, dict[str, str]]]:
@@ -422,7 +453,7 @@ async def test_elsewhere_no_credentials_are_a_failure_that_says_what_mends_it() 
     assert str(outcome).startswith("no AWS credentials found: set AWS_ACCESS_KEY_ID")
 
 
-# -- Queue: the real one and the fake -------------------------------------------------------------------------
+# -- Queue: the real one and the fakes ------------------------------------------------------------------------
 
 
 @dataclass
@@ -432,9 +463,9 @@ class QueueRig:
     send: Callable[[str, dict[str, str]], Awaitable[None]]
 
 
-@pytest.fixture(params=["fake", "real"])
-async def queue(request: pytest.FixtureRequest, broker: Broker) -> AsyncIterator[QueueRig]:
-    if request.param == "fake":
+@pytest.fixture
+async def queue(maybe_broker: Broker | None) -> AsyncIterator[QueueRig]:
+    if (broker := maybe_broker) is None:
         redrive = json.dumps({"deadLetterTargetArn": "arn", "maxReceiveCount": 100})
         fake = FakeQueue(queue_attributes={"RedrivePolicy": redrive})
 

@@ -20,7 +20,7 @@ from botocore.parsers import ResponseParserError
 
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.message import Message
-from tracker.errors import PublishFailed, PublishRefused, QueueFailed
+from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused, QueueFailed
 
 CALL_SECONDS = 10.0  # a call that takes longer is taken for lost
 BATCH_ENTRIES = 10  # PublishBatch, DeleteMessageBatch, ChangeMessageVisibilityBatch
@@ -180,6 +180,30 @@ async def open_queue(config: SqsConfig) -> AsyncIterator[Queue]:
         except (*_TROUBLE, ValueError) as error:
             raise _queue_error(error) from error
         yield Queue(receiver, caller, config.queue, config.visibility_timeout)
+
+
+@asynccontextmanager
+async def open_client(service: str, region: str | None, endpoint: str | None) -> AsyncIterator[Any]:
+    """A client of any service for the commands that look after it; its calls go through `ask`."""
+    async with AsyncExitStack() as stack:
+        try:
+            client = await _client(stack, get_session(), service, region, endpoint, CALL_SECONDS)
+        except (*_TROUBLE, ValueError) as error:
+            raise AwsUnreachable(_words(error)) from error
+        yield client
+
+
+async def ask(call: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The reply to a call; raises AwsRefused with SNS's or SQS's code, or AwsUnreachable."""
+    try:
+        async with asyncio.timeout(CALL_SECONDS):
+            return await call
+    except ClientError as error:
+        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+        code = str(error.response.get("Error", {}).get("Code", ""))
+        raise AwsRefused(_words(error), code=code, date=headers.get("date")) from error
+    except _TROUBLE as error:
+        raise AwsUnreachable(_words(error)) from error
 
 
 async def _client(

@@ -9,7 +9,14 @@ from tracker.errors import ConfigurationError, TrackerError
 from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
 
 # The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
-COMMANDS: dict[str, tuple[str, str]] = {}
+COMMANDS: dict[str, tuple[str, str]] = {
+    "provision": ("tracker.operations.provision", "Makes or completes topic, queues, policies and subscription."),
+    "doctor": ("tracker.operations.doctor", "Says what is wrong, why it matters and what mends it."),
+    "redrive": ("tracker.operations.redrive", "Puts what is in the dead-letter queue back into the queue."),
+    "audit": ("tracker.storage.audit", "Says what the visit log holds, and what is missing."),
+    "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as a page."),
+    "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

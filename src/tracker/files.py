@@ -1,7 +1,11 @@
-"""What both services need of the file system beyond the standard library. Blocks on the disk: for threads."""
+"""What both services need of the file system beyond the standard library. What blocks on the disk is for threads."""
 
+import contextlib
 import os
+import resource
 from pathlib import Path
+
+_UNLIMITED = 1 << 20  # open files; more connections than that are not one process's
 
 fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
@@ -13,3 +17,27 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def raise_open_files() -> int:
+    """Let this process open as many files as the system allows it; how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS allows less than the hard limit it names
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return soft if soft != resource.RLIM_INFINITY else _UNLIMITED
+
+
+def make_directory(path: Path, mode: int) -> None:
+    """Make `path` and the directories above it that are not there, each of them durable. Raises OSError."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_directory(path.parent, 0o777)
+    path.mkdir(mode, exist_ok=True)  # the other service may be making it too
+    try:
+        sync_directory(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.rmdir()  # it would be taken for durable the next time
+        raise

@@ -117,3 +117,31 @@ def test_files_that_change_under_the_journal_are_noticed(tmp_path: Path, damage:
             os.truncate(segment, 3)
     assert "lost its" in str(journal.check())
     journal.close()
+
+
+def test_a_segment_whose_name_is_taken_seals_the_journal(tmp_path: Path) -> None:
+    journal = Journal.create(tmp_path, len(LINE))
+    journal.append(LINE)
+    (journal.path / segment_name(len(LINE))).write_bytes(b"")  # by an open that did its work and said it failed
+    with pytest.raises(FileExistsError):
+        journal.append(LINE)
+    assert journal.sealed
+    journal.close()
+
+
+def test_after_a_failed_fsync_no_other_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal.create(tmp_path, len(LINE))
+    for _ in range(3):
+        journal.append(LINE)
+    tried: list[int] = []
+
+    def fail(fd: int) -> None:
+        tried.append(fd)
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(module, "fdatasync", fail)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"broken|failed before"):
+            journal.sync()
+    assert len(tried) == 1
+    journal.close()

@@ -1,5 +1,6 @@
 """What the publisher reads out of the outbox is what workers answered, and nothing else."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tracker import files
 from tracker.core.visit import encode_line
 from tracker.errors import ConfigurationError
 from tracker.pixel import journal_reader
@@ -166,6 +168,54 @@ def test_the_remains_of_a_birth_and_of_a_retirement_are_cleared(
     left.retire()
     assert [path.name for path in tmp_path.iterdir()] == ["publisher.lock"]
     outbox.close()
+
+
+def test_only_a_journals_own_temporary_name_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "notes.new").mkdir()
+    monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    outbox.scan()
+    assert (tmp_path / "notes.new").is_dir()
+    outbox.close()
+
+
+def test_a_refused_line_that_there_is_no_room_for_is_kept_whole_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(tmp_path)
+    outbox.give_up(line(1))
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:9]))
+        with pytest.raises(OSError, match="short write"):
+            outbox.give_up(line(2))
+    outbox.give_up(line(2))
+    assert (tmp_path / module.REFUSED).read_bytes() == line(1) + line(2)
+
+
+def test_the_names_of_new_directories_are_durable_up_to_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_directory", synced.append)
+    outbox = Outbox(tmp_path / "var" / "outbox")
+    outbox.open()
+    assert synced == [tmp_path, tmp_path / "var"]
+    outbox.close()
+
+
+def test_a_new_directory_that_cannot_be_made_durable_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "sync_directory", fail)
+        with pytest.raises(OSError, match="broken"):
+            Outbox(tmp_path / "outbox").open()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_retiring_removes_the_lock_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

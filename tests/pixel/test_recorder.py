@@ -120,3 +120,40 @@ async def test_a_removed_journal_is_replaced(tmp_path: Path, monkeypatch: pytest
     await asyncio.wait([running])
     await recorder.close()
     assert everything(tmp_path) == LINE
+
+
+async def test_a_sealed_journal_is_synced_before_it_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = make(tmp_path)
+    await recorder.open()
+    first = recorder._journal
+    assert first is not None
+    synced: list[int] = []
+    monkeypatch.setattr(journal_module, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
+    recorder.record(LINE)
+    first.sealed = True  # by a cut that failed
+    await recorder.check()
+    assert recorder._journal is not first
+    assert synced == [(first.path / f"{0:020d}").stat().st_ino]
+    await recorder.close()
+
+
+async def test_a_stop_right_after_a_failed_fsync_does_not_try_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = make(tmp_path)
+    await recorder.open()
+    tried: list[int] = []
+
+    def fail(fd: int) -> None:
+        tried.append(fd)
+        raise OSError(errno.EIO, "broken")
+
+    async def cancelled(old: object) -> None:
+        """The stop comes before there is another journal."""
+
+    monkeypatch.setattr(journal_module, "fdatasync", fail)
+    monkeypatch.setattr(recorder, "_replace", cancelled)
+    recorder.record(LINE)
+    await recorder.sync()
+    await recorder.close()
+    assert len(tried) == 1

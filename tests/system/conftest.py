@@ -1,11 +1,13 @@
-"""One broker for the session; for each test a topic, a queue and services of its own."""
+"""For each test a topic, a queue and services of its own: on a fake of its own, where faults are to be had, or on the
+session's one moto broker, which is what `make run` starts."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .stack import Broker, Stack
+from .processes import Broker
+from .stack import FakeStack, Stack
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +22,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 @pytest.fixture
 def make_stack(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
+    """Makes stacks on moto."""
     stacks: list[Stack] = []
 
     def make(*, raw: bool = True) -> Stack:
@@ -32,5 +35,12 @@ def make_stack(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., Stack]]
 
 
 @pytest.fixture
-def stack(make_stack: Callable[..., Stack]) -> Stack:
-    return make_stack()
+def fake_stack(tmp_path: Path) -> Iterator[FakeStack]:
+    made = FakeStack(tmp_path)
+    yield made
+    made.destroy()
+
+
+@pytest.fixture
+def stack(fake_stack: FakeStack) -> FakeStack:
+    return fake_stack

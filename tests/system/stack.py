@@ -1,199 +1,40 @@
-"""Both services and the broker as processes: started in sessions of their own on free ports, watched from outside,
-and always gone at the end of the test."""
+"""A topic, its queues, and the services of one test between them, with the log and the outbox they leave."""
 
-import contextlib
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from uuid import uuid4
 
+from tests.fake_aws import FakeAws
+from tests.fake_aws.queues import Queue
 from tests.ports import free_port
 
-from .broker import REGION, Aws, Proxy
-from .wire import DEADLINE, LOOPBACK, Load, Reply, get, wait_for
+from .broker import REGION, Aws
+from .processes import Config, Process, Service, merged, write_config
+from .wire import LOOPBACK, Load, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
-Config = dict[str, Any]
-
-
-def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a service: none of the caller's AWS or tracker settings, no credentials to be found."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TRACKER_", "MOTO_"))}
-    return {
-        **kept,
-        "HOME": str(home),
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "PYTHONPATH": str(ROOT / "src"),
-        "PYTHONUNBUFFERED": "1",
-        **(extra or {}),
-    }
-
-
-def merged(base: Config, override: Config) -> Config:
-    """`base` with `override` laid over it, section by section."""
-    result = dict(base)
-    for key, value in override.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return result
-
-
-def write_config(path: Path, config: Config) -> Path:
-    """Writes a configuration; JSON is YAML."""
-    path.write_text(json.dumps(config, indent=2))
-    return path
-
-
-def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """A service's command that is expected to end by itself."""
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=DEADLINE, cwd=home, env=environment(home, env), check=False
-    )
-
-
-class Process:
-    """A process leading a session of its own; what it prints goes to a file."""
-
-    def __init__(self, *arguments: str, home: Path, name: str, env: Mapping[str, str] | None = None) -> None:
-        self.name = name
-        self._output = home / f"{name}-{uuid4().hex[:8]}.out"
-        with self._output.open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=home,
-                env=environment(home, env),
-                start_new_session=True,
-            )
-        self.pid = self._process.pid
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text(errors="replace")
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-    def family(self) -> dict[int, int]:
-        """What runs in this process's group, itself included: pid to parent's pid. Zombies are gone."""
-        listing = subprocess.run(["ps", "-axo", "pid=,ppid=,pgid=,stat="], capture_output=True, text=True, check=True)
-        rows = [line.split() for line in listing.stdout.splitlines()]
-        return {int(row[0]): int(row[1]) for row in rows if int(row[2]) == self.pid and not row[3].startswith("Z")}
-
-    def children(self) -> list[int]:
-        return sorted(pid for pid, parent in self.family().items() if parent == self.pid)
-
-    def wait_alive(self, condition: Any, what: str) -> None:
-        """Waits for the condition; fails at once, with the output, when the process ends before."""
-
-        def check() -> bool:
-            if not self.running:
-                raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.output}")
-            return bool(condition())
-
-        wait_for(check, lambda: f"{self.name}: {what}\n{self.output}")
-
-    def terminate(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
-
-    def wait(self, timeout: float = DEADLINE) -> int:
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {timeout:g} s:\n{self.output}") from None
-
-    def stop(self) -> None:
-        """A clean stop."""
-        self.terminate()
-        status = self.wait()
-        assert status == 0, f"{self.name} stopped with {status}:\n{self.output}"
-        assert self.family() == {}
-
-    def kill(self) -> None:
-        """SIGKILL to the main process alone; its family must notice by itself, soon."""
-        self._process.kill()
-        self._process.wait(DEADLINE)
-        wait_for(
-            lambda: not self.family(), lambda: f"{self.name} is killed, its children are not gone: {self.family()}"
-        )
-
-    def destroy(self) -> None:
-        """Ends the whole group, whatever state it is in."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(DEADLINE)
-
-
-class Service(Process):
-    """A pixel or a storage, and its admin listener."""
-
-    def __init__(
-        self, module: str, config: Path, home: Path, env: Mapping[str, str] | None, port: int, admin_port: int
-    ) -> None:
-        super().__init__(module, "--config", str(config), home=home, name=module, env=env)
-        self.port = port
-        self.admin_port = admin_port
-
-    def admin(self, path: str) -> Reply:
-        return get(self.admin_port, path)
-
-    def is_ready(self) -> bool:
-        try:
-            return self.admin("/readyz").status == 200
-        except OSError:
-            return False
-
-    def readiness(self) -> str:
-        return self.admin("/readyz").body.decode()
-
-    def wait_ready(self) -> None:
-        self.wait_alive(self.is_ready, "ready")
-
-    def metric(self, name: str, label: str = "") -> float:
-        """The sum of a metric's samples; of those with this label (`reason="privacy"`), if one is given."""
-        total = 0.0
-        for line in self.admin("/metrics").body.decode().splitlines():
-            sample, _, value = line.rpartition(" ")
-            if re.match(rf"{name}(_total)?(\{{|$)", sample) and label in sample:
-                total += float(value)
-        return total
-
-    def wait_metric(self, name: str, at_least: float, label: str = "") -> None:
-        self.wait_alive(lambda: self.metric(name, label) >= at_least, f"{name} {label} at least {at_least:g}")
-
-    def logged(self, *words: str) -> list[str]:
-        """The lines of warning and worse with all of these words."""
-        lines = [line for line in self.output.splitlines() if re.search("WARNING|ERROR|CRITICAL", line)]
-        return [line for line in lines if all(word.lower() in line.lower() for word in words)]
+T = TypeVar("T")
 
 
 class Stack:
-    """One test's topic and queue on the broker, a proxy before each, and the services it starts."""
+    """One test's topic and queues on a broker, and the services it starts."""
 
-    def __init__(self, home: Path, broker_port: int, *, raw: bool = True) -> None:
+    def __init__(self, home: Path, port: int, *, raw: bool = True, max_receives: int = 100) -> None:
+        """The broker answers at `port`."""
         self.home = home
-        self.aws = Aws(broker_port)
+        self.aws = Aws(port)
+        self.sns_url = self.sqs_url = f"http://{LOOPBACK}:{port}"
         name = uuid4().hex[:12]
         self.topic_arn = self.aws.create_topic(f"tracking-{name}")
         self.queue = f"visits-{name}"
-        dead_letters = self.aws.create_queue(f"visits-dlq-{name}")
-        dead_letters_arn = self.aws.queue_attributes(dead_letters)["QueueArn"]
-        redrive = json.dumps({"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": "100"})
+        self.dead_letters_url = self.aws.create_queue(f"visits-dlq-{name}")
+        dead_letters_arn = self.aws.queue_attributes(self.dead_letters_url)["QueueArn"]
+        redrive = json.dumps({"deadLetterTargetArn": dead_letters_arn, "maxReceiveCount": str(max_receives)})
         self.queue_url = self.aws.create_queue(self.queue, RedrivePolicy=redrive)
         self.aws.subscribe(self.topic_arn, self.aws.queue_attributes(self.queue_url)["QueueArn"], raw=raw)
-        self.sns = Proxy(free_port(), broker_port)
-        self.sqs = Proxy(free_port(), broker_port)
         self.log_path = home / "visits.log"
         self.outbox = home / "outbox"
         self._processes: list[Process] = []
@@ -201,15 +42,16 @@ class Stack:
     def destroy(self) -> None:
         for process in self._processes:
             process.destroy()
-        self.sns.down()
-        self.sqs.down()
+
+    def redeliver(self) -> None:
+        """Lets what is in flight come again, where that can be had without waiting for it."""
 
     def pixel_config(self, override: Config | None = None) -> Config:
         base: Config = {
             "http": {"host": LOOPBACK, "port": free_port()},
             "admin": {"host": LOOPBACK, "port": free_port()},
             "outbox": {"dir": str(self.outbox)},
-            "sns": {"topic_arn": self.topic_arn, "region": REGION, "endpoint_url": self.sns.url, "linger": 0.05},
+            "sns": {"topic_arn": self.topic_arn, "region": REGION, "endpoint_url": self.sns_url, "linger": 0.05},
             "shutdown": {"timeout": 15},
         }
         return merged(base, override or {})
@@ -219,7 +61,7 @@ class Stack:
             "sqs": {
                 "queue": self.queue,
                 "region": REGION,
-                "endpoint_url": self.sqs.url,
+                "endpoint_url": self.sqs_url,
                 "wait_time": 1,
                 "visibility_timeout": 10,
             },
@@ -236,9 +78,14 @@ class Stack:
         return self._start("tracker.pixel", config, env, config["http"]["port"], ready)
 
     def start_storage(
-        self, override: Config | None = None, env: Mapping[str, str] | None = None, *, ready: bool = True
+        self,
+        override: Config | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        ready: bool = True,
+        module: str = "tracker.storage",
     ) -> Service:
-        return self._start("tracker.storage", self.storage_config(override), env, 0, ready)
+        return self._start(module, self.storage_config(override), env, 0, ready)
 
     def _start(self, module: str, config: Config, env: Mapping[str, str] | None, port: int, ready: bool) -> Service:
         path = write_config(self.home / f"{module}-{uuid4().hex[:8]}.yaml", config)
@@ -281,6 +128,7 @@ class Stack:
     def assert_exactly_once(self, load: Load) -> None:
         """Every answered hit is in the log, none is there twice; asked once the queue has come to rest."""
         assert load.answered
+        self.redeliver()
         wait_for(
             lambda: load.answered <= self.referrers().keys(),
             lambda: (
@@ -303,22 +151,35 @@ class Stack:
         return visits
 
     def segments(self) -> list[Path]:
-        return sorted(path for path in self.outbox.glob("*/*") if re.match(r"\d{20}\b", path.name))
+        return sorted(path for path in self.outbox.glob("*/*") if re.search(r"/[0-9a-f]{32}/\d{20}$", str(path)))
 
 
-class Broker(Process):
-    """The local broker, as `make run-aws` starts it."""
+class FakeStack(Stack):
+    """A stack on our own SNS and SQS, where everything can go wrong that can with AWS's."""
 
-    def __init__(self, home: Path) -> None:
-        self.port = free_port()
-        super().__init__("tracker.local", "broker", "--port", str(self.port), home=home, name="broker")
+    def __init__(self, home: Path, *, seed: int = 0, max_receives: int = 100) -> None:
+        self.fake = FakeAws(seed)
+        self.sns, self.sqs = self.fake.sns, self.fake.sqs
+        super().__init__(home, self.fake.door.port, max_receives=max_receives)
+        self.sns_url, self.sqs_url = self.sns.url, self.sqs.url
 
-    def wait_ready(self) -> None:
-        self.wait_alive(self._answers, "has its queue")
+    def destroy(self) -> None:
+        super().destroy()
+        self.fake.close()
 
-    def _answers(self) -> bool:
-        try:
-            Aws(self.port).sqs("GetQueueUrl", QueueName="visits")
-        except (OSError, AssertionError):
-            return False
-        return True
+    def redeliver(self) -> None:
+        """What is in flight comes again at once: whoever had it is gone, and its visibility timeout over."""
+        self.in_queue(Queue.expire)
+
+    def in_queue(self, do: Callable[[Queue], T]) -> T:
+        """Asks the fake's queue itself."""
+        return self.fake.queue(self.queue, do)
+
+    def dead_letters(self, do: Callable[[Queue], T]) -> T:
+        """Asks the fake's dead-letter queue itself."""
+        return self.fake.queue(self.dead_letters_url.rpartition("/")[2], do)
+
+    def published(self) -> list[dict[str, str]]:
+        """The attributes of the messages that SNS took last."""
+        accepted = self.fake.topic(self.topic_arn, lambda topic: list(topic.accepted))
+        return [{name: each.value for name, each in sent.attributes.items()} for sent in accepted]

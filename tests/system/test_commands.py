@@ -7,7 +7,8 @@ import pytest
 
 from tests.ports import free_port
 
-from .stack import Config, Stack, merged, run, write_config
+from .processes import Config, merged, run, write_config
+from .stack import FakeStack
 
 MODULES = ["tracker.pixel", "tracker.storage"]
 VALID: dict[str, Config] = {
@@ -40,7 +41,7 @@ BAD: list[tuple[str, Config, str]] = [
     ("tracker.storage", {"sqs": {"wait_time": 21}}, "sqs.wait_time"),
     ("tracker.storage", {"sqs": {"receivers": True}}, "sqs.receivers"),
     ("tracker.storage", {"log": {"mode": "rw-r-----"}}, "log.mode"),
-    ("tracker.storage", {"log": {"rotate": {"every": "day"}}}, "log.rotate.every"),
+    ("tracker.storage", {"log": {"rotate": {"every": "year"}}}, "log.rotate.every"),
     ("tracker.storage", {"logging": {"level": "loud"}}, "logging.level"),
 ]
 
@@ -108,7 +109,7 @@ def test_a_usage_error_is_two(tmp_path: Path, module: str) -> None:
     assert "usage" in done.stderr.lower()
 
 
-def test_a_second_storage_on_one_log_is_refused(stack: Stack) -> None:
+def test_a_second_storage_on_one_log_is_refused(stack: FakeStack) -> None:
     first = stack.start_storage()
     second = stack.start_storage(ready=False)
     assert second.wait() not in (0, 2)
@@ -120,7 +121,7 @@ def test_a_second_storage_on_one_log_is_refused(stack: Stack) -> None:
     stack.start_storage().stop()
 
 
-def test_a_second_pixel_on_one_outbox_is_refused(stack: Stack) -> None:
+def test_a_second_pixel_on_one_outbox_is_refused(stack: FakeStack) -> None:
     first = stack.start_pixel()
     second = stack.start_pixel(ready=False)
     assert second.wait() not in (0, 2)
@@ -131,7 +132,7 @@ def test_a_second_pixel_on_one_outbox_is_refused(stack: Stack) -> None:
     first.stop()
 
 
-def test_a_port_in_use_is_a_clear_error(stack: Stack) -> None:
+def test_a_port_in_use_is_a_clear_error(stack: FakeStack) -> None:
     first = stack.start_pixel()
     second = stack.start_pixel(
         {"http": {"port": first.port}, "outbox": {"dir": str(stack.home / "other")}}, ready=False
@@ -142,7 +143,7 @@ def test_a_port_in_use_is_a_clear_error(stack: Stack) -> None:
     assert second.family() == {}
 
 
-def test_an_outbox_at_a_wrong_path_is_a_configuration_error(stack: Stack) -> None:
+def test_an_outbox_at_a_wrong_path_is_a_configuration_error(stack: FakeStack) -> None:
     (stack.home / "file").write_text("no directory")
     pixel = stack.start_pixel({"outbox": {"dir": str(stack.home / "file" / "outbox")}}, ready=False)
     assert pixel.wait() == 78
@@ -151,7 +152,7 @@ def test_an_outbox_at_a_wrong_path_is_a_configuration_error(stack: Stack) -> Non
 
 
 @pytest.mark.parametrize("redrive", [None, "3"])
-def test_a_queue_that_loses_good_visits_is_warned_about(stack: Stack, redrive: str | None) -> None:
+def test_a_queue_that_loses_good_visits_is_warned_about(stack: FakeStack, redrive: str | None) -> None:
     arn = stack.aws.queue_attributes(stack.queue_url)["QueueArn"]
     policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "{redrive}"}}'
     name = f"{stack.queue}-poor"
@@ -161,7 +162,7 @@ def test_a_queue_that_loses_good_visits_is_warned_about(stack: Stack, redrive: s
     poor.stop()
 
 
-def test_a_well_made_queue_is_not_warned_about(stack: Stack) -> None:
+def test_a_well_made_queue_is_not_warned_about(stack: FakeStack) -> None:
     storage = stack.start_storage()
     stack.aws.send(stack.queue_url, "{}")
     storage.wait_metric("tracker_storage_messages_malformed", 1)

@@ -1,4 +1,4 @@
-"""A hit becomes a line: what a visitor sends, and exactly what of it the visit log holds."""
+"""A hit becomes a line: what a visitor sends, and exactly what of it the visit log holds. On moto, as `make run` is."""
 
 import json
 import re
@@ -7,10 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from .stack import Stack
+from .stack import FakeStack, Stack
 from .wire import Connection, Load, get
 
 CHROME = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0 Safari/537.36"
+
+
+@pytest.fixture
+def stack(make_stack: Callable[..., Stack]) -> Stack:
+    return make_stack()
 
 
 def test_a_hit_becomes_a_line(stack: Stack) -> None:
@@ -65,7 +70,8 @@ def test_no_header_can_forge_a_column_or_a_line(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("format", ["single", "plain", "packed"])
-def test_every_format_arrives_end_to_end(stack: Stack, format: str) -> None:
+def test_every_format_arrives_end_to_end(fake_stack: FakeStack, format: str) -> None:
+    stack = fake_stack  # it can hold SNS, for much to wait at once
     pixel = stack.start_pixel({"sns": {"format": format}, "workers": 2})
     stack.start_storage()
     stack.sns.hold()
@@ -74,14 +80,13 @@ def test_every_format_arrives_end_to_end(stack: Stack, format: str) -> None:
         stack.sns.up()
         load.wait_answered(150)
     stack.assert_exactly_once(load)
-    published = stack.sns.bodies("Publish", "PublishBatch")
+    published = stack.published()
     if format == "single":
-        assert all(b"Encoding" not in body or b"identity" in body for body in published)
+        assert {message["Encoding"] for message in published} == {"identity"}
         assert pixel.metric("tracker_pixel_messages_published") >= len(load.answered)
     else:
         assert len(published) < len(load.answered)
-        compressed = any(b"zlib" in body for body in published)
-        assert compressed == (format == "packed")
+        assert any(message["Encoding"] != "identity" for message in published) == (format == "packed")
     pixel.stop()
 
 
@@ -132,34 +137,8 @@ def test_a_subscription_without_raw_delivery_is_understood(make_stack: Callable[
     stack.assert_exactly_once(load)
 
 
-def test_a_malformed_message_is_left_alone_and_blocks_nobody(stack: Stack) -> None:
-    pixel = stack.start_pixel()
-    storage = stack.start_storage()
-    span = {
-        "Type": "Visit",
-        "Journal": "0" * 32,
-        "Start": "0",
-        "Visits": "1",
-        "Encoding": "identity",
-        "Crc32": "00000000",
-    }
-    bad = [
-        stack.aws.send(stack.queue_url, "no visit at all"),
-        stack.aws.send(stack.queue_url, SEED_BODY.replace("192.168.1.1", "999.1.1.1")),
-        stack.aws.send(stack.queue_url, SEED_BODY + "\n", **span),
-    ]
-    storage.wait_metric("tracker_storage_messages_malformed", 3)
-    assert get(pixel.port, headers=[("Referer", "https://after.example/")]).is_gif
-    stack.wait_lines(1)
-    storage.wait_metric("tracker_storage_messages_malformed", 6)  # seen again after their visibility timeout
-    for message_id in bad:
-        assert len(storage.logged(message_id)) == 1, storage.output
-    stack.wait_queue(3)
-    assert list(stack.referrers()) == ["https://after.example/"]
-    storage.stop()
-
-
-def test_truncated_addresses_are_truncated_before_the_outbox(stack: Stack) -> None:
+def test_truncated_addresses_are_truncated_before_the_outbox(fake_stack: FakeStack) -> None:
+    stack = fake_stack  # it can hold SNS, for the outbox to be looked at
     pixel = stack.start_pixel({"privacy": {"ip": "truncated"}, "http": {"trusted_proxies": ["127.0.0.0/8"]}})
     stack.sns.hold()
     with Connection(pixel.port) as connection:

@@ -17,6 +17,9 @@ from tracker.errors import MalformedMessage
 MAX_HEADER_CHARS = 2048
 """Of the referrer and of the user agent, this many characters are kept."""
 
+CANARY_AGENT = "tracker-doctor/"
+"""How the user agent of a visit begins that `tracker doctor` made; no person was there."""
+
 
 class Visit(msgspec.Struct, frozen=True, gc=False):
     """One answered ``GET /track``."""

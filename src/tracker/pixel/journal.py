@@ -31,6 +31,7 @@ class Journal:
     def __init__(self, *, path: Path, lock: int, segment: int, segment_bytes: int) -> None:
         self.path = path
         self.sealed = False  # nothing may be appended any more
+        self.failed = False  # an fsync has, and none may be tried again
         self._lock = lock
         self._segment = segment
         self._segment_bytes = segment_bytes
@@ -60,13 +61,13 @@ class Journal:
             raise
         return cls(path=path, lock=fds[0], segment=fds[1], segment_bytes=segment_bytes)
 
-    def append(self, line: bytes) -> None:
-        """Hand one whole line to the page cache. Raises OSError when it is not there, wholly, afterwards."""
-        if self._length and self._length + len(line) > self._segment_bytes:
+    def append(self, lines: bytes) -> None:
+        """Hand whole lines to the page cache. Raises OSError when they are not there, all of them, afterwards."""
+        if self._length and self._length + len(lines) > self._segment_bytes:
             self._begin_segment()
         try:
-            if os.write(self._segment, line) == len(line):
-                self._length += len(line)
+            if os.write(self._segment, lines) == len(lines):
+                self._length += len(lines)
                 return
         except OSError:
             self._cut()
@@ -91,7 +92,23 @@ class Journal:
         return None
 
     def sync(self) -> None:
-        """Make durable what was appended before the call. Raises OSError; the journal must then be given up."""
+        """Make durable what was appended before the call. Raises OSError, and then always: give the journal up."""
+        if self.failed:
+            raise OSError(errno.EIO, "an fsync of this journal has failed before")
+        try:
+            self._sync()
+        except OSError:
+            # The pages count as clean now: another fsync of this file would claim what it cannot know.
+            self.failed = True
+            raise
+
+    def close(self) -> None:
+        """End the journal: from here on it is an orphan, for the publisher to finish."""
+        self.sealed = True
+        for fd in (*self._finished, self._segment, self._lock):
+            os.close(fd)
+
+    def _sync(self) -> None:
         if self._finished:
             sync_directory(self.path)
         while self._finished:
@@ -102,16 +119,14 @@ class Journal:
                 os.close(fd)
         fdatasync(self._segment)
 
-    def close(self) -> None:
-        """End the journal: from here on it is an orphan, for the publisher to finish."""
-        self.sealed = True
-        for fd in (*self._finished, self._segment, self._lock):
-            os.close(fd)
-
     def _begin_segment(self) -> None:
         # The one name the loop makes itself: it must be the exact end of the lines before it.
         start = self._start + self._length
-        segment = os.open(self.path / segment_name(start), _APPEND, 0o640)
+        try:
+            segment = os.open(self.path / segment_name(start), _APPEND, 0o640)
+        except FileExistsError:  # made by an open that said it failed, or by somebody else: it will not go away
+            self.sealed = True
+            raise
         self._finished.append(self._segment)
         self._segment, self._start, self._length = segment, start, 0
         self._born = time.monotonic()

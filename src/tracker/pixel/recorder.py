@@ -6,13 +6,15 @@ Whatever happens here, the GIF leaves; a visit that could not be recorded is dis
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
+from tracker.core.visit import split_lines
+from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger("tracker.pixel.recorder")
@@ -24,13 +26,15 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said."""
+    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said.
 
-    def __init__(self, *, config: OutboxConfig, room: int) -> None:
+    What is discarded is counted in `counts`, by reason. What is accepted is in the journal, where main counts it.
+    """
+
+    def __init__(self, *, config: OutboxConfig, room: int, counts: MutableMapping[str, int] | None = None) -> None:
         self.room = room
         self.accepted = 0
-        self.discarded: Counter[str] = Counter()
-        self.headers_cut = 0
+        self.discarded = Counter[str]() if counts is None else counts
         self._config = config
         self._journal: Journal | None = None
         # One thread: nothing closes or syncs a file while something else syncs it, cancelled or not.
@@ -43,26 +47,36 @@ class Recorder:
     def recording(self) -> bool:
         return self._journal is not None and not self._journal.sealed and self.room > 0
 
-    def record(self, line: bytes) -> None:
-        """Append one visit; afterwards its answer may leave. Never raises."""
+    def record(self, lines: bytes, visits: int = 1) -> None:
+        """Append the lines of so many visits, with one write; afterwards their answers may leave. Never raises."""
         journal = self._journal
         if journal is None or journal.sealed:
-            self.discard("outbox_io")
-        elif len(line) > self.room:
-            self.discard("outbox_full")
+            self.discard("outbox_io", visits)
+        elif len(lines) > self.room:
+            if visits == 1:
+                self.discard("outbox_full")
+            else:  # as many as there is room for
+                for line in split_lines(lines):
+                    self.record(line)
         else:
             try:
-                journal.append(line)
+                journal.append(lines)
             except OSError as error:
                 self._report(f"append failed: {error.strerror}")
-                self.discard("outbox_io")
+                self.discard("outbox_io", visits)
             else:
-                self.room -= len(line)
-                self.accepted += 1
+                self.room -= len(lines)
+                self.accepted += visits
                 self._dirty = True
 
-    def discard(self, reason: str) -> None:
-        self.discarded[reason] += 1
+    def discard(self, reason: str, visits: int = 1) -> None:
+        self.discarded[reason] += visits
+
+    def count_untrusted_header(self) -> None:
+        self.discarded[HEADERS_UNTRUSTED] += 1
+
+    def count_cut_header(self) -> None:
+        self.discarded[HEADERS_CUT] += 1
 
     async def open(self) -> None:
         """Make the first journal; without one, visits are answered and discarded until `run` gets one."""
@@ -71,49 +85,42 @@ class Recorder:
     async def run(self) -> None:
         """Sync every `fsync_interval`, look after the files every second; for as long as the worker lives."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._sync_forever())
-            tasks.create_task(self._check_forever())
+            tasks.create_task(_every(self._config.fsync_interval, self.sync))
+            tasks.create_task(_every(CHECK_SECONDS, self.check))
+
+    async def sync(self) -> None:
+        """Make durable what was recorded so far, or begin a new journal where that fails."""
+        journal = self._journal
+        if journal is None or not self._dirty:
+            return
+        self._dirty = False
+        try:
+            await self._call(journal.sync)
+        except OSError as error:
+            self._report(f"fsync failed: {error.strerror}")
+            await self._replace(journal)
+        else:
+            self._trouble = None
+
+    async def check(self) -> None:
+        """See whether the journal is still good, and begin a new one where it is not."""
+        journal = self._journal
+        try:
+            problem = "sealed" if journal is None or journal.sealed else journal.check()
+        except OSError as error:
+            self._report(f"segment failed: {error.strerror}")
+            return
+        if problem is not None:
+            if journal is not None and not journal.sealed:
+                self._report(f"journal {journal.path.name} {problem}")
+            await self._replace(journal)
 
     async def close(self) -> None:
         """Make all durable and leave the journal to the publisher. No visit may be recorded afterwards."""
         journal, self._journal = self._journal, None
         if journal is not None:
-            try:
-                await self._call(journal.sync)
-            except OSError as error:
-                self._report(f"fsync failed: {error.strerror}")
-            await self._call(journal.close)
+            await self._let_go(journal)
         self._disk.shutdown()
-
-    async def _sync_forever(self) -> None:
-        while True:
-            await asyncio.sleep(self._config.fsync_interval)
-            journal = self._journal
-            if journal is None or journal.sealed or not self._dirty:
-                continue
-            self._dirty = False
-            try:
-                await self._call(journal.sync)
-            except OSError as error:
-                # The pages count as clean now: another fsync of this file would claim what it cannot know.
-                self._report(f"fsync failed: {error.strerror}")
-                await self._replace(journal)
-            else:
-                self._trouble = None
-
-    async def _check_forever(self) -> None:
-        while True:
-            await asyncio.sleep(CHECK_SECONDS)
-            journal = self._journal
-            try:
-                problem = "sealed" if journal is None or journal.sealed else journal.check()
-            except OSError as error:
-                self._report(f"segment failed: {error.strerror}")
-                continue
-            if problem is not None:
-                if journal is not None and not journal.sealed:
-                    self._report(f"journal {journal.path.name} {problem}")
-                await self._replace(journal)
 
     async def _replace(self, old: Journal | None) -> None:
         """Begin a new journal, then let the old one go: nothing is discarded in between unless the disk refuses."""
@@ -127,7 +134,16 @@ class Recorder:
                 self._report(f"no new journal: {error.strerror}")
                 self._journal = None
             if old is not None:
-                await self._call(old.close)
+                await self._let_go(old)
+
+    async def _let_go(self, journal: Journal) -> None:
+        """Leave a journal to the publisher, with all durable that can be: it may be long until SNS has it."""
+        if not journal.failed:
+            try:
+                await self._call(journal.sync)
+            except OSError as error:
+                self._report(f"fsync failed: {error.strerror}")
+        await self._call(journal.close)
 
     async def _call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._disk, partial(function, *arguments, **options))
@@ -136,3 +152,9 @@ class Recorder:
         if trouble != self._trouble:
             log.error("outbox_io %s; answers go on, what cannot be recorded is discarded and counted", trouble)
         self._trouble = trouble
+
+
+async def _every(seconds: float, step: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await step()

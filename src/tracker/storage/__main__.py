@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
-from tracker.config import load_storage
+from tracker.config import StorageConfig, load_storage
 from tracker.lifecycle import run_command
-from tracker.storage.service import serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -16,9 +16,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--accept-log", action="store_true", help="go on with the log as it is, where it differs from the ledger"
     )
-    return run_command(
-        parser, arguments, load_storage, lambda config, options: serve(config, accept_log=options.accept_log)
-    )
+    return run_command(parser, arguments, load_storage, _serve)
+
+
+def _serve(config: StorageConfig, options: argparse.Namespace) -> Coroutine[Any, Any, None]:
+    # Imported only now: a usage error, --check and --help need no botocore, which takes longest of all to load.
+    from tracker.storage.service import serve
+
+    return serve(config, accept_log=options.accept_log)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,8 @@ FULL_DELIVERIES = 1_000
 class Batch:
     """Deliveries that share one append and one fdatasync."""
 
-    def __init__(self, *, ledger: Ledger, ends_mid_line: bool) -> None:
+    def __init__(self, *, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._ends_mid_line = ends_mid_line
         self._body_bytes = 0
         self.append = Append()
         self.deliveries: list[Delivery] = []
@@ -73,8 +72,6 @@ class Batch:
         self.append.heard[journal] = max(delivery.sent_ms, self.append.heard.get(journal, 0))
 
     def _write(self, lines: bytes, count: int) -> None:
-        if lines and self._ends_mid_line and not self.append.data:
-            self.append.data += b"\n"
         self.append.data += lines
         self.visits += count
 

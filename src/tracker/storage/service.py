@@ -8,24 +8,32 @@ A stage that dies ends the process: what it held comes again, and what is stored
 import asyncio
 import json
 import logging
+import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tracker import telemetry
+import msgspec
+
+from tracker import __version__, telemetry
 from tracker.admin import AdminServer
 from tracker.aws import Queue, open_queue
-from tracker.config import LogConfig, StorageConfig
+from tracker.config import StorageConfig
 from tracker.errors import QueueFailed
 from tracker.lifecycle import Backoff, Deadline, install_stop_signals, wait_for_event
+from tracker.logs import Structure
+from tracker.storage import figures
 from tracker.storage.acknowledger import Acknowledger
+from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover, Held, Outage, Receiver
 from tracker.storage.recovery import only_writer, open_ledger
+from tracker.storage.rotation import Rotation, rotated
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
+from tracker.systemd import Manager
 
 log = logging.getLogger("tracker.storage")
 
@@ -36,23 +44,29 @@ RELEASE_SECONDS = 2.0  # of the stop's time, kept for giving back what was not a
 
 async def serve(config: StorageConfig, *, accept_log: bool) -> None:
     """Run until SIGTERM or SIGINT; raises TrackerError when the log or its ledger cannot be used."""
-    stop = install_stop_signals().requested
+    stop, reopen = install_stop_signals().requested, asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reopen.set)
+    path, mode = Path(config.log.path), int(config.log.mode, 8)
     async with (
-        _open_files(config.log, accept_log=accept_log) as (executor, ledger, visit_log),
+        _open_files(path, mode, accept_log=accept_log) as (executor, ledger, visit_log),
         open_queue(config.sqs) as queue,
     ):
         outage = Outage()
         held = Held(queue=queue, visibility_timeout=config.sqs.visibility_timeout)
         acknowledger = Acknowledger(queue=queue, done=held.drop)
         handover: Handover = asyncio.Queue(HANDOVER_DELIVERIES)
+        compressor = Compressor(rotated(path)) if config.log.rotate.compress == "gzip" else None
         writer = Writer(
             ledger=ledger,
             visit_log=visit_log,
+            rotation=Rotation(path=path, mode=mode, config=config.log.rotate, ledger=ledger),
             executor=executor,
             handover=handover,
             acknowledge=acknowledger.acknowledge,
             leave=held.drop,
             stop=stop,
+            reopen=reopen,
+            rotated=compressor.add if compressor else lambda file: None,
         )
         receivers = [
             Receiver(
@@ -65,16 +79,33 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             detail = {"log": writer.paused or "ok", "queue": outage.reason or "ok", "held": len(held)}
             return writer.paused is None, detail
 
-        admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready)
+        async def alive() -> bool:
+            await asyncio.get_running_loop().run_in_executor(executor, int)  # the writer's thread takes its turn
+            return True
+
+        manager = Manager()
+        telemetry.WRITING.set_function(lambda: writer.paused is None)
+        telemetry.RECEIVING.set_function(lambda: outage.reason is None)
+        telemetry.HELD.set_function(lambda: len(held))
+        admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready, registry=telemetry.STORAGE)
         await admin.start()
         try:
-            log.info("storage_started log=%s queue=%s", config.log.path, config.sqs.queue)
+            log.info("started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
             async with asyncio.TaskGroup() as group:
                 receiving = [group.create_task(receiver.run()) for receiver in receivers]
                 writing = group.create_task(writer.run())
                 acknowledging = group.create_task(acknowledger.run())
-                beside = [group.create_task(held.run()), group.create_task(check_redrive(queue, stop))]
+                beside = [
+                    group.create_task(held.run()),
+                    group.create_task(check_redrive(queue, stop)),
+                    group.create_task(figures.watch(ledger, path, executor)),
+                    group.create_task(manager.heartbeat(alive)),
+                ]
+                if compressor is not None:
+                    beside.append(group.create_task(compressor.run()))
+                manager.ready()
                 await stop.wait()
+                manager.stopping()
                 deadline = Deadline(config.shutdown.timeout)
                 await _drain(deadline, handover, acknowledger, receiving, writing, acknowledging)
                 for task in (*receiving, writing, acknowledging, *beside):
@@ -82,7 +113,14 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             await _release(held, deadline)
         finally:
             await admin.stop()
-    log.info("storage_stopped")
+    log.info(
+        "stopped received=%d appended=%d duplicates=%d malformed=%d acknowledged=%d",
+        telemetry.total(telemetry.RECEIVED),
+        telemetry.total(telemetry.APPENDED),
+        telemetry.total(telemetry.DUPLICATES),
+        telemetry.total(telemetry.MALFORMED),
+        telemetry.total(telemetry.ACKNOWLEDGED),
+    )
 
 
 async def _drain(
@@ -119,13 +157,12 @@ async def _release(held: Held, deadline: Deadline) -> None:
 
 @asynccontextmanager
 async def _open_files(
-    config: LogConfig, *, accept_log: bool
+    path: Path, mode: int, *, accept_log: bool
 ) -> AsyncIterator[tuple[ThreadPoolExecutor, Ledger, VisitLog]]:
     """The log and its ledger, in agreement and ours alone; both belong to the executor's one thread."""
-    path = Path(config.path)
     loop = asyncio.get_running_loop()
     with only_writer(path), ThreadPoolExecutor(1, thread_name_prefix="writer") as executor:
-        ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, int(config.mode, 8), accept=accept_log))
+        ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, mode, accept=accept_log))
         try:
             visit_log = await open_log(path, executor)
             try:

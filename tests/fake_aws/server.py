@@ -1,0 +1,257 @@
+"""The fake on ports of the loopback: a thread with an event loop, a port for SNS, one for SQS and one for the tests.
+
+Each port refuses, cuts, hangs and holds by itself. A client that goes away takes its long poll with it.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tests.fake_aws.faults import AFTER, BEFORE, SLOW_SECONDS, Faults
+from tests.fake_aws.protocol import Call, Reply, parse, received, refusal
+from tests.fake_aws.queues import AwsError, Queue
+from tests.fake_aws.topics import Topic
+from tests.fake_aws.world import World
+from tests.ports import free_port
+
+HOST = "127.0.0.1"
+T = TypeVar("T")
+
+
+class Endpoint:
+    """One port. Its methods are called from the tests' threads, what begins with an underscore on the loop.
+
+    Down, nothing listens on the port and every connection is cut. A held call is not performed; it gets no answer until
+    it is released, and then a cut connection instead of one.
+    """
+
+    def __init__(self, fake: "FakeAws", faults: Faults) -> None:
+        self.port = free_port()
+        self.faults = faults
+        self.calls: list[str] = []  # the actions that were performed
+        self.held: list[str] = []
+        self._fake = fake
+        self._open: set[_Connection] = set()
+        self._server: asyncio.Server | None = None
+        self._hold: frozenset[str] | None = frozenset()  # None: all
+        self._released = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+    def up(self) -> None:
+        """Listens (again), and holds nothing."""
+        self._fake.run(self._up)
+
+    def down(self) -> None:
+        """Refuses connections and cuts those that are open."""
+        self._fake.run(self._down)
+
+    def hold(self, *actions: str) -> None:
+        """Holds these calls from now on; without names, all of them."""
+        self._fake.run(lambda: self._hold_calls(actions))
+
+    def release(self) -> None:
+        """Cuts the held and the hanging calls off unanswered, and lets those to come pass."""
+        self._fake.run(self._release)
+
+    def mend(self) -> None:
+        """Nothing goes wrong any more."""
+        self.faults.clear()
+        self.up()
+
+    async def _up(self) -> None:
+        await self._release()
+        if self._server is None:
+            loop = asyncio.get_running_loop()
+            self._server = await loop.create_server(lambda: _Connection(self), HOST, self.port, backlog=128)
+
+    async def _down(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        await self._release()
+        for connection in list(self._open):
+            connection.cut()
+
+    async def _hold_calls(self, actions: tuple[str, ...]) -> None:
+        self._hold = frozenset(actions) if actions else None
+
+    async def _release(self) -> None:
+        self._hold = frozenset()
+        self._released.set()
+        self._released = asyncio.Event()
+
+    async def _answer(self, call: Call, base_url: str) -> Reply | None:
+        """None cuts the connection."""
+        if self._hold is None or call.action in self._hold:
+            self.held.append(call.action)
+            await self._released.wait()
+            return None
+        if self.faults.strikes("hang", call.action):
+            await self._released.wait()
+            return None
+        if fault := self.faults.first(BEFORE, call.action):
+            return _failure(call, fault)
+        if self.faults.strikes("slow", call.action):
+            await asyncio.sleep(SLOW_SECONDS)
+        self.calls.append(call.action)
+        reply = await self._fake._perform(call, base_url)
+        if fault := self.faults.first(AFTER, call.action):
+            return _failure(call, fault)
+        return reply
+
+
+class FakeAws:
+    """Both services, with one set of topics and queues. `seed` decides about faults of a chance below one."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="fake-aws", daemon=True)
+        self._thread.start()
+        self.sns = Endpoint(self, Faults(seed))
+        self.sqs = Endpoint(self, Faults(seed))
+        self.door = Endpoint(self, Faults())  # for both services: the tests' own, where nothing ever goes wrong
+        self._world = World(time.time, self.sns.faults, self.sqs.faults, on_send=self._sent)
+        self._arrived = asyncio.Event()
+        for endpoint in (self.sns, self.sqs, self.door):
+            endpoint.up()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.run(self._end)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def queue(self, name: str, do: Callable[[Queue], T]) -> T:
+        """Does something with a queue, on the loop."""
+
+        async def apply() -> T:
+            return do(self._world.queues[name])
+
+        return self.run(apply)
+
+    def topic(self, arn: str, do: Callable[[Topic], T]) -> T:
+        """Does something with a topic, on the loop."""
+
+        async def apply() -> T:
+            return do(self._world.topics[arn])
+
+        return self.run(apply)
+
+    def run(self, what: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Runs it on the loop."""
+        return asyncio.run_coroutine_threadsafe(what(), self._loop).result(30)
+
+    async def _end(self) -> None:
+        for endpoint in (self.sns, self.sqs, self.door):
+            await endpoint._down()
+        for _ in range(2):  # what was cut learns of it in the next pass
+            await asyncio.sleep(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+
+    def _sent(self) -> None:
+        self._arrived.set()
+        self._arrived = asyncio.Event()
+
+    async def _perform(self, call: Call, base_url: str) -> Reply:
+        if call.action != "ReceiveMessage":
+            return self._world.perform(call, base_url)
+        try:
+            return await self._receive(call.parameters)
+        except AwsError as error:
+            return refusal(call, error)
+
+    async def _receive(self, call: dict[str, Any]) -> Reply:
+        queue = self._world.queue_at(call["QueueUrl"])
+        until = self._loop.time() + float(call.get("WaitTimeSeconds", 0))
+        while True:
+            arrived = self._arrived
+            deliveries = queue.receive(
+                int(call.get("MaxNumberOfMessages", 1)), float(call.get("VisibilityTimeout", 30))
+            )
+            left = until - self._loop.time()
+            if deliveries or left <= 0:
+                return received(deliveries)
+            if (back := queue.next_visible_in()) is not None:
+                left = min(left, back + 0.001)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await arrived.wait()
+
+
+class _Connection(asyncio.Protocol):
+    """HTTP/1.1 as botocore and http.client send it: one request after the other, each with its Content-Length."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+        self._buffer = bytearray()
+        self._serving: asyncio.Task[None] | None = None
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._endpoint._open.add(self)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._endpoint._open.discard(self)
+        if self._serving is not None:
+            self._serving.cancel()
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._next()
+
+    def cut(self) -> None:
+        self._transport.abort()
+
+    def _next(self) -> None:
+        end = self._buffer.find(b"\r\n\r\n")
+        if self._serving is not None or end < 0:
+            return
+        lines = self._buffer[:end].decode("latin-1").split("\r\n")[1:]
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        begin, length = end + 4, int(headers.get("content-length", "0"))
+        if len(self._buffer) < begin + length:
+            return
+        body = bytes(self._buffer[begin : begin + length])
+        del self._buffer[: begin + length]
+        self._serving = asyncio.get_running_loop().create_task(self._serve(headers, body))
+
+    async def _serve(self, headers: dict[str, str], body: bytes) -> None:
+        call = parse(headers.get("x-amz-target", ""), body)
+        reply = await self._endpoint._answer(call, f"http://{headers.get('host', '')}")
+        self._serving = None
+        if reply is None:
+            self.cut()
+            return
+        head = [f"HTTP/1.1 {reply.status} {'OK' if reply.status == 200 else 'No'}"]
+        head += [f"{name}: {value}" for name, value in reply.headers.items()]
+        head += [f"Content-Length: {len(reply.body)}", "", ""]
+        self._transport.write("\r\n".join(head).encode("latin-1") + reply.body)
+        self._next()
+
+
+def _failure(call: Call, fault: str) -> Reply | None:
+    if fault in ("cut", "lost_reply"):
+        return None
+    if fault == "throttle":
+        return refusal(call, AwsError("Throttling" if call.service == "sns" else "RequestThrottled", "Rate exceeded"))
+    return refusal(call, AwsError("InternalFailure", "The request processing has failed.", 500))

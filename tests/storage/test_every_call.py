@@ -1,0 +1,212 @@
+"""Storage under the SQLite method: whichever call fails, or is the last one of the process, every visit is one line.
+
+Appending and recovery are scenarios of `tests.seam.method`; one more is one more entry of `SCENARIOS`. What was
+acknowledged is never sent again here, so it has to be in the log; what was not is sent again, as SQS does.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import itertools
+import re
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.seam import faults
+from tests.seam.faults import Fault
+from tests.seam.method import LONG, SEED, Scenario, World, begin, live, stage, stumble, sweep, telling
+from tests.storage.rig import NEVER, A, B, Rig, close, delivery, open_rig, pages, span
+from tracker.aws import Delivery
+from tracker.config import Rotate
+from tracker.core.log_line import parse_line
+from tracker.storage import writer as module
+from tracker.storage.compressor import compress
+from tracker.storage.recovery import only_writer
+from tracker.storage.rotation import rotated
+
+LOG = "logs/visits.log"
+SEED_VISIT = '{"Referer":"https://seed.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
+
+# Each is one batch: fresh, overlapping, repeated, without our attributes, closing.
+BATCHES: list[list[tuple[str, int, int]]] = [
+    [(A, 0, 3)],
+    [(A, 2, 5), (B, 0, 2)],
+    [("seed", 0, 0), (A, 0, 5)],
+    [(B, 1, 6), ("close", 0, 5)],
+]
+VISITS = sorted([*pages(A, 0, 5), *pages(B, 0, 6), "https://seed.example/1"])
+
+
+def delivered(what: tuple[str, int, int]) -> Delivery:
+    name, first, last = what
+    if name == "seed":
+        return delivery(SEED_VISIT, {}, message_id="seed-1")
+    return close(A, last) if name == "close" else span(name, first, last)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+
+
+async def store(root: Path, world: World, batches: Iterable[int], rotate: Rotate = NEVER) -> None:
+    """A life of the service: recovers, takes these batches one by one, and stops cleanly."""
+    with only_writer(root / LOG):
+        async with asyncio.timeout(60), open_rig(root / LOG, rotate=rotate) as rig:
+            for batch in batches:
+                await _take(rig, batch, world)
+            await rig.run([])
+
+
+async def _take(rig: Rig, batch: int, world: World) -> None:
+    rig.on_acknowledge = lambda: world.note("acknowledged", batch)
+    deliveries = list(map(delivered, BATCHES[batch]))
+    for each in deliveries:
+        rig.handover.put_nowait(each)
+    taken = await rig.writer._take()
+    assert taken.deliveries == deliveries
+    await rig.writer._with_pauses(lambda: rig.writer._store(taken))
+
+
+def referrers(log: Path) -> list[str]:
+    """Of every line of the log, which holds whole lines only."""
+    content = log.read_bytes() if log.exists() else b""
+    assert content.endswith(b"\n") or not content
+    return [parse_line(line).referrer or "" for line in content.splitlines()]
+
+
+class Appending:
+    """All batches into a new log."""
+
+    foreign: Sequence[str] = (
+        *("logs/visits.log.1", "logs/visits.log.torn", "logs/visits.log.d/ledger.sqlite.bak"),
+        *("logs/visits.log.d.old/ledger.sqlite", "logs/other.log"),
+    )
+
+    def setup(self, root: Path, world: World) -> None:
+        """Nothing is there yet."""
+
+    async def run(self, root: Path, world: World) -> None:
+        await store(root, world, waiting(world))
+
+    async def check(self, root: Path, world: World) -> None:
+        """SQS delivers what was not acknowledged, and then once more what was stored without a word."""
+        assert_ended_by_a_failed_sync(world)
+        left = waiting(world)
+        for _ in range(2):
+            await store(root, world, left)
+            assert sorted(referrers(root / LOG)) == VISITS
+
+
+class Recovering(Appending):
+    """The same on what an earlier process left, which died by `fault` at its `at`-th call; one batch is taken."""
+
+    def __init__(self, fault: Fault, at: int) -> None:
+        self._fault = fault
+        self._at = at
+
+    def setup(self, root: Path, world: World) -> None:
+        begin(root, world)
+        assert live(Appending(), root, world, self._fault, self._at)
+
+    async def run(self, root: Path, world: World) -> None:
+        await store(root, world, waiting(world)[:1])
+
+
+class Rotating(Appending):
+    """Every append finds the log long enough to be put aside first; what was put aside is compressed at the end."""
+
+    async def run(self, root: Path, world: World) -> None:
+        await store(root, world, waiting(world)[:2], Rotate(max_bytes=1))
+        compress_all(root / LOG)
+
+    async def check(self, root: Path, world: World) -> None:
+        assert_ended_by_a_failed_sync(world)
+        left = waiting(world)
+        await store(root, world, left)
+        compress_all(root / LOG)
+        await store(root, world, left)
+        pieces = [gzip.decompress(file.read_bytes()) for file in rotated(root / LOG)] + [(root / LOG).read_bytes()]
+        assert all(piece.endswith(b"\n") or not piece for piece in pieces), "a line is split over two files"
+        (root / LOG).write_bytes(b"".join(pieces))
+        assert sorted(referrers(root / LOG)) == VISITS
+        names = {path.name for path in (root / LOG).parent.iterdir()} - {Path(path).name for path in self.foreign}
+        assert not [name for name in names if not re.fullmatch(r"visits\.log(\.d|\.d\.old|\.torn-.+|\..+\.gz)?", name)]
+
+
+def compress_all(log: Path) -> None:
+    """What the compressor does, which tries again whatever fails."""
+    for file in rotated(log):
+        while file.suffix != ".gz" and file.exists():
+            with contextlib.suppress(OSError):
+                compress(file, threading.Event())
+
+
+def waiting(world: World) -> list[int]:
+    """The batches that are still in SQS."""
+    acknowledged = world.all("acknowledged")
+    return [batch for batch in range(len(BATCHES)) if batch not in acknowledged]
+
+
+def assert_ended_by_a_failed_sync(world: World) -> None:
+    """After a failed fdatasync of the log the process ends, and nothing is deleted in between."""
+    notes = world.everything()
+    for at, note in enumerate(notes):
+        if note == ("sync failed", LOG):
+            assert notes[at + 1][0] == "ended"
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "appending": Appending(),
+    "rotating": Rotating(),
+    "recovering from none of an append": Recovering(replace(faults.KILL, calls=faults.WRITES), 4),
+    "recovering from half an append": Recovering(faults.TEAR, 4),
+    "recovering from a whole append": Recovering(replace(faults.TEAR, keeps=lambda count: count), 4),
+}
+RECOVERIES = ["recovering from half an append", "recovering from a whole append"]
+RUNS = [
+    *(("appending", fault) for fault in (faults.KILL, faults.TEAR, faults.EIO, faults.SHORT, faults.TORN)),
+    *(("rotating", fault) for fault in (faults.KILL, faults.EIO)),
+    *((name, fault) for name in RECOVERIES for fault in (faults.KILL, faults.EIO)),
+]
+if LONG:
+    RUNS = [(name, fault) for name in SCENARIOS for fault in faults.EVERY]
+
+
+@pytest.mark.parametrize(("name", "fault"), RUNS, ids=str)
+def test_whichever_call_fails_or_is_the_last_every_visit_is_one_line(name: str, fault: Fault) -> None:
+    assert sweep(SCENARIOS[name], fault) > 1
+
+
+FULL_DISKS = [
+    replace(faults.FULL_FOR_A_WHILE, name="no room in the log", calls=faults.WRITES),
+    replace(faults.SHORT_FOR_A_WHILE, name="less and less room in the log"),
+    replace(faults.FULL_FOR_A_WHILE, name="no room in the ledger", calls=faults.SQL - {"statement"}),
+]
+
+
+@pytest.mark.parametrize("fault", FULL_DISKS, ids=str)
+@pytest.mark.parametrize("name", ["appending", "rotating"])
+def test_a_full_disk_holds_storage_up_at_any_append_and_ends_it_never(name: str, fault: Fault) -> None:
+    scenario = SCENARIOS[name]
+    held_up = 0
+    for at in itertools.count(1):
+        with telling(f"{fault} at call {at}"), stage(scenario) as (root, world, seam):
+            hit = live(scenario, root, world, fault, at)
+            if f"open {LOG}" in seam.calls:  # it had started
+                assert world.all("ended") == []
+                assert world.all("acknowledged") == list(range(2 if name == "rotating" else len(BATCHES)))
+                held_up += hit
+        if not hit:
+            break
+    assert held_up >= 2
+
+
+@pytest.mark.parametrize("seed", range(SEED, SEED + (300 if LONG else 5)))
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_one_fault_after_another_writes_nothing_twice(name: str, seed: int) -> None:
+    stumble(SCENARIOS[name], faults.EVERY, seed)

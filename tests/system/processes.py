@@ -1,0 +1,228 @@
+"""Both services and the broker as processes: started in sessions of their own, watched from outside, and always gone at
+the end of the test."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from tests.ports import free_port
+
+from .broker import Aws
+from .wire import DEADLINE, Reply, get, wait_for
+
+ROOT = Path(__file__).resolve().parents[2]
+Config = dict[str, Any]
+
+
+def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a service: none of the caller's AWS or tracker settings, no credentials to be found."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TRACKER_", "MOTO_"))}
+    return {
+        **kept,
+        "HOME": str(home),
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "PYTHONPATH": str(ROOT / "src"),
+        "PYTHONUNBUFFERED": "1",
+        **(extra or {}),
+    }
+
+
+def merged(base: Config, override: Config) -> Config:
+    """`base` with `override` laid over it, section by section."""
+    result = dict(base)
+    for key, value in override.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
+
+
+def write_config(path: Path, config: Config) -> Path:
+    """Writes a configuration; JSON is YAML."""
+    path.write_text(json.dumps(config, indent=2))
+    return path
+
+
+def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """A service's command that is expected to end by itself."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=DEADLINE, cwd=home, env=environment(home, env), check=False
+    )
+
+
+class Process:
+    """A process leading a session of its own; what it prints goes to a file."""
+
+    def __init__(self, *arguments: str, home: Path, name: str, env: Mapping[str, str] | None = None) -> None:
+        self.name = name
+        self._output = home / f"{name}-{uuid4().hex[:8]}.out"
+        with self._output.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=home,
+                env=environment(home, env),
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def family(self) -> dict[int, int]:
+        """What runs in this process's group, itself included: pid to parent's pid. Zombies are gone."""
+        listing = subprocess.run(["ps", "-axo", "pid=,ppid=,pgid=,stat="], capture_output=True, text=True, check=True)
+        rows = [line.split() for line in listing.stdout.splitlines()]
+        return {int(row[0]): int(row[1]) for row in rows if int(row[2]) == self.pid and not row[3].startswith("Z")}
+
+    def children(self) -> list[int]:
+        return sorted(pid for pid, parent in self.family().items() if parent == self.pid)
+
+    def wait_alive(self, condition: Any, what: str) -> None:
+        """Waits for the condition; fails at once, with the output, when the process ends before."""
+
+        def check() -> bool:
+            if not self.running:
+                raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.output}")
+            return bool(condition())
+
+        wait_for(check, lambda: f"{self.name}: {what}\n{self.output}")
+
+    def terminate(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, timeout: float = DEADLINE) -> int:
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} did not end within {timeout:g} s:\n{self.output}") from None
+
+    def stop(self) -> None:
+        """A clean stop."""
+        self.terminate()
+        status = self.wait()
+        assert status == 0, f"{self.name} stopped with {status}:\n{self.output}"
+        assert self.family() == {}
+
+    def kill(self) -> None:
+        """SIGKILL to the main process alone; its family must notice by itself, soon."""
+        self._process.kill()
+        self._process.wait(DEADLINE)
+        wait_for(
+            lambda: not self.family(), lambda: f"{self.name} is killed, its children are not gone: {self.family()}"
+        )
+
+    def destroy(self) -> None:
+        """Ends the whole group, whatever state it is in."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(DEADLINE)
+
+
+class Service(Process):
+    """A pixel or a storage, and its admin listener."""
+
+    def __init__(
+        self, module: str, config: Path, home: Path, env: Mapping[str, str] | None, port: int, admin_port: int
+    ) -> None:
+        super().__init__(module, "--config", str(config), home=home, name=module, env=env)
+        self.port = port
+        self.admin_port = admin_port
+        self.config = config
+
+    def reload(self, config: Config) -> None:
+        """Writes another configuration into the service's file and tells it so."""
+        write_config(self.config, config)
+        self._process.send_signal(signal.SIGHUP)
+
+    def admin(self, path: str) -> Reply:
+        return get(self.admin_port, path)
+
+    def is_ready(self) -> bool:
+        try:
+            return self.admin("/readyz").status == 200
+        except OSError:
+            return False
+
+    def readiness(self) -> str:
+        return self.admin("/readyz").body.decode()
+
+    def wait_ready(self) -> None:
+        self.wait_alive(self.is_ready, "ready")
+
+    def metric(self, name: str, label: str = "") -> float:
+        """The sum of a metric's samples; of those with this label (`reason="privacy"`), if one is given."""
+        total = 0.0
+        for line in self.admin("/metrics").body.decode().splitlines():
+            sample, _, value = line.rpartition(" ")
+            if re.match(rf"{name}(_total)?(\{{|$)", sample) and label in sample:
+                total += float(value)
+        return total
+
+    def wait_metric(self, name: str, at_least: float, label: str = "") -> None:
+        self.wait_alive(lambda: self.metric(name, label) >= at_least, f"{name} {label} at least {at_least:g}")
+
+    def workers(self) -> list[int]:
+        """A pixel's workers: main's children that hold a journal open, or all its children if the system hides that."""
+        children = self.children()
+        if not os.path.isdir("/proc/self/fd"):
+            return children
+        return [pid for pid in children if any(re.search(r"/[0-9a-f]{32}/", path) for path in _opened(pid))]
+
+    def logged(self, *words: str) -> list[str]:
+        """The lines of warning and worse with all of these words."""
+        lines = [line for line in self.output.splitlines() if re.search("WARNING|ERROR|CRITICAL", line)]
+        return [line for line in lines if all(word.lower() in line.lower() for word in words)]
+
+
+class Broker(Process):
+    """The local broker, as `make run-aws` starts it."""
+
+    def __init__(self, home: Path) -> None:
+        self.port = free_port()
+        super().__init__("tracker.local", "broker", "--port", str(self.port), home=home, name="broker")
+
+    def wait_ready(self) -> None:
+        self.wait_alive(self._answers, "has its queue")
+
+    def _answers(self) -> bool:
+        try:
+            Aws(self.port).sqs("GetQueueUrl", QueueName="visits")
+        except (OSError, AssertionError):
+            return False
+        return True
+
+
+def _opened(pid: int) -> list[str]:
+    """The files a process has open; none if it is gone."""
+    try:
+        return [os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")]
+    except OSError:
+        return []
+
+
+def left_behind(home: Path) -> list[str]:
+    """Processes that still run in this directory, as every service of the tests does."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if (process / "cwd").readlink() == home:
+                found.append(f"{process.name}: {(process / 'cmdline').read_text().replace(chr(0), ' ')}")
+        except OSError:
+            continue  # gone, or not ours to look at
+    return found

@@ -1,0 +1,137 @@
+"""Disks that are full or stand still, under load: nothing is lost for it, nothing twice, and it ends by itself."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fake_aws.queues import Queue
+
+from .disk import FileLimit, SmallDisk
+from .stack import FakeStack
+from .wire import Load, wait_for
+
+VISIBILITY = 10  # seconds; the shortest that storage takes
+LONG_UA = "u" * 2000
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    disk = SmallDisk(tmp_path)
+    yield disk
+    disk.close()
+
+
+@pytest.fixture(params=[SmallDisk, FileLimit])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk | FileLimit]:
+    made: SmallDisk | FileLimit = request.param(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def stack(disk: object, fake_stack: FakeStack) -> FakeStack:
+    """Gone before its disk is."""
+    return fake_stack
+
+
+def hidden_longer_than_once(stack: FakeStack) -> bool:
+    """Whether every delivery that storage has is hidden for longer than its receipt alone hides it."""
+    hidden = stack.in_queue(Queue.hidden_for)
+    return bool(hidden) and min(hidden) > VISIBILITY + 1
+
+
+def test_storage_waits_for_room_and_goes_on_by_itself(stack: FakeStack, disk: SmallDisk | FileLimit) -> None:
+    stack.log_path = disk.path / "visits.log"
+    stack.log_path.write_bytes(b"t|" + b"x" * 1_000_000 + b"|null|127.0.0.1\n")  # longer than the ledger's files
+    pixel = stack.start_pixel()
+    storage = stack.start_storage({"sqs": {"visibility_timeout": VISIBILITY}})
+    with Load(pixel.port) as load:
+        load.wait_answered(100)
+        stack.wait_lines(50)
+        disk.fill([storage.pid])
+        storage.wait_alive(lambda: not storage.is_ready(), "not ready")
+        readiness = storage.readiness()
+        assert any(word in readiness for word in ("No space left", "is full", "could be written", "too large")), (
+            readiness
+        )
+        storage.wait_alive(lambda: stack.in_queue(Queue.counts)[0] > 20, "a queue that grows, for nobody receives")
+        assert storage.admin("/healthz").status == 200
+        assert stack.log_text().endswith("\n"), "what did not fit is cut off again"
+        length = len(stack.log_text())
+        if isinstance(disk, FileLimit):
+            disk.fill([storage.pid], spare=0)
+            storage.wait_alive(lambda: "too large" in storage.readiness(), "nothing goes in any more")
+            # Once is enough of this: it takes half of the visibility timeout.
+            storage.wait_alive(lambda: hidden_longer_than_once(stack), "held deliveries hidden again")
+        assert len(stack.log_text()) == length
+        disk.free([storage.pid])
+        storage.wait_ready()
+        load.wait_answered(50)
+    wait_for(lambda: load.answered <= stack.referrers().keys(), "all answered visits in the log")
+    stack.wait_queue()
+    assert stack.in_queue(lambda queue: queue.most_receives) == 1, "something was seen by others while it was held"
+    stack.assert_exactly_once(load)
+    assert stack.aws.depth(stack.dead_letters_url) == 0
+    assert load.failures == 0
+    assert len(storage.logged("storage_full")) == 1, "said once, not every second"
+    storage.stop()
+
+
+def test_the_pixel_answers_without_room_and_records_again_by_itself(
+    stack: FakeStack, disk: SmallDisk | FileLimit
+) -> None:
+    stack.outbox = disk.path / "outbox"
+    stack.sns.down()
+    pixel = stack.start_pixel()
+    with Load(pixel.port, agent=LONG_UA) as load:
+        load.wait_answered(100)
+        disk.fill(pixel.workers())
+        pixel.wait_metric("tracker_pixel_visits_discarded", 20, 'reason="outbox_io"')
+        load.wait_answered(100)
+        assert pixel.is_ready()
+        recorded = pixel.metric("tracker_pixel_visits_accepted")
+        disk.free(pixel.workers())
+        pixel.wait_metric("tracker_pixel_visits_accepted", recorded + 100)
+    assert load.failures == 0
+
+    def discarded() -> int:
+        return int(pixel.metric("tracker_pixel_visits_discarded"))
+
+    def counted() -> bool:
+        return pixel.metric("tracker_pixel_visits_accepted") + discarded() == len(load.answered)
+
+    pixel.wait_alive(counted, "every answer counted, as a visit or as given up")
+    given_up = discarded()
+    stack.sns.up()
+    stack.start_storage()
+    pixel.stop()
+    wanted = len(load.answered) - given_up
+    wait_for(lambda: len(stack.lines()) >= wanted, lambda: f"{wanted} lines, got {len(stack.lines())}")
+    stack.wait_queue()
+    assert len(stack.lines()) == wanted
+    assert stack.referrers().keys() <= load.answered
+    assert max(stack.referrers().values()) == 1
+    assert len(pixel.logged("outbox_io")) <= 2, "said once, not with every visit"
+    assert stack.segments() == []
+
+
+def test_a_disk_that_stands_still_loses_nothing_and_stores_nothing_twice(
+    small_disk: SmallDisk, fake_stack: FakeStack
+) -> None:
+    stack = fake_stack
+    stack.log_path = small_disk.path / "visits.log"
+    pixel = stack.start_pixel()
+    storage = stack.start_storage({"sqs": {"visibility_timeout": VISIBILITY}})
+    with Load(pixel.port) as load:
+        load.wait_answered(100)
+        stack.wait_lines(50)
+        with small_disk.frozen():
+            storage.wait_alive(lambda: stack.in_queue(Queue.counts)[0] > 20, "a queue that grows, for nobody receives")
+            assert storage.admin("/healthz").status == 200
+            stack.redeliver()  # as if it stood still for longer than they are hidden
+        load.wait_answered(50)
+    stack.assert_exactly_once(load)
+    assert stack.aws.depth(stack.dead_letters_url) == 0
+    assert load.failures == 0
+    storage.stop()
