@@ -5,6 +5,7 @@ processes' own timing falls is in nobody's hand, so a seed that failed may want 
 taken from the visit log and the set of answered visits alone.
 """
 
+import itertools
 import os
 import random
 import signal
@@ -78,6 +79,7 @@ class Siege:
         self._pixel: Service | None = None
         self._storage: Service | None = None
         self._deck: list[Callable[[float], None]] = []
+        self._formats = itertools.cycle(self._random.sample(FORMATS, len(FORMATS)))
 
     def run(self, rounds: int, after_round: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """So many rounds; then everything is stopped and judged. Ends early with the first bad verdict."""
@@ -195,10 +197,10 @@ class Siege:
             os.kill(self._storage.pid, signal.SIGCONT)
 
     def _sns_away(self, pause: float) -> None:
-        self._away(self._stack.sns, "SNS away", pause)
+        self._away(self._stack.sns, "SNS away", 4 * pause)  # longer than botocore's second try takes
 
     def _sqs_away(self, pause: float) -> None:
-        self._away(self._stack.sqs, "SQS away", pause)
+        self._away(self._stack.sqs, "SQS away", 4 * pause)
 
     def _away(self, endpoint: Endpoint, what: str, pause: float) -> None:
         self._count(what)
@@ -209,8 +211,8 @@ class Siege:
     def _start(self) -> None:
         """Starts what is not there, and does not wait for it."""
         if self._pixel is None:
-            format = self._random.choice(FORMATS)  # the next one publishes what is left of another format's
-            self._pixel = self._stack.start_pixel({**self._pixel_config, "sns": {"format": format}}, ready=False)
+            sns = {"format": next(self._formats)}  # each publishes what is left of another format's, too
+            self._pixel = self._stack.start_pixel({**self._pixel_config, "sns": sns}, ready=False)
         if self._storage is None:
             self._storage = self._stack.start_storage(ready=False)
 
