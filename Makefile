@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test soak lint format types lock clean
+.PHONY: help run run-aws run-pixel run-storage test soak load bench lint format types lock metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)
 
+load: $(READY) ## wrk against a running pixel, and the proof that every visit arrived; make load ARGS="--seconds 30"
+	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench: $(READY) ## the benchmark table, into docs/benchmarks.md; make bench ARGS="--only hits --seconds 1"
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 lint: $(READY) ## ruff, formatting and the import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -48,6 +54,10 @@ lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--up
 	cd requirements && $(COMPILE) development.in -o development.txt
 	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
+	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
+
+metrics: $(READY) ## write the table of metrics into docs/metrics.md
+	@$(BIN)/python -m tracker.telemetry docs/metrics.md
 
 clean: ## remove .venv, caches and build output; var/ with its visits stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info

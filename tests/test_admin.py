@@ -18,7 +18,17 @@ class Service:
         self.ready = True
         self.detail: dict[str, Any] = {}
         self.url = f"http://127.0.0.1:{port}"
-        self.server = AdminServer(host="127.0.0.1", port=port, ready=lambda: (self.ready, self.detail))
+        self.refreshed = 0
+        self.server = AdminServer(
+            host="127.0.0.1",
+            port=port,
+            ready=lambda: (self.ready, self.detail),
+            registry=telemetry.PIXEL,
+            refresh=self.refresh,
+        )
+
+    async def refresh(self) -> None:
+        self.refreshed += 1
 
 
 @pytest.fixture
@@ -57,6 +67,7 @@ async def test_metrics_are_prometheus_text(service: Service, client: aiohttp.Cli
     assert "# HELP tracker_pixel_visits_accepted_total Visits appended to the outbox before their GIF left." in text
     assert 'tracker_pixel_visits_discarded_total{reason="privacy"}' in text
     assert "_created" not in text
+    assert service.refreshed == 1
 
 
 async def test_nothing_else_is_there(service: Service, client: aiohttp.ClientSession) -> None:
@@ -73,7 +84,7 @@ async def test_a_port_that_is_taken_is_a_configuration_error(service: Service) -
 
 
 async def test_a_host_that_is_none_is_a_configuration_error(free_port: int) -> None:
-    server = AdminServer(host="256.0.0.1", port=free_port, ready=lambda: (True, {}))
+    server = AdminServer(host="256.0.0.1", port=free_port, ready=lambda: (True, {}), registry=telemetry.PIXEL)
     with pytest.raises(ConfigurationError, match=r"^admin: cannot listen on 256\.0\.0\.1:"):
         await server.start()
 

@@ -27,7 +27,8 @@ from tracker.core.message import Message, StoredSpan, closing, pack, unpack
 from tracker.core.visit import encode_line
 from tracker.errors import PublishFailed, PublishRefused, QueueFailed
 from tracker.local.broker import serialise_queues
-from tracker.local.provision import Provisioned, local_client, provision_at
+from tracker.local.provision import local_client, provision_at
+from tracker.operations.provision import Provisioned
 
 REGION = "us-east-1"
 ARN = f"arn:aws:sns:{REGION}:000000000000:tracking"

@@ -86,7 +86,7 @@ def test_another_error_of_ours_is_1_and_one_line() -> None:
 def test_an_unknown_error_is_1_with_its_traceback() -> None:
     status, said = ended("raise ZeroDivisionError('unexpected')")
     assert status == 1
-    assert said.startswith("Traceback")
+    assert said.startswith("crashed\nTraceback")
     assert said.endswith("ZeroDivisionError: unexpected\n")
 
 

@@ -3,6 +3,7 @@
 import pkgutil
 import re
 import subprocess
+from fnmatch import fnmatch
 from pathlib import Path
 
 import msgspec
@@ -11,6 +12,7 @@ import yaml
 
 from tracker import config
 from tracker.local.demo import embed_snippet
+from tracker.pixel.reload import FIXED
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -73,6 +75,16 @@ def test_the_configuration_page_describes_every_key() -> None:
     assert documented == keys
 
 
+def test_the_configuration_page_says_of_every_key_of_the_pixel_when_a_reload_applies_it() -> None:
+    page = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    table = page[page.index("## Reload") : page.index("## Credentials")]
+    rows = [re.findall(r"`([a-z_.*]+)`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)]
+    keys = _leaves(msgspec.to_builtins(config.load_pixel(ROOT / "config/pixel.reference.yaml", {})))
+    told = [[key for pattern in row for key in keys if fnmatch(key, pattern)] for row in rows]
+    assert sorted(key for row in told for key in row) == sorted(keys)
+    assert sorted(told[-1]) == sorted(FIXED)
+
+
 def test_make_help_lists_every_command_the_documents_name() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     targets = set(re.findall(r"^  make (\S+)", listed, re.MULTILINE))
@@ -128,10 +140,29 @@ def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
 def test_every_locked_requirement_has_its_hashes(name: str) -> None:
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
     assert entries
     for entry in entries:
         assert "--hash=sha256:" in entry, entry.splitlines()[0]
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = re.match(r"\d+(\.\d+)*", version)
+    assert numbers is not None, version
+    return tuple(int(number) for number in numbers[0].split("."))
+
+
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
+def test_no_locked_version_is_below_its_floor(name: str) -> None:
+    floors = dict(re.findall(r"^([a-z0-9-]+)>=(\S+)", (ROOT / "requirements/floors.txt").read_text(), re.MULTILINE))
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))
+    assert locked
+    below = {
+        package for package in floors.keys() & locked.keys() if _release(locked[package]) < _release(floors[package])
+    }
+    assert not below
+    if name == "development":  # which locks everything
+        assert floors.keys() <= locked.keys()

@@ -1,87 +1,78 @@
-"""Log lines: one entry a line, whatever a visitor sends, and nothing in it that moves a terminal's cursor."""
+"""The metrics: named as Prometheus asks, described once, and documented as they are."""
 
-import json
-import logging
-from collections.abc import Iterator
-from typing import Literal
+import re
+from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import Metric
 
 from tracker import telemetry
+from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED
+from tracker.telemetry import PIXEL, STORAGE, WeightedHistogram
 
-HOSTILE = "Mozilla\x1b[2J\x07\r\n2026-11-23T07:09:24.932+00:00 INFO     tracker.x forged\x85\u2028\u202e\ud800\x00é"
+ROOT = Path(__file__).parent.parent
 
-
-@pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    root.handlers[:] = []  # else setup_logging closes pytest's own
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
-def logged(capsys: pytest.CaptureFixture[str]) -> str:
-    return capsys.readouterr().err
+FAMILIES = {family.name: family for registry in (PIXEL, STORAGE) for family in registry.collect()}
+LABELS = {
+    "le": None,  # a bucket's bound
+    "reason": {*NOT_RECORDED, *NOT_PUBLISHED},
+    "result": {"failed", "refused", "unread", "applied"},
+    "role": {"main", "worker"},
+    "version": None,
+}
 
 
-def log(*, format: Literal["text", "json"], level: str = "info") -> logging.Logger:
-    telemetry.setup_logging(level, format)
-    return logging.getLogger("tracker.x")
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_every_metric_is_named_by_the_rules(family: Metric) -> None:
+    assert re.fullmatch(r"tracker_(pixel|storage|process|build)_[a-z][a-z_]*[a-z]", family.name)
+    assert family.documentation
+    if family.type == "histogram":
+        assert family.name.endswith("_seconds")
+    for unit in ("second", "byte"):  # base units, at the end, in the plural
+        assert not re.search(rf"{unit}(_|$)|(milli|micro|kilo|mega){unit}", family.name)
+        assert f"{unit}s_" not in family.name
+    assert all(sample.name.endswith("_total") for sample in family.samples) or family.type != "counter"
 
 
-def test_text_is_one_line_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    log(format="text").warning("event detail=%s", "value")
-    time, rest = logged(capsys).split(" ", 1)
-    assert len(time) == len("2026-11-23T07:09:24.932+00:00")
-    assert time.endswith("+00:00")
-    assert rest == "WARNING  tracker.x event detail=value\n"
+def test_no_label_can_hold_what_a_visitor_sent() -> None:
+    for family in FAMILIES.values():
+        for sample in family.samples:
+            for label, value in sample.labels.items():
+                allowed = LABELS[label]
+                assert allowed is None or value in allowed
 
 
-def test_text_escapes_what_a_visitor_sends(capsys: pytest.CaptureFixture[str]) -> None:
-    log(format="text").info("refused agent=%s", HOSTILE)
-    line = logged(capsys)
-    assert line.endswith("\n")
-    assert line[:-1].isprintable()
-    assert line.endswith(
-        r"agent=Mozilla\x1b[2J\x07\r\n2026-11-23T07:09:24.932+00:00 INFO     tracker.x forged"
-        r"\x85\u2028\u202e\ud800\x00é" + "\n"
-    )
+def test_each_service_shows_its_own_metrics_alone() -> None:
+    assert b"tracker_storage_" not in generate_latest(PIXEL)
+    assert b"tracker_pixel_" not in generate_latest(STORAGE)
 
 
-def test_a_traceback_keeps_its_lines_and_none_of_them_passes_for_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    try:
-        raise ValueError(HOSTILE)
-    except ValueError:
-        log(format="text").exception("ended")
-    lines = logged(capsys).rstrip("\n").split("\n")
-    assert lines[0].endswith("ERROR    tracker.x ended")
-    assert lines[1] == "    Traceback (most recent call last):"
-    assert all(line.startswith("    ") for line in lines[1:])
-    assert all(line.isprintable() for line in lines)
+def test_the_metrics_page_is_what_the_table_makes_of_it() -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    assert telemetry.page(page) == page, "run: make metrics"
+    for family in FAMILIES.values():
+        assert f"| `{family.name}" in page
 
 
-def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    logger = log(format="json")
-    logger.info("refused agent=%s", HOSTILE)
-    try:
-        raise ValueError(HOSTILE)
-    except ValueError:
-        logger.exception("ended")
-    text = logged(capsys)
-    assert text.isascii()
-    first, second = (json.loads(line) for line in text.splitlines())
-    assert first.pop("time").endswith("+00:00")
-    assert first == {"level": "info", "logger": "tracker.x", "event": "refused", "detail": f"agent={HOSTILE}"}
-    assert (second["event"], second["detail"]) == ("ended", "")
-    assert "ValueError: Mozilla\x1b" in second["exception"]
+def test_the_glossary_has_every_reason_of_a_discard() -> None:
+    glossary = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    section = glossary[glossary.index("## Reasons of a discard") :]
+    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {*NOT_RECORDED, *NOT_PUBLISHED}
 
 
-def test_the_level_is_obeyed_and_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    logger = log(format="text", level="warning")
-    logger.info("unsaid")
-    logger.warning("said")
-    log(format="text", level="debug")
-    logging.getLogger("botocore.endpoint").info("unsaid")
-    assert logged(capsys).count("said") == 1
+@given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(1, 5)), max_size=20))
+def test_the_weighted_histogram_is_an_ordinary_one_that_is_told_several_times(values: list[tuple[float, int]]) -> None:
+    one, other = CollectorRegistry(), CollectorRegistry()
+    weighted = WeightedHistogram("x_seconds", "Help.", (0.1, 1, 60), one)
+    ordinary = Histogram("x_seconds", "Help.", buckets=(0.1, 1, 60), registry=other)
+    for value, count in values:
+        weighted.observe(value, count)
+        for _ in range(count):
+            ordinary.observe(value)
+    for name, labels in (("bucket", "0.1"), ("bucket", "1.0"), ("bucket", "60.0"), ("bucket", "+Inf"), ("count", "")):
+        sample = (f"x_seconds_{name}", {"le": labels} if labels else {})
+        assert one.get_sample_value(*sample) == other.get_sample_value(*sample)
+    assert one.get_sample_value("x_seconds_sum") == pytest.approx(other.get_sample_value("x_seconds_sum"))

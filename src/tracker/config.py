@@ -32,6 +32,7 @@ class Http(Section, frozen=True):
     trusted_proxies: list[str] = msgspec.field(default_factory=list)
     client_ip_header: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]+$")] = "X-Forwarded-For"
     keepalive_timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 75.0
+    rate_limit: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
 
 
 class Admin(Section, frozen=True):

@@ -9,6 +9,10 @@ class ConfigurationError(TrackerError):
     """The operator has to change something; the process exits with status 78 (EX_CONFIG of sysexits.h)."""
 
 
+class ReloadFailed(TrackerError):
+    """A new configuration could not be put to work; the old one goes on."""
+
+
 class MalformedMessage(TrackerError):
     """A message or line that is not what the wire contract says; it is counted and left where it is."""
 
@@ -23,6 +27,44 @@ class PublishRefused(PublishFailed):
 
 class QueueFailed(TrackerError):
     """SQS could not be reached or refused a call; try again later."""
+
+
+class AwsUnreachable(TrackerError):
+    """A command could not ask AWS: no credentials, no region, no network."""
+
+
+class AwsRefused(TrackerError):
+    """AWS answered a command with an error; `code` is its own name for it, `date` its clock's HTTP date."""
+
+    def __init__(self, text: str, *, code: str, date: str | None = None) -> None:
+        super().__init__(text)
+        self.code = code
+        self.date = date
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether what was asked for does not exist."""
+        return any(word in self.code for word in ("NonExistent", "NotFound", "DoesNotExist"))
+
+    @property
+    def is_denied(self) -> bool:
+        """Whether these credentials may not ask, though they are known."""
+        return any(word in self.code for word in ("AccessDenied", "AuthorizationError", "UnauthorizedOperation"))
+
+    @property
+    def is_unknown_caller(self) -> bool:
+        """Whether the credentials themselves were not taken."""
+        return any(
+            word in self.code
+            for word in (
+                "InvalidClientTokenId",
+                "SignatureDoesNotMatch",
+                "ExpiredToken",
+                "UnrecognizedClient",
+                "InvalidAccessKeyId",
+                "MissingAuthentication",
+            )
+        )
 
 
 class AppendFailed(TrackerError):

@@ -16,7 +16,7 @@ import uvloop
 
 from tracker.config import Config
 from tracker.errors import ConfigurationError, TrackerError
-from tracker.telemetry import setup_logging
+from tracker.logs import setup_logging
 
 log = logging.getLogger("tracker.lifecycle")
 
@@ -74,8 +74,8 @@ class Backoff:
         self._current = self._first
 
 
-async def wait_for_event(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until `event` is set, at most `seconds`; whether it is set."""
+async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait until `event` is set, at most `seconds` (None: however long it takes); whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -103,11 +103,12 @@ def run_command(
         print(f"{options.config}: OK")
         return 0
     setup_logging(config.logging.level, config.logging.format)
+    os.umask(0o027)  # what the services make is nobody else's to read: files 0640 at most, directories 0750
     return run(lambda: serve(config, options))
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Run `main` on uvloop to its end; the exit status. Known errors become one line, unknown ones a traceback."""
+    """Run `main` on uvloop to its end; the exit status. Known errors become one line, others one with a traceback."""
     status = 0
     try:
         uvloop.run(main())
@@ -118,6 +119,10 @@ def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
     except* TrackerError as errors:
         for error in _leaves(errors):
             log.critical("ended error=%s", error)
+        status = EXIT_CRASH
+    except* Exception as errors:
+        for error in _leaves(errors):
+            log.critical("crashed", exc_info=error)
         status = EXIT_CRASH
     return status
 

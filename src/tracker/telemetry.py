@@ -1,83 +1,207 @@
-"""What a service says of itself: log lines and metrics. Every metric of both services is declared here, once."""
+"""Every metric of both services, declared here once, with its help: docs/metrics.md is made from this table.
 
-import json
-import logging
+`make metrics` writes the table into that page. Each service has a registry of its own, so that neither shows zeros in
+the name of the other. No label has a value that a visitor can choose.
+"""
+
 import sys
-from datetime import UTC, datetime
-from typing import Literal
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from tracker import __version__
+from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED
+from tracker.processes import Processes
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
+PIXEL = CollectorRegistry()
+STORAGE = CollectorRegistry()
+
+CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
+FRESHNESS_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200, 259_200)
+
+
+class WeightedHistogram(Collector):
+    """A histogram that takes any number of equal observations at once. For one thread."""
+
+    def __init__(self, name: str, help: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name, self._help = name, help
+        self._bounds = [*buckets, float("inf")]
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+        registry.register(self)
+
+    def bucket(self, value: float) -> int:
+        """Which of the buckets a value falls into."""
+        return bisect_left(self._bounds, value)
+
+    def observe(self, value: float, count: int = 1) -> None:
+        self._counts[self.bucket(value)] += count
+        self._sum += value * count
+
+    def describe(self) -> Iterable[Metric]:
+        yield HistogramMetricFamily(self._name, self._help)
+
+    def collect(self) -> Iterator[Metric]:
+        below, buckets = 0, []
+        for bound, count in zip(self._bounds, self._counts, strict=True):
+            below += count
+            buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), below))
+        yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
+
+
 # -- pixel ----------------------------------------------------------------------------------------------------
-ACCEPTED = Counter("tracker_pixel_visits_accepted", "Visits appended to the outbox before their GIF left.")
-DISCARDED = Counter("tracker_pixel_visits_discarded", "Visits given up, by reason.", ["reason"])
-HEADERS_CUT = Counter("tracker_pixel_headers_cut", "Referrers and user agents cut to 2,048 characters.")
-ADOPTED = Counter("tracker_pixel_journals_adopted", "Orphaned journals taken over by the publisher.")
-PUBLISHED_VISITS = Counter("tracker_pixel_visits_published", "Visits in messages that SNS has accepted.")
-PUBLISHED = Counter("tracker_pixel_messages_published", "Messages that SNS has accepted.")
-PUBLISH_FAILURES = Counter("tracker_pixel_publish_failures", "Messages that SNS did not accept, each try counted.")
-OUTBOX_BYTES = Gauge("tracker_pixel_outbox_bytes", "Size of the outbox directory, orphans included.")
-WAITING_BYTES = Gauge("tracker_pixel_outbox_waiting_bytes", "Bytes of the outbox that SNS has not accepted yet.")
-PUBLISHING = Gauge("tracker_pixel_publishing", "1 while SNS accepts messages, 0 while it does not.")
-RECORDING = Gauge("tracker_pixel_recording", "1 while visits are recorded, 0 while any worker discards them.")
-WORKERS = Gauge("tracker_pixel_workers", "Worker processes that answer.")
-WORKER_RESTARTS = Counter("tracker_pixel_worker_restarts", "Worker processes started again after their death.")
+HITS = Counter("tracker_pixel_hits", "GETs of the pixel that were answered with the GIF.", registry=PIXEL)
+ACCEPTED = Counter(
+    "tracker_pixel_visits_accepted", "Visits appended to the outbox before their GIF left.", registry=PIXEL
+)
+DISCARDED = Counter(
+    "tracker_pixel_visits_discarded", "Visits given up, by reason (see the glossary).", ["reason"], registry=PIXEL
+)
+ADOPTED_VISITS = Counter(
+    "tracker_pixel_visits_adopted", "Visits that an earlier run of the pixel left in the outbox.", registry=PIXEL
+)
+PUBLISHED_VISITS = Counter(
+    "tracker_pixel_visits_published", "Visits in messages that SNS has accepted.", registry=PIXEL
+)
+WAITING_VISITS = Gauge(
+    "tracker_pixel_visits_waiting", "Visits of the outbox that SNS has not accepted.", registry=PIXEL
+)
+HEADERS_CUT = Counter("tracker_pixel_headers_cut", "Referrers and user agents cut to 2,048 characters.", registry=PIXEL)
+HEADERS_UNTRUSTED = Counter(
+    "tracker_pixel_headers_untrusted",
+    "Visits whose client IP header was not believed, because their peer is no trusted proxy.",
+    registry=PIXEL,
+)
+ADOPTED = Counter("tracker_pixel_journals_adopted", "Orphaned journals taken over by the publisher.", registry=PIXEL)
+PUBLISHED = Counter("tracker_pixel_messages_published", "Messages that SNS has accepted.", registry=PIXEL)
+PUBLISH_FAILURES = Counter(
+    "tracker_pixel_publish_failures",
+    "Tries that published nothing: SNS failed, SNS refused, or the outbox could not be read.",
+    ["result"],
+    registry=PIXEL,
+)
+PUBLISH_SECONDS = Histogram(
+    "tracker_pixel_publish_seconds",
+    "Time of one publish, whatever came of it.",
+    buckets=CALL_BUCKETS,
+    registry=PIXEL,
+)
+PUBLISHING = Gauge("tracker_pixel_publishing", "1 while SNS accepts messages, 0 while it does not.", registry=PIXEL)
+OUTBOX_BYTES = Gauge("tracker_pixel_outbox_bytes", "Size of the outbox directory, orphans included.", registry=PIXEL)
+OUTBOX_MAX_BYTES = Gauge("tracker_pixel_outbox_max_bytes", "outbox.max_bytes of the configuration.", registry=PIXEL)
+WAITING_BYTES = Gauge(
+    "tracker_pixel_outbox_waiting_bytes", "Bytes of the outbox that SNS has not accepted yet.", registry=PIXEL
+)
+OUTBOX_AGE = Gauge(
+    "tracker_pixel_outbox_age_seconds", "Age of the oldest visit that waits for SNS; 0 when none does.", registry=PIXEL
+)
+OUTBOX_FREE_BYTES = Gauge(
+    "tracker_pixel_outbox_disk_free_bytes", "Room on the outbox's disk for the pixel's user.", registry=PIXEL
+)
+RECORDING = Gauge(
+    "tracker_pixel_recording", "1 while visits are recorded, 0 while any worker discards them.", registry=PIXEL
+)
+WORKERS = Gauge("tracker_pixel_workers", "Worker processes that answer.", registry=PIXEL)
+WORKER_RESTARTS = Counter(
+    "tracker_pixel_worker_restarts", "Worker processes started again after their death.", registry=PIXEL
+)
+RELOADS = Counter("tracker_pixel_reloads", "Reloads of the configuration, by result.", ["result"], registry=PIXEL)
 
 # -- storage --------------------------------------------------------------------------------------------------
-RECEIVED = Counter("tracker_storage_messages_received", "Messages received from SQS, duplicates included.")
-APPENDED = Counter("tracker_storage_visits_appended", "Visits whose line is durable in the visit log.")
-DUPLICATES = Counter("tracker_storage_visits_duplicate", "Visits cut because the visit log already holds them.")
-MALFORMED = Counter("tracker_storage_messages_malformed", "Messages left to the dead-letter queue as unreadable.")
-ACKNOWLEDGED = Counter("tracker_storage_messages_acknowledged", "Messages deleted from SQS.")
-FSYNC_SECONDS = Histogram("tracker_storage_fsync_seconds", "Time of one fdatasync of the visit log, in seconds.")
-LOG_BYTES = Gauge("tracker_storage_log_bytes", "Size of the visit log.")
+RECEIVED = Counter(
+    "tracker_storage_messages_received", "Messages received from SQS, duplicates included.", registry=STORAGE
+)
+APPENDED = Counter(
+    "tracker_storage_visits_appended", "Visits whose line is durable in the visit log.", registry=STORAGE
+)
+DUPLICATES = Counter(
+    "tracker_storage_visits_duplicate", "Visits cut because the visit log already holds them.", registry=STORAGE
+)
+MALFORMED = Counter(
+    "tracker_storage_messages_malformed", "Messages left to the dead-letter queue as unreadable.", registry=STORAGE
+)
+ACKNOWLEDGED = Counter("tracker_storage_messages_acknowledged", "Messages deleted from SQS.", registry=STORAGE)
+HELD = Gauge(
+    "tracker_storage_messages_held", "Messages received and neither deleted nor left to the queue.", registry=STORAGE
+)
+FRESHNESS = WeightedHistogram(
+    "tracker_storage_freshness_seconds",
+    "From a visit's answer, by the pixel's clock, to its durable line, by storage's.",
+    FRESHNESS_BUCKETS,
+    STORAGE,
+)
+FSYNC_SECONDS = Histogram(
+    "tracker_storage_fsync_seconds",
+    "Time of one fdatasync of the visit log.",
+    buckets=FSYNC_BUCKETS,
+    registry=STORAGE,
+)
+MISSING_BYTES = Gauge(
+    "tracker_storage_missing_bytes",
+    "Bytes of journals that the ledger lacks before what it has, or before a journal's end.",
+    registry=STORAGE,
+)
+LOG_BYTES = Gauge("tracker_storage_log_bytes", "Size of the visit log.", registry=STORAGE)
+LOG_FREE_BYTES = Gauge(
+    "tracker_storage_log_disk_free_bytes", "Room on the visit log's disk for storage's user.", registry=STORAGE
+)
+WRITING = Gauge(
+    "tracker_storage_writing",
+    "1 while the visit log can be written, 0 while there is no room or the log was moved.",
+    registry=STORAGE,
+)
+RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)
+
+# A label's every value is there from the start: what was never counted is a zero, not a hole.
+for _reason in (*NOT_RECORDED, *NOT_PUBLISHED):
+    DISCARDED.labels(_reason)
+for _result in ("failed", "refused", "unread"):
+    PUBLISH_FAILURES.labels(_result)
+for _result in ("applied", "refused"):
+    RELOADS.labels(_result)
+
+# -- both -----------------------------------------------------------------------------------------------------
+PROCESSES = Processes()
+for _registry in (PIXEL, STORAGE):
+    Gauge("tracker_build_info", "1; the version is the label.", ["version"], registry=_registry).labels(
+        __version__
+    ).set(1)
+    _registry.register(PROCESSES)
 
 
-class _Text(logging.Formatter):
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s %(levelname)-8s %(name)s %(message)s")
-
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
-        return _time(record)
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        return _escape(super().formatMessage(record))
-
-    def format(self, record: logging.LogRecord) -> str:
-        # Only a traceback has lines of its own; indented, none of them can pass for another entry.
-        return _escape(super().format(record), keep="\n").replace("\n", "\n    ")
+def total(counter: Counter) -> int:
+    """What a counter has counted, over all its labels."""
+    return int(sum(each.value for each in next(iter(counter.collect())).samples if each.name.endswith("_total")))
 
 
-class _Json(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        event, _, detail = record.getMessage().partition(" ")
-        entry = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": event,
-            "detail": detail,
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry)
+def table(registry: CollectorRegistry) -> str:
+    """The rows of the metrics page, in the order of declaration."""
+    rows = ["| metric | type | labels | what it says |", "|---|---|---|---|"]
+    for family in registry.collect():
+        name = f"{family.name}_total" if family.type == "counter" else family.name
+        labels = sorted({label for sample in family.samples for label in sample.labels} - {"le"})
+        rows.append(
+            f"| `{name}` | {family.type} | {' '.join(f'`{label}`' for label in labels)} | {family.documentation} |"
+        )
+    return "\n".join(rows)
 
 
-def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+def page(text: str) -> str:
+    """The metrics page with its tables made anew: what stands between its markers."""
+    for name, registry in (("pixel", PIXEL), ("storage", STORAGE)):
+        begin, end = f"<!-- {name}: made by `make metrics` -->\n", f"\n<!-- {name}: end -->"
+        before, _, rest = text.partition(begin)
+        text = before + begin + table(registry) + end + rest.partition(end)[2]
+    return text
 
 
-def _escape(text: str, keep: str = "") -> str:
-    """Nothing in a log line may move a terminal's cursor or look like a second line."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
-
-
-def setup_logging(level: str, format: Literal["text", "json"]) -> None:
-    """Send log lines to standard error; `level` as in the configuration."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Json() if format == "json" else _Text())
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    for noisy in ("aiobotocore", "botocore", "aiohttp.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(page(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -157,6 +157,26 @@ async def test_an_outage_of_any_length_loses_and_repeats_nothing(outbox: Outbox,
     assert b"".join(span.data for span in in_order) == b"".join(lines)
 
 
+async def test_a_new_configuration_is_taken_between_two_passes_and_nothing_is_lost_or_repeated(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(1))
+    outbox.scan()
+    topics = {"packed": FakeTopic(), "single": FakeTopic()}
+    publisher = Publisher(
+        outbox=outbox,
+        config=SnsConfig(topic_arn=ARN, linger=0.01),
+        open_topic=lambda config: topics[config.format].open(config),
+    )
+    async with running(publisher):
+        await until(lambda: topics["packed"].accepted)
+        publisher.reconfigure(SnsConfig(topic_arn=ARN, linger=0.01, format="single"))
+        journal.append(line(2) + line(3))
+        await until(lambda: len([*topics["packed"].accepted, *topics["single"].accepted]) >= 2)
+        journal.append(line(4))
+        await until(lambda: topics["single"].accepted and topics["single"].accepted[-1].body == line(4).decode())
+    assert stored([*topics["packed"].accepted, *topics["single"].accepted]) == b"".join(map(line, range(1, 5)))
+    journal.close()
+
+
 async def test_trouble_is_told_once_an_outage(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     journal_with(outbox.directory, line(1)).close()
     calls = 0

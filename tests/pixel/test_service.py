@@ -13,6 +13,7 @@ from tracker.lifecycle import Backoff
 from tracker.pixel import service
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.supervisor import Supervisor
+from tracker.pixel.tally import Tally
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
@@ -54,7 +55,7 @@ async def test_a_worker_that_cannot_be_started_costs_no_other_worker(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", scarce)
     config = PixelConfig(sns=SNS, workers=2, outbox=OutboxConfig(dir=str(tmp_path)))
-    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)))
+    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), tally=Tally())
     running = asyncio.create_task(supervisor.run())
     async with asyncio.timeout(30):
         while supervisor.answering < 2:

@@ -121,6 +121,16 @@ def test_a_ledger_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
         Ledger(tmp_path / "ledger.sqlite")
 
 
+def test_missing_bytes_are_gaps_and_missing_tails_of_all_journals(ledger: Ledger) -> None:
+    assert ledger.missing_bytes() == 0
+    heard = {A: SENT_MS, B: SENT_MS, C: SENT_MS}
+    store(ledger, Append(ranges={A: [(0, 10), (15, 20)], B: [(7, 9)]}, heard=heard))
+    assert ledger.missing_bytes() == 5 + 7
+    store(ledger, Append(ranges={A: [(10, 15)]}, closed={A: 20, B: 12, C: 4}))
+    assert ledger.missing_bytes() == 7 + 3 + 4  # what is under way counts as stored
+    ledger.close()
+
+
 def test_a_ledger_of_an_earlier_layout_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as db:

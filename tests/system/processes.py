@@ -143,6 +143,12 @@ class Service(Process):
         super().__init__(module, "--config", str(config), home=home, name=module, env=env)
         self.port = port
         self.admin_port = admin_port
+        self.config = config
+
+    def reload(self, config: Config) -> None:
+        """Writes another configuration into the service's file and tells it so."""
+        write_config(self.config, config)
+        self._process.send_signal(signal.SIGHUP)
 
     def admin(self, path: str) -> Reply:
         return get(self.admin_port, path)

@@ -188,6 +188,9 @@ class Load:
                 self._stop.wait(0.02)
             else:
                 self._note(referrer if reply.is_gif else None, took)
+                if "close" in reply.get_all("Connection"):
+                    connection.close()
+                    connection = None
         if connection is not None:
             connection.close()
 

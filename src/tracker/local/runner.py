@@ -23,7 +23,8 @@ from tracker.errors import TrackerError
 from tracker.local import broker
 from tracker.local.demo import Demo, embed_snippet
 from tracker.local.ports import Wanted, check_free
-from tracker.local.provision import QUEUE, local_client
+from tracker.local.provision import local_client
+from tracker.operations.provision import QUEUE
 
 READY_WITHIN = 60.0  # seconds, for each part
 DRAIN_WITHIN = 10.0

@@ -1,6 +1,7 @@
 """`tracker-pixel`, `python -m tracker.pixel`: answers GET /track and publishes the visits to SNS."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,12 @@ from tracker.pixel import service
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="tracker-pixel", description="Answers GET /track, publishes visits to SNS.")
-    return run_command(parser, arguments, load_pixel, lambda config, _: service.run(config))
+    return run_command(
+        parser,
+        arguments,
+        load_pixel,
+        lambda config, options: service.run(config, lambda: load_pixel(options.config, os.environ)),
+    )
 
 
 if __name__ == "__main__":

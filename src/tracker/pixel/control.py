@@ -1,10 +1,29 @@
-"""What main and a worker say to each other over their socket pair: one JSON document a line."""
+"""What main and a worker tell each other.
+
+Over their socket pair, one JSON document a line: main greets and commands, the worker says once that it answers. The
+socket also says who is gone: each end closes when its process ends. What a worker counts is in a page of memory that
+both have mapped, so that nothing it counted is lost with it, however it ends.
+"""
+
+import mmap
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, MutableMapping
 
 import msgspec
 
 from tracker.config import PixelConfig
+from tracker.core.discards import NOT_RECORDED
 
 BACKLOG = 4096  # connections not accepted yet; a worker's listen(2) sets it anew on the socket it inherits
+
+ANSWERING = b"answering\n"
+
+HEADERS_CUT = "headers_cut"
+HEADERS_UNTRUSTED = "headers_untrusted"
+BEATS = "beats"  # one a second, while the worker's loop turns
+NOT_RECORDING = "not_recording"  # 1 while the worker's visits cannot be recorded
 
 
 class Hello(msgspec.Struct, frozen=True):
@@ -21,14 +40,47 @@ class Command(msgspec.Struct, frozen=True):
     drain: float | None = None
 
 
-class Report(msgspec.Struct, frozen=True):
-    """Worker to main, every half second and at its end: totals since the worker's start."""
-
-    accepted: int
-    discarded: dict[str, int]
-    headers_cut: int
-    recording: bool
-
-
-def encode(document: Hello | Command | Report) -> bytes:
+def encode(document: Hello | Command) -> bytes:
     return msgspec.json.encode(document) + b"\n"
+
+
+class Counts(MutableMapping[str, int]):
+    """Numbers of a worker, from its start on, in shared memory: it alone writes, main reads, even after its death."""
+
+    _NAMES = (*NOT_RECORDED, HEADERS_CUT, HEADERS_UNTRUSTED, BEATS, NOT_RECORDING)
+    _SIZE = 8 * len(_NAMES)
+
+    def __init__(self, descriptor: int) -> None:
+        self._page = mmap.mmap(descriptor, self._SIZE)
+        self._cells = memoryview(self._page).cast("Q")
+        self._index = {name: index for index, name in enumerate(self._NAMES)}
+
+    @classmethod
+    def create(cls) -> int:
+        """A descriptor of new, empty memory, for both to map. Raises OSError."""
+        if sys.platform == "linux":
+            descriptor = os.memfd_create("tracker-counts")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, cls._SIZE)
+        return descriptor
+
+    def __getitem__(self, name: str) -> int:
+        return self._cells[self._index[name]]
+
+    def __setitem__(self, name: str, value: int) -> None:
+        self._cells[self._index[name]] = value  # eight bytes at once: main never sees half of them
+
+    def __delitem__(self, name: str) -> None:
+        raise TypeError("the names are fixed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._NAMES)
+
+    def __len__(self) -> int:
+        return len(self._NAMES)
+
+    def close(self) -> None:
+        self._cells.release()
+        self._page.close()

@@ -61,13 +61,13 @@ class Journal:
             raise
         return cls(path=path, lock=fds[0], segment=fds[1], segment_bytes=segment_bytes)
 
-    def append(self, line: bytes) -> None:
-        """Hand one whole line to the page cache. Raises OSError when it is not there, wholly, afterwards."""
-        if self._length and self._length + len(line) > self._segment_bytes:
+    def append(self, lines: bytes) -> None:
+        """Hand whole lines to the page cache. Raises OSError when they are not there, all of them, afterwards."""
+        if self._length and self._length + len(lines) > self._segment_bytes:
             self._begin_segment()
         try:
-            if os.write(self._segment, line) == len(line):
-                self._length += len(line)
+            if os.write(self._segment, lines) == len(lines):
+                self._length += len(lines)
                 return
         except OSError:
             self._cut()

@@ -12,7 +12,9 @@ import itertools
 import logging
 import os
 import re
+import threading
 import time
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +26,9 @@ log = logging.getLogger("tracker.pixel.journal_reader")
 
 BAD = ".bad"
 ABANDONED_SECONDS = 60.0  # nobody writes to a journal that is silent for so long and has no lock
+
+COUNT_BYTES = 1 << 20  # read at a time
+LINE_BYTES = 1 << 17  # longer than any line of ours
 
 _SEGMENT = re.compile(r"\d{20}")
 _UNREADABLE = {errno.EIO, errno.EUCLEAN, errno.EBADMSG} if hasattr(errno, "EUCLEAN") else {errno.EIO}
@@ -46,13 +51,22 @@ class UnreadableJournal(Exception):
 
 
 class JournalReader:
-    """The publisher's side of one journal. `published` is the offset up to which SNS has everything."""
+    """The publisher's side of one journal. `published` is the offset up to which SNS has everything.
 
-    def __init__(self, path: Path) -> None:
+    `found` is how many lines were seen behind it since this reader was made; `earlier` says that they are of an earlier
+    run of the pixel.
+    """
+
+    def __init__(self, path: Path, *, earlier: bool = False) -> None:
         self.path = path
         self.name = path.name
         self._lock: int | None = None  # held by us once its maker is gone
         self.published = self._read_published()
+        self.earlier = earlier
+        self.found = 0
+        self._counted = self.published  # every line before it is in `found`
+        self._counting = threading.Lock()
+        self._oldest: tuple[int, datetime | None] = (-1, None)
 
     @property
     def orphaned(self) -> bool:
@@ -85,13 +99,46 @@ class JournalReader:
             return 0
         return max(0, segments[-1] + self._size(segments[-1]) - self.published)
 
+    def count(self, *, to: int | None = None, limit: int | None = None) -> None:
+        """Find the lines up to the offset `to`, or all there are; stop after `limit` bytes, if one is given."""
+        left = limit
+        with self._counting:
+            segments = self._segments()
+            for segment, following in itertools.zip_longest(segments, segments[1:]):
+                if (to is not None and self._counted >= to) or (left is not None and left <= 0):
+                    return
+                end = segment + self._size(segment) if following is None else following
+                self._counted = max(self._counted, segment)
+                while self._counted < (end if to is None else min(end, to)) and (left is None or left > 0):
+                    data = self._pread(segment, self._counted - segment, min(COUNT_BYTES, end - self._counted))
+                    whole = len(data)
+                    if following is None and self._counted + whole >= end:
+                        whole = data.rfind(b"\n") + 1  # its maker may still cut what is behind
+                    if not whole:
+                        break
+                    self.found += data.count(b"\n")
+                    self._counted += whole
+                    left = None if left is None else left - whole
+
+    def oldest(self) -> datetime | None:
+        """When the first visit that waits was answered; None when none waits or its line is damaged."""
+        offset = self.published
+        if self._oldest[0] != offset or self._oldest[1] is None:
+            try:
+                span = self._take(offset, LINE_BYTES)
+                time = decode_line(span.data[: span.data.index(b"\n") + 1]).time if span and span.data else None
+            except (MalformedMessage, UnreadableJournal):
+                time = None
+            self._oldest = (offset, time)
+        return self._oldest[1]
+
     def take(self, limit: int) -> Span | None:
         """The next whole lines, at most `limit` bytes of them; None when there are none (yet)."""
         return self._take(self.published, limit)
 
     def after(self, offset: int) -> Span | None:
         """The one line that begins at `offset`, if there is one."""
-        span = self._take(offset, 1 << 17)
+        span = self._take(offset, LINE_BYTES)
         return span._replace(data=span.data[: span.data.index(b"\n") + 1]) if span and span.data else None
 
     def read(self, start: int, end: int) -> bytes:

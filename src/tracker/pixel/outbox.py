@@ -15,6 +15,7 @@ import shutil
 import sys
 import threading
 import time
+from datetime import datetime
 from pathlib import Path
 
 from tracker.core.message import JOURNAL_ID
@@ -27,8 +28,10 @@ log = logging.getLogger("tracker.pixel.outbox")
 
 REFUSED = "refused.ndjson"
 PUBLISHER_LOCK = "publisher.lock"
+COUNT_AT_A_LOOK = 256 << 20  # bytes; of a long backlog the rest is counted at the next look
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
+_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW  # a link in the outbox is nothing that we made
 _OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP}
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|afs|ceph|gfs2|lustre|fuse\.(sshfs|glusterfs|s3fs|ceph\S*)")
 
@@ -41,7 +44,10 @@ class Outbox:
         self.journals: list[JournalReader] = []  # those of live workers first
         self.size = 0  # bytes of all files
         self.waiting = 0  # bytes SNS has not accepted
+        self.gone: list[JournalReader] = []  # removed, set aside or lost since somebody looked here
+        self.oldest: datetime | None = None  # when the first visit that waits was answered
         self._known: dict[str, JournalReader] = {}
+        self._earlier: frozenset[str] = frozenset()  # what was here before this pixel
         self._told: set[str] = set()  # names that cannot be read, said once each
         self._scanning = threading.Lock()
         self._lock: int | None = None
@@ -61,7 +67,7 @@ class Outbox:
         try:
             make_directory(self.directory, 0o750)
             _refuse_network_file_system(self.directory)
-            lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | _SAFELY, 0o640)
         except OSError as error:
             if error.errno in _OPERATOR_FAULTS:
                 raise ConfigurationError(
@@ -79,6 +85,7 @@ class Outbox:
             ) from error
         with contextlib.suppress(OSError):  # a full disk: the number is only a courtesy
             os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
+        self._earlier = frozenset(os.listdir(self.directory))
         self._lock = lock
 
     def close(self) -> None:
@@ -93,13 +100,16 @@ class Outbox:
         with self._scanning:
             adopted = size = waiting = 0
             there: dict[str, JournalReader] = {}
+            ages: list[datetime] = []
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
                     if JOURNAL_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                         # The same reader for as long as the journal is there: it may hold the lock.
-                        there[entry.name] = self._known.get(entry.name) or JournalReader(Path(entry.path))
-                        adopted += there[entry.name].adopt()
-                        waiting += there[entry.name].waiting()
+                        journal = there[entry.name] = self._known.get(entry.name) or self._reader_of(Path(entry.path))
+                        adopted += journal.adopt()
+                        journal.count(limit=COUNT_AT_A_LOOK)
+                        waiting += journal.waiting()
+                        ages += filter(None, [journal.oldest()])
                     elif JOURNAL_ID.fullmatch(entry.name.removesuffix(NEW)):  # one that is being made, or was
                         self._sweep(entry)
                     size += _tree_size(entry)
@@ -111,7 +121,9 @@ class Outbox:
                     self._told.add(entry.name)
             for name in self._known.keys() - there.keys():
                 self._known[name].release()
+                self.gone.append(self._known[name])
             self._known = there
+            self.oldest = min(ages, default=None)
             self.journals = sorted(there.values(), key=lambda journal: journal.orphaned)
             self.size, self.waiting = size, waiting
             return adopted
@@ -120,9 +132,13 @@ class Outbox:
         """Leave a journal out until the next look at the directory."""
         self.journals = [other for other in self.journals if other is not journal]
 
+    def known(self) -> list[JournalReader]:
+        """Every journal of the last look, those too that the publisher has done with since."""
+        return list(self._known.values())
+
     def give_up(self, line: bytes) -> None:
         """Keep one line that SNS refuses in `refused.ndjson`, durable before the journal moves on."""
-        fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o640)
         try:
             length = os.fstat(fd).st_size
             if os.write(fd, line) != len(line):
@@ -132,6 +148,9 @@ class Outbox:
         finally:
             os.close(fd)
         sync_directory(self.directory)
+
+    def _reader_of(self, path: Path) -> JournalReader:
+        return JournalReader(path, earlier=path.name in self._earlier)
 
     def _sweep(self, entry: "os.DirEntry[str]") -> None:
         if time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS:

@@ -18,6 +18,7 @@ from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, wait_for_event
 from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.publisher")
 
@@ -45,6 +46,7 @@ class _Progress:
         self.window: list[Message] = []
         self.end = 0  # of the window as it was taken
         self.limited = False  # whether more was waiting behind it
+        self.damaged = 0  # lines left out, not counted yet
         self.refused_at: dict[tuple[int, int], int] = {}  # how much SNS had accepted when it last refused a span
         self.reported = False
         self.closed = False  # whether SNS has the closing message
@@ -53,9 +55,10 @@ class _Progress:
 class Publisher:
     """Publishes the outbox. `trouble` says what stands in the way, None when nothing does."""
 
-    def __init__(self, *, outbox: Outbox, config: SnsConfig, open_topic: OpenTopic) -> None:
+    def __init__(self, *, outbox: Outbox, config: SnsConfig, open_topic: OpenTopic, tally: Tally | None = None) -> None:
         self.trouble: str | None = None
         self._outbox = outbox
+        self._tally = tally or Tally()
         self._config = config
         self._open_topic = open_topic
         self._progress: dict[str, _Progress] = {}
@@ -71,19 +74,27 @@ class Publisher:
         """Let `run` return once the outbox is empty."""
         self._draining.set()
 
+    def reconfigure(self, config: SnsConfig) -> None:
+        """Go on with another configuration, from the next pass over the journals on."""
+        self._config = config
+
     async def run(self) -> None:
         """Publish until drained; raises nothing for what SNS or the disk does."""
         while True:
+            config = self._config
             try:
-                async with self._open_topic(self._config) as topic:
-                    return await self._publish_all(topic)
+                async with self._open_topic(config) as topic:
+                    await self._publish_all(topic, config)
+                if config is self._config:
+                    return
             except PublishFailed as error:
                 self._fail(error)
                 await asyncio.sleep(self._backoff.next())
 
-    async def _publish_all(self, topic: Topic) -> None:
+    async def _publish_all(self, topic: Topic, config: SnsConfig) -> None:
+        """Pass over the journals until drained, or until the configuration is another."""
         loop = asyncio.get_running_loop()
-        while True:
+        while config is self._config:
             began = loop.time()
             accepted, failed, down = self._accepted, self._failed, self._down
             journals = self._outbox.journals
@@ -95,7 +106,7 @@ class Publisher:
             while orphans and not any(more) and self._down == down:
                 if not await self._advance(topic, orphans[0]):
                     orphans.pop(0)
-                if not self._draining.is_set() and loop.time() - began >= self._config.linger:
+                if not self._draining.is_set() and loop.time() - began >= config.linger:
                     break
             if self._accepted > accepted:
                 self._backoff.reset()
@@ -107,7 +118,7 @@ class Publisher:
             if self._draining.is_set() and not self._outbox.journals:
                 return
             if not any(more):
-                linger = max(0.0, self._config.linger - (loop.time() - began))
+                linger = max(0.0, config.linger - (loop.time() - began))
                 await (asyncio.sleep(0.01) if self._draining.is_set() else wait_for_event(self._draining, linger))
 
     async def _advance(self, topic: Topic, journal: JournalReader) -> bool:
@@ -117,6 +128,7 @@ class Publisher:
         try:
             if not progress.window:
                 await asyncio.to_thread(self._fill_window, journal, progress)
+                self._count_found(journal, progress)
             if not progress.window:
                 if orphaned:
                     await self._finish(topic, journal, progress)
@@ -139,8 +151,9 @@ class Publisher:
         """Read and pack what comes next. Blocks: for a thread."""
         limit = SINGLES_BYTES if self._config.format == "single" else MAX_SPAN_BYTES
         while (span := journal.take(limit)) is not None:
+            journal.count(to=span.end)
             if span.skipped:
-                telemetry.DISCARDED.labels("damaged").inc(span.skipped)
+                progress.damaged += span.skipped
                 log.error("lines_damaged journal=%s before=%d count=%d", journal.name, span.start, span.skipped)
                 journal.advance(span.start)
             if span.data:
@@ -152,12 +165,12 @@ class Publisher:
 
     async def _publish_window(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
         before = self._accepted
-        outcomes = await topic.publish(progress.window)
+        outcomes = await self._send(topic, progress.window)
         waiting: list[Message] = []
         refused: list[Message] = []
         for message, outcome in zip(progress.window, outcomes, strict=True):
             if outcome is None:
-                self._count_accepted(message)
+                self._count_accepted(journal, message)
                 continue
             self._fail(outcome)
             waiting.append(message)
@@ -171,7 +184,7 @@ class Publisher:
         # Is it the topic, or what we send? A line from beyond tells, or what was accepted last: storage cuts repeats.
         beyond = await asyncio.to_thread(journal.after, refused[-1].end)
         probe = pack(journal.name, beyond.start, beyond.data, compress=False) if beyond else self._witness
-        if probe is not None and (await topic.publish([probe]))[0] is None:
+        if probe is not None and (await self._send(topic, [probe]))[0] is None:
             self._accepted += 1
 
     async def _doubt(self, journal: JournalReader, progress: _Progress, message: Message, before: int) -> None:
@@ -193,14 +206,14 @@ class Publisher:
         else:
             await asyncio.to_thread(self._outbox.give_up, data)
             progress.window.remove(message)
-            telemetry.DISCARDED.labels("refused").inc()
+            self._tally.not_published(journal, "refused", 1)
             log.error("visit_refused journal=%s offset=%d kept=refused.ndjson", journal.name, message.start)
         del progress.refused_at[key]
 
     async def _finish(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
         """An orphan is wholly published: say where it ends while its last segment is still there, then remove it."""
         if journal.published and self._config.format != "single" and not progress.closed:
-            outcome = (await topic.publish([closing(journal.name, journal.published)]))[0]
+            outcome = (await self._send(topic, [closing(journal.name, journal.published)]))[0]
             if outcome is not None:
                 self._fail(outcome)
                 return
@@ -218,18 +231,27 @@ class Publisher:
             await asyncio.to_thread(journal.set_aside)
             self._outbox.forget(journal)
 
-    def _count_accepted(self, message: Message) -> None:
+    async def _send(self, topic: Topic, messages: list[Message]) -> list[PublishFailed | None]:
+        with telemetry.PUBLISH_SECONDS.time():
+            return await topic.publish(messages)
+
+    def _count_found(self, journal: JournalReader, progress: _Progress) -> None:
+        self._tally.found([journal])
+        damaged, progress.damaged = progress.damaged, 0
+        self._tally.not_published(journal, "damaged", damaged)
+
+    def _count_accepted(self, journal: JournalReader, message: Message) -> None:
         self._accepted += 1
         self._witness = message
-        telemetry.PUBLISHED.inc()
-        telemetry.PUBLISHED_VISITS.inc(message.visits)
+        self._tally.published(journal, message)
 
     def _fail(self, error: PublishFailed, *, everywhere: bool = True) -> None:
         """Count and tell a failure; `everywhere` unless it is one journal's own."""
         self._failed += 1
         self._down += everywhere and not isinstance(error, PublishRefused)
         self.trouble = str(error)
-        telemetry.PUBLISH_FAILURES.inc()
+        result = "refused" if isinstance(error, PublishRefused) else "failed" if everywhere else "unread"
+        telemetry.PUBLISH_FAILURES.labels(result).inc()
         telemetry.PUBLISHING.set(0)
         if self.trouble not in self._told and len(self._told) < 8:  # once an outage, not once a try
             self._told.add(self.trouble)

@@ -6,13 +6,15 @@ Whatever happens here, the GIF leaves; a visit that could not be recorded is dis
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
+from tracker.core.visit import split_lines
+from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger("tracker.pixel.recorder")
@@ -24,13 +26,15 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said."""
+    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said.
 
-    def __init__(self, *, config: OutboxConfig, room: int) -> None:
+    What is discarded is counted in `counts`, by reason. What is accepted is in the journal, where main counts it.
+    """
+
+    def __init__(self, *, config: OutboxConfig, room: int, counts: MutableMapping[str, int] | None = None) -> None:
         self.room = room
         self.accepted = 0
-        self.discarded: Counter[str] = Counter()
-        self.headers_cut = 0
+        self.discarded = Counter[str]() if counts is None else counts
         self._config = config
         self._journal: Journal | None = None
         # One thread: nothing closes or syncs a file while something else syncs it, cancelled or not.
@@ -43,26 +47,36 @@ class Recorder:
     def recording(self) -> bool:
         return self._journal is not None and not self._journal.sealed and self.room > 0
 
-    def record(self, line: bytes) -> None:
-        """Append one visit; afterwards its answer may leave. Never raises."""
+    def record(self, lines: bytes, visits: int = 1) -> None:
+        """Append the lines of so many visits, with one write; afterwards their answers may leave. Never raises."""
         journal = self._journal
         if journal is None or journal.sealed:
-            self.discard("outbox_io")
-        elif len(line) > self.room:
-            self.discard("outbox_full")
+            self.discard("outbox_io", visits)
+        elif len(lines) > self.room:
+            if visits == 1:
+                self.discard("outbox_full")
+            else:  # as many as there is room for
+                for line in split_lines(lines):
+                    self.record(line)
         else:
             try:
-                journal.append(line)
+                journal.append(lines)
             except OSError as error:
                 self._report(f"append failed: {error.strerror}")
-                self.discard("outbox_io")
+                self.discard("outbox_io", visits)
             else:
-                self.room -= len(line)
-                self.accepted += 1
+                self.room -= len(lines)
+                self.accepted += visits
                 self._dirty = True
 
-    def discard(self, reason: str) -> None:
-        self.discarded[reason] += 1
+    def discard(self, reason: str, visits: int = 1) -> None:
+        self.discarded[reason] += visits
+
+    def count_untrusted_header(self) -> None:
+        self.discarded[HEADERS_UNTRUSTED] += 1
+
+    def count_cut_header(self) -> None:
+        self.discarded[HEADERS_CUT] += 1
 
     async def open(self) -> None:
         """Make the first journal; without one, visits are answered and discarded until `run` gets one."""

@@ -3,12 +3,15 @@
     listener ─▶ workers (answer, append) ─▶ outbox ─▶ publisher ─▶ SNS
 
 Nothing behind the workers can stop the answers: a publisher that dies is started again, an outbox on a failing disk is
-tried again, and both are said in the log, in /readyz and in the metrics.
+tried again, and both are said in the log, in /readyz and in the metrics. SIGHUP puts a new configuration to work.
 """
 
 import asyncio
+import contextlib
 import logging
+import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,35 +21,48 @@ from tracker import __version__, telemetry
 from tracker.config import Http, PixelConfig
 from tracker.errors import ConfigurationError
 from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals
+from tracker.logs import Structure
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.reload import Reloader
 from tracker.pixel.supervisor import Supervisor, finish
+from tracker.pixel.tally import Tally
+from tracker.pixel.watch import Watch
 
 if TYPE_CHECKING:
     from tracker.pixel.publisher import Publisher
 
 log = logging.getLogger("tracker.pixel.service")
 
-WATCH_SECONDS = 1.0
-DRAIN_WATCH_SECONDS = 0.1
+ANSWER_SECONDS = 3.0  # after which a start goes on without a worker
 ALARM_SHARE = 0.8  # of outbox.max_bytes
 FINISH_SHARE = 1 / 3  # of what is left of the shutdown, for requests that have begun
 
 
-async def run(config: PixelConfig) -> None:
-    """Serve until a stop signal; then drain and return within `shutdown.timeout`. Raises ConfigurationError."""
+async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
+    """Serve until a stop signal; then drain and return within `shutdown.timeout`. Raises ConfigurationError.
+
+    `load` reads the configuration anew, for a reload.
+    """
     stop = install_stop_signals()
+    hangup = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
     outbox = Outbox(Path(config.outbox.dir))
     _open(outbox)
-    supervisor = Supervisor(config=config, listener=_listen(config.http))
+    tally = Tally()
+    supervisor = Supervisor(config=config, listener=_listen(config.http), tally=tally)
     workers = asyncio.create_task(supervisor.run())
-    # Imported only now, while the workers start: botocore takes longer to load than a visitor should wait.
+    # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
+    await supervisor.wait_answering(ANSWER_SECONDS)
     from tracker.admin import AdminServer
     from tracker.aws import open_topic
     from tracker.pixel.publisher import Publisher
+    from tracker.systemd import Manager
 
     _refuse_slow_parser()
-    publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic)
+    publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic, tally=tally)
+    watch = Watch(outbox=outbox, supervisor=supervisor, tally=tally, max_bytes=config.outbox.max_bytes)
+    reloader = Reloader(config=config, load=load, supervisor=supervisor, publisher=publisher, watch=watch)
 
     def ready() -> tuple[bool, dict[str, Any]]:
         draining = stop.requested.is_set()
@@ -60,36 +76,54 @@ async def run(config: PixelConfig) -> None:
             "outbox": {
                 "bytes": outbox.size,
                 "waiting_bytes": outbox.waiting,
-                "nearly_full": outbox.size > config.outbox.max_bytes * ALARM_SHARE,
+                "nearly_full": outbox.size > watch.max_bytes * ALARM_SHARE,
             },
         }
 
-    admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready)
+    admin = AdminServer(
+        host=config.admin.host, port=config.admin.port, ready=ready, registry=telemetry.PIXEL, refresh=watch.look
+    )
     await admin.start()
-    log.info("started version=%s config=%s", __version__, msgspec.json.encode(config).decode())
+    log.info("started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
     telemetry.PUBLISHING.set(1)
-    watching = asyncio.create_task(_watch(outbox, supervisor, config.outbox.max_bytes, stop))
+    telemetry.WORKERS.set_function(lambda: supervisor.answering)
+    telemetry.RECORDING.set_function(lambda: supervisor.recording and outbox.is_open)
+    telemetry.PROCESSES.workers = supervisor.pids
+    watching = asyncio.create_task(watch.run(stop.requested))
     publishing = asyncio.create_task(_publish(publisher))
+    reloading = asyncio.create_task(reloader.run(hangup))
+    manager = Manager()
+    manager.ready()
+    beating = asyncio.create_task(manager.heartbeat(supervisor.is_heard))
     await _until_stopped(stop, workers, watching)
 
-    deadline = Deadline(config.shutdown.timeout)
-    log.info("draining delay=%s timeout=%s", config.shutdown.drain_delay, config.shutdown.timeout)
-    await asyncio.sleep(min(config.shutdown.drain_delay, deadline.remaining()))
+    manager.stopping()
+    shutdown = reloader.config.shutdown
+    deadline = Deadline(shutdown.timeout)
+    log.info("draining delay=%s timeout=%s", shutdown.drain_delay, shutdown.timeout)
+    await asyncio.sleep(min(shutdown.drain_delay, deadline.remaining()))
+    await finish(reloading, Deadline(0.0))
     in_flight = Deadline(deadline.remaining() * FINISH_SHARE)
     supervisor.drain(in_flight.remaining())
     await finish(workers, Deadline(in_flight.remaining() + 1.0))
-    if outbox.is_open:
-        await _look(outbox)  # the workers are gone: all journals are orphans now
+    await _look(watch, deadline)  # the workers are gone: all journals are orphans now
     publisher.drain()
     await asyncio.wait([publishing], timeout=max(0.0, deadline.remaining() - 0.5))
-    for task in (publishing, watching):
+    for task in (publishing, watching, beating):
         task.cancel()
-    await asyncio.wait([publishing, watching])
-    if outbox.is_open:
-        await _look(outbox)
-        outbox.close()
+    await asyncio.wait([publishing, watching, beating])
+    await _look(watch, deadline)
+    outbox.close()
     await admin.stop()
-    log.info("stopped left_on_disk_bytes=%d", outbox.waiting)
+    log.info(
+        "stopped hits=%d accepted=%d discarded=%d adopted=%d published=%d left_on_disk_bytes=%d",
+        telemetry.total(telemetry.HITS),
+        telemetry.total(telemetry.ACCEPTED),
+        telemetry.total(telemetry.DISCARDED),
+        telemetry.total(telemetry.ADOPTED_VISITS),
+        telemetry.total(telemetry.PUBLISHED_VISITS),
+        outbox.waiting,
+    )
 
 
 def _listen(http: Http) -> socket.socket:
@@ -128,29 +162,11 @@ async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
         await task
 
 
-async def _watch(outbox: Outbox, supervisor: Supervisor, max_bytes: int, stop: Stop) -> None:
-    """Every second: what is in the outbox, whom it lost, and how much room that leaves to the workers."""
-    trouble = None
-    while True:
-        try:
-            await asyncio.to_thread(outbox.open)
-            await _look(outbox)
-            supervisor.allow(max_bytes - outbox.size)
-            trouble = None
-        except (OSError, ConfigurationError) as error:
-            if str(error) != trouble:
-                log.error("outbox_unusable %s; tried again every second", error)
-            trouble = str(error)
-        await asyncio.sleep(DRAIN_WATCH_SECONDS if stop.requested.is_set() else WATCH_SECONDS)
-
-
-async def _look(outbox: Outbox) -> None:
-    adopted = await asyncio.to_thread(outbox.scan)
-    if adopted:
-        telemetry.ADOPTED.inc(adopted)
-        log.info("journals_adopted count=%d", adopted)
-    telemetry.OUTBOX_BYTES.set(outbox.size)
-    telemetry.WAITING_BYTES.set(outbox.waiting)
+async def _look(watch: Watch, deadline: Deadline) -> None:
+    """A last look, if the disk gives it in time."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(deadline.remaining()):
+            await watch.look()
 
 
 async def _publish(publisher: "Publisher") -> None:

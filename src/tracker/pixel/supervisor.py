@@ -1,140 +1,121 @@
-"""The supervisor: starts the worker processes, restarts dead ones, shares the outbox's room out, sums their counts."""
+"""The supervisor: as many slots with a worker each as are configured, and new workers in place of the old ones.
+
+A reload goes from slot to slot: a new worker is started, and only when it answers is the old one drained. The first
+new worker is the trial of the configuration: if it does not answer, the reload is given up and nothing has changed.
+"""
 
 import asyncio
-import logging
 import os
 import socket
-import sys
 
-import msgspec
-
-from tracker import telemetry
 from tracker.config import PixelConfig
-from tracker.lifecycle import Backoff, Deadline
-from tracker.pixel.control import Command, Hello, Report, encode
+from tracker.errors import ReloadFailed
+from tracker.lifecycle import Deadline, wait_for_event
+from tracker.pixel.slot import Slot
+from tracker.pixel.tally import Tally
 
-log = logging.getLogger("tracker.pixel.supervisor")
-
-KILL_SECONDS = 1.0
-STEADY_SECONDS = 10.0  # a worker that lived so long did not die of its start
+TRIAL_SECONDS = 15.0
+ROLL_SECONDS = 8.0  # for the end of one worker during a reload
 
 
 class Supervisor:
     """Keeps `config.workers` workers answering on the listening socket."""
 
-    def __init__(self, *, config: PixelConfig, listener: socket.socket) -> None:
+    def __init__(self, *, config: PixelConfig, listener: socket.socket, tally: Tally) -> None:
         self._config = config
         self._listener = listener
-        self._count = (os.cpu_count() or 1) if config.workers == "auto" else config.workers
-        self._room = config.outbox.max_bytes // self._count
-        self._writers: dict[int, asyncio.StreamWriter] = {}  # of the workers that run
-        self._reports: dict[int, Report] = {}  # the last one of each worker that answers
-        self._draining = False
+        self._tally = tally
+        self._room = config.outbox.max_bytes
+        self._slots: list[Slot] = []  # those that stay, by their number
+        self._running: dict[Slot, asyncio.Task[None]] = {}  # and those whose worker has not ended yet
+        self._tasks = asyncio.TaskGroup()
+        self._draining = asyncio.Event()
 
     @property
     def answering(self) -> int:
         """How many workers answer."""
-        return len(self._reports)
+        return sum(slot.answers.is_set() for slot in self._running)
 
     @property
     def recording(self) -> bool:
         """Whether every worker that answers records its visits."""
-        return all(report.recording for report in self._reports.values())
+        return all(slot.recording for slot in self._running)
+
+    async def is_heard(self) -> bool:
+        """Whether the loops of all workers that answer still turn."""
+        return all(slot.is_heard() for slot in self._running)
+
+    def pids(self) -> list[int]:
+        """The processes of the workers."""
+        return [slot.pid for slot in self._running if slot.pid is not None]
 
     def allow(self, room: int) -> None:
         """Let the workers together add at most `room` bytes until the next call."""
-        self._room = max(0, room) // self._count
-        self._tell(Command(room=self._room))
+        self._room = max(0, room)
+        for slot in self._running:
+            slot.allow(self._room // len(self._running))
+
+    def count(self) -> None:
+        """Take over what the workers have counted since."""
+        for slot in self._running:
+            slot.count()
 
     async def run(self) -> None:
         """Keep all workers running, until drained."""
-        async with asyncio.TaskGroup() as tasks:
-            for slot in range(self._count):
-                tasks.create_task(self._keep(slot))
+        async with self._tasks:
+            self._slots = [self._open(number, self._config) for number in range(_worker_count(self._config))]
+            await self._draining.wait()
+
+    async def wait_answering(self, seconds: float) -> None:
+        """Return once the first worker answers, or after `seconds`."""
+        await asyncio.sleep(0)  # `run` begins
+        if self._slots:
+            await wait_for_event(self._slots[0].answers, seconds)
+
+    async def reload(self, config: PixelConfig) -> None:
+        """Put a worker with `config` in the place of each, one after the other; raises ReloadFailed if none will do.
+
+        After the first has answered, the others are waited for as long as it takes.
+        """
+        for number in range(_worker_count(config)):
+            new = self._open(number, config)
+            if not await wait_for_event(new.answers, TRIAL_SECONDS if number == 0 else None):
+                await self._end(new, 0.0)
+                raise ReloadFailed(f"no worker answered with it within {TRIAL_SECONDS:g} seconds")
+            old, self._slots[number : number + 1] = self._slots[number : number + 1], [new]
+            for slot in old:
+                await self._end(slot, ROLL_SECONDS)
+        surplus, self._slots = self._slots[number + 1 :], self._slots[: number + 1]
+        for slot in surplus:
+            await self._end(slot, ROLL_SECONDS)
 
     def drain(self, seconds: float) -> None:
         """Let the workers finish what they have begun within `seconds`, and end; `run` returns after the last."""
-        self._draining = True
         self._listener.close()
-        self._tell(Command(drain=seconds))
+        for slot in self._running:
+            slot.drain(seconds)
+        self._draining.set()
 
-    async def _keep(self, slot: int) -> None:
-        loop = asyncio.get_running_loop()
-        backoff = Backoff(first=0.1, cap=5.0)
-        while not self._stopping():
-            began = loop.time()
-            try:
-                status = str(await self._run_worker(slot))
-            except OSError as error:  # no process or no descriptor to be had: the other workers go on
-                status = f"not started: {error.strerror}"
-            if self._stopping():
-                return
-            if loop.time() - began > STEADY_SECONDS:
-                backoff.reset()
-            telemetry.WORKER_RESTARTS.inc()
-            log.error("worker_died slot=%d status=%s; another one is started", slot, status)
-            await asyncio.sleep(backoff.next())
+    def _open(self, number: int, config: PixelConfig) -> Slot:
+        room = self._room // (len(self._running) + 1) if self._slots else self._room // _worker_count(config)
+        slot = Slot(number=number, config=config, listener=self._listener, tally=self._tally, room=room)
+        self._running[slot] = task = self._tasks.create_task(slot.run())
+        task.add_done_callback(lambda _: self._running.pop(slot))
+        return slot
 
-    def _stopping(self) -> bool:
-        return self._draining
+    async def _end(self, slot: Slot, seconds: float) -> None:
+        slot.drain(seconds)
+        await finish(self._running[slot], Deadline(seconds + 1.0))
 
-    async def _run_worker(self, slot: int) -> int:
-        """One worker from its start to its end; its exit status. It is killed if this is cancelled."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            command = [sys.executable, "-m", "tracker.pixel.worker"]
-            descriptors = (self._listener.fileno(), theirs.fileno())
-            command += ["--listener", str(descriptors[0]), "--control", str(descriptors[1])]
-            try:
-                process = await asyncio.create_subprocess_exec(
-                    *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=descriptors
-                )
-            except OSError:
-                ours.close()
-                raise
-        ours.setblocking(False)
-        reader, writer = await asyncio.open_unix_connection(sock=ours)
-        try:
-            writer.write(encode(Hello(self._config, self._room)))
-            self._writers[slot] = writer
-            if self._draining:
-                writer.write(encode(Command(drain=0.0)))
-            await self._listen(slot, reader)
-            return await process.wait()
-        finally:
-            writer.close()  # the worker stops at once when it hears nothing more
-            self._writers.pop(slot, None)
-            self._reports.pop(slot, None)
-            telemetry.WORKERS.set(self.answering)
-            if process.returncode is None:
-                process.kill()
-                await asyncio.wait([asyncio.create_task(process.wait())], timeout=KILL_SECONDS)
 
-    async def _listen(self, slot: int, reader: asyncio.StreamReader) -> None:
-        previous = Report(0, {}, 0, True)
-        try:
-            while line := await reader.readline():
-                report = msgspec.json.decode(line, type=Report)
-                self._count_up(previous, report)
-                self._reports[slot] = previous = report
-                telemetry.WORKERS.set(self.answering)
-                telemetry.RECORDING.set(self.recording)
-        except (ConnectionError, msgspec.DecodeError):
-            return  # it died in mid-word
-
-    def _count_up(self, before: Report, now: Report) -> None:
-        telemetry.ACCEPTED.inc(now.accepted - before.accepted)
-        telemetry.HEADERS_CUT.inc(now.headers_cut - before.headers_cut)
-        for reason, count in now.discarded.items():
-            telemetry.DISCARDED.labels(reason).inc(count - before.discarded.get(reason, 0))
-
-    def _tell(self, command: Command) -> None:
-        for writer in self._writers.values():
-            writer.write(encode(command))
+def _worker_count(config: PixelConfig) -> int:
+    if config.workers != "auto":
+        return config.workers
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 async def finish(running: "asyncio.Task[None]", deadline: Deadline) -> None:
-    """Wait for a drained supervisor's `run`; workers still there at the deadline are killed."""
+    """Wait for something drained to end; at the deadline it is cancelled, which kills the workers still there."""
     await asyncio.wait([running], timeout=deadline.remaining())
     running.cancel()
     await asyncio.wait([running])

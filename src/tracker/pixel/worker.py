@@ -1,32 +1,37 @@
 """A worker process: answers and appends, nothing else. It has no AWS client and no credentials.
 
-Main starts it with two inherited descriptors: the listening socket, and a socket pair over which the worker hears its
-configuration and commands and hands over its counts. When that closes, main is gone and the worker stops at once.
+Main starts it with three inherited descriptors: the listening socket, a socket pair over which the worker hears its
+configuration and commands, and the memory in which it counts. When the pair closes, main is gone and the worker stops
+at once.
 """
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import socket
+import sys
 
 import msgspec
-import uvloop
 
-from tracker.pixel.control import BACKLOG, Command, Hello, Report, encode
+from tracker.files import raise_open_files
+from tracker.lifecycle import run
+from tracker.logs import setup_logging
+from tracker.pixel.control import ANSWERING, BACKLOG, BEATS, NOT_RECORDING, Command, Counts, Hello
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
-from tracker.telemetry import setup_logging
 
 log = logging.getLogger("tracker.pixel.worker")
 
-REPORT_SECONDS = 0.5
+RECORDING_SECONDS = 0.25
+BEAT_SECONDS = 1.0
 CONTROL_LINE_BYTES = 1 << 20
+OTHER_FILES = 64  # open in a worker beside its visitors' connections, at most
+FEW_CONNECTIONS = 4096
 
 
-async def serve(listener: socket.socket, control: socket.socket) -> None:
+async def serve(listener: socket.socket, control: socket.socket, counts: Counts) -> None:
     """Answer until main says drain; end the process when main is gone."""
     # A signal to the whole group or unit is for main, which then tells its workers in the right order.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -36,33 +41,45 @@ async def serve(listener: socket.socket, control: socket.socket) -> None:
         return  # main is gone already
     hello = msgspec.json.decode(greeting, type=Hello)
     setup_logging(hello.config.logging.level, hello.config.logging.format)
-    recorder = Recorder(config=hello.config.outbox, room=hello.room)
+    recorder = Recorder(config=hello.config.outbox, room=hello.room, counts=counts)
     await recorder.open()
-    server = PixelServer(config=hello.config, recorder=recorder)
+    server = PixelServer(config=hello.config, recorder=recorder, max_connections=max_connections())
     await server.start(listener, BACKLOG)
-    tasks = [asyncio.create_task(recorder.run()), asyncio.create_task(_report_forever(recorder, writer))]
-    for task in tasks:
+    drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    essential = [
+        asyncio.create_task(recorder.run()),
+        asyncio.create_task(_tell_recording(recorder, counts)),
+        asyncio.create_task(_beat(counts)),
+        asyncio.create_task(_obey(reader, recorder, drain)),
+    ]
+    for task in essential:
         task.add_done_callback(_end_with)
-    drain_seconds = await _obey(reader, recorder)
-    for task in tasks:
+    writer.write(ANSWERING)
+    await server.stop(await drain)
+    for task in essential:
         task.remove_done_callback(_end_with)
         task.cancel()
-    await asyncio.wait(tasks)
-    await server.stop(drain_seconds)
+    await asyncio.wait(essential)
     await recorder.close()
-    with contextlib.suppress(ConnectionError):
-        _send_report(recorder, writer)
-        await writer.drain()
     writer.close()
 
 
-async def _obey(reader: asyncio.StreamReader, recorder: Recorder) -> float:
+def max_connections() -> int:
+    """How many visitors may be connected to this worker: as many as it may open files, but for those of its journal."""
+    open_files = raise_open_files()
+    connections = max(1, open_files - OTHER_FILES)
+    if connections < FEW_CONNECTIONS:
+        log.warning("few_open_files limit=%d; no more than %d visitors can be connected", open_files, connections)
+    return connections
+
+
+async def _obey(reader: asyncio.StreamReader, recorder: Recorder, drain: "asyncio.Future[float]") -> None:
     while line := await _read(reader):
         command = msgspec.json.decode(line, type=Command)
         if command.room is not None:
             recorder.room = command.room
-        if command.drain is not None:
-            return command.drain
+        if command.drain is not None and not drain.done():
+            drain.set_result(command.drain)
     os._exit(0)  # every answered visit is in the page cache already
 
 
@@ -73,35 +90,37 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def _report_forever(recorder: Recorder, writer: asyncio.StreamWriter) -> None:
+async def _tell_recording(recorder: Recorder, counts: Counts) -> None:
     while True:
-        _send_report(recorder, writer)
-        await asyncio.sleep(REPORT_SECONDS)
+        counts[NOT_RECORDING] = not recorder.recording
+        await asyncio.sleep(RECORDING_SECONDS)
 
 
-def _send_report(recorder: Recorder, writer: asyncio.StreamWriter) -> None:
-    report = Report(recorder.accepted, dict(recorder.discarded), recorder.headers_cut, recorder.recording)
-    if writer.transport.get_write_buffer_size() == 0:  # main is slow: the next report says it all anyway
-        writer.write(encode(report))
+async def _beat(counts: Counts) -> None:
+    while True:
+        counts[BEATS] += 1
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 def _end_with(task: "asyncio.Task[None]") -> None:
-    """A worker without its recorder or its reports is of no use; main starts another."""
+    """A worker without its recorder or its orders is of no use; main starts another."""
     log.critical("worker_ended", exc_info=task.exception())
     os._exit(1)
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description="A worker of tracker-pixel; only tracker-pixel starts it.")
-    parser.add_argument("--listener", type=int, required=True)
-    parser.add_argument("--control", type=int, required=True)
+    for name in ("listener", "control", "counts"):
+        parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     listener = socket.socket(fileno=arguments.listener)
     control = socket.socket(fileno=arguments.control)
+    counts = Counts(arguments.counts)
+    os.close(arguments.counts)
     listener.setblocking(False)
     control.setblocking(False)
-    uvloop.run(serve(listener, control))
+    return run(lambda: serve(listener, control, counts))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -136,6 +136,17 @@ class Ledger:
         with _sqlite_errors():
             return self._db.execute("SELECT 1 FROM seen WHERE message_id = ?", (message_id,)).fetchone() is not None
 
+    def missing_bytes(self) -> int:
+        """Of all journals: bytes before the last stored one, or before the journal's end, that are not stored."""
+        with _sqlite_errors():
+            missing: int = self._db.execute(
+                "SELECT coalesce(sum(max(coalesce(closed_end, 0), coalesce(top, 0)) - coalesce(held, 0)), 0)"
+                ' FROM journal LEFT JOIN (SELECT journal, max("end") AS top, sum("end" - start) AS held FROM'
+                ' (SELECT journal, start, "end" FROM stored UNION ALL SELECT journal, start, "end" FROM pending_range)'
+                " GROUP BY journal) ON journal = id"
+            ).fetchone()[0]
+        return missing
+
     def begin(self, append: Append) -> None:
         """One commit: the previous append, if durable, is merged; this one, if it has data, is pending."""
         size = self.size

@@ -38,7 +38,7 @@ def only_writer(path: Path) -> Iterator[None]:
     lock = ledger_dir(path) / "lock"
     try:
         make_directory(lock.parent, 0o777)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o640)
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     except OSError as error:
         raise ConfigurationError(f"log.path: expected a place that can be written: {error}") from error
     try:
@@ -56,6 +56,8 @@ def only_writer(path: Path) -> Iterator[None]:
 
 def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     """The ledger of the log `path`, the two in agreement; raises LogChanged when they cannot be brought there."""
+    if path.is_symlink():  # a rotation would move the link, and the file would stay under no name we know
+        raise ConfigurationError(f"log.path: expected a file, {path} is a symbolic link: name {path.resolve()}")
     try:
         ledger = Ledger(ledger_path(path))
         try:

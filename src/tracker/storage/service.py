@@ -15,12 +15,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tracker import telemetry
+import msgspec
+
+from tracker import __version__, telemetry
 from tracker.admin import AdminServer
 from tracker.aws import Queue, open_queue
 from tracker.config import StorageConfig
 from tracker.errors import QueueFailed
 from tracker.lifecycle import Backoff, Deadline, install_stop_signals, wait_for_event
+from tracker.logs import Structure
+from tracker.storage import figures
 from tracker.storage.acknowledger import Acknowledger
 from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
@@ -29,6 +33,7 @@ from tracker.storage.recovery import only_writer, open_ledger
 from tracker.storage.rotation import Rotation, rotated
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
+from tracker.systemd import Manager
 
 log = logging.getLogger("tracker.storage")
 
@@ -74,18 +79,33 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             detail = {"log": writer.paused or "ok", "queue": outage.reason or "ok", "held": len(held)}
             return writer.paused is None, detail
 
-        admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready)
+        async def alive() -> bool:
+            await asyncio.get_running_loop().run_in_executor(executor, int)  # the writer's thread takes its turn
+            return True
+
+        manager = Manager()
+        telemetry.WRITING.set_function(lambda: writer.paused is None)
+        telemetry.RECEIVING.set_function(lambda: outage.reason is None)
+        telemetry.HELD.set_function(lambda: len(held))
+        admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready, registry=telemetry.STORAGE)
         await admin.start()
         try:
-            log.info("storage_started log=%s queue=%s", config.log.path, config.sqs.queue)
+            log.info("started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
             async with asyncio.TaskGroup() as group:
                 receiving = [group.create_task(receiver.run()) for receiver in receivers]
                 writing = group.create_task(writer.run())
                 acknowledging = group.create_task(acknowledger.run())
-                beside = [group.create_task(held.run()), group.create_task(check_redrive(queue, stop))]
+                beside = [
+                    group.create_task(held.run()),
+                    group.create_task(check_redrive(queue, stop)),
+                    group.create_task(figures.watch(ledger, path, executor)),
+                    group.create_task(manager.heartbeat(alive)),
+                ]
                 if compressor is not None:
                     beside.append(group.create_task(compressor.run()))
+                manager.ready()
                 await stop.wait()
+                manager.stopping()
                 deadline = Deadline(config.shutdown.timeout)
                 await _drain(deadline, handover, acknowledger, receiving, writing, acknowledging)
                 for task in (*receiving, writing, acknowledging, *beside):
@@ -93,7 +113,14 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             await _release(held, deadline)
         finally:
             await admin.stop()
-    log.info("storage_stopped")
+    log.info(
+        "stopped received=%d appended=%d duplicates=%d malformed=%d acknowledged=%d",
+        telemetry.total(telemetry.RECEIVED),
+        telemetry.total(telemetry.APPENDED),
+        telemetry.total(telemetry.DUPLICATES),
+        telemetry.total(telemetry.MALFORMED),
+        telemetry.total(telemetry.ACKNOWLEDGED),
+    )
 
 
 async def _drain(

@@ -5,6 +5,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from functools import partial
@@ -15,6 +16,7 @@ from tracker import telemetry
 from tracker.aws import Delivery
 from tracker.errors import LogMoved, MalformedMessage, StorageFull
 from tracker.lifecycle import wait_for_event
+from tracker.storage import freshness
 from tracker.storage.batch import Batch
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover
@@ -85,6 +87,7 @@ class Writer:
             await self._log.append(self._log_end(), batch.append.data)
             await self._log.sync()
             self._ledger.durable()
+            freshness.observe(telemetry.FRESHNESS, batch.append.data, time.time())
         telemetry.APPENDED.inc(batch.visits)
         telemetry.DUPLICATES.inc(batch.duplicates)
         await self._acknowledge(batch.deliveries)

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tracker.local.provision import local_client, provision, provision_at
-
-from .conftest import Broker
+from tests.local.conftest import Broker
+from tracker.local.provision import local_client, provision_at
+from tracker.operations.provision import provision
 
 REGION = "eu-west-1"  # the broker has made everything in its own region, and nothing here
 

@@ -1,0 +1,117 @@
+"""`tracker doctor`: looks at everything a visit passes, says what is wrong, why it matters and what mends it.
+
+It changes nothing, and sends one visit of its own. Exit status: 0 no fault (there may be warnings), 1 a fault.
+"""
+
+import argparse
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
+from tracker.errors import ConfigurationError
+from tracker.operations import host_checks, service_checks
+from tracker.operations.canary import fly
+from tracker.operations.findings import Finding, Report, fault, ok
+from tracker.operations.queue_checks import check_queue
+from tracker.operations.topic_checks import Wiring, check_topic, look
+
+EXIT_FAULT = 1
+WITHIN_SECONDS = 30.0
+
+Loaded = TypeVar("Loaded", PixelConfig, StorageConfig)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--pixel", type=Path, metavar="FILE", help="the pixel's configuration, where it runs")
+    parser.add_argument("--storage", type=Path, metavar="FILE", help="the storage's configuration, where it runs")
+    parser.add_argument("--url", help="send the canary here, to pass what is in front; default: the pixel itself")
+    parser.add_argument("--no-canary", action="store_true", help="only look, send no visit")
+    parser.add_argument(
+        "--within",
+        type=float,
+        default=WITHIN_SECONDS,
+        metavar="SECONDS",
+        help=f"the time for the canary's way; default: {WITHIN_SECONDS:g}",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    if options.pixel is None and options.storage is None:
+        raise ConfigurationError("expected --pixel FILE, --storage FILE, or both")
+    report = Report()
+    asyncio.run(examine(options, os.environ, report))
+    report.end()
+    return EXIT_FAULT if report.faults else 0
+
+
+async def examine(options: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
+    """Every check that the given configurations allow, in the order of a visit's path."""
+    pixel, storage = _configurations(options, environ, report)
+    wiring = Wiring(topic_arn=pixel.sns.topic_arn if pixel else "", provision=provision_command(pixel, storage))
+    if pixel is not None:
+        await _add(report, "the outbox", _async(host_checks.check_outbox(pixel.outbox)))
+        await _add(report, "the pixel", service_checks.check_pixel(pixel))
+    if storage is not None:
+        await _add(report, "the queue", look(check_queue(storage.sqs, wiring), "queue"))
+    if pixel is not None:
+        await _add(report, "the topic", look(check_topic(pixel.sns, wiring), "topic"))
+    if storage is not None:
+        await _add(report, "the visit log", _async(host_checks.check_log(storage.log)))
+        await _add(report, "the storage", service_checks.check_storage(storage))
+    if pixel is not None and not options.no_canary:
+        report.begin("following a canary")
+        report.add(*await fly(pixel, storage, url=options.url, within=options.within))
+
+
+def provision_command(pixel: PixelConfig | None, storage: StorageConfig | None) -> str:
+    """The command that puts what lies between these two services right."""
+    words = ["tracker provision"]
+    region = storage.sqs.region if storage else None
+    endpoint = storage.sqs.endpoint_url if storage else None
+    if pixel is not None:
+        _, _, _, arn_region, _, topic = pixel.sns.topic_arn.split(":")
+        region, endpoint = region or pixel.sns.region or arn_region, endpoint or pixel.sns.endpoint_url
+        words.append(f"--topic {topic}")
+    if storage is not None:
+        words.append(f"--queue {storage.sqs.queue.rpartition('/')[2]}")
+    words += [f"--region {region}"] if region else []
+    words += [f"--endpoint-url {endpoint}"] if endpoint else []
+    return " ".join(words)
+
+
+def _configurations(
+    options: argparse.Namespace, environ: Mapping[str, str], report: Report
+) -> tuple[PixelConfig | None, StorageConfig | None]:
+    def read(load: Callable[[Path, Mapping[str, str]], Loaded], path: Path | None) -> Loaded | None:
+        if path is None:
+            return None
+        try:
+            config = load(path, environ)
+        except ConfigurationError as error:
+            report.add(
+                fault(
+                    "configuration",
+                    str(error),
+                    why="the service ends at its start with exit status 78",
+                    mend="correct it; config/*.reference.yaml has every key with its meaning",
+                )
+            )
+            return None
+        report.add(ok("configuration", str(path)))
+        return config
+
+    return read(load_pixel, options.pixel), read(load_storage, options.storage)
+
+
+async def _add(report: Report, what: str, checks: AsyncIterator[Finding]) -> None:
+    report.begin(f"looking at {what}")
+    async for finding in checks:
+        report.add(finding)
+
+
+async def _async(findings: Iterator[Finding]) -> AsyncIterator[Finding]:
+    for finding in findings:
+        yield finding

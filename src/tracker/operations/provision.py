@@ -1,0 +1,306 @@
+"""`tracker provision`: makes or completes what lies between the services: topic, queues, policies and subscription.
+
+It promises to be idempotent: run again, over something half made or made by hand, it leaves the same state, and nothing
+that waits in a queue is touched. So attributes are set after the creating call and never given to it: creating a queue
+again with other attributes is an error, setting them is not. What else an operator has put into a queue's policy stays.
+"""
+
+import argparse
+import asyncio
+import json
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tracker.aws import ask, open_client
+from tracker.errors import AwsRefused, ConfigurationError
+
+TOPIC = "tracking"
+QUEUE = "visits"
+DEAD_LETTER_QUEUE = "visits-dlq"
+
+RETENTION_SECONDS = 14 * 24 * 3600  # the longest SQS keeps a message
+# A count, not a judgement: messages are received and released when storage is killed or its disk is full. Three, a
+# common choice, would send good visits to the dead-letter queue after three crashes.
+MAX_RECEIVE_COUNT = 100
+FILTER_POLICY = {"Type": ["Visit"]}
+STATEMENT = "TopicMaySend"
+
+EXIT_DIFFERENT = 1
+NEW_QUEUE_TRIES = 5  # a second apart: AWS may take so long to know a queue that it has just made
+
+# Documents that SNS and SQS give back in their own spelling.
+_DOCUMENTS = {"FilterPolicy", "RedrivePolicy"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    topic: str = TOPIC
+    queue: str = QUEUE
+    dead_letter_queue: str = DEAD_LETTER_QUEUE
+
+
+@dataclass(frozen=True)
+class Change:
+    """One setting of one thing; `before` is None where there was none."""
+
+    thing: str
+    setting: str
+    before: str | None
+    after: str
+
+    def __str__(self) -> str:
+        if not self.setting:
+            return f"{self.thing}: is made"
+        return f"{self.thing}: {self.setting}: {'nothing' if self.before is None else self.before} -> {self.after}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provisioned:
+    topic_arn: str
+    queue_url: str
+    queue_arn: str
+    dead_letter_queue_url: str
+    subscription_arn: str
+    changes: list[Change] = field(compare=False)
+
+
+async def provision(sns: Any, sqs: Any, names: Names | None = None) -> Provisioned:
+    """Make or complete everything with the two open clients. Raises AwsRefused, AwsUnreachable."""
+    work = _Work(sns, sqs, names or Names(), dry_run=False)
+    await work.run()
+    return Provisioned(
+        topic_arn=work.arns["topic"],
+        queue_url=work.urls["queue"],
+        queue_arn=work.arns["queue"],
+        dead_letter_queue_url=work.urls["dead"],
+        subscription_arn=work.arns["subscription"],
+        changes=work.changes,
+    )
+
+
+async def differences(sns: Any, sqs: Any, names: Names | None = None) -> list[Change]:
+    """What `provision` would change, by looking alone."""
+    work = _Work(sns, sqs, names or Names(), dry_run=True)
+    await work.run()
+    return work.changes
+
+
+class _Work:
+    """One walk over topic, dead-letter queue, queue and subscription: compare, note, and, unless dry, mend.
+
+    In a dry run the ARN and the URL of what is not there yet are unknown, and stay out of the two mappings.
+    """
+
+    def __init__(self, sns: Any, sqs: Any, names: Names, *, dry_run: bool) -> None:
+        self._sns = sns
+        self._sqs = sqs
+        self._names = names
+        self._dry_run = dry_run
+        self.arns: dict[str, str] = {}
+        self.urls: dict[str, str] = {}
+        self.changes: list[Change] = []
+
+    async def run(self) -> None:
+        await self._topic()
+        await self._queue("dead", self._names.dead_letter_queue)
+        await self._queue("queue", self._names.queue)
+        await self._subscription()
+
+    async def _topic(self) -> None:
+        if (arn := await self._find_topic()) is None:
+            self._note(f"topic {self._names.topic}", "", None, "")
+            if self._dry_run:
+                return
+            arn = str((await ask(self._sns.create_topic(Name=self._names.topic)))["TopicArn"])
+        self.arns["topic"] = arn
+
+    async def _find_topic(self) -> str | None:
+        token: dict[str, str] = {}
+        while True:
+            reply = await ask(self._sns.list_topics(**token))
+            for topic in reply.get("Topics", ()):
+                if topic["TopicArn"].rpartition(":")[2] == self._names.topic:
+                    return str(topic["TopicArn"])
+            if not reply.get("NextToken"):
+                return None
+            token = {"NextToken": reply["NextToken"]}
+
+    async def _queue(self, role: str, name: str) -> None:
+        thing = f"queue {name}"
+        have: dict[str, str] = {}
+        if (url := await queue_url(self._sqs, name)) is None:
+            self._note(thing, "", None, "")
+            if not self._dry_run:
+                url = str((await ask(self._sqs.create_queue(QueueName=name)))["QueueUrl"])
+        if url is not None:
+            have = await _patiently(lambda: queue_attributes(self._sqs, url))
+            self.urls[role], self.arns[role] = url, have["QueueArn"]
+        wanted = self._queue_attributes(role, have)
+        changed = {key: value for key, value in wanted.items() if not _same(key, have.get(key), value)}
+        for key, value in changed.items():
+            words = f"SNS may send, on behalf of topic {self._names.topic} alone" if key == "Policy" else value
+            self._note(thing, key, have.get(key), words)
+        if changed and url is not None and not self._dry_run:
+            await _patiently(lambda: ask(self._sqs.set_queue_attributes(QueueUrl=url, Attributes=changed)))
+
+    def _queue_attributes(self, role: str, have: Mapping[str, str]) -> dict[str, str]:
+        own, topic, dead = (self.arns.get(each, "(new)") for each in (role, "topic", "dead"))
+        wanted = {
+            "MessageRetentionPeriod": str(RETENTION_SECONDS),
+            "Policy": with_our_statement(have.get("Policy"), own, topic),
+        }
+        if not have.get("KmsMasterKeyId"):  # a key of the operator's own encrypts already
+            wanted["SqsManagedSseEnabled"] = "true"
+        if role == "queue":
+            wanted["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": MAX_RECEIVE_COUNT})
+        return wanted
+
+    async def _subscription(self) -> None:
+        topic, queue, dead = (self.arns.get(role) for role in ("topic", "queue", "dead"))
+        wanted = {
+            "RawMessageDelivery": "true",
+            "FilterPolicy": json.dumps(FILTER_POLICY),
+            # What SNS itself cannot deliver (a lost policy, a deleted queue) is kept as well.
+            "RedrivePolicy": json.dumps({"deadLetterTargetArn": dead or "(new)"}),
+        }
+        thing = f"subscription of queue {self._names.queue}"
+        existing = await subscription(self._sns, topic, queue) if topic and queue else None
+        if existing is None:
+            self._note(thing, "", None, "")
+            if not self._dry_run:
+                # With its attributes at once: no message passes before the filter is there.
+                call = self._sns.subscribe(
+                    TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=wanted, ReturnSubscriptionArn=True
+                )
+                self.arns["subscription"] = str((await ask(call))["SubscriptionArn"])
+            return
+        self.arns["subscription"], have = existing
+        for key, value in wanted.items():
+            if _same(key, have.get(key), value):
+                continue
+            self._note(thing, key, have.get(key), value)
+            if not self._dry_run:
+                setting = {"AttributeName": key, "AttributeValue": value}
+                await ask(self._sns.set_subscription_attributes(SubscriptionArn=existing[0], **setting))
+
+    def _note(self, thing: str, setting: str, before: str | None, after: str) -> None:
+        self.changes.append(Change(thing, setting, before, after))
+
+
+async def queue_url(sqs: Any, name: str) -> str | None:
+    """The URL of the queue of this name, or of this URL; None when there is none."""
+    if "://" in name:
+        return name
+    try:
+        return str((await ask(sqs.get_queue_url(QueueName=name)))["QueueUrl"])
+    except AwsRefused as error:
+        if error.is_missing:
+            return None
+        raise
+
+
+async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
+    return dict((await ask(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])))["Attributes"])
+
+
+async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, dict[str, str]] | None:
+    """ARN and attributes of the queue's subscription to the topic; one that is not confirmed has no attributes."""
+    token: dict[str, str] = {}
+    while True:
+        reply = await ask(sns.list_subscriptions_by_topic(TopicArn=topic_arn, **token))
+        for each in reply.get("Subscriptions", ()):
+            if each["Protocol"] == "sqs" and each["Endpoint"] == queue_arn:
+                arn = str(each["SubscriptionArn"])
+                if not arn.startswith("arn:"):
+                    return arn, {}
+                return arn, dict((await ask(sns.get_subscription_attributes(SubscriptionArn=arn)))["Attributes"])
+        if not reply.get("NextToken"):
+            return None
+        token = {"NextToken": reply["NextToken"]}
+
+
+def with_our_statement(policy: str | None, queue_arn: str, topic_arn: str) -> str:
+    """The queue's policy with the statement that SNS may send to it, on behalf of our topic and of no other."""
+    ours = {
+        "Sid": STATEMENT,
+        "Effect": "Allow",
+        "Principal": {"Service": "sns.amazonaws.com"},
+        "Action": "sqs:SendMessage",
+        "Resource": queue_arn,
+        "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
+    }
+    document: dict[str, Any] = json.loads(policy) if policy else {"Version": "2012-10-17", "Statement": []}
+    statements = document.get("Statement", [])
+    statements = [statements] if isinstance(statements, dict) else statements
+    if ours in statements:
+        return policy or ""
+    others = [statement for statement in statements if statement.get("Sid") != STATEMENT]
+    return json.dumps({**document, "Statement": [*others, ours]})
+
+
+def _same(setting: str, have: str | None, wanted: str) -> bool:
+    if have is None or setting not in _DOCUMENTS:
+        return have is not None and have.lower() == wanted.lower()
+    return bool(_normal(have) == _normal(wanted))
+
+
+def _normal(document: str) -> Any:
+    """SQS gives a number back as it was given, as text or as number."""
+    return json.loads(document, parse_int=str) if document else None
+
+
+async def _patiently(call: Callable[[], Awaitable[Any]]) -> Any:
+    for left in reversed(range(NEW_QUEUE_TRIES)):
+        try:
+            return await call()
+        except AwsRefused as error:
+            if not error.is_missing or not left:
+                raise
+        await asyncio.sleep(1.0)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--region", metavar="REGION", help="default: as the AWS tools find it")
+    parser.add_argument("--endpoint-url", metavar="URL", help="another SNS and SQS than those of AWS")
+    parser.add_argument("--topic", default=TOPIC, metavar="NAME", help=f"default: {TOPIC}")
+    parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"default: {QUEUE}")
+    parser.add_argument(
+        "--dead-letter-queue", default=DEAD_LETTER_QUEUE, metavar="NAME", help=f"default: {DEAD_LETTER_QUEUE}"
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help=f"show what would change; exit status {EXIT_DIFFERENT} if anything would"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    for option, name, longest in (
+        ("--topic", options.topic, 256),
+        ("--queue", options.queue, 80),
+        ("--dead-letter-queue", options.dead_letter_queue, 80),
+    ):
+        if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{longest}}}", name):
+            raise ConfigurationError(f"{option}: expected up to {longest} letters, digits, - and _, got {name!r}")
+    if options.queue == options.dead_letter_queue:
+        raise ConfigurationError("--dead-letter-queue: expected another name than the queue's")
+    return asyncio.run(_run(options))
+
+
+async def _run(options: argparse.Namespace) -> int:
+    names = Names(topic=options.topic, queue=options.queue, dead_letter_queue=options.dead_letter_queue)
+    async with (
+        open_client("sns", options.region, options.endpoint_url) as sns,
+        open_client("sqs", options.region, options.endpoint_url) as sqs,
+    ):
+        if options.dry_run:
+            changes = await differences(sns, sqs, names)
+            print("\n".join(map(str, changes)) or "nothing to change")
+            return EXIT_DIFFERENT if changes else 0
+        made = await provision(sns, sqs, names)
+        region = sqs.meta.region_name
+    print("\n".join(map(str, made.changes)) or "nothing to change")
+    endpoint = f"\n  endpoint_url: {options.endpoint_url}" if options.endpoint_url else ""
+    print(f"\n# pixel.yaml\nsns:\n  topic_arn: {made.topic_arn}{endpoint}")
+    print(f"# storage.yaml\nsqs:\n  queue: {options.queue}\n  region: {region}{endpoint}")
+    return 0

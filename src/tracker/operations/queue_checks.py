@@ -1,0 +1,183 @@
+"""The queue and its dead-letter queue at AWS: whether what SNS accepts arrives, stays, and can be read."""
+
+import json
+from collections.abc import AsyncIterator
+from fnmatch import fnmatchcase
+from typing import Any
+
+from tracker.aws import open_client
+from tracker.config import SqsConfig
+from tracker.operations.findings import Finding, fault, ok, warning
+from tracker.operations.provision import MAX_RECEIVE_COUNT, queue_attributes, queue_url
+from tracker.operations.topic_checks import Wiring
+
+FEWEST_RECEIVES = 10
+DAY = 86_400
+IN_FLIGHT_LIMIT = 120_000
+
+
+async def check_queue(config: SqsConfig, wiring: Wiring) -> AsyncIterator[Finding]:
+    async with open_client("sqs", config.region, config.endpoint_url) as sqs:
+        url = await queue_url(sqs, config.queue)
+        if url is None:
+            yield fault(
+                "queue",
+                f"there is no queue {config.queue} in {sqs.meta.region_name}",
+                why="storage has nothing to read; what SNS accepts goes nowhere",
+                mend=f"correct sqs.queue and sqs.region, or make it: {wiring.provision}",
+            )
+            return
+        wiring.queue = attributes = await queue_attributes(sqs, url)
+        yield ok("queue", attributes["QueueArn"])
+        for finding in (
+            _retention(attributes, wiring),
+            _policy(attributes, wiring),
+            _encryption(attributes, wiring),
+            _in_flight(attributes),
+        ):
+            yield finding
+        async for finding in _check_dead_letters(sqs, attributes, wiring):
+            yield finding
+
+
+def _retention(attributes: dict[str, str], wiring: Wiring) -> Finding:
+    seconds = int(attributes.get("MessageRetentionPeriod", 0))
+    if seconds < 4 * DAY:
+        return (fault if seconds < DAY else warning)(
+            "queue",
+            f"it keeps messages for {seconds} seconds",
+            why="storage that is away for longer loses the visits that waited longest",
+            mend=f"keep them for 14 days (1209600): {wiring.provision}",
+        )
+    return ok("queue", f"keeps messages for {seconds // DAY} days")
+
+
+def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
+    statements = json.loads(attributes.get("Policy") or "{}").get("Statement", [])
+    statements = [statements] if isinstance(statements, dict) else statements
+    ours = [each for each in statements if _lets_sns_send(each)]
+    if not ours:
+        return fault(
+            "queue",
+            "its policy does not let SNS send to it",
+            why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
+            mend=wiring.provision,
+        )
+    sources = [source for statement in ours for source in _sources(statement)]
+    if None in sources:
+        return warning(
+            "queue",
+            "its policy lets SNS send on behalf of any topic of anybody",
+            why="whoever knows the queue can have SNS put messages into it",
+            mend=wiring.provision,
+        )
+    if wiring.topic_arn and not any(fnmatchcase(wiring.topic_arn, source or "") for source in sources):
+        return fault(
+            "queue",
+            f"its policy lets SNS send, but not on behalf of {wiring.topic_arn}",
+            why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
+            mend=wiring.provision,
+        )
+    return ok("queue", "its policy lets the topic send")
+
+
+def _lets_sns_send(statement: dict[str, Any]) -> bool:
+    principal, action = statement.get("Principal"), statement.get("Action")
+    services = principal.get("Service") if isinstance(principal, dict) else principal
+    actions = [action] if isinstance(action, str) else action or []
+    return (
+        statement.get("Effect") == "Allow"
+        and ("sns.amazonaws.com" in (services or "") or services == "*")
+        and any(each.lower() in ("sqs:sendmessage", "sqs:*", "*") for each in actions)
+    )
+
+
+def _sources(statement: dict[str, Any]) -> list[str | None]:
+    """The ARNs (patterns) on whose behalf a statement lets SNS send; None where it does not ask."""
+    conditions = statement.get("Condition", {}).values()
+    named = {key.lower(): value for condition in conditions for key, value in condition.items()}
+    if "aws:sourceaccount" in named and "aws:sourcearn" not in named:
+        return ["*"]  # any topic of an account of the operator's choice
+    arns = named.get("aws:sourcearn")
+    return list(arns) if isinstance(arns, list) else [arns]
+
+
+def _encryption(attributes: dict[str, str], wiring: Wiring) -> Finding:
+    key = attributes.get("KmsMasterKeyId", "")
+    if key.endswith("alias/aws/sqs"):
+        return fault(
+            "queue",
+            "it is encrypted with the key alias/aws/sqs",
+            why="SNS may not use that key: nothing is delivered",
+            mend="set SqsManagedSseEnabled=true, or a key of your own whose policy lets sns.amazonaws.com use it",
+        )
+    if key or attributes.get("SqsManagedSseEnabled", "").lower() == "true":
+        return ok("queue", f"encrypted at rest{f' with {key}' if key else ''}")
+    return warning(
+        "queue",
+        "it is not encrypted at rest",
+        why="it holds visitors' addresses for as long as storage is away",
+        mend=wiring.provision,
+    )
+
+
+def _in_flight(attributes: dict[str, str]) -> Finding:
+    waiting = int(attributes.get("ApproximateNumberOfMessages", 0))
+    in_flight = int(attributes.get("ApproximateNumberOfMessagesNotVisible", 0))
+    if in_flight > IN_FLIGHT_LIMIT * 0.8:
+        return warning(
+            "queue",
+            f"{in_flight} messages are in flight",
+            why=f"at {IN_FLIGHT_LIMIT} SQS gives no more, and says so by silence alone",
+            mend="look for consumers of this queue besides storage, and for one that receives and never deletes",
+        )
+    return ok("queue", f"about {waiting} messages wait, {in_flight} are in flight")
+
+
+async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiring) -> AsyncIterator[Finding]:
+    redrive = json.loads(attributes.get("RedrivePolicy") or "{}")
+    if "deadLetterTargetArn" not in redrive:
+        yield warning(
+            "dead letters",
+            "the queue has no dead-letter queue",
+            why="a message that cannot be read comes again and again, and is gone with the retention",
+            mend=wiring.provision,
+        )
+        return
+    count = int(redrive.get("maxReceiveCount", 0))
+    if count < FEWEST_RECEIVES:
+        yield warning(
+            "dead letters",
+            f"the queue gives messages up after {count} receives",
+            why="each crash or stop of storage counts one receive: good visits end there",
+            mend=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
+        )
+    else:
+        yield ok("dead letters", f"after {count} receives")
+    name = str(redrive["deadLetterTargetArn"]).rpartition(":")[2]
+    url = await queue_url(sqs, name)
+    if url is None:
+        yield fault(
+            "dead letters",
+            f"the dead-letter queue {name} does not exist",
+            why="SQS has nowhere to put what cannot be read",
+            mend=wiring.provision,
+        )
+        return
+    dead = await queue_attributes(sqs, url)
+    waiting = int(dead.get("ApproximateNumberOfMessages", 0))
+    if waiting:
+        yield warning(
+            "dead letters",
+            f"about {waiting} messages are in {name}",
+            why="they are visits that no line holds, or nobody's; they are gone when the retention ends",
+            mend=f"read storage's log for message_malformed, mend the cause, then: "
+            f"tracker redrive --queue {attributes['QueueArn'].rpartition(':')[2]} --dead-letter-queue {name}",
+        )
+    if int(dead.get("MessageRetentionPeriod", 0)) < int(attributes.get("MessageRetentionPeriod", 0)):
+        yield warning(
+            "dead letters",
+            f"{name} keeps messages for a shorter time than the queue",
+            why="a message keeps its age when it moves: it may be gone as it arrives",
+            mend=wiring.provision,
+        )

@@ -1,0 +1,178 @@
+"""The topic and the queue's subscription at AWS, looked at with the credentials of whoever runs the doctor."""
+
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from tracker.aws import ask, open_client
+from tracker.config import SnsConfig
+from tracker.errors import AwsRefused, AwsUnreachable
+from tracker.operations.findings import Finding, fault, ok, unknown, warning
+from tracker.operations.provision import FILTER_POLICY, subscription
+
+SKEW_SECONDS = 5.0
+REFUSED_SKEW_SECONDS = 240.0  # AWS refuses signatures five minutes off
+
+
+@dataclass
+class Wiring:
+    """The topic and the queue, as far as they are known; `provision` is the command that would put them right."""
+
+    topic_arn: str = ""
+    queue: dict[str, str] | None = None
+    provision: str = "tracker provision"
+
+
+async def check_topic(config: SnsConfig, wiring: Wiring) -> AsyncIterator[Finding]:
+    region = config.region or config.topic_arn.split(":")[3]
+    async with open_client("sns", region, config.endpoint_url) as sns:
+        reply = await ask(sns.get_topic_attributes(TopicArn=config.topic_arn))
+        yield ok("topic", config.topic_arn)
+        if (clock := _clock(reply)) is not None:
+            yield clock
+        confirmed = int(reply["Attributes"].get("SubscriptionsConfirmed", 0))
+        if wiring.queue is not None:
+            async for finding in _check_subscription(sns, wiring):
+                yield finding
+        elif not confirmed:
+            yield _no_subscription("the topic has no confirmed subscription", wiring)
+
+
+async def look(checks: AsyncIterator[Finding], subject: str) -> AsyncIterator[Finding]:
+    """The findings of `checks`; an answer or a silence of AWS that ends them is a finding as well."""
+    try:
+        async for finding in checks:
+            yield finding
+    except AwsRefused as error:
+        yield _refusal(subject, error)
+    except AwsUnreachable as error:
+        yield fault(
+            subject,
+            str(error),
+            why="whatever these credentials and this network cannot do, a service started with them cannot either",
+            mend="give credentials (AWS_PROFILE, a role, AWS_ACCESS_KEY_ID) and check region, endpoint and network",
+        )
+
+
+def _refusal(subject: str, error: AwsRefused) -> Finding:
+    text = str(error)
+    skew = _skew(error.date)
+    if error.is_unknown_caller and skew is not None and abs(skew) > REFUSED_SKEW_SECONDS:
+        return _skewed(skew)
+    if error.is_unknown_caller:
+        return fault(
+            subject,
+            f"AWS does not take the credentials: {text}",
+            why="nothing can be published or received with them",
+            mend="renew them; `aws sts get-caller-identity` says whose they are",
+        )
+    if error.is_denied:
+        return unknown(
+            subject,
+            f"these credentials may not look: {text}",
+            mend="run the doctor with the policy DoctorPolicy of deploy/aws/tracker.yaml; the services need less",
+        )
+    if error.is_missing:
+        return fault(
+            subject,
+            f"AWS does not know it: {text}",
+            why="SNS refuses what is published; visits wait in the outbox until it is full",
+            mend="correct sns.topic_arn (region and account are in it), or make it: tracker provision",
+        )
+    return fault(
+        subject, f"AWS refuses to answer: {text}", why="what follows could not be looked at", mend="see the answer"
+    )
+
+
+async def _check_subscription(sns: Any, wiring: Wiring) -> AsyncIterator[Finding]:
+    assert wiring.queue is not None
+    found = await subscription(sns, wiring.topic_arn, wiring.queue["QueueArn"])
+    if found is None:
+        yield _no_subscription("the queue is not subscribed to the topic", wiring)
+        return
+    arn, attributes = found
+    if not attributes or attributes.get("PendingConfirmation") == "true":
+        yield _no_subscription(f"the queue's subscription is not confirmed: {arn}", wiring)
+        return
+    yield ok("subscription", arn)
+    if attributes.get("RawMessageDelivery") != "true":
+        yield warning(
+            "subscription",
+            "raw message delivery is off",
+            why="each message is wrapped and signed: larger, dearer, slower to read (storage takes it all the same)",
+            mend=wiring.provision,
+        )
+    yield _filter(attributes, wiring)
+    if not attributes.get("RedrivePolicy"):
+        yield warning(
+            "subscription",
+            "it has no dead-letter queue",
+            why="what SNS cannot deliver, because of a changed policy or a deleted queue, is lost",
+            mend=wiring.provision,
+        )
+
+
+def _filter(attributes: dict[str, str], wiring: Wiring) -> Finding:
+    text = attributes.get("FilterPolicy")
+    policy = json.loads(text) if text else None
+    if not policy:
+        return warning(
+            "subscription",
+            "it has no filter",
+            why="what others publish on the topic reaches storage too, which leaves it to the dead-letter queue",
+            mend=wiring.provision,
+        )
+    if "Visit" not in policy.get("Type", ()) or attributes.get("FilterPolicyScope") == "MessageBody":
+        return fault(
+            "subscription",
+            f"its filter keeps visits out: {text}",
+            why="SNS accepts them and delivers them to nobody: they are lost",
+            mend=wiring.provision,
+        )
+    if policy != FILTER_POLICY:
+        return warning(
+            "subscription",
+            f"its filter is {text}",
+            why=f"storage reads {json.dumps(FILTER_POLICY)}; what else matches is left to the dead-letter queue",
+            mend=wiring.provision,
+        )
+    return ok("subscription", "raw delivery, filter and queue agree" if _is_raw(attributes) else "the filter is right")
+
+
+def _is_raw(attributes: dict[str, str]) -> bool:
+    return attributes.get("RawMessageDelivery") == "true"
+
+
+def _no_subscription(what: str, wiring: Wiring) -> Finding:
+    return fault(
+        "subscription",
+        what,
+        why="SNS accepts every message and delivers it to nobody: visits are lost",
+        mend=wiring.provision,
+    )
+
+
+def _clock(reply: dict[str, Any]) -> Finding | None:
+    skew = _skew(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
+    if skew is None:
+        return None
+    return ok("clock", "agrees with AWS's") if abs(skew) < SKEW_SECONDS else _skewed(skew)
+
+
+def _skewed(skew: float) -> Finding:
+    return (fault if abs(skew) > REFUSED_SKEW_SECONDS else warning)(
+        "clock",
+        f"this machine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} AWS's",
+        why="visits are logged with the pixel's time, and AWS refuses signatures that are five minutes off",
+        mend="switch time synchronisation on: timedatectl set-ntp true",
+    )
+
+
+def _skew(date: str | None) -> float | None:
+    try:
+        return (datetime.now(UTC) - parsedate_to_datetime(date or "")).total_seconds()
+    except (TypeError, ValueError):
+        return None

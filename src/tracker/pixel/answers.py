@@ -1,0 +1,69 @@
+"""The answers of the public port, as bytes: rendered beforehand, but for the `Date`, rendered once a second."""
+
+import time
+from email.utils import formatdate
+from typing import NamedTuple
+
+GIF = bytes.fromhex("47494638396101000100800000000000ffffff21f90401000000002c00000000010001000002024401003b")
+
+_PLAIN = "Content-Type: text/plain\r\n"
+_GIF_HEADERS = (
+    "Content-Type: image/gif\r\n"
+    "Cache-Control: no-cache, no-store, must-revalidate, private, max-age=0\r\n"
+    "Pragma: no-cache\r\n"
+    "Expires: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+    "Cross-Origin-Resource-Policy: cross-origin\r\n"
+    "Access-Control-Allow-Origin: *\r\n"
+)
+
+
+class Form(NamedTuple):
+    """What the protocol asks of an answer."""
+
+    head: bool
+    keep_alive: bool
+    http11: bool
+
+    @property
+    def connection(self) -> str:
+        # HTTP/1.0 must be told that the connection stays open, HTTP/1.1 that it does not.
+        if self.keep_alive:
+            return "" if self.http11 else "Connection: keep-alive\r\n"
+        return "Connection: close\r\n"
+
+
+PLAIN_GET = Form(head=False, keep_alive=True, http11=True)
+LAST_GET = Form(head=False, keep_alive=False, http11=True)
+
+
+class Answer:
+    """One answer in one form."""
+
+    def __init__(self, status: str, headers: str, body: bytes, form: Form) -> None:
+        self.status = int(status[:3])
+        self.form = form
+        self._head = f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body)}\r\n{form.connection}Date: ".encode()
+        self._content = b"" if form.head else body
+        self._second = 0
+        self._rendered = b""
+
+    def render(self) -> bytes:
+        """All of its bytes, as of now."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._rendered = self._head + formatdate(second, usegmt=True).encode() + b"\r\n\r\n" + self._content
+        return self._rendered
+
+
+def _forms(status: str, headers: str, body: bytes = b"") -> dict[Form, Answer]:
+    flags = (False, True)
+    forms = [Form(head, keep_alive, http11) for head in flags for keep_alive in flags for http11 in flags]
+    return {form: Answer(status, headers, body, form) for form in forms}
+
+
+PIXEL = _forms("200 OK", _GIF_HEADERS, GIF)
+NOT_FOUND = _forms("404 Not Found", _PLAIN)
+NOT_ALLOWED = _forms("405 Method Not Allowed", f"Allow: GET, HEAD\r\n{_PLAIN}")
+BAD_REQUEST = _forms("400 Bad Request", _PLAIN)
+FAULT = _forms("500 Internal Server Error", _PLAIN)

@@ -1,0 +1,62 @@
+"""The collector: what a request for the pixel says becomes a visit's line, or a discard with its reason.
+
+Both lanes of the server come here, each with what it read, so a visit does not depend on the lane it came by.
+"""
+
+import time
+from collections.abc import Sequence
+
+from tracker.config import PixelConfig
+from tracker.core.client_ip import ClientIp, truncate_ip
+from tracker.core.rate_limit import RateLimit
+from tracker.core.visit import MAX_HEADER_CHARS, encode_line, header_text, visited_at_text
+from tracker.pixel.recorder import Recorder
+
+_SIGNALS = {"gpc": "Sec-GPC", "dnt": "DNT"}
+
+
+class Collector:
+    """Decides about privacy, address and rate. `signals` and `ip_header` name the headers it has to be told."""
+
+    def __init__(self, *, config: PixelConfig, recorder: Recorder) -> None:
+        self.signals = [_SIGNALS[name] for name in dict.fromkeys(config.privacy.honor)]
+        self.ip_header = config.http.client_ip_header
+        self._recorder = recorder
+        self._client_ip = ClientIp(config.http.trusted_proxies, config.http.client_ip_header)
+        self._truncate = config.privacy.ip == "truncated"
+        self._rate_limit = RateLimit(config.http.rate_limit) if config.http.rate_limit is not None else None
+
+    def line(
+        self,
+        *,
+        peer: str | None,
+        signals: Sequence[str | None],
+        ip_lines: Sequence[str],
+        referrer: str | None,
+        user_agent: str | None,
+    ) -> bytes | None:
+        """The visit's line of the journal, newline included; None when it is discarded, which is counted here."""
+        if "1" in signals:
+            self._recorder.discard("privacy")
+            return None
+        if ip_lines and not self._client_ip.needs_header(peer):
+            self._recorder.count_untrusted_header()
+        ip = self._client_ip.resolve(peer, ip_lines)
+        if ip is None:
+            self._recorder.discard("no_address")
+            return None
+        if self._rate_limit is not None and not self._rate_limit.allows(ip, time.monotonic()):
+            self._recorder.discard("rate_limited")
+            return None
+        if self._truncate:
+            ip = truncate_ip(ip)
+        return encode_line(visited_at_text(time.time_ns() // 1000), self._cut(referrer), self._cut(user_agent), ip)
+
+    def _cut(self, value: str | None) -> str | None:
+        if not value:
+            return None
+        text = header_text(value)
+        if len(text) > MAX_HEADER_CHARS:
+            self._recorder.count_cut_header()
+            return text[:MAX_HEADER_CHARS]
+        return text

@@ -1,0 +1,78 @@
+"""What the processes of a service take of their machine: CPU time, memory, descriptors, and when the first one began.
+
+Read anew at every scrape, from /proc; where there is none (macOS) only what the standard library knows is given.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_PROC = Path("/proc")
+_PAGE_BYTES = resource.getpagesize()
+_ROLE = ("role",)
+_STARTED = time.time()
+
+
+class Processes(Collector):
+    """The figures of the process itself, role `main`, and of the workers it has, together, role `worker`."""
+
+    def __init__(self) -> None:
+        self.workers: Callable[[], Iterable[int]] = tuple  # pids of those that run
+
+    def describe(self) -> Iterable[Metric]:
+        return self._families()
+
+    def collect(self) -> Iterator[Metric]:
+        cpu, memory, descriptors, started = families = self._families()
+        for role, pids in (("main", [os.getpid()]), ("worker", list(self.workers()))):
+            cpu.add_metric([role], _cpu_seconds(role, pids))
+            if _PROC.is_dir():
+                memory.add_metric([role], sum(map(_resident_bytes, pids)))
+                descriptors.add_metric([role], sum(map(_open_descriptors, pids)))
+        started.add_metric([], _STARTED)
+        yield from families
+
+    def _families(self) -> tuple[CounterMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
+        return (
+            CounterMetricFamily(
+                "tracker_process_cpu_seconds", "CPU time; that of ended workers is kept.", labels=_ROLE
+            ),
+            GaugeMetricFamily("tracker_process_resident_memory_bytes", "Memory in use.", labels=_ROLE),
+            GaugeMetricFamily("tracker_process_open_fds", "Open file descriptors.", labels=_ROLE),
+            GaugeMetricFamily("tracker_process_start_time_seconds", "When main was started, since 1970.", labels=()),
+        )
+
+
+def _cpu_seconds(role: str, pids: Iterable[int]) -> float:
+    times = os.times()
+    if role == "main":
+        return times.user + times.system
+    # Of those that have ended and were waited for the system keeps the sum.
+    return times.children_user + times.children_system + sum(map(_running_cpu_seconds, pids))
+
+
+def _running_cpu_seconds(pid: int) -> float:
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_bytes(pid: int) -> int:
+    try:
+        return int((_PROC / str(pid) / "statm").read_text().split()[1]) * _PAGE_BYTES
+    except OSError:
+        return 0  # it has just ended
+
+
+def _open_descriptors(pid: int) -> int:
+    try:
+        return len(os.listdir(_PROC / str(pid) / "fd"))
+    except OSError:
+        return 0

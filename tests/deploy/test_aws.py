@@ -1,0 +1,138 @@
+"""The CloudFormation template: right by cfn-lint, one with what `tracker provision` makes, and deployed as far as the
+local broker knows CloudFormation (it has neither subscriptions nor queue policies)."""
+
+import json
+import re
+from typing import Any
+
+import yaml
+
+from tests.local.conftest import Broker
+from tests.operations.conftest import REGION
+from tracker.local.provision import local_client
+from tracker.operations import provision
+
+from .tools import DEPLOY, ROOT, run, sections_of_the_guide
+
+TEMPLATE = DEPLOY / "aws/tracker.yaml"
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short forms; they are read as what they are applied to."""
+
+
+def _short(loader: yaml.Loader, tag: str, node: yaml.Node) -> Any:
+    if isinstance(node, yaml.ScalarNode):
+        return f"!{tag} {loader.construct_scalar(node)}"
+    if isinstance(node, yaml.SequenceNode):
+        return loader.construct_sequence(node)
+    assert isinstance(node, yaml.MappingNode)
+    return loader.construct_mapping(node)
+
+
+_Loader.add_multi_constructor("!", _short)
+
+
+def resources() -> dict[str, dict[str, Any]]:
+    document = yaml.load(TEMPLATE.read_text(), _Loader)
+    return {name: resource["Properties"] for name, resource in document["Resources"].items()}
+
+
+def test_cfn_lint_has_nothing_to_say() -> None:
+    assert run("cfn-lint", "--include-checks", "I", "--", TEMPLATE).strip() == ""
+
+
+def test_it_makes_what_provision_makes() -> None:
+    made = resources()
+    for queue in ("Queue", "DeadLetterQueue"):
+        assert made[queue]["MessageRetentionPeriod"] == provision.RETENTION_SECONDS
+        assert made[queue]["SqsManagedSseEnabled"] is True
+    assert made["Queue"]["RedrivePolicy"]["maxReceiveCount"] == provision.MAX_RECEIVE_COUNT
+    assert made["Subscription"]["FilterPolicy"] == provision.FILTER_POLICY
+    assert made["Subscription"]["RawMessageDelivery"] is True
+    assert made["Subscription"]["RedrivePolicy"] == {
+        "deadLetterTargetArn": made["Queue"]["RedrivePolicy"]["deadLetterTargetArn"]
+    }
+    statements = made["QueuesPolicy"]["PolicyDocument"]["Statement"]
+    [ours] = [statement for statement in statements if statement["Sid"] == provision.STATEMENT]
+    expected = json.loads(provision.with_our_statement(None, "queue", "!Ref Topic"))["Statement"][0]
+    assert {**ours, "Resource": "queue"} == expected
+    defaults = yaml.load(TEMPLATE.read_text(), _Loader)["Parameters"]
+    names = provision.Names(topic=defaults["TopicName"]["Default"], queue=defaults["QueueName"]["Default"])
+    assert names == provision.Names()
+
+
+def actions(policy: str) -> set[str]:
+    found: set[str] = set()
+    for statement in resources()[policy]["PolicyDocument"]["Statement"]:
+        action = statement["Action"]
+        found |= {action} if isinstance(action, str) else set(action)
+    return found
+
+
+def _called(source: str) -> set[str]:
+    """The calls of a module on its SNS and SQS clients, as IAM names them; a batch is its single call's permission."""
+    text = (ROOT / "src/tracker" / source).read_text()
+    found = set()
+    for client, call in re.findall(r"(sns|sqs|_client|_receiver|_caller)\.([a-z]+_[a-z_]+|publish)\(", text):
+        service = "sns" if client in ("sns", "_client") else "sqs"
+        words = call.removesuffix("_batch").split("_")
+        found.add(f"{service}:{''.join(word.capitalize() for word in words)}")
+    return found
+
+
+def test_each_policy_allows_what_its_service_calls_and_nothing_else() -> None:
+    calls = _called("aws.py") - {"sns:Exceptions"}
+    assert actions("PixelPolicy") == {call for call in calls if call.startswith("sns:")}
+    assert actions("StoragePolicy") == {call for call in calls if call.startswith("sqs:")}
+    looks = {"sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic", "sns:GetSubscriptionAttributes"}
+    looks |= {"sqs:GetQueueUrl", "sqs:GetQueueAttributes"}
+    assert actions("DoctorPolicy") == looks
+    assert actions("RedrivePolicy") == _called("operations/redrive.py") | {"sqs:GetQueueUrl"}
+
+
+def test_every_policy_names_its_resources() -> None:
+    for name in ("PixelPolicy", "StoragePolicy", "DoctorPolicy", "RedrivePolicy"):
+        for statement in resources()[name]["PolicyDocument"]["Statement"]:
+            resource = statement["Resource"]
+            assert "*" not in (resource if isinstance(resource, list) else [resource]), name
+
+
+def test_every_alarm_names_its_section_of_the_guide() -> None:
+    alarms = {name: made for name, made in resources().items() if name.endswith("Alarm")}
+    assert len(alarms) == 5
+    for alarm in alarms.values():
+        found = re.search(r"docs/operations\.md#([\w-]+)", alarm["AlarmDescription"])
+        assert found is not None
+        assert found[1] in sections_of_the_guide()
+
+
+async def test_an_emulator_makes_its_topic_and_queues(broker: Broker) -> None:
+    async with (
+        local_client("cloudformation", broker.endpoint, REGION) as cloudformation,
+        local_client("sqs", broker.endpoint, REGION) as sqs,
+        local_client("sns", broker.endpoint, REGION) as sns,
+    ):
+        parameters = {"TopicName": "stack-topic", "QueueName": "stack-visits"}
+        await cloudformation.create_stack(
+            StackName="tracker",
+            TemplateBody=TEMPLATE.read_text(),
+            Capabilities=["CAPABILITY_IAM"],
+            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
+        )
+        [stack] = (await cloudformation.describe_stacks(StackName="tracker"))["Stacks"]
+        assert stack["StackStatus"] == "CREATE_COMPLETE"
+        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+        assert outputs["QueueName"] == "stack-visits"
+        url = (await sqs.get_queue_url(QueueName=outputs["QueueName"]))["QueueUrl"]
+        attributes = (await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
+        assert attributes["MessageRetentionPeriod"] == "1209600"
+        assert json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].endswith(":stack-visits-dlq")
+        # What the emulator leaves out, provision completes: it recognises the rest as its own.
+        names = provision.Names(topic="stack-topic", queue="stack-visits", dead_letter_queue="stack-visits-dlq")
+        changes = await provision.differences(sns, sqs, names)
+        assert {(change.thing, change.setting) for change in changes} == {
+            ("queue stack-visits", "Policy"),
+            ("queue stack-visits-dlq", "Policy"),
+            ("subscription of queue stack-visits", ""),
+        }

@@ -1,0 +1,103 @@
+"""The manifests: rendered by Kustomize, right by Kubernetes' own schemas, and as the services need them."""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
+
+from .tools import DEPLOY, run
+
+MANIFESTS = DEPLOY / "kubernetes"
+VERSIONS = ("1.30", "1.37")
+
+
+@cache
+def rendered() -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(run("kubectl", "kustomize", MANIFESTS)) if document]
+
+
+def named(kind: str, name: str) -> dict[str, Any]:
+    [found] = [one for one in rendered() if one["kind"] == kind and one["metadata"]["name"] == name]
+    return found
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_manifest_is_as_kubernetes_defines_it(version: str) -> None:
+    assert len(rendered()) == 14
+    for manifest in rendered():
+        kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_every_file_is_part_of_it() -> None:
+    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
+    generated = [file for one in kustomization["configMapGenerator"] for file in one["files"]]
+    files = {path.name for path in MANIFESTS.iterdir()} - {"kustomization.yaml"}
+    assert files == {*kustomization["resources"], *generated}
+
+
+SERVICES = ["pixel", "storage"]
+
+
+def config(service: str) -> PixelConfig | StorageConfig:
+    path: Path = MANIFESTS / f"{service}.yaml"
+    return load_pixel(path, {}) if service == "pixel" else load_storage(path, {})
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_pod_outlives_its_shutdown_and_its_volume_outlives_the_pod(service: str) -> None:
+    stateful = named("StatefulSet", f"tracker-{service}")["spec"]
+    pod = stateful["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] > config(service).shutdown.timeout
+    assert stateful["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    [container] = pod["containers"]
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    [claim] = stateful["volumeClaimTemplates"]
+    loaded = config(service)
+    place = loaded.outbox.dir if isinstance(loaded, PixelConfig) else loaded.log.path
+    assert place.startswith(mounts[claim["metadata"]["name"]])
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_pod_has_no_privileges(service: str) -> None:
+    pod = named("StatefulSet", f"tracker-{service}")["spec"]["template"]["spec"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["automountServiceAccountToken"] is False
+    [container] = pod["containers"]
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_probes_ask_the_admin_listener_which_only_prometheus_reaches_besides(service: str) -> None:
+    [container] = named("StatefulSet", f"tracker-{service}")["spec"]["template"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    admin = config(service).admin
+    assert (admin.host, admin.port) == ("0.0.0.0", ports["admin"])
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] == "admin"
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"  # trouble behind must not restart it
+    rules = named("NetworkPolicy", f"tracker-{service}")["spec"]["ingress"]
+    open_to_all = [port["port"] for rule in rules if "from" not in rule for port in rule["ports"]]
+    assert open_to_all == (["http"] if service == "pixel" else [])
+
+
+def test_there_is_one_writer() -> None:
+    assert named("StatefulSet", "tracker-storage")["spec"]["replicas"] == 1
+
+
+def test_the_claim_of_an_outbox_holds_the_outbox() -> None:
+    [claim] = named("StatefulSet", "tracker-pixel")["spec"]["volumeClaimTemplates"]
+    loaded = config("pixel")
+    assert isinstance(loaded, PixelConfig)
+    size = claim["spec"]["resources"]["requests"]["storage"]
+    assert size.endswith("Gi")
+    assert loaded.outbox.max_bytes < int(size.removesuffix("Gi")) << 30
+    assert loaded.shutdown.drain_delay > 0

@@ -1,0 +1,347 @@
+"""The doctor: green on a healthy system, and for each fault a finding that names it, its harm and its remedy."""
+
+import asyncio
+import json
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from tests.ports import free_port
+from tests.system.processes import Service, environment
+from tests.system.wire import get
+from tracker import cli
+from tracker.config import SqsConfig
+from tracker.operations.findings import Finding, Level
+from tracker.operations.host_checks import judge_disk, lock_holder
+from tracker.operations.provision import with_our_statement
+from tracker.operations.service_checks import Metrics, judge_visibility
+
+from .conftest import REGION, Bench, proxy
+
+
+def found(findings: list[Finding], level: Level, subject: str, words: str) -> Finding:
+    """The one finding of this level and subject with these words; each says why it matters and what mends it."""
+    [finding] = [one for one in findings if (one.level, one.subject) == (level, subject) and words in one.what]
+    assert finding.mend
+    assert finding.why or level is Level.UNKNOWN
+    return finding
+
+
+# -- a healthy system, as an operator runs it ------------------------------------------------------------------
+
+
+def run_doctor(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "tracker.cli", "doctor", *arguments]
+    return subprocess.run(
+        command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def run_on_a_terminal(folder: Path, *arguments: str) -> str:
+    """What a terminal is shown."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tracker.cli", "doctor", *arguments]
+    env = {**environment(folder), "TERM": "xterm"}
+    env.pop("NO_COLOR", None)
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65_536):
+                shown += chunk
+        except OSError:  # Linux says EIO when the last writer has closed its end
+            pass
+        process.wait(60)
+    os.close(ours)
+    return shown.decode()
+
+
+async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: Bench) -> None:
+    pixel_file, storage_file = bench.pixel_config({"outbox": {"max_bytes": 1 << 20}}), bench.storage_config()
+    ports = json.loads(pixel_file.read_text())
+    admin = json.loads(storage_file.read_text())["admin"]["port"]
+    pixel = Service("tracker.pixel", pixel_file, bench.folder, None, ports["http"]["port"], ports["admin"]["port"])
+    storage = Service("tracker.storage", storage_file, bench.folder, None, 0, admin)
+    try:
+        pixel.wait_ready()
+        storage.wait_ready()
+        both = ("--pixel", "pixel.yaml", "--storage", "storage.yaml")
+
+        done = run_doctor(bench.folder, *both)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "FAULT" not in done.stdout
+        assert "\x1b" not in done.stdout  # a pipe gets plain text
+        hops = re.findall(r"^ok +canary +(.*?)(?: after)? \d+ ms", done.stdout, re.MULTILINE)
+        assert hops == [
+            "answered with the GIF",
+            "accepted by SNS",
+            "received by storage from SQS",
+            "a line of the visit log",
+            "from the request to its line",
+        ]
+        log = (bench.folder / "visits.log").read_text()
+        assert re.fullmatch(r"\S+\|null\|tracker-doctor/[\d.]+\w* [0-9a-f]{16}\|127\.0\.0\.1\n", log)
+
+        # A proxy that is not in http.trusted_proxies gives itself away.
+        for number in range(6):
+            get(pixel.port, "/track", [("X-Forwarded-For", f"198.51.100.{number}")])
+        pixel.wait_metric("tracker_pixel_headers_untrusted", 6)
+        shown = run_on_a_terminal(bench.folder, *both, "--no-canary")
+        assert "\x1b[1;31mFAULT   \x1b[0m client IP      6 of 7 visits came with X-Forwarded-For" in shown
+        assert "http.trusted_proxies" in shown
+        assert "\x1b[32mok" in shown
+        assert "… looking at the outbox" in shown
+
+        storage.stop()
+        stranded = await bench.doctor(pixel=pixel_file, storage=storage_file, canary=True)
+        assert any(one.subject == "canary" and "accepted by SNS" in one.what for one in stranded)
+        found(stranded, Level.FAULT, "canary", "no line of it in the visit log in time")
+    finally:
+        pixel.destroy()
+        storage.destroy()
+
+
+async def test_a_canary_that_sns_does_not_take_is_missed_where_it_stays(bench: Bench) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    file = bench.pixel_config({"sns": {"endpoint_url": nobody}})
+    ports = json.loads(file.read_text())
+    pixel = Service("tracker.pixel", file, bench.folder, None, ports["http"]["port"], ports["admin"]["port"])
+    try:
+        pixel.wait_ready()
+        get(pixel.port, "/track")
+        pixel.wait_alive(lambda: "trouble" in pixel.readiness() and json.loads(pixel.readiness())["trouble"], "trouble")
+        findings = await bench.doctor(pixel=file, canary=True)
+    finally:
+        pixel.destroy()
+    found(findings, Level.FAULT, "pixel", "it cannot publish")
+    found(findings, Level.FAULT, "canary", "SNS did not accept it in time")
+    assert not [one for one in findings if one.subject == "canary" and "line" in one.what and one.level is Level.OK]
+
+
+# -- one fault after the other ---------------------------------------------------------------------------------
+
+Break = Callable[[Bench], Awaitable[object]]
+
+
+def queue_attribute(**attributes: str) -> Break:
+    async def set_attributes(bench: Bench) -> None:
+        await bench.sqs.set_queue_attributes(QueueUrl=bench.made.queue_url, Attributes=attributes)
+
+    return set_attributes
+
+
+def subscription_attribute(name: str, value: str) -> Break:
+    async def set_attribute(bench: Bench) -> None:
+        await bench.sns.set_subscription_attributes(
+            SubscriptionArn=bench.made.subscription_arn, AttributeName=name, AttributeValue=value
+        )
+
+    return set_attribute
+
+
+async def unsubscribe(bench: Bench) -> None:
+    await bench.sns.unsubscribe(SubscriptionArn=bench.made.subscription_arn)
+
+
+async def redrive_3(bench: Bench) -> None:
+    answer = await bench.sqs.get_queue_attributes(QueueUrl=bench.made.queue_url, AttributeNames=["RedrivePolicy"])
+    policy = {**json.loads(answer["Attributes"]["RedrivePolicy"]), "maxReceiveCount": 3}
+    await queue_attribute(RedrivePolicy=json.dumps(policy))(bench)
+
+
+async def policy_of_another_topic(bench: Bench) -> None:
+    policy = with_our_statement(None, bench.made.queue_arn, f"{bench.made.topic_arn}-of-others")
+    await queue_attribute(Policy=policy)(bench)
+
+
+Fault = tuple[Break, Level, str, str]
+
+# Faults that can be there at the same time are made and found together.
+AWS_FAULTS: dict[str, list[Fault]] = {
+    "nothing as it should be": [
+        (subscription_attribute("RawMessageDelivery", "false"), Level.WARNING, "subscription", "raw message delivery"),
+        (
+            subscription_attribute("FilterPolicy", '{"Type": ["Order"]}'),
+            Level.FAULT,
+            "subscription",
+            "keeps visits out",
+        ),
+        (queue_attribute(Policy=""), Level.FAULT, "queue", "does not let SNS send"),
+        (redrive_3, Level.WARNING, "dead letters", "after 3 receives"),
+        (queue_attribute(MessageRetentionPeriod="60"), Level.FAULT, "queue", "for 60 seconds"),
+        (queue_attribute(SqsManagedSseEnabled="false"), Level.WARNING, "queue", "not encrypted"),
+    ],
+    "half of it missing": [
+        (subscription_attribute("FilterPolicy", "{}"), Level.WARNING, "subscription", "no filter"),
+        (policy_of_another_topic, Level.FAULT, "queue", "but not on behalf of"),
+    ],
+    "nobody subscribed": [
+        (unsubscribe, Level.FAULT, "subscription", "not subscribed"),
+        (queue_attribute(RedrivePolicy=""), Level.WARNING, "dead letters", "no dead-letter queue"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", AWS_FAULTS)
+async def test_faults_at_aws_are_named_and_the_command_they_name_mends_them(bench: Bench, name: str) -> None:
+    pixel, storage = bench.pixel_config(), bench.storage_config()
+    for make, *_ in AWS_FAULTS[name]:
+        await make(bench)
+    findings = await bench.doctor(pixel=pixel, storage=storage)
+    for _, level, subject, words in AWS_FAULTS[name]:
+        mend = found(findings, level, subject, words).mend
+        command = mend[mend.index("tracker provision") :]
+    arguments = [*shlex.split(command)[1:], "--dead-letter-queue", bench.names.dead_letter_queue]
+    assert await asyncio.to_thread(cli.main, arguments) == 0
+    healed = await bench.doctor(pixel=pixel, storage=storage)
+    assert {one.level for one in healed if one.subject in ("queue", "dead letters", "topic", "subscription")} == {
+        Level.OK
+    }
+
+
+async def test_dead_letters_are_counted_and_the_redrive_is_named(bench: Bench) -> None:
+    await bench.sqs.send_message(QueueUrl=bench.made.dead_letter_queue_url, MessageBody="a visit")
+    finding = found(await bench.doctor(storage=bench.storage_config()), Level.WARNING, "dead letters", "about 1")
+    words = f"tracker redrive --queue {bench.names.queue} --dead-letter-queue {bench.names.dead_letter_queue}"
+    assert finding.mend.endswith(words)
+
+
+async def test_a_queue_that_is_not_there(bench: Bench) -> None:
+    findings = await bench.doctor(storage=bench.storage_config({"sqs": {"queue": "visist"}}))
+    finding = found(findings, Level.FAULT, "queue", "there is no queue visist in eu-west-1")
+    assert f"tracker provision --queue visist --region {REGION}" in finding.mend
+
+
+async def test_a_topic_that_is_not_there(bench: Bench) -> None:
+    arn = f"arn:aws:sns:{REGION}:000000000000:trackign"
+    findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"topic_arn": arn}}))
+    found(findings, Level.FAULT, "topic", "AWS does not know it")
+
+
+def sns_error(code: str) -> web.Response:
+    text = f"<ErrorResponse><Error><Code>{code}</Code><Message>No.</Message></Error></ErrorResponse>"
+    return web.Response(status=403, text=text, content_type="text/xml")
+
+
+async def test_credentials_that_aws_does_not_take(bench: Bench) -> None:
+    async with proxy(bench.endpoint, intervene=lambda action: sns_error("InvalidClientTokenId")) as endpoint:
+        findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
+    found(findings, Level.FAULT, "topic", "AWS does not take the credentials")
+
+
+async def test_credentials_that_may_not_look_are_no_fault_of_the_system(bench: Bench) -> None:
+    async with proxy(bench.endpoint, intervene=lambda action: sns_error("AuthorizationError")) as endpoint:
+        findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
+    assert "DoctorPolicy" in found(findings, Level.UNKNOWN, "topic", "may not look").mend
+
+
+async def test_an_endpoint_where_nobody_listens(bench: Bench) -> None:
+    findings = await bench.doctor(storage=bench.storage_config({"sqs": {"endpoint_url": "http://127.0.0.1:9"}}))
+    found(findings, Level.FAULT, "queue", "")
+
+
+@pytest.mark.parametrize(("minutes", "level"), [(1, Level.WARNING), (-1, Level.WARNING), (10, Level.FAULT)])
+async def test_a_clock_that_differs_from_that_of_aws(bench: Bench, minutes: int, level: Level) -> None:
+    date = format_datetime(datetime.now(UTC) - timedelta(minutes=minutes), usegmt=True)
+    async with proxy(bench.endpoint, date=date) as endpoint:
+        findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
+    found(findings, level, "clock", "ahead of" if minutes > 0 else "behind")
+
+
+async def test_signatures_refused_for_the_clock_are_the_clocks_fault(bench: Bench) -> None:
+    date = format_datetime(datetime.now(UTC) + timedelta(minutes=10), usegmt=True)
+    async with proxy(
+        bench.endpoint, intervene=lambda action: sns_error("SignatureDoesNotMatch"), date=date
+    ) as endpoint:
+        findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
+    found(findings, Level.FAULT, "clock", "behind")
+
+
+async def test_services_that_do_not_run(bench: Bench) -> None:
+    (bench.folder / "outbox").mkdir(mode=0o750)
+    findings = await bench.doctor(pixel=bench.pixel_config(), storage=bench.storage_config())
+    for service, place in (("pixel", "outbox"), ("storage", "visit log")):
+        assert f"systemctl start tracker-{service}" in found(findings, Level.FAULT, service, "nothing answers").mend
+        found(findings, Level.WARNING, place, f"no {service} holds")
+
+
+async def test_a_configuration_that_cannot_be_used(bench: Bench) -> None:
+    findings = await bench.doctor(pixel=bench.pixel_config({"http": {"prot": 80}}))
+    found(findings, Level.FAULT, "configuration", "http.prot")
+
+
+async def test_an_outbox_that_may_outgrow_its_disk(bench: Bench) -> None:
+    (bench.folder / "outbox").mkdir(mode=0o750)
+    findings = await bench.doctor(pixel=bench.pixel_config({"outbox": {"max_bytes": 1 << 60}}))
+    assert "outbox.max_bytes" in found(findings, Level.WARNING, "outbox", "may still grow by").mend
+
+
+async def test_what_an_outbox_should_not_hold(bench: Bench) -> None:
+    outbox = bench.folder / "outbox"
+    (outbox / f"{'0' * 32}.bad").mkdir(parents=True)
+    (outbox / "refused.ndjson").write_text("{}\n")
+    outbox.chmod(0o777)
+    findings = await bench.doctor(pixel=bench.pixel_config())
+    found(findings, Level.WARNING, "outbox", "set aside")
+    found(findings, Level.WARNING, "outbox", "SNS refuses")
+    found(findings, Level.FAULT, "outbox", "everybody may write")
+
+
+async def test_a_visit_log_that_is_a_link(bench: Bench) -> None:
+    (bench.folder / "visits.log").symlink_to("elsewhere.log")
+    findings = await bench.doctor(storage=bench.storage_config())
+    assert "elsewhere.log" in found(findings, Level.FAULT, "visit log", "symbolic link").mend
+
+
+@pytest.mark.parametrize(
+    ("free", "level"), [(50, Level.OK), (11, Level.OK), (9, Level.WARNING), (2, Level.WARNING), (1, Level.FAULT)]
+)
+@pytest.mark.parametrize("subject", ["outbox", "visit log"])
+def test_a_disk_that_is_nearly_full(subject: str, free: int, level: Level) -> None:
+    assert judge_disk(subject, Path("/var"), free << 20, 100 << 20).level is level
+
+
+@pytest.mark.parametrize(
+    ("timeout", "slowest", "level"),
+    [(120, 0.25, Level.OK), (120, 29.0, Level.OK), (120, 60.0, Level.WARNING), (10, 0.25, Level.WARNING)],
+)
+def test_a_visibility_timeout_too_short_for_the_disk(timeout: int, slowest: float, level: Level) -> None:
+    name = "tracker_storage_fsync_seconds"
+    metrics = Metrics(
+        f"# TYPE {name} histogram\n"
+        f'{name}_bucket{{le="0.01"}} 1\n{name}_bucket{{le="{slowest}"}} 3\n{name}_bucket{{le="+Inf"}} 3\n'
+        f"{name}_sum 1\n{name}_count 3\n"
+    )
+    [finding] = judge_visibility(SqsConfig(queue="visits", visibility_timeout=timeout), metrics)
+    assert finding.level is level
+
+
+def test_without_a_configuration_there_is_nothing_to_look_at(tmp_path: Path) -> None:
+    done = run_doctor(tmp_path)
+    assert done.returncode == 78
+    assert "--pixel" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc/locks is Linux's")
+def test_the_holder_of_a_lock_is_named_without_taking_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    assert lock_holder(lock) is None
+    lock.touch()
+    assert lock_holder(lock) is None
+    program = f"import fcntl; f = open({str(lock)!r}); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "1\n"
+        assert lock_holder(lock) == process.pid
+        process.communicate("\n")
+    assert lock_holder(lock) is None

@@ -1,0 +1,60 @@
+"""What the collector does with clients that come too often, and with headers of peers that are not trusted."""
+
+from collections import Counter
+
+import pytest
+
+from tracker.config import Http, OutboxConfig, PixelConfig, Privacy, SnsConfig
+from tracker.pixel.collector import Collector
+from tracker.pixel.control import HEADERS_UNTRUSTED
+from tracker.pixel.recorder import Recorder
+
+SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
+
+
+def collector(http: Http, privacy: Privacy | None = None) -> tuple[Collector, Counter[str]]:
+    counts: Counter[str] = Counter()
+    config = PixelConfig(sns=SNS, http=http, privacy=privacy or Privacy())
+    return Collector(config=config, recorder=Recorder(config=OutboxConfig(), room=0, counts=counts)), counts
+
+
+def visit(of: Collector, peer: str, *ip_lines: str) -> bytes | None:
+    return of.line(peer=peer, signals=(), ip_lines=ip_lines, referrer=None, user_agent=None)
+
+
+def test_beyond_its_rate_a_client_is_discarded_and_counted() -> None:
+    collecting, counts = collector(Http(rate_limit=0.3))
+    made = [visit(collecting, "192.0.2.1") for _ in range(5)]
+    assert [line is not None for line in made] == [True, True, True, False, False]
+    assert counts == {"rate_limited": 2}
+    assert visit(collecting, "192.0.2.2") is not None
+
+
+def test_the_client_behind_a_proxy_is_limited_and_not_the_proxy() -> None:
+    collecting, counts = collector(Http(rate_limit=0.01, trusted_proxies=["192.0.2.1"]))
+    assert visit(collecting, "192.0.2.1", "198.51.100.1") is not None
+    assert visit(collecting, "192.0.2.1", "198.51.100.2") is not None
+    assert visit(collecting, "192.0.2.1", "198.51.100.1") is None
+    assert counts == {"rate_limited": 1}
+
+
+def test_truncated_addresses_do_not_share_a_limit() -> None:
+    collecting, _ = collector(Http(rate_limit=0.01), Privacy(ip="truncated"))
+    assert visit(collecting, "192.0.2.1") is not None
+    second = visit(collecting, "192.0.2.2")
+    assert second is not None
+    assert b'"192.0.2.0"' in second
+
+
+def test_without_a_limit_nobody_is_limited() -> None:
+    collecting, counts = collector(Http())
+    assert all(visit(collecting, "192.0.2.1") for _ in range(1_000))
+    assert not counts
+
+
+@pytest.mark.parametrize(("trusted", "counted"), [([], 1), (["203.0.113.0/24"], 1), (["192.0.2.0/24"], 0)])
+def test_a_header_that_is_not_believed_is_counted(trusted: list[str], counted: int) -> None:
+    collecting, counts = collector(Http(trusted_proxies=trusted))
+    visit(collecting, "192.0.2.1", "198.51.100.1")
+    visit(collecting, "192.0.2.1")
+    assert counts[HEADERS_UNTRUSTED] == counted

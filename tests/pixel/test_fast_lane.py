@@ -1,0 +1,263 @@
+"""The fast lane takes what browsers send, answers after it has recorded, and lets nobody hold a connection for ever."""
+
+import asyncio
+import signal
+
+import pytest
+
+from tests.pixel.requests import LINES, PLAIN, whole
+from tests.pixel.wires import Lanes, Notes, Wire, settle
+from tests.waiting import until
+from tracker.config import Http, PixelConfig, SnsConfig
+from tracker.pixel.fast_lane import PASS_VISITS, FastConnection, PlainRequests
+
+SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
+CONFIG = PixelConfig(sns=SNS)
+
+VISITORS = {
+    "chrome": """
+Host: pixel.example
+Connection: keep-alive
+sec-ch-ua-platform: "Windows"
+User-Agent: Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0
+sec-ch-ua: "Chromium";v="130", "Google Chrome";v="130", "Not?A_Brand";v="99"
+sec-ch-ua-mobile: ?0
+Accept: image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8
+Sec-Fetch-Site: cross-site
+Sec-Fetch-Mode: no-cors
+Sec-Fetch-Dest: image
+Sec-Fetch-Storage-Access: active
+Referer: https://shop.example/
+Accept-Encoding: gzip, deflate, br, zstd
+Accept-Language: de-DE,de;q=0.9,en-US;q=0.8,en;q=0.7""",
+    "firefox": """
+Host: pixel.example
+User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:132.0) Gecko/20100101 Firefox/132.0
+Accept: image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5
+Accept-Language: en-US,en;q=0.5
+Accept-Encoding: gzip, deflate, br, zstd
+Referer: https://shop.example/
+DNT: 1
+Sec-GPC: 1
+Connection: keep-alive
+Sec-Fetch-Dest: image
+Sec-Fetch-Mode: no-cors
+Sec-Fetch-Site: cross-site
+Priority: u=5, i""",
+    "an AWS load balancer": """
+X-Forwarded-For: 203.0.113.9
+X-Forwarded-Proto: https
+X-Forwarded-Port: 443
+Host: pixel.example
+X-Amzn-Trace-Id: Root=1-67891233-abcdef012345678912345678
+user-agent: Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Safari/605.1.15
+accept: image/webp,image/avif,image/jxl,image/heic,image/heic-sequence,video/*;q=0.8,image/png,image/*;q=0.8
+referer: https://shop.example/
+accept-language: en-GB,en;q=0.9
+sec-fetch-dest: image
+cookie: session=0123456789""",
+    "wrk": """
+Host: 127.0.0.1:8080
+User-Agent: Mozilla/5.0
+Referer: https://shop.example/""",
+}
+
+
+@pytest.mark.parametrize("headers", VISITORS.values(), ids=VISITORS.keys())
+def test_what_browsers_and_load_balancers_send_is_plain(headers: str) -> None:
+    read = whole([b"GET /track?1700000000 HTTP/1.1", *headers.strip().encode().split(b"\n")])
+    requests = PlainRequests("/track", ["Referer"])
+    assert [request[requests.groups[0]] for request in requests.find(read * 2)] == ["https://shop.example/"] * 2
+
+
+def test_a_path_is_taken_literally() -> None:
+    find = PlainRequests("/t.k", ["Referer"]).find
+    assert find(b"GET /t.k HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert not find(b"GET /tak HTTP/1.1\r\nHost: a\r\n\r\n")
+
+
+@pytest.mark.parametrize("name", ["Accept-Address", "Sec-CH-Address", "Host", "Referer", "True-Client-IP"])
+def test_the_header_of_the_address_may_be_any(name: str) -> None:
+    requests = PlainRequests("/track", ["Referer", name])
+    lines = [b"GET /track HTTP/1.1", b"Host: a", b"Referer: a"]
+    if name not in ("Host", "Referer"):
+        lines.append(f"{name.upper()}: a".encode())
+    (request,) = requests.find(whole(lines))
+    assert request.group(*requests.groups) == ("a", "a")
+
+
+def test_where_the_address_is_in_an_odd_header_nothing_is_plain() -> None:
+    assert PlainRequests("/track", ["Content-Location"]).find(PLAIN) == []
+
+
+def test_no_crafted_request_is_tried_in_many_ways() -> None:
+    """Where a line could be matched in two ways, 64 of them would take for ever."""
+    find = PlainRequests("/track", ["Referer", "User-Agent", "X-Forwarded-For"]).find
+    lines = [
+        b"a: b",
+        b"Accept: a",
+        b"sec-ch-ua: a",
+        b"Connection: keep-alive",
+        b"accept: " + b" a" * 50,
+        b"aaa",
+        b"a:" * 50,
+    ]
+    signal.alarm(20)  # its default is to end the process; a regular expression can be interrupted by nothing else
+    try:
+        for line in lines:
+            read = whole([*LINES, *[line] * min(50, 7000 // len(line))])
+            assert find(read[:-2] + b"\x00") == []
+    finally:
+        signal.alarm(0)
+
+
+async def test_plain_requests_stay_in_the_fast_lane_and_the_first_other_one_leaves_it_for_good() -> None:
+    lanes = Lanes(CONFIG, "203.0.113.5")
+    connect, close = lanes.open(Notes())
+    wire = Wire(connect(True), "203.0.113.5")
+    for _ in range(3):
+        wire.read(PLAIN)
+        await settle(wire)
+    assert isinstance(wire.get_protocol(), FastConnection)
+    wire.read(PLAIN[:-1])
+    wire.read(PLAIN[-1:])
+    wire.read(PLAIN)
+    await settle(wire)
+    assert not isinstance(wire.get_protocol(), FastConnection)
+    assert not lanes.fast.connections
+    assert wire.written.count(b"HTTP/1.1 200 OK\r\n") == 5
+    wire.close()
+    await close()
+
+
+class Hasty(asyncio.Protocol):
+    """Answers at once what it is given."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, Wire)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(b"after " + data)
+
+
+async def test_what_came_before_is_answered_before_the_connection_is_handed_over() -> None:
+    lanes = Lanes(CONFIG, None)
+    connect, close = lanes.open(Notes())
+    lanes.fast._successor = Hasty
+    wire = Wire(connect(True), "203.0.113.5")
+    wire.read(PLAIN)
+    wire.read(b"odd")
+    assert wire.written.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert wire.written.endswith(b";after odd")
+    await close()
+
+
+class Watched(Notes):
+    """Notes for each write how many bytes of answers had left by then."""
+
+    def __init__(self, wires: list[Wire]) -> None:
+        super().__init__()
+        self.wires = wires
+        self.writes: list[tuple[int, int]] = []
+
+    def record(self, lines: bytes, visits: int = 1) -> None:
+        super().record(lines, visits)
+        self.writes.append((visits, sum(len(wire.written) for wire in self.wires)))
+
+
+async def test_the_visits_of_a_pass_are_one_write_and_no_answer_leaves_before_it() -> None:
+    wires: list[Wire] = []
+    notes = Watched(wires)
+    connect, close = Lanes(CONFIG, None).open(notes)
+    wires += [Wire(connect(True), "203.0.113.5") for _ in range(5)]
+    for wire in wires:
+        wire.read(PLAIN * 2)
+    assert notes.writes == []
+    await settle(wires[0])
+    assert notes.writes == [(10, 0)]
+    assert all(wire.written.count(b"HTTP/1.1 200 OK\r\n") == 2 for wire in wires)
+    for wire in wires:
+        wire.close()
+    await close()
+
+
+async def test_a_pass_of_many_visits_is_several_writes() -> None:
+    notes = Watched([])
+    connect, close = Lanes(CONFIG, None).open(notes)
+    wire = Wire(connect(True), "203.0.113.5")
+    small = b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n"
+    for _ in range(6):
+        wire.read(small * (PASS_VISITS // 2))
+    assert [visits for visits, _ in notes.writes] == [PASS_VISITS] * 3
+    wire.close()
+    await close()
+
+
+async def test_a_visitor_who_closes_his_half_at_once_has_his_answer() -> None:
+    connect, close = Lanes(CONFIG, None).open(Notes())
+    wire = Wire(connect(True), "203.0.113.5")
+    wire.read(PLAIN)
+    wire.end()
+    assert wire.written.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert wire.closed
+    await settle(wire)
+    await close()
+
+
+async def test_what_was_read_before_a_stop_is_answered() -> None:
+    notes = Notes()
+    connect, close = Lanes(CONFIG, None).open(notes)
+    wire = Wire(connect(True), "203.0.113.5")
+    wire.read(PLAIN)
+    await close()
+    assert wire.written.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert wire.closed
+    assert len(notes.visits()) == 1
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_an_idle_connection_is_closed_and_one_that_is_used_is_not(fast: bool) -> None:
+    config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.2))
+    connect, close = Lanes(config, None).open(Notes())
+    wire, idle = (Wire(connect(fast), "203.0.113.5") for _ in range(2))
+    began = asyncio.get_running_loop().time()
+    while asyncio.get_running_loop().time() < began + 0.5:
+        wire.read(PLAIN)
+        await asyncio.sleep(0.02)
+    assert idle.closed
+    assert not wire.closed
+    await until(lambda: wire.closed)
+    await close()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+async def test_a_request_that_is_never_finished_is_given_up(fast: bool) -> None:
+    config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.1))
+    connect, close = Lanes(config, None).open(Notes())
+    wire = Wire(connect(fast), "203.0.113.5")
+    for byte in PLAIN[:-1]:
+        if not wire.closed:
+            wire.read(bytes([byte]))
+            await asyncio.sleep(0.01)
+    await until(lambda: wire.closed)
+    assert wire.written == b""
+    await close()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+@pytest.mark.parametrize("more", [b"", PLAIN])
+async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast: bool, more: bytes) -> None:
+    config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.2))
+    notes = Notes()
+    connect, close = Lanes(config, None).open(notes)
+    wire = Wire(connect(fast), "203.0.113.5", capacity=1000)
+    wire.read(PLAIN * 4)
+    for _ in range(100):
+        if not wire.closed:
+            wire.read(more * 10)
+        await asyncio.sleep(0)
+    assert len(notes.visits()) <= 15, "of a thousand"
+    assert len(wire.written) < 15 * 450
+    await until(lambda: wire.closed)
+    await close()

@@ -1,0 +1,95 @@
+"""The fast lane and aiohttp are one server: the same bytes, cut anywhere, get the same answers and the same visits."""
+
+import asyncio
+import os
+from itertools import pairwise
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tests.pixel.requests import ODD, PLAIN, PLAIN_VARIANTS
+from tests.pixel.wires import Lanes, Outcome
+from tracker.config import Http, PixelConfig, Privacy, SnsConfig
+
+SOAK = os.environ.get("TRACKER_SOAK") == "1"
+SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
+
+CONFIGS = {
+    "defaults": PixelConfig(sns=SNS),
+    "proxy": PixelConfig(sns=SNS, http=Http(trusted_proxies=["10.0.0.0/8"]), privacy=Privacy(honor=["gpc", "dnt"])),
+    "forwarded": PixelConfig(
+        sns=SNS,
+        http=Http(trusted_proxies=["10.0.0.0/8"], client_ip_header="forwarded"),
+        privacy=Privacy(ip="truncated", honor=["gpc"]),
+    ),
+}
+PEERS = ["10.9.9.9", "203.0.113.5", None]
+
+Reads = list[tuple[bytes, bool]]
+
+
+async def both(lanes: Lanes, reads: Reads, *, end: bool) -> tuple[Outcome, Outcome]:
+    fast = await lanes.outcome(fast=True, reads=reads, end=end)
+    http = await lanes.outcome(fast=False, reads=reads, end=end)
+    return fast, http
+
+
+async def differing(config: str, peer: str | None, requests: list[bytes]) -> list[bytes]:
+    """Those of the requests that, between two plain ones, make a difference between the lanes."""
+
+    async def differs(request: bytes) -> bool:
+        fast, http = await both(Lanes(CONFIGS[config], peer), [(PLAIN, True), (request, True), (PLAIN, True)], end=True)
+        return fast != http
+
+    found: list[bytes] = []
+    for start in range(0, len(requests), 100):
+        some = requests[start : start + 100]
+        differences = await asyncio.gather(*map(differs, some))
+        found += [request for request, difference in zip(some, differences, strict=True) if difference]
+    return found
+
+
+async def test_each_odd_request_is_the_same_in_both_lanes() -> None:
+    assert await differing("proxy", "10.9.9.9", ODD) == []
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("peer", PEERS)
+async def test_what_is_plain_is_the_same_in_both_lanes(config: str, peer: str | None) -> None:
+    assert await differing(config, peer, PLAIN_VARIANTS) == []
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Requests one after the other, perhaps damaged at a byte."""
+    requests = st.sampled_from(PLAIN_VARIANTS) | st.sampled_from(PLAIN_VARIANTS) | st.sampled_from(ODD)
+    stream = b"".join(draw(st.lists(requests, min_size=1, max_size=4)))
+    if draw(st.integers(0, 3)) == 0:
+        at = draw(st.integers(0, len(stream)))
+        stream = stream[:at] + draw(st.binary(max_size=3)) + stream[at + draw(st.integers(0, 3)) :]
+    return stream
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> Reads:
+    """A stream in reads, each with whether the server gets the time to deal with it."""
+    stream = draw(streams())
+    ends = [at + 4 for at in range(len(stream)) if stream.startswith(b"\r\n\r\n", at)]
+    places = draw(st.sampled_from([[], ends, ends]) | st.lists(st.integers(0, len(stream)), max_size=6))
+    edges = sorted({0, *places, len(stream)})
+    return [(stream[start:end], draw(st.booleans())) for start, end in pairwise(edges)]
+
+
+@settings(
+    max_examples=20_000 if SOAK else 300,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(st.sampled_from(sorted(CONFIGS)), st.sampled_from(PEERS), cuts(), st.booleans())
+def test_any_stream_in_any_reads_is_the_same_in_both_lanes(
+    config: str, peer: str | None, reads: Reads, end: bool
+) -> None:
+    with asyncio.Runner() as runner:
+        fast, http = runner.run(both(Lanes(CONFIGS[config], peer), reads, end=end))
+    assert fast == http

@@ -1,0 +1,193 @@
+"""Where every visit is: each line of a journal is found once, and the two sums hold whatever happens to it."""
+
+import asyncio
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.fake_topic import FakeTopic
+from tracker import telemetry
+from tracker.config import SnsConfig
+from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED
+from tracker.core.message import Message, StoredSpan, unpack
+from tracker.core.visit import encode_line
+from tracker.errors import PublishFailed, PublishRefused
+from tracker.lifecycle import Backoff
+from tracker.pixel import journal_reader, publisher
+from tracker.pixel.control import HEADERS_CUT, Counts
+from tracker.pixel.journal import Journal, segment_name
+from tracker.pixel.journal_reader import JournalReader
+from tracker.pixel.outbox import Outbox
+from tracker.pixel.publisher import Publisher
+from tracker.pixel.tally import Tally
+
+
+def line(number: int) -> bytes:
+    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", None, "192.0.2.1")
+
+
+def journal_with(outbox: Path, *lines: bytes, segment_bytes: int = 1 << 20) -> Journal:
+    journal = Journal.create(outbox, segment_bytes)
+    for each in lines:
+        journal.append(each)
+    return journal
+
+
+class Sums:
+    """What the metrics have counted since this was made."""
+
+    def __init__(self) -> None:
+        self._before = self._read()
+
+    def __getitem__(self, name: str) -> int:
+        return self._read()[name] - self._before[name]
+
+    def _read(self) -> dict[str, int]:
+        reasons = {
+            reason: int(telemetry.DISCARDED.labels(reason)._value.get()) for reason in (*NOT_RECORDED, *NOT_PUBLISHED)
+        }
+        return reasons | {
+            "hits": telemetry.total(telemetry.HITS),
+            "accepted": telemetry.total(telemetry.ACCEPTED),
+            "adopted": telemetry.total(telemetry.ADOPTED_VISITS),
+            "published": telemetry.total(telemetry.PUBLISHED_VISITS),
+            "waiting": int(telemetry.WAITING_VISITS._value.get()),
+        }
+
+    def check(self) -> None:
+        assert self["hits"] == self["accepted"] + sum(self[reason] for reason in NOT_RECORDED)
+        gone = self["published"] + self["waiting"] + self["refused"] + self["damaged"]
+        assert self["accepted"] + self["adopted"] == gone
+        assert self["waiting"] >= 0
+
+
+@pytest.fixture
+def sums() -> Iterator[Sums]:
+    sums = Sums()
+    yield sums
+    sums.check()
+    telemetry.WAITING_VISITS.dec(sums["waiting"])
+
+
+def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_reader, "COUNT_BYTES", 2 * len(line(0)) + 7)
+    journal = journal_with(tmp_path, *map(line, range(10)), segment_bytes=3 * len(line(0)) + 1)
+    reader = JournalReader(journal.path)
+    reader.count(limit=1)
+    assert 0 < reader.found < 10
+    reader.count(to=4 * len(line(0)))
+    assert 4 <= reader.found < 10
+    for _ in range(2):
+        reader.count()
+        assert reader.found == 10
+    journal.append(line(10))
+    (last,) = [path for path in journal.path.iterdir() if path.name == segment_name(9 * len(line(0)))]
+    with last.open("ab") as segment:
+        segment.write(line(11)[:-1])
+    reader.count()
+    assert reader.found == 11, "a line without its newline may still be cut"
+    reader.advance(10 * len(line(0)) + len(line(10)))
+    again = JournalReader(journal.path)
+    again.count()
+    assert again.found == 0
+    journal.close()
+
+
+def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_reader, "COUNT_BYTES", 1_000)
+    journal = journal_with(tmp_path, b"\0" * 5_000 + b"\n", line(1))
+    reader = JournalReader(journal.path)
+    reader.count()
+    assert reader.found == 2
+    journal.close()
+
+
+def test_what_was_there_before_is_adopted_and_what_comes_is_accepted(tmp_path: Path, sums: Sums) -> None:
+    earlier = journal_with(tmp_path, line(1), line(2))  # its worker may live on for a moment
+    outbox, tally = Outbox(tmp_path), Tally()
+    outbox.open()
+    ours = journal_with(tmp_path, line(3))
+    ours.close()  # its worker died before anybody looked
+    for _ in range(2):
+        outbox.scan()
+        tally.found(outbox.known())
+    assert (sums["adopted"], sums["accepted"], sums["waiting"]) == (2, 1, 3)
+    earlier.append(line(4))
+    earlier.close()
+    outbox.scan()
+    tally.found(outbox.known())
+    assert (sums["adopted"], sums["accepted"], sums["hits"]) == (3, 1, 1)
+    outbox.close()
+
+
+def test_a_worker_counts_in_memory_that_outlives_it(sums: Sums) -> None:
+    tally, before = Tally(), dict[str, int]()
+    descriptor = Counts.create()
+    theirs, ours = Counts(descriptor), Counts(descriptor)
+    theirs["privacy"] += 3
+    theirs[HEADERS_CUT] += 2
+    tally.not_recorded(before, now := dict(ours))
+    theirs["outbox_io"] += 1
+    theirs.close()
+    tally.not_recorded(now, ours)
+    assert (sums["privacy"], sums["outbox_io"], sums["hits"]) == (3, 1, 4)
+    with pytest.raises(KeyError):
+        ours["weather"] += 1
+    ours.close()
+
+
+def test_what_waits_in_a_journal_that_vanishes_is_counted_as_damaged(tmp_path: Path, sums: Sums) -> None:
+    outbox, tally = Outbox(tmp_path), Tally()
+    outbox.open()
+    journal = journal_with(tmp_path, line(1), line(2))
+    outbox.scan()
+    tally.found(outbox.known())
+    for entry in journal.path.iterdir():
+        entry.unlink()
+    journal.path.rmdir()
+    outbox.scan()
+    tally.gone(outbox.gone)
+    assert (sums["accepted"], sums["damaged"], sums["waiting"]) == (2, 2, 0)
+    journal.close()
+    outbox.close()
+
+
+@pytest.mark.parametrize("format", ["packed", "single"])
+@pytest.mark.parametrize("seed", range(3))
+async def test_the_sums_hold_before_every_publish_whatever_sns_says(
+    tmp_path: Path, sums: Sums, monkeypatch: pytest.MonkeyPatch, format: str, seed: int
+) -> None:
+    monkeypatch.setattr(publisher, "Backoff", lambda: Backoff(first=0.0001, cap=0.0002))
+    chance = random.Random(seed)
+    journal_with(tmp_path, *map(line, range(40))).close()
+    outbox = Outbox(tmp_path)
+    outbox.open()
+    journal_with(tmp_path, line(40), b"\0\0damage\n", b"{}\n", *map(line, range(41, 80)), segment_bytes=900).close()
+    looks = 0
+
+    def answer(message: Message) -> PublishFailed | None:
+        nonlocal looks
+        looks += 1
+        sums.check()
+        span = unpack(message.attributes, message.body)
+        if isinstance(span, StoredSpan) and line(7) in span.data:
+            return PublishRefused("this line, alone or among others")
+        return PublishFailed("throttled") if chance.random() < 0.4 else None
+
+    outbox.scan()
+    config = SnsConfig(
+        topic_arn="arn:aws:sns:us-east-1:000000000000:t",
+        linger=0.001,
+        format=format,  # type: ignore[arg-type]
+    )
+    publishing = Publisher(outbox=outbox, config=config, open_topic=FakeTopic(answer).open, tally=Tally())
+    publishing.drain()
+    async with asyncio.timeout(30):
+        await publishing.run()
+    assert looks > 40 if format == "single" else looks > 4
+    assert (sums["adopted"], sums["accepted"]) == (40, 42)
+    assert (sums["refused"], sums["damaged"], sums["waiting"]) == (1, 2, 0)
+    assert sums["published"] == 79
+    outbox.close()

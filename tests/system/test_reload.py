@@ -1,0 +1,107 @@
+"""SIGHUP to the pixel: a new configuration at work, and not one request that notices."""
+
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.ports import free_port
+
+from .processes import Config, Service, merged
+from .stack import FakeStack
+from .wire import LOOPBACK, Load, get, wait_for
+
+
+def configured(stack: FakeStack, workers: int = 1) -> tuple[Service, Config]:
+    """A pixel, and its whole configuration."""
+    config = stack.pixel_config({"workers": workers})
+    return stack.start_pixel(config), config
+
+
+def reload(pixel: Service, config: Config) -> None:
+    pixel.reload(config)
+    pixel.wait_metric("tracker_pixel_reloads", 1, 'result="applied"')
+
+
+def test_a_reload_under_load_fails_no_request_and_loses_no_visit(stack: FakeStack) -> None:
+    pixel, config = configured(stack, workers=2)
+    stack.start_storage()
+    wait_for(lambda: len(pixel.workers()) == 2, "two workers")
+    old = pixel.workers()
+    with Load(pixel.port) as load:
+        load.wait_answered(100)
+        reload(pixel, merged(config, {"workers": 3, "privacy": {"honor": ["dnt"]}, "sns": {"format": "plain"}}))
+        load.wait_answered(100)
+        assert get(pixel.port, headers=[("DNT", "1")]).is_gif
+    assert load.failures == 0, pixel.output
+    wait_for(lambda: len(pixel.workers()) == 3, "three workers")
+    assert not set(pixel.workers()) & set(old)
+    pixel.wait_metric("tracker_pixel_visits_discarded", 1, 'reason="privacy"')
+    assert pixel.metric("tracker_pixel_worker_restarts") == 0
+    stack.assert_exactly_once(load)
+    pixel.stop()
+    assert stack.segments() == []
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_meets_no_error_through_a_reload(stack: FakeStack) -> None:
+    pixel, config = configured(stack)
+    command = ["wrk", "-t1", "-c32", "-d4s", f"http://{LOOPBACK}:{pixel.port}/track"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
+        reload(pixel, config)
+        assert wrk.poll() is None, "the load ended before the reloads did"
+        said, _ = wrk.communicate(timeout=30)
+    answered = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
+    assert answered > 0
+    assert "Socket errors" not in said, said
+    assert "Non-2xx" not in said, said
+    # What wrk had not read when it ended is no answer to wrk.
+    wait_for(
+        lambda: answered <= pixel.metric("tracker_pixel_hits") <= answered + 32,
+        lambda: f"{answered} answers, {pixel.metric('tracker_pixel_hits')} hits",
+    )
+
+
+def test_a_configuration_that_cannot_be_used_is_told_and_the_old_one_goes_on(stack: FakeStack) -> None:
+    pixel, config = configured(stack)
+    before = pixel.children()
+    pixel.reload(merged(config, {"workers": "many"}))
+    pixel.wait_metric("tracker_pixel_reloads", 1, 'result="refused"')
+    pixel.reload(merged(config, {"http": {"port": free_port()}, "outbox": {"dir": "elsewhere"}}))
+    pixel.wait_metric("tracker_pixel_reloads", 2, 'result="refused"')
+    first, second = pixel.logged("reload_refused")
+    assert f"{pixel.config}: workers: expected auto or a number" in first
+    assert f"http.port: expected {pixel.port}, got" in second
+    assert "outbox.dir: expected" in second
+    assert "restart" in second
+    assert pixel.children() == before
+    assert get(pixel.port).is_gif
+    pixel.stop()
+
+
+def test_sigkill_in_the_middle_of_a_reload_leaves_nobody_and_loses_nothing(stack: FakeStack) -> None:
+    pixel, config = configured(stack)
+    stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(100)
+        before = set(pixel.children())
+        pixel.reload(config)
+        wait_for(lambda: set(pixel.children()) - before, "a new worker")
+        pixel.kill()
+        stack.start_pixel(config)
+        load.wait_answered(100)
+    stack.assert_exactly_once(load)
+
+
+def test_a_stop_in_the_middle_of_a_reload_is_clean(stack: FakeStack) -> None:
+    pixel, config = configured(stack)
+    stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(100)
+        before = set(pixel.children())
+        pixel.reload(config)
+        wait_for(lambda: set(pixel.children()) - before, "a new worker")
+        pixel.stop()
+    assert stack.segments() == []
+    stack.assert_exactly_once(load)

@@ -1,0 +1,167 @@
+"""What systemd is told: by the protocol's datagrams on a real socket, and by both services."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ports import free_port
+from tests.system.processes import Process, write_config
+from tests.waiting import until
+from tracker.config import OutboxConfig, PixelConfig, SnsConfig
+from tracker.pixel import slot
+from tracker.pixel.supervisor import Supervisor
+from tracker.pixel.tally import Tally
+from tracker.systemd import Manager
+
+
+class Notify:
+    """The service manager's end of the socket."""
+
+    def __init__(self, path: Path) -> None:
+        self.environ = {"NOTIFY_SOCKET": str(path), "WATCHDOG_USEC": "600000"}
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind(str(path))
+        self._socket.setblocking(False)
+        self.heard: list[str] = []
+
+    def listen(self) -> list[str]:
+        while True:
+            try:
+                self.heard.append(self._socket.recv(4096).decode())
+            except BlockingIOError:
+                return self.heard
+
+    def beats(self) -> int:
+        return self.listen().count("WATCHDOG=1")
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def notify(tmp_path: Path) -> Iterator[Notify]:
+    manager = Notify(tmp_path / "notify")
+    yield manager
+    manager.close()
+
+
+async def always() -> bool:
+    return True
+
+
+async def test_where_nobody_listens_nothing_happens() -> None:
+    manager = Manager({})
+    manager.ready()
+    manager.stopping()
+    await manager.heartbeat(always)  # returns: there is no watchdog to feed
+    Manager({"NOTIFY_SOCKET": "/nowhere/at/all"}).ready()
+
+
+async def test_it_says_ready_and_stopping(notify: Notify) -> None:
+    manager = Manager(notify.environ)
+    manager.ready()
+    manager.stopping()
+    assert notify.listen() == ["READY=1", "STOPPING=1"]
+
+
+async def test_abstract_sockets_are_spoken_to_as_well() -> None:
+    name = f"@tracker-test-{os.getpid()}-{time.monotonic_ns()}"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.bind("\0" + name[1:])
+        listening.settimeout(5)
+        Manager({"NOTIFY_SOCKET": name}).ready()
+        assert listening.recv(100) == b"READY=1"
+
+
+async def test_the_watchdog_hears_of_what_is_alive_and_of_nothing_else(notify: Notify) -> None:
+    beating = asyncio.create_task(Manager(notify.environ).heartbeat(always))
+    await until(lambda: notify.beats() >= 2)
+    beating.cancel()
+    await asyncio.wait([beating])
+
+    notify.listen().clear()
+    asked = 0
+
+    async def dead() -> bool:
+        nonlocal asked
+        asked += 1
+        return False
+
+    beating = asyncio.create_task(Manager(notify.environ).heartbeat(dead))
+    await until(lambda: asked >= 4)
+    assert notify.beats() == 0
+    beating.cancel()
+    await asyncio.wait([beating])
+
+
+async def test_a_watchdog_of_another_process_is_not_ours_to_feed(notify: Notify) -> None:
+    await Manager({**notify.environ, "WATCHDOG_PID": "1"}).heartbeat(always)
+    assert notify.listen() == []
+
+
+@pytest.fixture
+def start(tmp_path: Path, notify: Notify) -> Iterator[Callable[[str], Process]]:
+    """Both services, with an AWS that is away: nobody listens at the endpoint."""
+    nobody = f"http://127.0.0.1:{free_port()}"
+    configs = {
+        "tracker.pixel": {
+            "http": {"host": "127.0.0.1", "port": free_port()},
+            "admin": {"port": free_port()},
+            "sns": {"topic_arn": "arn:aws:sns:us-east-1:000000000000:tracking", "endpoint_url": nobody},
+        },
+        "tracker.storage": {
+            "sqs": {"queue": "visits", "region": "us-east-1", "endpoint_url": nobody},
+            "admin": {"port": free_port()},
+        },
+    }
+    running: list[Process] = []
+
+    def begin(module: str) -> Process:
+        config = write_config(tmp_path / f"{module}.yaml", configs[module])
+        running.append(Process(module, "--config", str(config), home=tmp_path, name=module, env=notify.environ))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        process.destroy()
+
+
+@pytest.mark.parametrize("module", ["tracker.pixel", "tracker.storage"])
+async def test_a_service_is_ready_and_beats_though_aws_is_away_and_says_when_it_stops(
+    module: str, start: Callable[[str], Process], notify: Notify
+) -> None:
+    service = start(module)
+    await until(lambda: "READY=1" in notify.listen() and notify.beats() >= 3, seconds=60)
+    service.stop()
+    assert notify.listen().index("READY=1") < notify.heard.index("STOPPING=1")
+
+
+async def test_a_worker_that_hangs_for_long_stops_the_pixels_heart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slot, "SILENT_SECONDS", 3.0)
+    sns = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
+    config = PixelConfig(sns=sns, outbox=OutboxConfig(dir=str(tmp_path)))
+    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), tally=Tally())
+    running = asyncio.create_task(supervisor.run())
+    await until(lambda: supervisor.answering == 1, seconds=60)
+    assert await supervisor.is_heard()
+    [worker] = supervisor.pids()
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(30):
+            while await supervisor.is_heard():
+                await asyncio.sleep(0.05)
+            os.kill(worker, signal.SIGCONT)
+            while not await supervisor.is_heard():
+                await asyncio.sleep(0.05)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+        supervisor.drain(1.0)
+        await asyncio.wait_for(running, 30)
