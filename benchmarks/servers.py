@@ -139,7 +139,7 @@ class Servers:
         if program is None:
             return None
         room, port = self._room("nginx"), free_port()
-        access_log = f"{room}/access.log combined buffer=64k flush=1s" if log else "off"
+        access_log = f"{room}/access.log combined buffer=64k" if log else "off"
         configuration = room / "nginx.conf"
         configuration.write_text(NGINX.format(home=room, port=port, log=access_log))
         server = Server(self._start("nginx", [program, "-p", str(room), "-c", str(configuration)], room, SERVER), port)

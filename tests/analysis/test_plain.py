@@ -1,5 +1,6 @@
 """Whatever is in a file, the lines that go on are the ones the log itself would have."""
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -103,3 +104,23 @@ def test_a_long_odd_line_takes_no_longer_than_it_is_long() -> None:
     assert tidy(LINE + hostile + LINE) == (LINE + LINE, 1)
     long = LINE.replace(b"Mozilla", b"\\xC3\\xBC" * 30_000)
     assert tidy(long) == (long, 0)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0000-01-01T00:00:00.000000+00:00",
+        "2026-02-29T00:00:00.000000+00:00",
+        "2026-04-31T00:00:00.000000+00:00",
+        "2026-01-32T00:00:00.000000+00:00",
+        "2026-13-01T00:00:00.000000+00:00",
+        "2026-00-01T00:00:00.000000+00:00",
+        "2026-01-00T00:00:00.000000+00:00",
+        "2026-01-01T24:00:00.000000+00:00",
+        "2026-01-01T00:60:00.000000+00:00",
+        "2026-01-01T00:00:60.000000+00:00",
+        "2026-01-01T00:00:00.000000",
+    ],
+)
+def test_a_time_that_was_never_is_malformed(time: str) -> None:
+    assert tidy(LINE.replace(LINE[:32], time.encode())) == (b"", 1)

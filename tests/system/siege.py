@@ -26,18 +26,19 @@ SETTLE_SECONDS = 60.0
 ANSWERS_A_ROUND = 15
 FORMATS = ("packed", "plain", "single")
 
-# Chances a call. A call that hangs costs ten seconds, or what is left of its round.
+# Chances a call. botocore tries twice, so that of SNS's calls about one in ten fails. A call that hangs costs ten
+# seconds, or what is left of its round.
 SNS_FAULTS = {
-    "cut": 0.02,
-    "throttle": 0.02,
-    "error": 0.02,
+    "cut": 0.05,
+    "throttle": 0.05,
+    "error": 0.05,
     "slow": 0.05,
     "hang": 0.01,
-    "lost_reply": 0.05,
-    "error_after": 0.03,
-    "partial": 0.03,
-    "unlisted_done": 0.02,
-    "unlisted_undone": 0.02,
+    "lost_reply": 0.08,
+    "error_after": 0.05,
+    "partial": 0.05,
+    "unlisted_done": 0.03,
+    "unlisted_undone": 0.03,
     "double": 0.05,
 }
 SQS_FAULTS = {
@@ -76,6 +77,7 @@ class Siege:
         self._foreign = Foreign(self._stack)
         self._pixel: Service | None = None
         self._storage: Service | None = None
+        self._deck: list[Callable[[float], None]] = []
 
     def run(self, rounds: int, after_round: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """So many rounds; then everything is stopped and judged. Ends early with the first bad verdict."""
@@ -108,19 +110,8 @@ class Siege:
         self._random.seed(f"{self.seed}/{self.tally.rounds}")  # what an earlier round drew changes nothing here
         self._trouble(self._stack.sns, SNS_FAULTS)
         self._trouble(self._stack.sqs, SQS_FAULTS)
-        deeds = [
-            self._kill_pixel,
-            self._kill_a_worker,
-            self._kill_all_workers,
-            self._kill_storage,
-            self._kill_storage_as_it_starts,
-            self._stop_pixel,
-            self._stop_storage,
-            self._freeze_storage,
-            self._sns_away,
-            self._sqs_away,
-        ]
-        for deed in self._random.sample(deeds, self._random.randint(1, 3)):
+        for _ in range(self._random.randint(1, 3)):
+            deed = self._next_deed()
             pause = self._random.uniform(0.0, 0.5)
             time.sleep(self._random.uniform(0.0, 0.5))
             deed(pause)
@@ -128,6 +119,24 @@ class Siege:
         wanted = len(load.answered) + ANSWERS_A_ROUND
         assert self._pixel is not None
         self._pixel.wait_alive(lambda: len(load.answered) >= wanted, f"{ANSWERS_A_ROUND} answers")
+
+    def _next_deed(self) -> Callable[[float], None]:
+        """All of them in some order, and then again in another."""
+        if not self._deck:
+            self._deck = [
+                self._kill_pixel,
+                self._kill_a_worker,
+                self._kill_all_workers,
+                self._kill_storage,
+                self._kill_storage_as_it_starts,
+                self._stop_pixel,
+                self._stop_storage,
+                self._freeze_storage,
+                self._sns_away,
+                self._sqs_away,
+            ]
+            self._random.shuffle(self._deck)
+        return self._deck.pop()
 
     def _kill_pixel(self, _: float) -> None:
         if self._pixel is not None:

@@ -13,6 +13,9 @@ from .wire import Load, wait_for
 
 VISIBILITY = 10  # seconds; the shortest that storage takes
 LONG_UA = "u" * 2000
+OLD_LINE = (
+    b"t|" + b"x" * 1_000_000 + b"|null|127.0.0.1\n"
+)  # longer than the ledger's files, which the limit then spares
 
 
 @pytest.fixture
@@ -24,15 +27,10 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture(params=[SmallDisk, FileLimit])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk | FileLimit]:
+    """Named before `stack` in a test, so that nothing runs on it any more when it goes."""
     made: SmallDisk | FileLimit = request.param(tmp_path)
     yield made
     made.close()
-
-
-@pytest.fixture
-def stack(disk: object, fake_stack: FakeStack) -> FakeStack:
-    """Gone before its disk is."""
-    return fake_stack
 
 
 def hidden_longer_than_once(stack: FakeStack) -> bool:
@@ -41,9 +39,9 @@ def hidden_longer_than_once(stack: FakeStack) -> bool:
     return bool(hidden) and min(hidden) > VISIBILITY + 1
 
 
-def test_storage_waits_for_room_and_goes_on_by_itself(stack: FakeStack, disk: SmallDisk | FileLimit) -> None:
+def test_storage_waits_for_room_and_goes_on_by_itself(disk: SmallDisk | FileLimit, stack: FakeStack) -> None:
     stack.log_path = disk.path / "visits.log"
-    stack.log_path.write_bytes(b"t|" + b"x" * 1_000_000 + b"|null|127.0.0.1\n")  # longer than the ledger's files
+    stack.log_path.write_bytes(OLD_LINE)
     pixel = stack.start_pixel()
     storage = stack.start_storage({"sqs": {"visibility_timeout": VISIBILITY}})
     with Load(pixel.port) as load:
@@ -78,8 +76,25 @@ def test_storage_waits_for_room_and_goes_on_by_itself(stack: FakeStack, disk: Sm
     storage.stop()
 
 
+def test_a_storage_killed_while_it_waits_for_room_loses_nothing(stack: FakeStack, tmp_path: Path) -> None:
+    disk = FileLimit(tmp_path)
+    stack.log_path = disk.path / "visits.log"
+    stack.log_path.write_bytes(OLD_LINE)
+    pixel = stack.start_pixel()
+    storage = stack.start_storage()
+    with Load(pixel.port) as load:
+        load.wait_answered(100)
+        stack.wait_lines(50)
+        disk.fill([storage.pid])
+        storage.wait_alive(lambda: not storage.is_ready(), "not ready")
+        storage.wait_alive(lambda: stack.in_queue(Queue.counts)[0] > 20, "a queue that grows, for nobody receives")
+    storage.kill()
+    stack.start_storage()
+    stack.assert_exactly_once(load)
+
+
 def test_the_pixel_answers_without_room_and_records_again_by_itself(
-    stack: FakeStack, disk: SmallDisk | FileLimit
+    disk: SmallDisk | FileLimit, stack: FakeStack
 ) -> None:
     stack.outbox = disk.path / "outbox"
     stack.sns.down()
@@ -117,9 +132,8 @@ def test_the_pixel_answers_without_room_and_records_again_by_itself(
 
 
 def test_a_disk_that_stands_still_loses_nothing_and_stores_nothing_twice(
-    small_disk: SmallDisk, fake_stack: FakeStack
+    small_disk: SmallDisk, stack: FakeStack
 ) -> None:
-    stack = fake_stack
     stack.log_path = small_disk.path / "visits.log"
     pixel = stack.start_pixel()
     storage = stack.start_storage({"sqs": {"visibility_timeout": VISIBILITY}})

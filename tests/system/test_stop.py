@@ -28,9 +28,9 @@ def test_a_storage_that_sleeps_for_longer_than_its_messages_are_hidden_stores_no
         stack.redeliver()
         load.wait_answered(200)
         os.kill(storage.pid, signal.SIGCONT)
+        storage.wait_alive(lambda: stack.in_queue(lambda queue: queue.most_receives) > 1, "what it has, once more")
         stack.sqs.up()
     stack.assert_exactly_once(load)
-    assert stack.in_queue(lambda queue: queue.most_receives) > 1
     storage.stop()
 
 
@@ -89,8 +89,13 @@ def test_a_clean_stop_drains_the_outbox(stack: FakeStack) -> None:
     pixel = stack.start_pixel({"workers": 2})
     storage = stack.start_storage()
     with Load(pixel.port) as load:
-        load.wait_answered(500)
-        pixel.stop()
+        load.wait_answered(300)
+        stack.sns.hold()
+        load.wait_answered(200)
+        pixel.terminate()
+        pixel.wait_alive(lambda: pixel.children() == [], "workers that have ended")
+    stack.sns.up()  # only now, when nobody answers any more, can the rest be published
+    assert pixel.wait() == 0
     assert stack.segments() == []
     assert [path for path in stack.outbox.iterdir() if path.is_dir()] == []
     published = stack.published()

@@ -133,9 +133,10 @@ class Writer:
                 await step()
                 break
             except (StorageFull, LogMoved) as error:
-                if self.paused is None:
-                    event = "storage_full" if isinstance(error, StorageFull) else "log_moved"
-                    log.error("%s error=%s action=nothing is deleted, tried again every second", event, error)
+                if self.paused is None and isinstance(error, StorageFull):
+                    log.error("storage_full error=%s action=nothing is deleted, tried again every second", error)
+                elif self.paused is None:
+                    log.error("log_moved error=%s action=nothing is deleted, tried again every second", error)
                 self.paused = str(error)
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
