@@ -13,8 +13,7 @@ from tests.seam import faults
 from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, cut_power, cuts, live, stage
 from tests.storage.rig import A, open_rig, span
-from tests.storage.test_every_call import LOG, Appending, impatient
-from tracker.config import Rotate
+from tests.storage.test_every_call import LOG, Appending, Compressing, impatient
 
 __all__ = ["impatient"]
 
@@ -28,16 +27,16 @@ class Alone(Appending):
     foreign: Sequence[str] = ()
 
 
-class AloneAndRotating(Alone):
-    """The names of the files put aside, too."""
+class AloneAndRotating(Compressing):
+    """The names of the files put aside, too, and what they are compressed to."""
 
-    rotate = Rotate(max_bytes=1)
+    foreign: Sequence[str] = ()
 
 
 @pytest.mark.parametrize("scenario", [Alone(), AloneAndRotating()], ids=["appending", "rotating"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_what_was_deleted_from_sqs_is_in_the_log_once_after_a_power_cut_at_any_point(
-    scenario: Alone, seed: int
+    scenario: Appending, seed: int
 ) -> None:
     with stage(scenario) as (root, world, seam):
         live(scenario, root, world)

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tracker.core.message import JOURNAL_ID
 from tracker.errors import ConfigurationError
-from tracker.files import make_directory, sync_directory
+from tracker.files import OPERATOR_FAULTS, make_directory, sync_directory
 from tracker.pixel.journal import NEW
 from tracker.pixel.journal_reader import JournalReader
 
@@ -32,7 +32,6 @@ COUNT_AT_A_LOOK = 256 << 20  # bytes; of a long backlog the rest is counted at t
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW  # a link in the outbox is nothing that we made
-_OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP}
 _NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|afs|ceph|gfs2|lustre|fuse\.(sshfs|glusterfs|s3fs|ceph\S*)")
 
 
@@ -69,7 +68,7 @@ class Outbox:
             _refuse_network_file_system(self.directory)
             lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | _SAFELY, 0o640)
         except OSError as error:
-            if error.errno in _OPERATOR_FAULTS:
+            if error.errno in OPERATOR_FAULTS:
                 raise ConfigurationError(
                     f"outbox.dir: expected a directory that can be written, {self.directory}: {error.strerror}"
                 ) from error

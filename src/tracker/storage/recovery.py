@@ -5,6 +5,7 @@ proves nothing after a failed fsync; torn, what there is of it is kept in a file
 messages come again. Anything else is not ours to explain: the start is refused until the operator says `--accept-log`.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -14,8 +15,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tracker.errors import AppendFailed, ConfigurationError, LogChanged
-from tracker.files import fdatasync, make_directory, sync_directory
+from tracker.errors import AppendFailed, ConfigurationError, LogChanged, TrackerError
+from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory
 from tracker.storage.ledger import Ledger, Pending
 from tracker.storage.rotation import drop_reservations, finish, go_on_with
 from tracker.storage.visit_log import CHANGED_BY, create_log
@@ -40,15 +41,16 @@ def only_writer(path: Path) -> Iterator[None]:
         make_directory(lock.parent, 0o777)
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
     except OSError as error:
-        raise ConfigurationError(f"log.path: expected a place that can be written: {error}") from error
+        raise _no_place(error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
             raise AppendFailed(f"{path} already has a writer: process {holder} holds {lock}") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: the number is only a courtesy
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)
@@ -164,7 +166,14 @@ def _create(path: Path, mode: int) -> None:
     try:
         create_log(path, mode)
     except OSError as error:
-        raise ConfigurationError(f"log.path: expected a place that can be written: {error}") from error
+        raise _no_place(error) from error
+
+
+def _no_place(error: OSError) -> TrackerError:
+    """A full or failing disk is no configuration error, after which nobody starts the process again."""
+    if error.errno in OPERATOR_FAULTS:
+        return ConfigurationError(f"log.path: expected a place that can be written: {error}")
+    return AppendFailed(f"log.path cannot be written: {error}")
 
 
 def _refusal(path: Path, what: str) -> LogChanged:
