@@ -5,7 +5,7 @@ READY := .venv/.ready
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test soak lint format types lock metrics clean
+.PHONY: help run run-aws run-pixel run-storage test soak load bench lint format types lock metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,12 @@ test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
 
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)
+
+load: $(READY) ## wrk against a running pixel, and the proof that every visit arrived; make load ARGS="--seconds 30"
+	@$(BIN)/python -m benchmarks.load $(ARGS)
+
+bench: $(READY) ## the benchmark table, into docs/benchmarks.md; make bench ARGS="--only hits --seconds 1"
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(READY) ## ruff, formatting and the import contracts
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from tests.fake_aws import FakeAws
 from tests.fake_aws.faults import Faults
-from tests.fake_aws.messaging import Attribute, AwsError, Queue, Sent
+from tests.fake_aws.queues import Attribute, AwsError, Queue, Sent
 from tests.waiting import until
 from tracker import aws
 from tracker.aws import Topic, open_queue, open_topic

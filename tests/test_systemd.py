@@ -1,6 +1,7 @@
 """What systemd is told: by the protocol's datagrams on a real socket, and by both services."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -68,6 +69,16 @@ async def test_it_says_ready_and_stopping(notify: Notify) -> None:
     manager.ready()
     manager.stopping()
     assert notify.listen() == ["READY=1", "STOPPING=1"]
+
+
+async def test_a_manager_that_is_slow_to_listen_still_hears_that_it_stops(notify: Notify) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as others, contextlib.suppress(BlockingIOError):
+        others.setblocking(False)
+        while True:
+            others.sendto(b"STATUS=busy", notify.environ["NOTIFY_SOCKET"])
+    stopping = asyncio.create_task(asyncio.to_thread(Manager(notify.environ).stopping))
+    await until(lambda: "STOPPING=1" in notify.listen())
+    await stopping
 
 
 async def test_abstract_sockets_are_spoken_to_as_well() -> None:

@@ -161,7 +161,7 @@ async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
     async with AsyncExitStack() as stack:
         try:
             region = config.region or config.topic_arn.split(":")[3]
-            client = await _client(stack, "sns", region, config.endpoint_url, CALL_SECONDS)
+            client = await _client(stack, get_session(), "sns", region, config.endpoint_url, CALL_SECONDS)
         except (*_TROUBLE, ValueError) as error:  # botocore says ValueError to an endpoint of the environment
             raise _publish_error(error) from error
         yield Topic(client, config.topic_arn)
@@ -173,8 +173,10 @@ async def open_queue(config: SqsConfig) -> AsyncIterator[Queue]:
     async with AsyncExitStack() as stack:
         try:
             long = CALL_SECONDS + config.wait_time
-            receiver = await _client(stack, "sqs", config.region, config.endpoint_url, long, config.receivers)
-            caller = await _client(stack, "sqs", config.region, config.endpoint_url, CALL_SECONDS)
+            session = get_session()  # one for both: what botocore loads into it takes as much memory as all the rest
+            where = config.region, config.endpoint_url
+            receiver = await _client(stack, session, "sqs", *where, long, config.receivers)
+            caller = await _client(stack, session, "sqs", *where, CALL_SECONDS)
         except (*_TROUBLE, ValueError) as error:
             raise _queue_error(error) from error
         yield Queue(receiver, caller, config.queue, config.visibility_timeout)
@@ -185,7 +187,7 @@ async def open_client(service: str, region: str | None, endpoint: str | None) ->
     """A client of any service for the commands that look after it; its calls go through `ask`."""
     async with AsyncExitStack() as stack:
         try:
-            client = await _client(stack, service, region, endpoint, CALL_SECONDS)
+            client = await _client(stack, get_session(), service, region, endpoint, CALL_SECONDS)
         except (*_TROUBLE, ValueError) as error:
             raise AwsUnreachable(_words(error)) from error
         yield client
@@ -205,9 +207,14 @@ async def ask(call: Awaitable[dict[str, Any]]) -> dict[str, Any]:
 
 
 async def _client(
-    stack: AsyncExitStack, service: str, region: str | None, endpoint: str | None, read_seconds: float, pool: int = 10
+    stack: AsyncExitStack,
+    session: AioSession,
+    service: str,
+    region: str | None,
+    endpoint: str | None,
+    read_seconds: float,
+    pool: int = 10,
 ) -> Any:
-    session: AioSession = get_session()
     # One try of one second, botocore's own setting, makes a busy metadata service look like missing credentials.
     session.set_config_variable("metadata_service_timeout", 3)
     session.set_config_variable("metadata_service_num_attempts", 3)

@@ -13,7 +13,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "provision": ("tracker.operations.provision", "Makes or completes topic, queues, policies and subscription."),
     "doctor": ("tracker.operations.doctor", "Says what is wrong, why it matters and what mends it."),
     "redrive": ("tracker.operations.redrive", "Puts what is in the dead-letter queue back into the queue."),
-    "audit": ("tracker.storage.audit", "Say what the visit log holds, and what is missing."),
+    "audit": ("tracker.storage.audit", "Says what the visit log holds, and what is missing."),
+    "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as a page."),
+    "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),
 }
 
 

@@ -37,12 +37,13 @@ class Manager:
             return
         while True:
             if await alive():
-                self._tell("WATCHDOG=1")
+                self._tell("WATCHDOG=1", patience=0.0)  # the next one says it as well
             await asyncio.sleep(self._watchdog_seconds * SHARE)
 
-    def _tell(self, state: str) -> None:
+    def _tell(self, state: str, patience: float = 1.0) -> None:
+        """`patience` in seconds, for a service manager that is slow to listen."""
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.setblocking(False)
+            notify.settimeout(patience)
             notify.sendto(state.encode(), self._address)

@@ -1,5 +1,6 @@
 """Visits as strangers make them: from arbitrary bytes, by the way a header takes through aiohttp."""
 
+import json
 from datetime import UTC, datetime
 
 from hypothesis import strategies as st
@@ -23,3 +24,38 @@ ips = st.ip_addresses().map(str).map(canonical_ip).filter(lambda ip: ip is not N
 times = st.datetimes(min_value=datetime(1, 1, 1), max_value=datetime(9999, 12, 31), timezones=st.just(UTC))
 
 visits = st.builds(Visit, times, st.none() | headers, st.none() | headers, ips)
+
+
+def _written(
+    visit: Visit, when: str, ip: str, missing: set[str], ascii_only: bool, separators: tuple[str, str], around: str
+) -> bytes:
+    keys = {"Referer": visit.referrer, "UserAgent": visit.user_agent, "IpAddress": ip, "VisitedAt": when}
+    kept = {name: value for name, value in keys.items() if name not in missing}
+    return (around + json.dumps(kept, ensure_ascii=ascii_only, separators=separators) + around).encode()
+
+
+_times_written = times.map(lambda time: time.isoformat(timespec="microseconds")) | st.sampled_from(
+    [
+        "2023-12-10T22:22:43.7936205+00:00",
+        "2023-12-10T22:22:43Z",
+        "2023-12-11T00:22:43.500000+02:00",
+        "2023-12-10 22:22:43.793620+00:00",
+        "2023-W50-1T22:22:43.793620+00:00",
+    ]
+)
+_no_times = st.sampled_from(["2023-02-29T22:22:43.793620+00:00", "2023-12-10T22:22:43.79362\u0660+00:00", "2023-12-10"])
+_ips_written = ips | st.sampled_from(["::FFFF:192.0.2.1", "2001:DB8::0", "fe80::1%eth0"])
+_no_ips = st.sampled_from(["192.0.2.01", "192.0.2.256", "192.0.2.1 ", "192.0.2.1\n", "x", ""])
+_missing = st.sets(st.sampled_from(["Referer", "UserAgent"]))
+_separators = st.sampled_from([(",", ":"), (" , ", " :\r")])
+_around = st.sampled_from(["", "", " ", "\r", "\t"])
+
+# Lines of a journal without their newline: as our pixel writes them, and as anything else may.
+visit_lines = st.builds(_written, visits, _times_written, _ips_written, _missing, st.booleans(), _separators, _around)
+
+# Lines that are no visits, most of them by a hair.
+odd_lines = (
+    st.builds(_written, visits, _no_times, _ips_written, _missing, st.booleans(), _separators, _around)
+    | st.builds(_written, visits, _times_written, _no_ips, _missing, st.booleans(), _separators, _around)
+    | st.sampled_from([b"", b"{}", b"null", b"{} {}", b'{"Referer":"\xff"}', b'{"Referer":"\x1b"}', b'{"Referer":'])
+)

@@ -1,5 +1,6 @@
 """The trust decision, as a table: who is believed, and about what."""
 
+import ipaddress
 import time
 
 import pytest
@@ -216,6 +217,19 @@ def test_a_canonical_address_is_its_own_canonical_form(address: object) -> None:
 def test_any_text_is_a_canonical_address_or_none(text: str) -> None:
     ip = canonical_ip(text)
     assert ip is None or canonical_ip(ip) == ip
+
+
+_octets = st.sampled_from(["", "0", "00", "01", "9", "10", "99", "100", "199", "200", "249", "255", "256", "1000"])
+
+
+@given(st.lists(_octets, min_size=3, max_size=5).map(".".join) | st.text("0123456789.", max_size=16))
+def test_an_ipv4_address_is_what_ipaddress_takes_for_one(text: str) -> None:
+    try:
+        expected = str(ipaddress.IPv4Address(text))
+    except ValueError:
+        assert canonical_ip(text) is None
+    else:
+        assert canonical_ip(text) == expected == text
 
 
 def test_a_text_longer_than_any_address_is_none() -> None:

@@ -1,14 +1,16 @@
+import json
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.strategies import visits
-from tracker.core.log_line import format_line, parse_line
-from tracker.core.visit import Visit
+from tests.core.strategies import odd_lines, visit_lines, visits
+from tracker.core.log_line import format_line, format_lines, parse_line
+from tracker.core.visit import Visit, decode_line, encode_line
 from tracker.errors import MalformedMessage
 
+PLAIN = encode_line("2026-11-23T07:09:24.932706+00:00", "https://a.example/", "curl/8", "192.0.2.1")
 TIME = datetime(2026, 11, 23, 7, 9, 24, 932706, tzinfo=UTC)
 
 
@@ -24,6 +26,26 @@ def test_a_line_is_four_columns_of_printable_ascii(visit: Visit) -> None:
     assert line.count(b"|") == 3
     assert line.index(b"\n") == len(line) - 1
     assert all(0x20 <= byte <= 0x7E for byte in line[:-1])
+
+
+@given(st.lists(visit_lines, max_size=6) | st.lists(visit_lines | odd_lines, max_size=3))
+def test_lines_of_a_span_are_those_of_its_visits_one_by_one(many: list[bytes]) -> None:
+    data = b"".join(line + b"\n" for line in many)
+    try:
+        expected = [format_line(decode_line(line)).decode() for line in many]
+    except MalformedMessage:
+        with pytest.raises(MalformedMessage):
+            format_lines(data)
+    else:
+        assert format_lines(data) == expected
+
+
+@pytest.mark.parametrize("control", [*range(0x0A), *range(0x0B, 0x20)])
+def test_a_raw_control_character_makes_a_span_malformed(control: int) -> None:
+    with pytest.raises(MalformedMessage):
+        format_lines(
+            encode_line("2026-11-23T07:09:24.932706+00:00", "a", None, "::1").replace(b'"a"', b'"%c"' % control)
+        )
 
 
 @given(st.binary())
@@ -62,6 +84,10 @@ def test_escapes(text: str | None, column: bytes) -> None:
     line = format_line(Visit(TIME, text, None, "192.0.2.1"))
     assert line == b"2026-11-23T07:09:24.932706+00:00|" + column + b"|null|192.0.2.1\n"
     assert parse_line(line).referrer == (text or None)
+    keys = {"VisitedAt": TIME.isoformat(), "IpAddress": "192.0.2.1", "Referer": text}
+    for escaped in (True, False):  # as our pixel writes it, and as UTF-8
+        encoded = json.dumps(keys, ensure_ascii=escaped).encode().replace(b"\\u007f", b"\x7f") + b"\n"
+        assert format_lines(PLAIN + encoded + PLAIN) == [format_lines(PLAIN)[0], line.decode(), format_lines(PLAIN)[0]]
 
 
 def test_a_time_without_fraction_has_six_digits_all_the_same() -> None:

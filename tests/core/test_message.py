@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from tests.core.strategies import visits
 from tracker.core import message
+from tracker.core.log_line import format_line, format_lines
 from tracker.core.message import Closing, Message, SingleVisit, StoredSpan, closing, pack, unpack
-from tracker.core.visit import Visit, decode_line, decode_lines, encode_line
+from tracker.core.visit import Visit, decode_line, encode_line
 from tracker.errors import MalformedMessage
 
 JOURNAL = "0123456789abcdef" * 2
@@ -56,7 +57,7 @@ def envelope(sent: Message) -> str:
 def test_what_is_packed_is_unpacked(many: list[Visit], start: int, compress: bool) -> None:
     data = lines_of(many)
     sent = pack(JOURNAL, start, data, compress=compress)
-    expected = StoredSpan(JOURNAL, start, data, many)
+    expected = StoredSpan(JOURNAL, start, data, [format_line(visit).decode() for visit in many])
     assert unpack(sent.attributes, sent.body) == expected
     assert unpack({}, envelope(sent)) == expected
     assert (sent.start, sent.end, sent.visits) == (start, expected.end, len(many))
@@ -203,7 +204,7 @@ def test_a_body_that_is_not_whole_lines_of_visits_is_malformed(data: bytes) -> N
 
 def test_unknown_attributes_are_ignored() -> None:
     attributes, body = packed(LINE, Traceparent="00-1")
-    assert unpack(attributes, body) == StoredSpan(JOURNAL, 0, LINE, decode_lines(LINE))
+    assert unpack(attributes, body) == StoredSpan(JOURNAL, 0, LINE, format_lines(LINE))
 
 
 def sent_as(raw: bytes) -> str:
@@ -236,7 +237,7 @@ def test_a_bomb_is_refused_at_the_limit_and_its_last_byte_is_taken(monkeypatch: 
     data = LINE * 1000
     attributes, raw = deflated(data)
     monkeypatch.setattr(message, "MAX_INFLATED_BYTES", len(data))
-    assert unpack(attributes, sent_as(raw)) == StoredSpan(JOURNAL, 0, data, decode_lines(data))
+    assert unpack(attributes, sent_as(raw)) == StoredSpan(JOURNAL, 0, data, format_lines(data))
     monkeypatch.setattr(message, "MAX_INFLATED_BYTES", len(data) - 1)
     with pytest.raises(MalformedMessage, match="more than"):
         unpack(attributes, sent_as(raw))

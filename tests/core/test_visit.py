@@ -4,8 +4,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.strategies import header_bytes, visits
-from tracker.core.visit import Visit, decode_line, decode_lines, encode_line, header_text, utc_time, visited_at_text
+from tests.core.strategies import header_bytes, times, visits
+from tracker.core.visit import (
+    Visit,
+    decode_journal_lines,
+    decode_line,
+    encode_line,
+    header_text,
+    utc_time,
+    utc_time_text,
+    visit_of,
+    visited_at_text,
+)
 from tracker.errors import MalformedMessage
 
 TIME = "2026-11-23T07:09:24.932706+00:00"
@@ -17,6 +27,10 @@ def encoded(visit: Visit) -> bytes:
     return encode_line(time, visit.referrer, visit.user_agent, visit.ip)
 
 
+def lines_of(data: bytes) -> list[Visit]:
+    return [visit_of(line) for line in decode_journal_lines(data)]
+
+
 @given(visits)
 def test_a_line_is_read_back_to_the_same_visit(visit: Visit) -> None:
     assert decode_line(encoded(visit)) == visit
@@ -24,7 +38,7 @@ def test_a_line_is_read_back_to_the_same_visit(visit: Visit) -> None:
 
 @given(st.lists(visits, max_size=5))
 def test_lines_are_read_back_one_visit_a_line(many: list[Visit]) -> None:
-    assert decode_lines(b"".join(map(encoded, many))) == many
+    assert lines_of(b"".join(map(encoded, many))) == many
 
 
 @given(st.text(st.characters()), st.text(st.characters()))
@@ -76,7 +90,7 @@ def test_header_text_is_always_valid_text(value: str) -> None:
     ],
 )
 def test_times_are_cut_to_microseconds_and_converted_to_utc(text: str, expected: str) -> None:
-    assert utc_time(text).isoformat(timespec="microseconds") == expected
+    assert utc_time(text).isoformat(timespec="microseconds") == utc_time_text(text) == expected
     assert utc_time(text).tzinfo is UTC
 
 
@@ -92,11 +106,34 @@ def test_times_are_cut_to_microseconds_and_converted_to_utc(text: str, expected:
         "0001-01-01T00:00:00+05:00",
         "9999-12-31T23:59:59-05:00",
         "1702246963",
+        "2023-02-29T22:22:43.793620+00:00",
+        "2023-12-10T22:22:60.793620+00:00",
+        "2023-12-10T22:22:43.7936\u0662\u0660+00:00",
+        "2023-12-10T22:22:43.793620-99:00",
     ],
 )
 def test_a_time_that_is_none_or_naive_or_out_of_range_is_malformed(text: str) -> None:
     with pytest.raises(MalformedMessage):
         utc_time(text)
+    with pytest.raises(MalformedMessage):
+        utc_time_text(text)
+
+
+@given(times.map(lambda time: time.isoformat(timespec="microseconds")), st.data())
+def test_a_time_as_text_is_the_time_or_malformed_whatever_is_changed_in_it(text: str, data: st.DataObject) -> None:
+    at = data.draw(st.integers(0, len(text)))
+    changed = (
+        text[:at]
+        + data.draw(st.text("0123456789-+:.TWZ \u0660", max_size=2))
+        + text[at + data.draw(st.integers(0, 2)) :]
+    )
+    try:
+        expected = utc_time(changed).isoformat(timespec="microseconds")
+    except MalformedMessage:
+        with pytest.raises(MalformedMessage):
+            utc_time_text(changed)
+    else:
+        assert utc_time_text(changed) == expected
 
 
 @pytest.mark.parametrize(
@@ -125,12 +162,14 @@ def test_a_line_that_is_no_visit_is_malformed(line: bytes) -> None:
     with pytest.raises(MalformedMessage):
         decode_line(line)
     with pytest.raises(MalformedMessage):
-        decode_lines(GOOD + (line if line.count(b"\n") < 2 else line.replace(b"\n", b"")) + b"\n")
+        lines_of(GOOD + (line if line.count(b"\n") < 2 else line.replace(b"\n", b"")) + b"\n")
 
 
 @pytest.mark.parametrize(
     "data",
     [
+        GOOD[:-1],
+        GOOD + GOOD[:-1],
         GOOD + b"\n",
         b"\n" + GOOD,
         GOOD[:-1] + GOOD + b"\n",
@@ -140,7 +179,7 @@ def test_a_line_that_is_no_visit_is_malformed(line: bytes) -> None:
 )
 def test_lines_are_one_visit_a_line_exactly(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
-        decode_lines(data)
+        lines_of(data)
 
 
 def test_the_seeds_body_is_read_with_empty_text_as_missing_and_unknown_keys_ignored() -> None:

@@ -1,5 +1,4 @@
-"""The CloudFormation template: right by cfn-lint, one with what `tracker provision` makes, and deployed as far as the
-local broker knows CloudFormation (it has neither subscriptions nor queue policies)."""
+"""The CloudFormation template: right by cfn-lint, one with what `tracker provision` makes."""
 
 import json
 import re
@@ -7,9 +6,6 @@ from typing import Any
 
 import yaml
 
-from tests.local.conftest import Broker
-from tests.operations.conftest import REGION
-from tracker.local.provision import local_client
 from tracker.operations import provision
 
 from .tools import DEPLOY, ROOT, run, sections_of_the_guide
@@ -91,6 +87,12 @@ def test_each_policy_allows_what_its_service_calls_and_nothing_else() -> None:
     assert actions("RedrivePolicy") == _called("operations/redrive.py") | {"sqs:GetQueueUrl"}
 
 
+def test_the_guide_names_what_provision_calls() -> None:
+    guide = (ROOT / "docs/deployment.md").read_text()
+    [row] = re.findall(r"^\| who runs `tracker provision` \|(.*)\|$", guide, re.MULTILINE)
+    assert set(re.findall(r"`(\w+:\w+)`", row)) == _called("operations/provision.py")
+
+
 def test_every_policy_names_its_resources() -> None:
     for name in ("PixelPolicy", "StoragePolicy", "DoctorPolicy", "RedrivePolicy"):
         for statement in resources()[name]["PolicyDocument"]["Statement"]:
@@ -105,34 +107,3 @@ def test_every_alarm_names_its_section_of_the_guide() -> None:
         found = re.search(r"docs/operations\.md#([\w-]+)", alarm["AlarmDescription"])
         assert found is not None
         assert found[1] in sections_of_the_guide()
-
-
-async def test_an_emulator_makes_its_topic_and_queues(broker: Broker) -> None:
-    async with (
-        local_client("cloudformation", broker.endpoint, REGION) as cloudformation,
-        local_client("sqs", broker.endpoint, REGION) as sqs,
-        local_client("sns", broker.endpoint, REGION) as sns,
-    ):
-        parameters = {"TopicName": "stack-topic", "QueueName": "stack-visits"}
-        await cloudformation.create_stack(
-            StackName="tracker",
-            TemplateBody=TEMPLATE.read_text(),
-            Capabilities=["CAPABILITY_IAM"],
-            Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()],
-        )
-        [stack] = (await cloudformation.describe_stacks(StackName="tracker"))["Stacks"]
-        assert stack["StackStatus"] == "CREATE_COMPLETE"
-        outputs = {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
-        assert outputs["QueueName"] == "stack-visits"
-        url = (await sqs.get_queue_url(QueueName=outputs["QueueName"]))["QueueUrl"]
-        attributes = (await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]))["Attributes"]
-        assert attributes["MessageRetentionPeriod"] == "1209600"
-        assert json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].endswith(":stack-visits-dlq")
-        # What the emulator leaves out, provision completes: it recognises the rest as its own.
-        names = provision.Names(topic="stack-topic", queue="stack-visits", dead_letter_queue="stack-visits-dlq")
-        changes = await provision.differences(sns, sqs, names)
-        assert {(change.thing, change.setting) for change in changes} == {
-            ("queue stack-visits", "Policy"),
-            ("queue stack-visits-dlq", "Policy"),
-            ("subscription of queue stack-visits", ""),
-        }

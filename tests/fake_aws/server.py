@@ -11,9 +11,11 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tests.fake_aws.calls import Call, Reply, World, parse, received, refusal
 from tests.fake_aws.faults import AFTER, BEFORE, SLOW_SECONDS, Faults
-from tests.fake_aws.messaging import AwsError, Queue, Topic
+from tests.fake_aws.protocol import Call, Reply, parse, received, refusal
+from tests.fake_aws.queues import AwsError, Queue
+from tests.fake_aws.topics import Topic
+from tests.fake_aws.world import World
 from tests.ports import free_port
 
 HOST = "127.0.0.1"

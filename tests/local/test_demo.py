@@ -9,8 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
+import pytest
 
+from tracker import analysis
+from tracker.local import demo_report
 from tracker.local.demo import Demo, Tail, embed_snippet
+from tracker.local.demo_report import LiveReport
 
 LINE = "2026-11-23T07:09:24.932706+00:00|http://127.0.0.1:8000/|Mozilla/5.0|127.0.0.1"
 
@@ -76,6 +80,50 @@ async def test_the_page_embeds_the_pixel_and_shows_the_same_snippet(free_port: i
     assert set(re.findall(r'(?:src|href)="(https?://[^/"]+)', page)) == {
         f"http://127.0.0.1:{port}" for port in (8080, 8081, 8082)
     }
+
+
+async def test_the_page_links_a_report_of_the_log_as_it_is_now(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_report, "FRESH", 0.0)
+    log = tmp_path / "visits.log"
+    async with demo_at(free_port, log) as session:
+
+        async def report() -> str:
+            async with session.get("/report") as response:
+                assert response.status == 200
+                assert response.headers["Cache-Control"] == "no-store"
+                return await response.text()
+
+        async with session.get("/") as response:
+            assert '<a href="/report">' in await response.text()
+        page = await report()
+        assert "No visit." in page
+        assert '<meta http-equiv="refresh"' in page
+        (tmp_path / "visits.log.20261123T000000Z").write_text(f"{LINE}\n")
+        log.write_text(f"{LINE.replace(':8000/', ':8000/now')}\n")
+        page = await report()
+        assert "http://127.0.0.1:8000/now" in page
+        assert "2 lines read" in page
+
+
+async def test_without_the_extra_the_report_says_what_to_install(
+    free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analysis, "find_spec", lambda _name: None)
+    async with demo_at(free_port, tmp_path / "visits.log") as session, session.get("/report") as response:
+        assert response.status == 503
+        assert "pip install 'tracker[analysis]'" in await response.text()
+
+
+async def test_reports_are_made_one_at_a_time_and_handed_out_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo_report, "FRESH", 3600.0)
+    report = LiveReport(tmp_path / "visits.log")
+    first = await asyncio.gather(report.page(), report.page())
+    (tmp_path / "visits.log").write_text(f"{LINE}\n")
+    assert {*first, await report.page()} == {first[0]}
 
 
 async def test_lines_come_as_they_are_written_and_none_is_lost_over_a_new_connection(

@@ -16,14 +16,15 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests.ports import free_port
 from tests.system.processes import Service, environment
 from tests.system.wire import get
 from tracker import cli
-from tracker.config import SqsConfig
+from tracker.config import LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
 from tracker.operations.findings import Finding, Level
-from tracker.operations.host_checks import judge_disk, lock_holder
+from tracker.operations.host_checks import check_log, check_outbox, judge_disk, lock_holder
 from tracker.operations.provision import with_our_statement
-from tracker.operations.service_checks import Metrics, judge_visibility
+from tracker.operations.service_checks import Metrics, judge_pixel_metrics, judge_storage_metrics, judge_visibility
 
 from .conftest import REGION, Bench, proxy
 
@@ -108,6 +109,23 @@ async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: 
     finally:
         pixel.destroy()
         storage.destroy()
+
+
+async def test_a_canary_that_sns_does_not_take_is_missed_where_it_stays(bench: Bench) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    file = bench.pixel_config({"sns": {"endpoint_url": nobody}})
+    ports = json.loads(file.read_text())
+    pixel = Service("tracker.pixel", file, bench.folder, None, ports["http"]["port"], ports["admin"]["port"])
+    try:
+        pixel.wait_ready()
+        get(pixel.port, "/track")
+        pixel.wait_alive(lambda: "trouble" in pixel.readiness() and json.loads(pixel.readiness())["trouble"], "trouble")
+        findings = await bench.doctor(pixel=file, canary=True)
+    finally:
+        pixel.destroy()
+    found(findings, Level.FAULT, "pixel", "it cannot publish")
+    found(findings, Level.FAULT, "canary", "SNS did not accept it in time")
+    assert not [one for one in findings if one.subject == "canary" and "line" in one.what and one.level is Level.OK]
 
 
 # -- one fault after the other ---------------------------------------------------------------------------------
@@ -257,31 +275,34 @@ async def test_services_that_do_not_run(bench: Bench) -> None:
         found(findings, Level.WARNING, place, f"no {service} holds")
 
 
-async def test_a_configuration_that_cannot_be_used(bench: Bench) -> None:
-    findings = await bench.doctor(pixel=bench.pixel_config({"http": {"prot": 80}}))
-    found(findings, Level.FAULT, "configuration", "http.prot")
+def test_a_configuration_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "pixel.yaml").write_text("http: {prot: 80}")
+    done = run_doctor(tmp_path, "--pixel", "pixel.yaml")
+    assert done.returncode == 1
+    assert re.search(r"^FAULT +configuration +pixel.yaml: http.prot", done.stdout, re.MULTILINE)
 
 
-async def test_an_outbox_that_may_outgrow_its_disk(bench: Bench) -> None:
-    (bench.folder / "outbox").mkdir(mode=0o750)
-    findings = await bench.doctor(pixel=bench.pixel_config({"outbox": {"max_bytes": 1 << 60}}))
+def test_an_outbox_that_may_outgrow_its_disk(tmp_path: Path) -> None:
+    findings = list(check_outbox(OutboxConfig(dir=str(tmp_path), max_bytes=1 << 60)))
     assert "outbox.max_bytes" in found(findings, Level.WARNING, "outbox", "may still grow by").mend
 
 
-async def test_what_an_outbox_should_not_hold(bench: Bench) -> None:
-    outbox = bench.folder / "outbox"
-    (outbox / f"{'0' * 32}.bad").mkdir(parents=True)
-    (outbox / "refused.ndjson").write_text("{}\n")
-    outbox.chmod(0o777)
-    findings = await bench.doctor(pixel=bench.pixel_config())
+def test_what_an_outbox_should_not_hold(tmp_path: Path) -> None:
+    (tmp_path / f"{'0' * 32}.bad").mkdir()
+    (tmp_path / "refused.ndjson").write_text("{}\n")
+    tmp_path.chmod(0o777)
+    findings = list(check_outbox(OutboxConfig(dir=str(tmp_path))))
     found(findings, Level.WARNING, "outbox", "set aside")
     found(findings, Level.WARNING, "outbox", "SNS refuses")
     found(findings, Level.FAULT, "outbox", "everybody may write")
 
 
-async def test_a_visit_log_that_is_a_link(bench: Bench) -> None:
-    (bench.folder / "visits.log").symlink_to("elsewhere.log")
-    findings = await bench.doctor(storage=bench.storage_config())
+def test_a_visit_log_that_is_a_link_and_what_a_crash_left(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    (tmp_path / "visits.log.torn-20261124T100000.000000Z").touch()
+    found(list(check_log(LogConfig(path=str(log)))), Level.WARNING, "visit log", "a crash left visits.log.torn-")
+    log.symlink_to("elsewhere.log")
+    findings = list(check_log(LogConfig(path=str(log))))
     assert "elsewhere.log" in found(findings, Level.FAULT, "visit log", "symbolic link").mend
 
 
@@ -306,6 +327,23 @@ def test_a_visibility_timeout_too_short_for_the_disk(timeout: int, slowest: floa
     )
     [finding] = judge_visibility(SqsConfig(queue="visits", visibility_timeout=timeout), metrics)
     assert finding.level is level
+
+
+def test_what_storage_counts_is_judged() -> None:
+    metrics = Metrics("tracker_storage_missing_bytes 276\ntracker_storage_messages_malformed_total 2\n")
+    findings = list(judge_storage_metrics(metrics))
+    found(findings, Level.WARNING, "storage", "276 bytes of journals")
+    found(findings, Level.WARNING, "storage", "2 times a message could not be read")
+    assert not list(judge_storage_metrics(Metrics("tracker_storage_missing_bytes 0\n")))
+
+
+def test_what_the_pixel_gave_up_is_named_with_its_reason() -> None:
+    discarded = "tracker_pixel_visits_discarded_total"
+    metrics = Metrics("\n".join(f'{discarded}{{reason="{reason}"}} 3' for reason in ("outbox_full", "privacy")) + "\n")
+    config = PixelConfig(sns=SnsConfig(topic_arn=f"arn:aws:sns:{REGION}:000000000000:tracking"))
+    [finding] = judge_pixel_metrics(metrics, config)
+    assert "outbox_full" in finding.what
+    assert "outbox.max_bytes" in finding.mend
 
 
 def test_without_a_configuration_there_is_nothing_to_look_at(tmp_path: Path) -> None:

@@ -42,10 +42,11 @@ READ_ONLY = Fault("EROFS for a while", _CALLS - {"sync"}, errno.EROFS, times=5)
 SHORT = Fault("short write", WRITES, keeps=_half)
 SHORT_BY_ONE = Fault("write short by one", WRITES, keeps=lambda count: max(1, count - 1))
 SHORT_FOR_A_WHILE = Fault("short writes for a while", WRITES, keeps=_half, times=5)
+TORN = Fault("short write that cannot be cut", frozenset({"write", "truncate"}), errno.EIO, times=2, keeps=_half)
 KILL = Fault("SIGKILL", _CALLS, kills=True)
 KILL_AMID = Fault("SIGKILL amid a transaction", SQL, kills=True)
 TEAR = Fault("SIGKILL amid a write", WRITES, keeps=_half, kills=True)
 EVERY = [
     *(KILL, KILL_AMID, TEAR, EIO, EIO_FOR_A_WHILE, EIO_TOO_LATE),
-    *(FULL, FULL_FOR_A_WHILE, READ_ONLY, SHORT, SHORT_BY_ONE, SHORT_FOR_A_WHILE),
+    *(FULL, FULL_FOR_A_WHILE, READ_ONLY, SHORT, SHORT_BY_ONE, SHORT_FOR_A_WHILE, TORN),
 ]

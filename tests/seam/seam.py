@@ -10,6 +10,7 @@ import errno
 import os
 import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -99,8 +100,8 @@ class Seam:
         """A write, at the file's own offset for None; the bytes of it that a fault lets through."""
         with self.lock:
             file = self.open_files[fd]
-            if file.appends:
-                offset = os.fstat(fd).st_size  # also for pwrite, on Linux
+            if file.appends and (offset is None or sys.platform == "linux"):  # where pwrite appends too
+                offset = os.fstat(fd).st_size
             elif offset is None:
                 offset = os.lseek(fd, 0, os.SEEK_CUR)
             fault = self._due(call, file.path)

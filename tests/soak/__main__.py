@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 from tests.soak.outage import Outages
-from tests.system.siege import Siege, Tally
+from tests.system.siege import Siege
+from tests.system.verdict import Tally
 
 
 def main() -> int:
@@ -54,7 +55,8 @@ def _table(tally: Tally) -> str:
     rows = [("rounds", tally.rounds)]
     rows += [(f"fault: {kind}", count) for kind, count in sorted(tally.injected.items())]
     rows += [("visits answered", tally.answered), ("missing", len(tally.missing)), ("twice", len(tally.twice))]
-    rows += [("torn", len(tally.torn)), ("else not as it should be", len(tally.strange))]
+    rows += [("torn", len(tally.torn)), ("torn appends kept aside", tally.kept_aside)]
+    rows += [("else not as it should be", len(tally.strange))]
     return "\n".join(f"| {name:<32} | {count:>9,} |" for name, count in rows)
 
 

@@ -79,6 +79,7 @@ class Rig:
         self.on_acknowledge: Callable[[], None] = lambda: None
         self.stop = asyncio.Event()
         self.reopen = asyncio.Event()
+        self.rotated: list[Path] = []
         self.handover: Handover = asyncio.Queue()
         self.writer = self.new_writer()
 
@@ -93,6 +94,7 @@ class Rig:
             leave=self.left.extend,
             stop=self.stop,
             reopen=self.reopen,
+            rotated=self.rotated.append,
         )
 
     async def _acknowledge(self, deliveries: Iterable[Delivery]) -> None:

@@ -99,6 +99,7 @@ async def test_forgotten_gaps_are_shown_and_not_counted_and_their_bytes_stay_kno
     assert "its gaps given up" in said
     before = logged(path)
     async with open_rig(path) as rig:
+        assert await rig.call(rig.ledger.missing_bytes) == offset_of(C, 5) - offset_of(C, 3)
         await rig.write(span(B, 5, 8))
     assert logged(path) == before
     status, said = audit(capsys, "--config", config, "--forget", "d" * 32)

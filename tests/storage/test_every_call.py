@@ -5,6 +5,9 @@ acknowledged is never sent again here, so it has to be in the log; what was not 
 """
 
 import asyncio
+import gzip
+import itertools
+import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +16,16 @@ import pytest
 
 from tests.seam import faults
 from tests.seam.faults import Fault
-from tests.seam.method import LONG, SEED, Scenario, World, begin, live, stumble, sweep
-from tests.storage.rig import A, B, Rig, close, delivery, open_rig, pages, span
+from tests.seam.method import LONG, SEED, Inline, Scenario, World, begin, live, stage, stumble, sweep, telling
+from tests.storage import rig as rig_module
+from tests.storage.rig import NEVER, A, B, Rig, close, delivery, open_rig, pages, span
 from tracker.aws import Delivery
+from tracker.config import Rotate
 from tracker.core.log_line import parse_line
 from tracker.storage import writer as module
+from tracker.storage.compressor import compress
 from tracker.storage.recovery import only_writer
+from tracker.storage.rotation import rotated
 
 LOG = "logs/visits.log"
 SEED_VISIT = '{"Referer":"https://seed.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
@@ -43,12 +50,13 @@ def delivered(what: tuple[str, int, int]) -> Delivery:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(rig_module, "ThreadPoolExecutor", Inline)
 
 
-async def store(root: Path, world: World, batches: Iterable[int]) -> None:
+async def store(root: Path, world: World, batches: Iterable[int], rotate: Rotate = NEVER) -> None:
     """A life of the service: recovers, takes these batches one by one, and stops cleanly."""
     with only_writer(root / LOG):
-        async with asyncio.timeout(60), open_rig(root / LOG) as rig:
+        async with asyncio.timeout(60), open_rig(root / LOG, rotate=rotate) as rig:
             for batch in batches:
                 await _take(rig, batch, world)
             await rig.run([])
@@ -65,15 +73,18 @@ async def _take(rig: Rig, batch: int, world: World) -> None:
 
 
 def referrers(log: Path) -> list[str]:
-    """Of every line of the log, which holds whole lines only."""
-    content = log.read_bytes() if log.exists() else b""
-    assert content.endswith(b"\n") or not content
-    return [parse_line(line).referrer or "" for line in content.splitlines()]
+    """Of every line of the log and of the files it was rotated to, which hold whole lines only."""
+    files = [*rotated(log), log]
+    contents = [gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files]
+    assert all(content.endswith(b"\n") for content in contents[:-1])
+    assert contents[-1].endswith(b"\n") or not contents[-1]
+    return [parse_line(line).referrer or "" for content in contents for line in content.splitlines()]
 
 
 class Appending:
     """All batches into a new log."""
 
+    rotate = NEVER
     foreign: Sequence[str] = (
         *("logs/visits.log.1", "logs/visits.log.torn", "logs/visits.log.d/ledger.sqlite.bak"),
         *("logs/visits.log.d.old/ledger.sqlite", "logs/other.log"),
@@ -83,15 +94,40 @@ class Appending:
         """Nothing is there yet."""
 
     async def run(self, root: Path, world: World) -> None:
-        await store(root, world, waiting(world))
+        await store(root, world, waiting(world), self.rotate)
 
     async def check(self, root: Path, world: World) -> None:
         """SQS delivers what was not acknowledged, and then once more what was stored without a word."""
         assert_ended_by_a_failed_sync(world)
         left = waiting(world)
         for _ in range(2):
-            await store(root, world, left)
+            await store(root, world, left, self.rotate)
             assert sorted(referrers(root / LOG)) == VISITS
+
+
+class Rotating(Appending):
+    """Each batch into a file of its own."""
+
+    rotate = Rotate(max_bytes=1)
+
+
+class Compressing(Rotating):
+    """The files put aside become smaller ones, after each life."""
+
+    async def run(self, root: Path, world: World) -> None:
+        await store(root, world, waiting(world)[:2], self.rotate)
+        _compress(root)
+
+    async def check(self, root: Path, world: World) -> None:
+        await store(root, world, [])  # a rotation ends before what it put aside is compressed
+        _compress(root)
+        await super().check(root, world)
+
+
+def _compress(root: Path) -> None:
+    for file in rotated(root / LOG):
+        if file.suffix != ".gz":
+            compress(file, threading.Event())
 
 
 class Recovering(Appending):
@@ -125,14 +161,17 @@ def assert_ended_by_a_failed_sync(world: World) -> None:
 
 SCENARIOS: dict[str, Scenario] = {
     "appending": Appending(),
+    "rotating": Rotating(),
+    "compressing": Compressing(),
     "recovering from none of an append": Recovering(replace(faults.KILL, calls=faults.WRITES), 4),
     "recovering from half an append": Recovering(faults.TEAR, 4),
     "recovering from a whole append": Recovering(replace(faults.TEAR, keeps=lambda count: count), 4),
 }
 RECOVERIES = ["recovering from half an append", "recovering from a whole append"]
 RUNS = [
-    *(("appending", fault) for fault in (faults.KILL, faults.TEAR, faults.EIO, faults.FULL_FOR_A_WHILE, faults.SHORT)),
+    *(("appending", fault) for fault in (faults.KILL, faults.TEAR, faults.EIO, faults.SHORT, faults.TORN)),
     *((name, fault) for name in RECOVERIES for fault in (faults.KILL, faults.EIO)),
+    *(("rotating", faults.EIO), ("compressing", faults.KILL)),
 ]
 if LONG:
     RUNS = [(name, fault) for name in SCENARIOS for fault in faults.EVERY]
@@ -140,7 +179,31 @@ if LONG:
 
 @pytest.mark.parametrize(("name", "fault"), RUNS, ids=str)
 def test_whichever_call_fails_or_is_the_last_every_visit_is_one_line(name: str, fault: Fault) -> None:
-    assert sweep(SCENARIOS[name], fault) > 3
+    assert sweep(SCENARIOS[name], fault) > 1
+
+
+FULL_DISKS = [
+    replace(faults.FULL_FOR_A_WHILE, name="no room for lines and names", calls=faults.WRITES | faults.MAKES),
+    replace(faults.SHORT_FOR_A_WHILE, name="less and less room in the log"),
+    replace(faults.FULL_FOR_A_WHILE, name="no room in the ledger", calls=faults.SQL - {"statement"}),
+]
+
+
+@pytest.mark.parametrize("fault", FULL_DISKS, ids=str)
+@pytest.mark.parametrize("name", ["appending", "rotating"])
+def test_a_full_disk_holds_storage_up_at_any_append_and_ends_it_never(name: str, fault: Fault) -> None:
+    scenario = SCENARIOS[name]
+    held_up = 0
+    for at in itertools.count(1):
+        with telling(f"{fault} at call {at}"), stage(scenario) as (root, world, seam):
+            hit = live(scenario, root, world, fault, at)
+            if f"open {LOG}" in seam.calls:  # it had started
+                assert world.all("ended") == []
+                assert world.all("acknowledged") == list(range(len(BATCHES)))
+                held_up += hit
+        if not hit:
+            break
+    assert held_up >= len(BATCHES)
 
 
 @pytest.mark.parametrize("seed", range(SEED, SEED + (300 if LONG else 5)))

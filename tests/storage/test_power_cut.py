@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.seam import faults
 from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, cut_power, cuts, live, stage
 from tests.storage.rig import A, open_rig, span
-from tests.storage.test_every_call import LOG, Appending
+from tests.storage.test_every_call import LOG, Appending, impatient
+from tracker.config import Rotate
+
+__all__ = ["impatient"]
 
 STATES = 100 if LONG else 4  # after each effect
-SEEDS = range(SEED, SEED + (10 if LONG else 1))
+SEEDS = range(SEED, SEED + (4 if LONG else 1))
 
 
 class Alone(Appending):
@@ -24,9 +28,17 @@ class Alone(Appending):
     foreign: Sequence[str] = ()
 
 
+class AloneAndRotating(Alone):
+    """The names of the files put aside, too."""
+
+    rotate = Rotate(max_bytes=1)
+
+
+@pytest.mark.parametrize("scenario", [Alone(), AloneAndRotating()], ids=["appending", "rotating"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_what_was_deleted_from_sqs_is_in_the_log_once_after_a_power_cut_at_any_point(seed: int) -> None:
-    scenario = Alone()
+def test_what_was_deleted_from_sqs_is_in_the_log_once_after_a_power_cut_at_any_point(
+    scenario: Alone, seed: int
+) -> None:
     with stage(scenario) as (root, world, seam):
         live(scenario, root, world)
         points = cuts(seam.effects)
@@ -50,6 +62,21 @@ def test_an_append_that_only_the_page_cache_has_after_a_failed_fsync_is_written_
         ended = len(seam.effects)
         live(scenario, root, world)  # the same kernel: all of it reads back, and nothing of it need be on the disk
         assert sorted(world.all("acknowledged")) == list(range(4))
+        for cut in cuts(seam.effects):
+            if cut >= ended:
+                cut_power(scenario, world, cut, states=STATES, seed=seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_torn_append_that_was_cut_off_stays_off(seed: int) -> None:
+    scenario = Alone()
+    with stage(scenario) as (root, world, seam):
+        assert live(
+            scenario, root, world, faults.TORN, 3
+        )  # the first cut is the lock's, the first write the first batch
+        assert world.all("acknowledged") == [0]
+        ended = len(seam.effects)
+        live(scenario, root, world)
         for cut in cuts(seam.effects):
             if cut >= ended:
                 cut_power(scenario, world, cut, states=STATES, seed=seed)

@@ -202,12 +202,12 @@ async def test_a_full_disk_under_the_ledger_is_a_pause_too(path: Path) -> None:
         await rig.write(span(A, 0, 1))
         used = await rig.query("PRAGMA page_count")
         await rig.query(f"PRAGMA max_page_count = {used[0][0]}")
-        many = [delivery(SEED, {}, message_id=f"seed-{number:0200}") for number in range(900)]
+        numbers = [f"seed-{number:0200}" for number in range(900)]
         with pytest.raises(StorageFull):
-            await rig.write(*many)
+            await rig.write(*(delivery(SEED, {}, message_id=each) for each in numbers))
         assert len(rig.acknowledged) == 1
         await rig.query("PRAGMA max_page_count = 1000000")
-        await rig.write(*many)
+        await rig.write(*(delivery(SEED, {}, message_id=each) for each in numbers))
         await rig.write(span(A, 0, 2))
     assert len(logged(path)) == 902
 

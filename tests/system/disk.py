@@ -67,9 +67,10 @@ class FileLimit:
         self.path = home / "limited"
         self.path.mkdir()
 
-    def fill(self, pids: Iterable[int]) -> None:
+    def fill(self, pids: Iterable[int], spare: int = 20) -> None:
+        """So much of the next write still goes in."""
         longest = max(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
-        self._limit(pids, longest + 20)  # a little of the next write still goes in
+        self._limit(pids, longest + spare)
 
     def free(self, pids: Iterable[int]) -> None:
         self._limit(pids, resource.RLIM_INFINITY)

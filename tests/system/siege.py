@@ -7,12 +7,10 @@ taken from the visit log and the set of answered visits alone.
 
 import os
 import random
-import re
 import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fake_aws import Endpoint
@@ -20,24 +18,27 @@ from tests.ports import free_port
 
 from .processes import Config, Service, left_behind
 from .stack import FakeStack
+from .verdict import Foreign, Tally
 from .wire import Load
 
 SETTLE_EVERY = 10  # rounds
 SETTLE_SECONDS = 60.0
 ANSWERS_A_ROUND = 15
+FORMATS = ("packed", "plain", "single")
 
-# Chances a call. A call that hangs costs ten seconds, or what is left of its round.
+# Chances a call. botocore tries twice, so that of SNS's calls about one in ten fails. A call that hangs costs ten
+# seconds, or what is left of its round.
 SNS_FAULTS = {
-    "cut": 0.02,
-    "throttle": 0.02,
-    "error": 0.02,
+    "cut": 0.05,
+    "throttle": 0.05,
+    "error": 0.05,
     "slow": 0.05,
     "hang": 0.01,
-    "lost_reply": 0.05,
-    "error_after": 0.03,
-    "partial": 0.03,
-    "unlisted_done": 0.02,
-    "unlisted_undone": 0.02,
+    "lost_reply": 0.08,
+    "error_after": 0.05,
+    "partial": 0.05,
+    "unlisted_done": 0.03,
+    "unlisted_undone": 0.03,
     "double": 0.05,
 }
 SQS_FAULTS = {
@@ -58,27 +59,6 @@ SQS_FAULTS = {
     "undeleted": 0.03,
 }
 
-_LINE = re.compile(
-    rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00\|(https://site\.example/\d+/\d+)\|load\|127\.0\.0\.1"
-)
-
-
-@dataclass
-class Tally:
-    """What was done, and what became of the visits."""
-
-    rounds: int = 0
-    injected: Counter[str] = field(default_factory=Counter)
-    answered: int = 0
-    missing: set[str] = field(default_factory=set)
-    twice: set[str] = field(default_factory=set)
-    torn: set[bytes] = field(default_factory=set)
-    strange: list[str] = field(default_factory=list)  # what else is not as it should be
-
-    @property
-    def is_clean(self) -> bool:
-        return not (self.missing or self.twice or self.torn or self.strange)
-
 
 class Siege:
     """One log, one outbox, and services that come and go."""
@@ -93,11 +73,11 @@ class Siege:
             "http": {"port": self._port},
             "workers": 3,
             "outbox": {"segment_bytes": 20_000},
-            "sns": {"format": self._random.choice(["packed", "plain", "single"])},
         }
-        self._foreign = _Foreign(self._stack)
+        self._foreign = Foreign(self._stack)
         self._pixel: Service | None = None
         self._storage: Service | None = None
+        self._deck: list[Callable[[float], None]] = []
 
     def run(self, rounds: int, after_round: Callable[[Tally], None] = lambda tally: None) -> Tally:
         """So many rounds; then everything is stopped and judged. Ends early with the first bad verdict."""
@@ -130,19 +110,8 @@ class Siege:
         self._random.seed(f"{self.seed}/{self.tally.rounds}")  # what an earlier round drew changes nothing here
         self._trouble(self._stack.sns, SNS_FAULTS)
         self._trouble(self._stack.sqs, SQS_FAULTS)
-        deeds = [
-            self._kill_pixel,
-            self._kill_a_worker,
-            self._kill_all_workers,
-            self._kill_storage,
-            self._kill_storage_as_it_starts,
-            self._stop_pixel,
-            self._stop_storage,
-            self._freeze_storage,
-            self._sns_away,
-            self._sqs_away,
-        ]
-        for deed in self._random.sample(deeds, self._random.randint(1, 3)):
+        for _ in range(self._random.randint(1, 3)):
+            deed = self._next_deed()
             pause = self._random.uniform(0.0, 0.5)
             time.sleep(self._random.uniform(0.0, 0.5))
             deed(pause)
@@ -150,6 +119,24 @@ class Siege:
         wanted = len(load.answered) + ANSWERS_A_ROUND
         assert self._pixel is not None
         self._pixel.wait_alive(lambda: len(load.answered) >= wanted, f"{ANSWERS_A_ROUND} answers")
+
+    def _next_deed(self) -> Callable[[float], None]:
+        """All of them in some order, and then again in another."""
+        if not self._deck:
+            self._deck = [
+                self._kill_pixel,
+                self._kill_a_worker,
+                self._kill_all_workers,
+                self._kill_storage,
+                self._kill_storage_as_it_starts,
+                self._stop_pixel,
+                self._stop_storage,
+                self._freeze_storage,
+                self._sns_away,
+                self._sqs_away,
+            ]
+            self._random.shuffle(self._deck)
+        return self._deck.pop()
 
     def _kill_pixel(self, _: float) -> None:
         if self._pixel is not None:
@@ -222,7 +209,8 @@ class Siege:
     def _start(self) -> None:
         """Starts what is not there, and does not wait for it."""
         if self._pixel is None:
-            self._pixel = self._stack.start_pixel(self._pixel_config, ready=False)
+            format = self._random.choice(FORMATS)  # the next one publishes what is left of another format's
+            self._pixel = self._stack.start_pixel({**self._pixel_config, "sns": {"format": format}}, ready=False)
         if self._storage is None:
             self._storage = self._stack.start_storage(ready=False)
 
@@ -250,13 +238,7 @@ class Siege:
         return tally.is_clean
 
     def _judge(self) -> Counter[str]:
-        """The referrers in the log, each as often as it is there."""
-        lines = self._foreign.rest_of_log().split(b"\n")
-        matches = [(line, _LINE.fullmatch(line)) for line in lines[:-1]]
-        self.tally.torn = {line for line, match in matches if match is None}
-        referrers = Counter(match[1].decode() for _, match in matches if match is not None)
-        self.tally.twice = {referrer for referrer, times in referrers.items() if times > 1}
-        return referrers
+        return self.tally.judge(self._foreign.rest_of_log())
 
     def _end(self) -> None:
         """Everything stops, and nothing may be left: no message, no journal, no process; nor anything touched."""
@@ -272,46 +254,10 @@ class Siege:
         tally.strange += [f"{len(referrers)} visits, fewer than answered"] if len(referrers) < tally.answered else []
         if letters := self._stack.aws.depth(self._stack.dead_letters_url):
             tally.strange.append(f"{letters} messages in the dead-letter queue")
+        if not self._stack.log_text().endswith("\n"):
+            tally.strange.append("the log does not end with a whole line")
         if segments := self._stack.segments():
             tally.strange.append(f"journals left: {segments}")
-        tally.injected["torn append kept aside"] = len(list(self._stack.home.glob("visits.log.torn-*")))
+        tally.kept_aside = len(list(self._stack.home.glob("visits.log.torn-*")))
         tally.strange += self._foreign.touched()
         tally.strange += left_behind(self._stack.home)
-
-
-class _Foreign:
-    """Files of somebody else, beside ours and among them."""
-
-    def __init__(self, stack: FakeStack) -> None:
-        self._log = stack.log_path
-        self._old = b"what was in the log before\n2023-12-10T22:22:43.793620+00:00|null|null|192.168.1.1\n"
-        ledger = self._log.with_name(f"{self._log.name}.d")
-        self._files = {
-            stack.outbox / "notes.txt": b"of the operator",
-            stack.outbox / "lost+found" / "00000000000000000000": b"looks like a segment\n",
-            ledger / "notes.txt": b"of the operator, too",
-            self._log.with_name("visits.log.1"): b"rotated by somebody\n",
-        }
-        self._log.write_bytes(self._old)
-        for path, content in self._files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        self._before = self._look()
-
-    def rest_of_log(self) -> bytes:
-        """The log without what was in it before."""
-        with self._log.open("rb") as log:
-            log.seek(len(self._old))
-            return log.read()
-
-    def touched(self) -> list[str]:
-        now = self._look()
-        changed = [f"{path} was touched" for path, before in self._before.items() if now[path] != before]
-        with self._log.open("rb") as log:
-            return changed + ([] if log.read(len(self._old)) == self._old else ["the log was changed where it was old"])
-
-    def _look(self) -> dict[Path, object]:
-        return {
-            path: (path.read_bytes(), path.stat().st_mtime_ns, path.stat().st_ino) if path.exists() else None
-            for path in self._files
-        }

@@ -9,7 +9,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from tests.fake_aws import FakeAws
-from tests.fake_aws.messaging import Queue
+from tests.fake_aws.queues import Queue
 from tests.ports import free_port
 
 from .broker import REGION, Aws

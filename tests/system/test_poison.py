@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.fake_aws.messaging import Queue
+from tests.fake_aws.queues import Queue
 
 from .processes import ROOT
 from .stack import FakeStack

@@ -6,7 +6,7 @@ import signal
 import pytest
 import yaml
 
-from tests.fake_aws.messaging import Queue
+from tests.fake_aws.queues import Queue
 from tests.ports import free_port
 
 from .processes import ROOT
@@ -28,9 +28,9 @@ def test_a_storage_that_sleeps_for_longer_than_its_messages_are_hidden_stores_no
         stack.redeliver()
         load.wait_answered(200)
         os.kill(storage.pid, signal.SIGCONT)
+        storage.wait_alive(lambda: stack.in_queue(lambda queue: queue.most_receives) > 1, "what it has, once more")
         stack.sqs.up()
     stack.assert_exactly_once(load)
-    assert stack.in_queue(lambda queue: queue.most_receives) > 1
     storage.stop()
 
 
@@ -89,8 +89,13 @@ def test_a_clean_stop_drains_the_outbox(stack: FakeStack) -> None:
     pixel = stack.start_pixel({"workers": 2})
     storage = stack.start_storage()
     with Load(pixel.port) as load:
-        load.wait_answered(500)
-        pixel.stop()
+        load.wait_answered(300)
+        stack.sns.hold()
+        load.wait_answered(200)
+        pixel.terminate()
+        pixel.wait_alive(lambda: pixel.children() == [], "workers that have ended")
+    stack.sns.up()  # only now, when nobody answers any more, can the rest be published
+    assert pixel.wait() == 0
     assert stack.segments() == []
     assert [path for path in stack.outbox.iterdir() if path.is_dir()] == []
     published = stack.published()
@@ -98,6 +103,24 @@ def test_a_clean_stop_drains_the_outbox(stack: FakeStack) -> None:
     assert sorted(closed) == sorted({message["Journal"] for message in published}), "each journal says its end once"
     stack.assert_exactly_once(load)
     storage.stop()
+
+
+def test_a_rolling_restart_of_both_in_mid_load_loses_nothing(stack: FakeStack) -> None:
+    ports = {"http": {"port": free_port()}, "workers": 2}
+    pixel, storage = stack.start_pixel(ports), stack.start_storage()
+    with Load(pixel.port) as load:
+        for _ in range(2):
+            load.wait_answered(100)
+            storage.stop()
+            load.wait_answered(100)
+            storage = stack.start_storage()
+            pixel.stop()
+            pixel = stack.start_pixel(ports)
+        load.wait_answered(100)
+    wait_for(lambda: load.answered <= stack.referrers().keys(), "all answered visits in the log")
+    stack.wait_queue()
+    assert stack.in_queue(lambda queue: queue.most_receives) == 1, "a clean stop left something to come again"
+    stack.assert_exactly_once(load)
 
 
 def test_a_draining_pixel_answers_but_is_not_ready(stack: FakeStack) -> None:

@@ -30,6 +30,11 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _V4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
+# Dotted decimal without leading zeros: the one way `ipaddress` reads an IPv4 address, and writes it.
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+is_ipv4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
+
+
 def canonical_ip(text: str) -> str | None:
     """The one way we write this address, None when it is none. It has no zone; a mapped IPv4 is IPv4."""
     return _canonical_ip(text) if len(text) <= _MAX_ADDRESS_CHARS else None
@@ -37,6 +42,8 @@ def canonical_ip(text: str) -> str | None:
 
 @lru_cache(maxsize=16384)
 def _canonical_ip(text: str) -> str | None:
+    if is_ipv4(text):
+        return text
     try:
         address = ipaddress.ip_address(text)
     except ValueError:

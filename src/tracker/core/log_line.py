@@ -6,9 +6,10 @@ nginx does.
 """
 
 import re
+from collections.abc import Iterator
 
 from tracker.core.client_ip import canonical_ip
-from tracker.core.visit import Visit, utc_time
+from tracker.core.visit import Visit, decode_journal_lines, mandatory_ip, utc_time, utc_time_text, visit_of
 from tracker.errors import MalformedMessage
 
 _ESCAPES = {byte: f"\\x{byte:02X}" for byte in range(256) if not 0x20 <= byte <= 0x7E or byte in b"|\\"}
@@ -19,6 +20,35 @@ def format_line(visit: Visit) -> bytes:
     """The line of a visit, newline included."""
     time = visit.time.isoformat(timespec="microseconds")
     return f"{time}|{_escape(visit.referrer)}|{_escape(visit.user_agent)}|{visit.ip}\n".encode("ascii")
+
+
+def format_lines(data: bytes) -> list[str]:
+    """Of whole journal lines the log's lines, each what `format_line` makes of its visit. Raises MalformedMessage.
+
+    Nearly all lines need no escape, and of a whole span that is seen at once: no visit is made for those.
+    """
+    decoded = decode_journal_lines(data)
+    lines = [
+        f"{utc_time_text(v.visited_at)}|{v.referrer or 'null'}|{v.user_agent or 'null'}|{mandatory_ip(v.ip)}\n"
+        for v in decoded
+    ]
+    for index in _lines_to_escape(data) if data.isascii() else range(len(lines)):
+        lines[index] = format_line(visit_of(decoded[index])).decode("ascii")
+    return lines
+
+
+# ASCII JSON in which none of these occurs has nothing to escape in it: it takes a backslash to say a control character.
+_TO_ESCAPE = (b"\\", b"|", b"\x7f", b'"null"')
+
+
+def _lines_to_escape(data: bytes) -> Iterator[int]:
+    """Their numbers, from 0, in any order and perhaps repeated."""
+    for wanted in _TO_ESCAPE:
+        index = start = 0
+        while (at := data.find(wanted, start)) >= 0:
+            index += data.count(b"\n", start, at)
+            yield index
+            index, start = index + 1, data.index(b"\n", at) + 1
 
 
 def parse_line(line: bytes) -> Visit:

@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from tracker.core.visit import DECODING_FAILURES, Visit, decode_line, decode_lines
+from tracker.core.log_line import format_lines
+from tracker.core.visit import DECODING_FAILURES, Visit, decode_line
 from tracker.errors import MalformedMessage
 
 MAX_SENT_BYTES = 250_000
@@ -46,12 +47,12 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class StoredSpan(msgspec.Struct, frozen=True):
-    """What a delivery holds of a journal: `data` is its bytes from `start`, `visits` the visit of each of its lines."""
+    """What a delivery holds of a journal: `data` is its bytes from `start`, `lines` of each of its lines the log's."""
 
     journal: str
     start: int
     data: bytes
-    visits: list[Visit]
+    lines: list[str]
 
     @property
     def end(self) -> int:
@@ -129,7 +130,7 @@ def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | Closing | S
         raise MalformedMessage("Crc32 differs from that of the body")
     if not data.endswith(b"\n") or data.count(b"\n") != visits:
         raise MalformedMessage("the body is not as many whole lines as Visits says")
-    return StoredSpan(journal, start, data, decode_lines(data))
+    return StoredSpan(journal, start, data, format_lines(data))
 
 
 class _EnvelopeAttribute(msgspec.Struct):

@@ -5,12 +5,13 @@ a header, the line is pure ASCII without a raw control character, so SQS takes i
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from functools import lru_cache
 
 import msgspec
 
-from tracker.core.client_ip import canonical_ip
+from tracker.core.client_ip import canonical_ip, is_ipv4
 from tracker.errors import MalformedMessage
 
 MAX_HEADER_CHARS = 2048
@@ -33,8 +34,8 @@ class Visit(msgspec.Struct, frozen=True, gc=False):
     """As `canonical_ip` writes it."""
 
 
-class _Line(msgspec.Struct, gc=False):
-    """The keys of the line, which are those of the seed's .NET services, in their order."""
+class JournalLine(msgspec.Struct, gc=False):
+    """The keys of the line, which are those of the seed's .NET services, in their order; read, but not yet checked."""
 
     referrer: str | None = msgspec.field(name="Referer", default=None)
     user_agent: str | None = msgspec.field(name="UserAgent", default=None)
@@ -43,7 +44,7 @@ class _Line(msgspec.Struct, gc=False):
 
 
 _encode = msgspec.json.Encoder().encode
-_decoder = msgspec.json.Decoder(_Line)
+_decoder = msgspec.json.Decoder(JournalLine)
 
 # What the decoder raises on what it cannot read: UnicodeError is a ValueError; unknown keys may be nested too deeply.
 DECODING_FAILURES = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -69,7 +70,7 @@ def header_text(value: str) -> str:
 def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, ip: str) -> bytes:
     """The journal's line of a visit, newline included. `visited_at` is from `visited_at_text`."""
     try:
-        line = _encode(_Line(referrer or None, user_agent or None, ip, visited_at))
+        line = _encode(JournalLine(referrer or None, user_agent or None, ip, visited_at))
         if line.isascii():
             return line + b"\n"
     except UnicodeEncodeError:
@@ -89,7 +90,7 @@ def decode_line(line: bytes | str) -> Visit:
         decoded = _decoder.decode(line)
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not a visit: {error}") from error
-    return _visit(decoded)
+    return visit_of(decoded)
 
 
 def split_lines(data: bytes) -> list[bytes]:
@@ -97,25 +98,32 @@ def split_lines(data: bytes) -> list[bytes]:
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 
-def decode_lines(data: bytes) -> list[Visit]:
-    """The visits of whole lines, one a line. Raises MalformedMessage; so does a blank line, or a visit over two."""
-    lines = data.split(b"\n")
-    if not lines[-1]:
-        lines.pop()
+def decode_journal_lines(data: bytes) -> list[JournalLine]:
+    """What whole lines hold, one JSON object each. Raises MalformedMessage; so does a blank line, or one over two."""
+    *lines, rest = data.split(b"\n")
+    if rest:
+        raise MalformedMessage("the last line is cut off")
     decode = _decoder.decode
     try:
-        # One by one, though msgspec's decode_lines is faster: to it a newline is any white space, to the ledger a cut.
-        decoded = [decode(line) for line in lines]
+        # One by one: to msgspec's decode_lines a newline is any white space, to the ledger it is a place to cut.
+        return [decode(line) for line in lines]
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not lines of visits: {error}") from error
-    return [_visit(line) for line in decoded]
 
 
-def _visit(line: _Line) -> Visit:
-    ip = canonical_ip(line.ip)
+def visit_of(line: JournalLine) -> Visit:
+    """The visit a line holds. Raises MalformedMessage."""
+    return Visit(utc_time(line.visited_at), line.referrer or None, line.user_agent or None, mandatory_ip(line.ip))
+
+
+def mandatory_ip(text: str) -> str:
+    """`canonical_ip`, but raises MalformedMessage."""
+    if is_ipv4(text):  # of which there are too many for a cache
+        return text
+    ip = canonical_ip(text)
     if ip is None:
         raise MalformedMessage("IpAddress is no IP address")
-    return Visit(utc_time(line.visited_at), line.referrer or None, line.user_agent or None, ip)
+    return ip
 
 
 def utc_time(text: str) -> datetime:
@@ -129,6 +137,25 @@ def utc_time(text: str) -> datetime:
         return time.astimezone(UTC)
     except (ValueError, OverflowError) as error:  # OverflowError: year 1 or 9999, moved over the edge
         raise MalformedMessage("not an ISO 8601 time") from error
+
+
+def utc_time_text(text: str) -> str:
+    """`utc_time` as text of always six digits; what is that already, as all our own times are, is not made anew."""
+    if len(text) == 32 and _is_fraction(text, 19) and _is_second(text[:19]):
+        return text
+    return utc_time(text).isoformat(timespec="microseconds")
+
+
+_is_fraction = re.compile(r"\.[0-9]{6}\+00:00").fullmatch
+
+
+@lru_cache(maxsize=256)
+def _is_second(text: str) -> bool:
+    """Whether it is a date and time in the one form that `isoformat` gives it; visits of one second share it."""
+    try:
+        return datetime.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
 
 
 def visited_at_text(epoch_us: int) -> str:

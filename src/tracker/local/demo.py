@@ -16,6 +16,9 @@ from pathlib import Path
 from aiohttp import web
 from yarl import URL
 
+from tracker.errors import TrackerError
+from tracker.local.demo_report import LiveReport
+
 RECENT_BYTES = 4096  # of the log, shown to a new visitor
 LOOK_EVERY = 0.1  # seconds
 CHUNK = 65_536
@@ -35,6 +38,7 @@ class Demo:
         self._host = host
         self._port = port
         self._log_path = log_path
+        self._report = LiveReport(log_path)
         self._page = _render(pixel_url, pixel_admin_url, storage_admin_url, log_path)
         # The page's promise to need nothing from elsewhere, kept by the browser.
         self._policy = (
@@ -47,6 +51,7 @@ class Demo:
         app = web.Application()
         app.router.add_get("/", self._show)
         app.router.add_get("/lines", self._lines)
+        app.router.add_get("/report", self._show_report)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
@@ -61,6 +66,13 @@ class Demo:
             content_type="text/html",
             headers={"Cache-Control": "no-store", "Content-Security-Policy": self._policy},
         )
+
+    async def _show_report(self, _request: web.Request) -> web.Response:
+        headers = {"Cache-Control": "no-store"}
+        try:
+            return web.Response(text=await self._report.page(), content_type="text/html", headers=headers)
+        except TrackerError as error:
+            return web.Response(status=503, text=f"{error}\n", headers=headers)
 
     async def _lines(self, request: web.Request) -> web.StreamResponse:
         """The log's lines as Server-Sent Events."""

@@ -95,7 +95,7 @@ async def check_storage(config: StorageConfig) -> AsyncIterator[Finding]:
         )
     elif status == 200:
         yield ok("storage", "runs, reads the queue and can write")
-    for finding in (*judge_visibility(config.sqs, metrics), *_judge_storage_metrics(metrics)):
+    for finding in (*judge_visibility(config.sqs, metrics), *judge_storage_metrics(metrics)):
         yield finding
     for finding in _exposed("storage", config.admin):
         yield finding
@@ -172,7 +172,14 @@ def judge_visibility(config: SqsConfig, metrics: Metrics) -> Iterator[Finding]:
     )
 
 
-def _judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
+def judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
+    if missing := metrics.total("tracker_storage_missing_bytes"):
+        yield warning(
+            "storage",
+            f"{missing:.0f} bytes of journals are in no line, though later ones are",
+            why="their messages are still on their way, in the dead-letter queue, or lost between SNS and SQS",
+            mend="look again in a minute; then redrive the dead-letter queue (docs/operations.md#a-gap)",
+        )
     if count := metrics.total("tracker_storage_messages_malformed_total"):
         yield warning(
             "storage",

@@ -1,4 +1,4 @@
-"""Deletes from SQS what the writer says is durable: by tens, or after a second.
+"""Deletes from SQS what the writer says is durable: by tens, or after two seconds.
 
 A delivery that cannot be deleted is left: it comes again, adds nothing, and is acknowledged then.
 """
@@ -14,7 +14,7 @@ from tracker.lifecycle import Backoff
 
 log = logging.getLogger("tracker.acknowledger")
 
-LINGER_SECONDS = 1.0
+LINGER_SECONDS = 2.0  # the publisher's five messages a second make a full batch in that time
 CALLS_IN_FLIGHT = 4
 TRIES = 4
 WAITING = 200  # deliveries; the writer waits beyond
@@ -52,7 +52,7 @@ class Acknowledger:
                 while len(group) < BATCH_ENTRIES and not self._closed:
                     self._keep(await self._waiting.get(), group)
         except TimeoutError:
-            pass  # a second is long enough
+            pass  # that is long enough
         while len(group) < BATCH_ENTRIES * CALLS_IN_FLIGHT and not self._waiting.empty():
             self._keep(self._waiting.get_nowait(), group)
         return group

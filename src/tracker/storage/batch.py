@@ -7,11 +7,10 @@ from tracker.aws import Delivery
 from tracker.core import spans
 from tracker.core.log_line import format_line
 from tracker.core.message import Closing, SingleVisit, StoredSpan, unpack
-from tracker.core.visit import Visit
 from tracker.errors import MalformedMessage
 from tracker.storage.ledger import Append, Ledger
 
-FULL_BYTES = 8 << 20  # of lines, and of message bodies
+FULL_BYTES = 2 << 20  # of lines, and of message bodies: enough that one more fdatasync is little, beside them
 FULL_DELIVERIES = 1_000
 
 
@@ -35,7 +34,7 @@ class Batch:
         """Take a delivery; raises MalformedMessage, and then nothing of it is taken."""
         content = unpack(delivery.attributes, delivery.body)
         if isinstance(content, SingleVisit):
-            self._add_single(delivery, content.visit)
+            self._add_single(delivery, format_line(content.visit))
         elif isinstance(content, StoredSpan):
             self._add_span(content)
             self._hear(content.journal, delivery)
@@ -43,13 +42,14 @@ class Batch:
             self._close(content)
             self._hear(content.journal, delivery)
         self._body_bytes += len(delivery.body)
+        delivery.body = ""  # hundreds may wait for their delete, which needs the receipt alone
         self.deliveries.append(delivery)
 
-    def _add_single(self, delivery: Delivery, visit: Visit) -> None:
+    def _add_single(self, delivery: Delivery, line: bytes) -> None:
         if delivery.message_id in self.append.seen or self._ledger.has_seen(delivery.message_id):
             self.duplicates += 1
             return
-        self._write([visit])
+        self._write(line, 1)
         self.append.seen[delivery.message_id] = delivery.sent_ms
 
     def _add_span(self, span: StoredSpan) -> None:
@@ -59,9 +59,9 @@ class Batch:
             for missing in self._ledger.missing(span.journal, (span.start, span.end))
             for piece in spans.subtract(missing, in_batch)
         ]
-        visits = [visit for start, end in new for visit in _visits_of(span, start, end)]
-        self.duplicates += len(span.visits) - len(visits)
-        self._write(visits)
+        lines = [line for start, end in new for line in _lines_of(span, start, end)]
+        self.duplicates += len(span.lines) - len(lines)
+        self._write("".join(lines).encode("ascii"), len(lines))
         if new:
             self.append.ranges[span.journal] = spans.merge([*in_batch, *new])
 
@@ -71,15 +71,17 @@ class Batch:
     def _hear(self, journal: str, delivery: Delivery) -> None:
         self.append.heard[journal] = max(delivery.sent_ms, self.append.heard.get(journal, 0))
 
-    def _write(self, visits: list[Visit]) -> None:
-        self.append.data += b"".join(map(format_line, visits))
-        self.visits += len(visits)
+    def _write(self, lines: bytes, count: int) -> None:
+        self.append.data += lines
+        self.visits += count
 
 
-def _visits_of(span: StoredSpan, start: int, end: int) -> list[Visit]:
-    """The visits of a part of the span, which has to lie on its line boundaries."""
+def _lines_of(span: StoredSpan, start: int, end: int) -> list[str]:
+    """The lines of a part of the span, which has to lie on its line boundaries."""
     first, last = start - span.start, end - span.start
     if (first and span.data[first - 1] != 0x0A) or span.data[last - 1] != 0x0A:
         raise MalformedMessage(f"what is stored of journal {span.journal} ends within a line of this span")
+    if last - first == len(span.data):
+        return span.lines
     skipped = span.data.count(b"\n", 0, first)
-    return span.visits[skipped : skipped + span.data.count(b"\n", first, last)]
+    return span.lines[skipped : skipped + span.data.count(b"\n", first, last)]

@@ -10,12 +10,12 @@ import logging
 import os
 import shutil
 import threading
+from collections import deque
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tracker.files import sync_directory
-from tracker.lifecycle import wait_for_event
-from tracker.storage.rotation import rotated
 
 log = logging.getLogger("tracker.compressor")
 
@@ -25,37 +25,45 @@ PART = ".part"  # suffix of a file that is being compressed
 
 
 class Compressor:
-    """Compresses every rotated file of the log `path`, at the start and whenever `rotated` is set."""
+    """Compresses these files, and each that is added. None of them may be part of a rotation that has not ended."""
 
-    def __init__(self, *, path: Path, rotated: asyncio.Event) -> None:
-        self._path = path
-        self._rotated = rotated
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._files = deque(file for file in files if file.suffix != ".gz")
+        self._added = asyncio.Event()
         self._ending = threading.Event()
+
+    def add(self, file: Path) -> None:
+        self._files.append(file)
+        self._added.set()
 
     async def run(self) -> None:
         """Until cancelled; a file that is under way then is left as it was."""
         with ThreadPoolExecutor(1, thread_name_prefix="compressor") as executor:
             try:
                 while True:
-                    self._rotated.clear()
+                    self._added.clear()
+                    if not self._files:
+                        await self._added.wait()
+                        continue
                     try:
-                        await asyncio.get_running_loop().run_in_executor(executor, self._compress_all)
+                        await asyncio.get_running_loop().run_in_executor(
+                            executor, compress, self._files[0], self._ending
+                        )
                     except OSError as error:
                         log.error("compression_failed error=%s action=tried again every minute", error)
-                        await wait_for_event(self._rotated, RETRY_SECONDS)
+                        self._files.rotate(-1)
+                        await asyncio.sleep(RETRY_SECONDS)
                     else:
-                        await self._rotated.wait()
+                        self._files.popleft()
             finally:
                 self._ending.set()
 
-    def _compress_all(self) -> None:
-        for file in rotated(self._path):
-            if file.suffix != ".gz" and not self._ending.is_set():
-                compress(file, self._ending)
-
 
 def compress(file: Path, ending: threading.Event) -> None:
-    """Put `<file>.gz` in the place of `file`; nothing is changed when `ending` is set before that. Raises OSError."""
+    """Put `<file>.gz` in the place of `file`; nothing is changed when `ending` is set before that. Raises OSError.
+
+    A file that somebody else took away needs no compression.
+    """
     done, part = file.with_name(f"{file.name}.gz"), file.with_name(f"{file.name}.gz{PART}")
     try:
         with file.open("rb") as source, part.open("wb") as target:
@@ -73,5 +81,7 @@ def compress(file: Path, ending: threading.Event) -> None:
         file.unlink()
         sync_directory(file.parent)
         log.info("log_compressed file=%s bytes=%d", done, done.stat().st_size)
+    except FileNotFoundError:
+        log.warning("file_gone file=%s action=none, it is not compressed", file)
     finally:
         part.unlink(missing_ok=True)

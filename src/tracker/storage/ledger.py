@@ -137,13 +137,13 @@ class Ledger:
             return self._db.execute("SELECT 1 FROM seen WHERE message_id = ?", (message_id,)).fetchone() is not None
 
     def missing_bytes(self) -> int:
-        """Of all journals: bytes before the last stored one, or before the journal's end, that are not stored."""
+        """Bytes before the last stored one of a journal, or before its end, that are not stored, nor given up."""
         with _sqlite_errors():
             missing: int = self._db.execute(
                 "SELECT coalesce(sum(max(coalesce(closed_end, 0), coalesce(top, 0)) - coalesce(held, 0)), 0)"
                 ' FROM journal LEFT JOIN (SELECT journal, max("end") AS top, sum("end" - start) AS held FROM'
                 ' (SELECT journal, start, "end" FROM stored UNION ALL SELECT journal, start, "end" FROM pending_range)'
-                " GROUP BY journal) ON journal = id"
+                " GROUP BY journal) ON journal = id WHERE NOT excused"
             ).fetchone()[0]
         return missing
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from tracker.errors import AppendFailed, ConfigurationError, LogChanged
 from tracker.files import fdatasync, make_directory, sync_directory
 from tracker.storage.ledger import Ledger, Pending
-from tracker.storage.rotation import finish, go_on_with, rotated
+from tracker.storage.rotation import drop_reservations, finish, go_on_with
 from tracker.storage.visit_log import CHANGED_BY, create_log
 
 log = logging.getLogger("tracker.recovery")
@@ -110,9 +110,7 @@ def _finish_rotation(path: Path, mode: int, ledger: Ledger, accept: bool) -> Non
             ledger.rotate_to(None)
         else:
             finish(path, mode, ledger)
-    for reserved in rotated(path):
-        if not reserved.stat().st_size:
-            reserved.unlink()  # a name that a rotation reserved, and went no further
+    drop_reservations(path)
 
 
 def _follow_move(path: Path, mode: int, ledger: Ledger) -> None:

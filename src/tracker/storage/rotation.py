@@ -2,8 +2,9 @@
 
 Promises: no line is lost, repeated or split over two files, whatever instant the process or the power goes; names sort
 in the order of writing; nothing that is there already is overwritten. The order that this hangs on: the ledger is
-settled, a name is reserved, the ledger notes it, the log is renamed, an empty log is made, both names are made durable,
-and only then does the ledger go on with the empty log. `finish` picks up wherever that was left.
+settled, a name is reserved, the ledger notes it, the log is renamed, the directory is synced, an empty log is made, the
+directory is synced again, and only then does the ledger go on with the empty log. `finish` picks up wherever that was
+left.
 """
 
 import os
@@ -22,7 +23,7 @@ from tracker.storage.visit_log import NO_ROOM, create_log
 
 _PERIOD_SECONDS = {"hour": 3_600, "day": 86_400}
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_SUFFIX = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?")
+_SUFFIX = re.compile(r"\.\d{8}T\d{6}\.\d{6}Z(\.gz)?")
 
 
 class Rotation:
@@ -50,10 +51,11 @@ class Rotation:
         period = _PERIOD_SECONDS[self._config.every]
         return self._clock() // period > log.st_mtime // period
 
-    def rotate(self) -> None:
-        """Put the log aside and begin an empty one. Raises StorageFull, after which it is called again, AppendFailed.
+    def rotate(self) -> Path | None:
+        """Put the log aside and begin an empty one; where the old one is, or None when it has still to be tried.
 
-        The caller has made sure that the name still leads to the log it writes.
+        Raises StorageFull, after which it is called again, and AppendFailed. The caller has made sure that the name
+        still leads to the log it writes.
         """
         try:
             self._ledger.settle()
@@ -65,7 +67,7 @@ class Rotation:
                     target.unlink()
                     raise
                 self._path.rename(target)
-            finish(self._path, self._mode, self._ledger)
+            return finish(self._path, self._mode, self._ledger)
         except OSError as error:
             raise _trouble(error, f"{self._path} cannot be rotated") from error
 
@@ -81,17 +83,19 @@ class Rotation:
     def _reserve(self) -> Path:
         """An empty file of a name that sorts behind all others; made here, so that nobody's file is overwritten."""
         at = datetime.fromtimestamp(self._clock(), UTC)
-        if (names := rotated(self._path)) and (match := _SUFFIX.fullmatch(names[-1].name[len(self._path.name) :])):
-            at = max(at, datetime.strptime(match[1], _TIME).replace(tzinfo=UTC) + timedelta(microseconds=1))
+        if names := _of_rotations(self._path):
+            last = datetime.strptime(names[-1].name[len(self._path.name) + 1 :].removesuffix(".gz"), _TIME)
+            at = max(at, last.replace(tzinfo=UTC) + timedelta(microseconds=1))
         target = self._path.with_name(f"{self._path.name}.{at:{_TIME}}")
         os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, self._mode))
         return target
 
 
-def finish(path: Path, mode: int, ledger: Ledger) -> None:
-    """Bring a rotation that the ledger knows of to its end, or back to its beginning when the log was not moved yet.
+def finish(path: Path, mode: int, ledger: Ledger) -> Path | None:
+    """Bring a rotation that the ledger knows of to its end; where the old log is.
 
-    Raises OSError, and LogChanged for files that no rotation leaves behind.
+    None when it was not moved yet: then it is as if the rotation had not begun. Raises OSError, and LogChanged for
+    files that no rotation leaves behind.
     """
     assert ledger.rotating is not None
     target = path.with_name(ledger.rotating)
@@ -100,13 +104,14 @@ def finish(path: Path, mode: int, ledger: Ledger) -> None:
         if moved == 0:
             target.unlink()
         ledger.rotate_to(None)
-        return
+        return None
     if log or moved != ledger.size:
         raise LogChanged(
             f"{path} was being rotated to {target}; the ledger expects {ledger.size} bytes in one of them and nothing "
             f"in the other, found {log} and {moved}: put them back, or start once with --accept-log"
         )
     go_on_with(path, mode, ledger)
+    return target
 
 
 def go_on_with(path: Path, mode: int, ledger: Ledger) -> None:
@@ -114,9 +119,9 @@ def go_on_with(path: Path, mode: int, ledger: Ledger) -> None:
 
     Raises OSError, and LogChanged when the name leads to what is no file.
     """
+    sync_directory(path.parent)  # the move first, or a power cut may keep the new name alone
     if _size(path) is None:
         create_log(path, mode)
-    sync_directory(path.parent)  # the move too: from here on the ledger speaks of the new file
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise LogChanged(f"{path} is no file any more")
@@ -125,6 +130,18 @@ def go_on_with(path: Path, mode: int, ledger: Ledger) -> None:
 
 def rotated(path: Path) -> list[Path]:
     """The rotated files of the log `path`, compressed or not, in the order of writing."""
+    return [file for file in _of_rotations(path) if _size(file)]
+
+
+def drop_reservations(path: Path) -> None:
+    """Remove the names that rotations reserved and did not come to use. Only while none is under way."""
+    for file in _of_rotations(path):
+        if _size(file) == 0:
+            file.unlink()
+
+
+def _of_rotations(path: Path) -> list[Path]:
+    """Rotated files, and names reserved for them: those are empty until the log is there, at once and whole."""
     names = (entry.name for entry in os.scandir(path.parent) if entry.name.startswith(path.name))
     return [path.with_name(name) for name in sorted(names) if _SUFFIX.fullmatch(name[len(path.name) :])]
 

@@ -30,7 +30,7 @@ from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover, Held, Outage, Receiver
 from tracker.storage.recovery import only_writer, open_ledger
-from tracker.storage.rotation import Rotation
+from tracker.storage.rotation import Rotation, rotated
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
 from tracker.systemd import Manager
@@ -55,6 +55,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
         held = Held(queue=queue, visibility_timeout=config.sqs.visibility_timeout)
         acknowledger = Acknowledger(queue=queue, done=held.drop)
         handover: Handover = asyncio.Queue(HANDOVER_DELIVERIES)
+        compressor = Compressor(rotated(path)) if config.log.rotate.compress == "gzip" else None
         writer = Writer(
             ledger=ledger,
             visit_log=visit_log,
@@ -65,6 +66,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
             leave=held.drop,
             stop=stop,
             reopen=reopen,
+            rotated=compressor.add if compressor else lambda file: None,
         )
         receivers = [
             Receiver(
@@ -99,8 +101,8 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
                     group.create_task(figures.watch(ledger, path, executor)),
                     group.create_task(manager.heartbeat(alive)),
                 ]
-                if config.log.rotate.compress == "gzip":
-                    beside.append(group.create_task(Compressor(path=path, rotated=writer.rotated).run()))
+                if compressor is not None:
+                    beside.append(group.create_task(compressor.run()))
                 manager.ready()
                 await stop.wait()
                 manager.stopping()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
 from tracker import telemetry
@@ -35,7 +36,8 @@ class Writer:
     """One batch after the other, until the hand-over is closed; the ledger and the log in the executor's one thread.
 
     `acknowledge` is given the deliveries whose lines are durable, `leave` the malformed ones. `reopen`, when set, asks
-    to go on with the file that has the log's name by then: the old one was put aside.
+    to go on with the file that has the log's name by then: the old one was put aside. `rotated` is told of each file
+    that a rotation has put aside.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Writer:
         leave: Callable[[Iterable[Delivery]], None],
         stop: asyncio.Event,
         reopen: asyncio.Event,
+        rotated: Callable[[Path], None],
     ) -> None:
         self._ledger = ledger
         self._log = visit_log
@@ -60,10 +63,10 @@ class Writer:
         self._leave = leave
         self._stop = stop
         self._reopen = reopen
+        self._rotated = rotated
         self._closed = False
         self._malformed: dict[str, None] = {}
         self.paused: str | None = None  # the reason while nothing can be appended
-        self.rotated = asyncio.Event()  # set by each rotation, for whoever compresses
 
     async def run(self) -> None:
         while not self._closed:
@@ -130,9 +133,10 @@ class Writer:
                 await step()
                 break
             except (StorageFull, LogMoved) as error:
-                if self.paused is None:
-                    event = "storage_full" if isinstance(error, StorageFull) else "log_moved"
-                    log.error("%s error=%s action=nothing is deleted, tried again every second", event, error)
+                if self.paused is None and isinstance(error, StorageFull):
+                    log.error("storage_full error=%s action=nothing is deleted, tried again every second", error)
+                elif self.paused is None:
+                    log.error("log_moved error=%s action=nothing is deleted, tried again every second", error)
                 self.paused = str(error)
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
@@ -152,9 +156,11 @@ class Writer:
         if self._rotation.is_due(self._log.status()):
             if self._ledger.rotating is None:
                 await self._log.check(self._log_end())
-            await self._call(self._rotation.rotate)
-            await self._log.reopen()
-            self.rotated.set()
+            file = await self._call(self._rotation.rotate)
+            if file is not None:
+                await self._log.reopen()
+                log.info("log_rotated file=%s", file)
+                self._rotated(file)
 
     async def _follow(self) -> None:
         await self._call(self._ledger.settle)

@@ -1,6 +1,6 @@
-"""Topics and queues in memory, as AWS documents them: visibility, receipts, redrive, and what each of them refuses.
+"""Queues in memory, as SQS documents them: visibility, receipts, redrive, and what a queue refuses.
 
-No socket, no loop, no clock of its own. Sources: the API references of SNS and SQS, and "Amazon SQS message metadata".
+No socket, no loop, no clock of its own. Sources: the API reference of SQS, and "Amazon SQS message metadata".
 """
 
 import heapq
@@ -15,7 +15,6 @@ from uuid import uuid4
 
 from tests.fake_aws.faults import EARLY_SECONDS, Faults
 
-SNS_BYTES = 262_144  # a message, and all of a PublishBatch: bodies and attributes
 SQS_BYTES = 1 << 20
 RAW_ATTRIBUTES = 10
 ACCOUNT = "000000000000"
@@ -98,7 +97,7 @@ class Queue:
         return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self.name}"
 
     def send(self, sent: Sent) -> str:
-        _check_body(sent.body, "InvalidMessageContents")
+        check_body(sent.body, "InvalidMessageContents")
         if sent.size > SQS_BYTES:
             raise AwsError("InvalidParameterValue", f"One or more parameters are invalid: longer than {SQS_BYTES}")
         if len(sent.attributes) > RAW_ATTRIBUTES:
@@ -221,61 +220,6 @@ class Queue:
         return self._messages.get(message_id)
 
 
-@dataclass
-class Subscription:
-    arn: str
-    queue: Queue
-    raw: bool
-    filter_policy: dict[str, list[str]]
-
-    def deliver(self, topic: "Topic", message_id: str, sent: Sent) -> None:
-        for name, wanted in self.filter_policy.items():
-            if name not in sent.attributes or sent.attributes[name].value not in wanted:
-                return
-        if self.raw and len(sent.attributes) > RAW_ATTRIBUTES:
-            self.queue.refused_by_raw_delivery += 1  # "the message is discarded as a client-side error"
-            return
-        self.queue.send(sent if self.raw else Sent(_envelope(topic.arn, message_id, sent), {}))
-
-
-@dataclass
-class Topic:
-    arn: str
-    faults: Faults
-    subscriptions: list[Subscription] = field(default_factory=list)
-    accepted: deque[Sent] = field(default_factory=lambda: deque(maxlen=1_000))
-
-    def publish(self, sent: Sent, action: str) -> str:
-        if not sent.body:
-            raise AwsError("InvalidParameter", "Invalid parameter: Empty message")
-        _check_body(sent.body, "InvalidParameter")
-        if sent.size > SNS_BYTES:
-            raise AwsError("InvalidParameter", "Invalid parameter: Message too long")
-        for name, attribute in sent.attributes.items():
-            if not attribute.value:
-                raise AwsError("ParameterValueInvalid", f"The message attribute '{name}' must contain a value")
-        message_id = str(uuid4())
-        self.accepted.append(sent)
-        for subscription in self.subscriptions:
-            for _ in range(2 if self.faults.strikes("double", action) else 1):
-                subscription.deliver(self, message_id, sent)
-        return message_id
-
-
-def _check_body(body: str, code: str) -> None:
+def check_body(body: str, code: str) -> None:
     if _INVALID.search(body):
         raise AwsError(code, "Invalid characters found: the allowed are #x9 | #xA | #xD | #x20 to #xD7FF and so on")
-
-
-def _envelope(arn: str, message_id: str, sent: Sent) -> str:
-    attributes = {name: {"Type": each.data_type, "Value": each.value} for name, each in sent.attributes.items()}
-    return json.dumps(
-        {
-            "Type": "Notification",
-            "MessageId": message_id,
-            "TopicArn": arn,
-            "Message": sent.body,
-            "Timestamp": "2026-01-01T00:00:00.000Z",
-            "MessageAttributes": attributes,
-        }
-    )

@@ -1,50 +1,17 @@
-"""The two protocols: SNS's query protocol and SQS's JSON, each call of the services turned into one of `messaging`."""
+"""All topics and queues of a fake, and each call of the services as something that is done with them."""
 
-import hashlib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl
+from typing import Any
 from uuid import uuid4
-from xml.sax.saxutils import escape
 
 from tests.fake_aws.faults import ENTRY, Faults
-from tests.fake_aws.messaging import (
-    ACCOUNT,
-    REGION,
-    SNS_BYTES,
-    Attribute,
-    AwsError,
-    Queue,
-    Received,
-    Sent,
-    Subscription,
-    Topic,
-)
+from tests.fake_aws.protocol import Call, Reply, json_reply, md5, members, refusal, sns_message, xml_member, xml_reply
+from tests.fake_aws.queues import ACCOUNT, REGION, Attribute, AwsError, Queue, Sent
+from tests.fake_aws.topics import SNS_BYTES, Subscription, Topic
 
 BATCH_ENTRIES = 10
-
-
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-
-class Call(NamedTuple):
-    """A request, understood: the service is known by how it is asked."""
-
-    service: str
-    action: str
-    parameters: dict[str, Any]
-
-
-def parse(target: str, body: bytes) -> Call:
-    if target:
-        return Call("sqs", target.rpartition(".")[2], json.loads(body or b"{}"))
-    form = _tree(parse_qsl(body.decode(), keep_blank_values=True))
-    return Call("sns", form["Action"], form)
 
 
 @dataclass
@@ -67,7 +34,7 @@ class World:
             result = handler(call.parameters, base_url)
         except AwsError as error:
             return refusal(call, error)
-        return _xml_reply(call.action, result) if call.service == "sns" else _json_reply(result)
+        return xml_reply(call.action, result) if call.service == "sns" else json_reply(result)
 
     def queue_at(self, url: str) -> Queue:
         queue = self.queues.get(url.rpartition("/")[2])
@@ -88,7 +55,7 @@ class World:
         return f"<TopicArn>{arn}</TopicArn>"
 
     def _sns_Subscribe(self, form: dict[str, Any], _: str) -> str:
-        attributes = {each["key"]: each["value"] for each in _members(form, "Attributes")}
+        attributes = {each["key"]: each["value"] for each in members(form, "Attributes")}
         queue = self.queues[form["Endpoint"].rpartition(":")[2]]
         raw = attributes.get("RawMessageDelivery") == "true"
         arn = f"{form['TopicArn']}:{uuid4()}"
@@ -101,24 +68,24 @@ class World:
             {"SubscriptionArn": each.arn, "Protocol": "sqs", "Endpoint": each.queue.arn}
             for each in self._topic(form["TopicArn"]).subscriptions
         ]
-        return f"<Subscriptions>{''.join(map(_xml_member, listed))}</Subscriptions>"
+        return f"<Subscriptions>{''.join(map(xml_member, listed))}</Subscriptions>"
 
     def _sns_Publish(self, form: dict[str, Any], _: str) -> str:
-        message_id = self._topic(form["TopicArn"]).publish(_sns_message(form), "Publish")
+        message_id = self._topic(form["TopicArn"]).publish(sns_message(form), "Publish")
         return f"<MessageId>{message_id}</MessageId>"
 
     def _sns_PublishBatch(self, form: dict[str, Any], _: str) -> str:
         topic = self._topic(form["TopicArn"])
-        entries = _checked(_members(form, "PublishBatchRequestEntries"), "")
-        if sum(_sns_message(entry).size for entry in entries) > SNS_BYTES:
+        entries = _checked(members(form, "PublishBatchRequestEntries"), "")
+        if sum(sns_message(entry).size for entry in entries) > SNS_BYTES:
             raise AwsError("BatchRequestTooLong", "The length of all the messages put together is more than the limit.")
 
         def publish(entry: dict[str, Any]) -> dict[str, str]:
-            return {"MessageId": topic.publish(_sns_message(entry), "PublishBatch")}
+            return {"MessageId": topic.publish(sns_message(entry), "PublishBatch")}
 
         outcome = _each(entries, self.sns_faults, "PublishBatch", publish)
-        members = {name: "".join(map(_xml_member, listed)) for name, listed in outcome.items()}
-        return "".join(f"<{name}>{inner}</{name}>" for name, inner in members.items())
+        lists = {name: "".join(map(xml_member, listed)) for name, listed in outcome.items()}
+        return "".join(f"<{name}>{inner}</{name}>" for name, inner in lists.items())
 
     # -- SQS
 
@@ -152,7 +119,7 @@ class World:
         given = call.get("MessageAttributes", {}).items()
         attributes = {name: Attribute(each["DataType"], each["StringValue"]) for name, each in given}
         sent = Sent(call["MessageBody"], attributes)
-        return {"MessageId": self.queue_at(call["QueueUrl"]).send(sent), "MD5OfMessageBody": _md5(sent.body)}
+        return {"MessageId": self.queue_at(call["QueueUrl"]).send(sent), "MD5OfMessageBody": md5(sent.body)}
 
     def _sqs_DeleteMessageBatch(self, call: dict[str, Any], _: str) -> dict[str, Any]:
         queue = self.queue_at(call["QueueUrl"])
@@ -174,23 +141,6 @@ class World:
 
     def _queue_of_arn(self, arn: str) -> Queue:
         return self.queues[arn.rpartition(":")[2]]
-
-
-def received(deliveries: Iterable[Received]) -> Reply:
-    """The answer to a ReceiveMessage."""
-    messages = [_delivery(each) for each in deliveries]
-    return _json_reply({"Messages": messages} if messages else {})
-
-
-def refusal(call: Call, error: AwsError) -> Reply:
-    fault = "Sender" if error.status < 500 else "Receiver"
-    if call.service == "sns":
-        inner = f"<Type>{fault}</Type><Code>{error.code}</Code><Message>{escape(error.message)}</Message>"
-        text = f"<ErrorResponse><Error>{inner}</Error><RequestId>{uuid4()}</RequestId></ErrorResponse>"
-        return Reply(error.status, {"Content-Type": "text/xml"}, text.encode())
-    headers = {"Content-Type": "application/x-amz-json-1.0", "x-amzn-query-error": f"{error.code};{fault}"}
-    body = {"__type": f"com.amazonaws.sqs#{error.code}", "message": error.message}
-    return Reply(error.status, headers, json.dumps(body).encode())
 
 
 def _each(
@@ -226,68 +176,3 @@ def _checked(entries: list[dict[str, Any]], prefix: str = "AWS.SimpleQueueServic
     if len({entry["Id"] for entry in entries}) < len(entries):
         raise AwsError(f"{prefix}BatchEntryIdsNotDistinct", "Two or more batch entries have the same Id.")
     return entries
-
-
-def _sns_message(form: dict[str, Any]) -> Sent:
-    attributes = {
-        each["Name"]: Attribute(each["Value"]["DataType"], each["Value"]["StringValue"])
-        for each in _members(form, "MessageAttributes")
-    }
-    return Sent(form["Message"], attributes)
-
-
-def _delivery(received: Received) -> dict[str, Any]:
-    message = received.message
-    attributes = message.sent.attributes.items()
-    return {
-        "MessageId": message.id,
-        "ReceiptHandle": received.receipt,
-        "MD5OfBody": _md5(message.sent.body),
-        "Body": message.sent.body,
-        "Attributes": {
-            "SentTimestamp": str(int(message.sent_at * 1000)),
-            "ApproximateReceiveCount": received.receipt.rpartition("#")[2],
-        },
-        "MessageAttributes": {
-            name: {"DataType": each.data_type, "StringValue": each.value} for name, each in attributes
-        },
-    }
-
-
-def _md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _tree(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The nested form of `a.b.1.c=value`."""
-    root: dict[str, Any] = {}
-    for key, value in pairs:
-        node = root
-        *path, last = key.split(".")
-        for name in path:
-            node = node.setdefault(name, {})
-        node[last] = value
-    return root
-
-
-def _members(form: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """The numbered members of a list or map, in their order."""
-    (members,) = form.get(name, {"member": {}}).values()
-    return [members[number] for number in sorted(members, key=int)]
-
-
-def _xml_member(entry: dict[str, Any]) -> str:
-    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in entry.items()}
-    return "<member>" + "".join(f"<{name}>{escape(text)}</{name}>" for name, text in texts.items()) + "</member>"
-
-
-def _xml_reply(action: str, result: str) -> Reply:
-    text = (
-        f'<{action}Response xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><{action}Result>{result}</{action}Result>'
-        f"<ResponseMetadata><RequestId>{uuid4()}</RequestId></ResponseMetadata></{action}Response>"
-    )
-    return Reply(200, {"Content-Type": "text/xml"}, text.encode())
-
-
-def _json_reply(result: dict[str, Any]) -> Reply:
-    return Reply(200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(result).encode())

@@ -1,0 +1,76 @@
+"""What every measurement is given: how much to measure, and where its servers may live."""
+
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from benchmarks.servers import Server, Servers
+from benchmarks.wrk import Hits, wrk
+
+FULL_SECONDS = 3.0
+FULL_BACKLOG = 2_000_000
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class Bench:
+    """`seconds` is how long a turn of load takes, `turns` how many a peer has; backlogs shrink with the seconds."""
+
+    seconds: float = FULL_SECONDS
+    turns: int = 3
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def backlog(self) -> int:
+        """Visits of a long outage."""
+        return int(FULL_BACKLOG * min(1.0, self.seconds / FULL_SECONDS))
+
+    def note_missing(self, peer: str) -> None:
+        """A peer that this machine has not: the report says so."""
+        if peer not in self.missing:
+            self.missing.append(peer)
+
+    @contextmanager
+    def servers(self) -> Iterator[Servers]:
+        with tempfile.TemporaryDirectory(prefix="tracker-bench-") as home, Servers(Path(home)) as servers:
+            yield servers
+
+    def interleave(self, measures: dict[str, Callable[[], T]]) -> dict[str, list[T]]:
+        """Each measure as often as there are turns, one after the other in each round."""
+        results: dict[str, list[T]] = {name: [] for name in measures}
+        for _ in range(self.turns):
+            for name, measure in measures.items():
+                results[name].append(measure())
+        return results
+
+
+@dataclass(frozen=True)
+class Turn:
+    hits: Hits
+    cpu_us: float  # a hit, of all processes of the server, until all its work was done
+    main_us: float  # of that, of the process that was started
+
+
+def load(server: Server, *, seconds: float, cores: set[int], connections: int = 64) -> Turn:
+    """One turn of wrk, and what it cost the server."""
+    process = server.process
+    before, main_before = process.cpu_seconds(), process.cpu_seconds(alone=True)
+    hits = wrk(server.url, seconds=seconds, connections=connections, cores=cores)
+    server.settle(hits.requests)
+    spent, main_spent = process.cpu_seconds() - before, process.cpu_seconds(alone=True) - main_before
+    return Turn(hits, spent / hits.requests * 1e6, main_spent / hits.requests * 1e6)
+
+
+def median(values: Sequence[float]) -> float:
+    return statistics.median(values)
+
+
+def over(one: float | None, other: float | None) -> float | None:
+    """Their ratio; None where a peer was missing."""
+    # The clock of /proc may have seen nothing of very little work.
+    return None if one is None or other is None else one / max(other, 1e-9)

@@ -1,0 +1,175 @@
+"""The fastest SNS and SQS that a client of ours can tell from none: one topic, one queue, all in memory, no faults.
+
+It accepts every publish, gives each message out once, and counts calls. It checks no signature, looks at no filter, and
+nothing becomes visible again: what it saves goes to what is measured. `/calls` tells the counts and zeroes them,
+`/down?1` answers 503 to every publish until `/down?0`, `/backlog?N` puts N packed visits into the queue.
+"""
+
+import asyncio
+import json
+import sys
+from collections import Counter, deque
+from collections.abc import Callable
+from itertools import count
+from typing import cast
+from urllib.parse import parse_qs
+
+import uvloop
+
+from benchmarks.sample import packed_spans
+
+_PUBLISHED = (
+    b'<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>'
+    b"00000000-0000-0000-0000-000000000000</MessageId></PublishResult></PublishResponse>"
+)
+
+
+class Queue:
+    """Messages as the JSON that a receive gives out, and the polls that wait for them."""
+
+    def __init__(self) -> None:
+        self.messages: deque[str] = deque()
+        self._polls: deque[Callable[[], None]] = deque()
+        self._numbers = count()
+
+    def put(self, body: str, attributes: dict[str, str]) -> None:
+        number = next(self._numbers)
+        message = {
+            "MessageId": f"m{number}",
+            "ReceiptHandle": f"r{number}",
+            "Body": body,
+            "Attributes": {"SentTimestamp": "1795417764932", "ApproximateReceiveCount": "1"},
+            "MessageAttributes": {
+                name: {"DataType": "String", "StringValue": value} for name, value in attributes.items()
+            },
+        }
+        self.messages.append(json.dumps(message))
+        while self._polls and self.messages:
+            self._polls.popleft()()
+
+    def wait(self, poll: Callable[[], None]) -> None:
+        self._polls.append(poll)
+
+    def take(self, most: int) -> bytes:
+        taken = [self.messages.popleft() for _ in range(min(most, len(self.messages)))]
+        return f'{{"Messages":[{",".join(taken)}]}}'.encode() if taken else b"{}"
+
+
+class Broker:
+    """What all connections share."""
+
+    def __init__(self, *, keep: bool) -> None:
+        self.keep = keep  # whether published messages go to the queue, or nowhere
+        self.down = False
+        self.calls: Counter[str] = Counter()
+        self.queue = Queue()
+        self._offset = 0
+
+    def add_backlog(self, visits: int) -> None:
+        for message in packed_spans(visits, self._offset):
+            self.queue.put(message.body, message.attributes)
+            self._offset = message.end
+
+    def publish(self, form: bytes) -> bytes | None:
+        self.calls["Publish"] += 1
+        if self.down:
+            return None
+        if self.keep:
+            fields = {name: values[0] for name, values in parse_qs(form.decode(), keep_blank_values=True).items()}
+            entries = [name.removesuffix("Name") for name in fields if name.endswith(".Name")]
+            attributes = {fields[f"{entry}Name"]: fields[f"{entry}Value.StringValue"] for entry in entries}
+            self.queue.put(fields["Message"], attributes)
+        return _PUBLISHED
+
+
+class Connection(asyncio.Protocol):
+    """HTTP/1.1 as botocore speaks it: a head, a Content-Length, one request after the other."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        head = bytes(self._buffer[:end]).decode("latin-1")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:])}
+        length = int(headers.get("content-length", 0))
+        if len(self._buffer) < end + 4 + length:
+            return
+        body = bytes(self._buffer[end + 4 : end + 4 + length])
+        del self._buffer[: end + 4 + length]
+        if head.startswith("GET"):
+            self._steer(head.split(" ")[1])
+        elif target := headers.get("x-amz-target"):
+            self._sqs(target.rpartition(".")[2], body)
+        else:
+            accepted = self._broker.publish(body)
+            self._answer(accepted or b"", "text/xml", 200 if accepted else 503)
+
+    def _sqs(self, action: str, body: bytes) -> None:
+        self._broker.calls[action] += 1
+        request = json.loads(body)
+        if action == "ReceiveMessage":
+            self._receive(request)
+        elif action == "GetQueueUrl":
+            self._answer(b'{"QueueUrl":"http://127.0.0.1/000000000000/visits"}')
+        elif action == "GetQueueAttributes":
+            redrive = json.dumps({"maxReceiveCount": 100, "deadLetterTargetArn": "arn:aws:sqs:us-east-1:0:dlq"})
+            self._answer(json.dumps({"Attributes": {"RedrivePolicy": redrive}}).encode())
+        else:
+            done = [{"Id": entry["Id"]} for entry in request.get("Entries", ())]
+            self._answer(json.dumps({"Successful": done, "Failed": []}).encode())
+
+    def _receive(self, request: dict[str, int]) -> None:
+        queue, most = self._broker.queue, request.get("MaxNumberOfMessages", 1)
+        if queue.messages or not request.get("WaitTimeSeconds"):
+            self._answer(queue.take(most))
+            return
+        answered = False
+
+        def answer() -> None:
+            nonlocal answered
+            if not answered and self._transport is not None:
+                answered = True
+                self._answer(queue.take(most))
+
+        queue.wait(answer)
+        asyncio.get_running_loop().call_later(request["WaitTimeSeconds"], answer)
+
+    def _steer(self, target: str) -> None:
+        path, _, value = target.partition("?")
+        if path == "/calls":
+            calls = json.dumps({**self._broker.calls, "waiting": len(self._broker.queue.messages)})
+            self._broker.calls.clear()
+            self._answer(calls.encode())
+            return
+        if path == "/down":
+            self._broker.down = value == "1"
+        elif path == "/backlog":
+            self._broker.add_backlog(int(value))
+        self._answer(b"{}")
+
+    def _answer(self, body: bytes, kind: str = "application/x-amz-json-1.0", status: int = 200) -> None:
+        if self._transport is not None:
+            head = f"HTTP/1.1 {status} x\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n"
+            self._transport.write(head.encode() + body)
+
+
+async def _serve(port: int, *, keep: bool) -> None:
+    broker = Broker(keep=keep)
+    server = await asyncio.get_running_loop().create_server(lambda: Connection(broker), "127.0.0.1", port)
+    await server.serve_forever()
+
+
+if __name__ == "__main__":
+    uvloop.run(_serve(int(sys.argv[1]), keep=sys.argv[2] == "keep"))

@@ -1,0 +1,138 @@
+"""Processes as a benchmark needs them: pinned to cores, their CPU time and memory read from /proc, gone at the end."""
+
+import contextlib
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+DEADLINE = 60.0
+_TICKS = os.sysconf("SC_CLK_TCK")
+CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
+SERVER = {CORES[0]}
+CLIENT = {CORES[-1]}
+ALL = set(CORES)
+
+
+class BenchmarkFailed(Exception):
+    """What was to be measured did not happen."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_for(condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02) -> None:
+    """Return as soon as `condition` holds; an OSError out of it means not yet. Raises BenchmarkFailed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with contextlib.suppress(OSError):
+            if condition():
+                return
+        if time.monotonic() > deadline:
+            raise BenchmarkFailed(f"waited {seconds:.0f} s for {what}")
+        time.sleep(pause)
+
+
+def get(port: int, path: str, host: str = "127.0.0.1") -> bytes:
+    """The body of a GET; raises OSError when there is no answer."""
+    connection = http.client.HTTPConnection(host, port, timeout=DEADLINE)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().read()
+    except http.client.HTTPException as error:
+        raise ConnectionError(str(error)) from error
+    finally:
+        connection.close()
+
+
+def metric(text: bytes, name: str) -> float:
+    """The sum of a metric's samples in what `/metrics` says."""
+    total = 0.0
+    for line in text.decode().splitlines():
+        sample, _, value = line.rpartition(" ")
+        if sample.partition("{")[0] in (name, f"{name}_total"):
+            total += float(value)
+    return total
+
+
+class Process:
+    """A process and its children. Output goes to `home/<name>.out`, which is shown when it ends too early."""
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        home: Path,
+        cores: set[int],
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "TRACKER_", "MOTO_"))}
+        self._name = name
+        self._output = home / f"{name}.out"
+        with self._output.open("ab") as output:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                cwd=ROOT,
+                env={**kept, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(home), **(environ or {})},
+                preexec_fn=lambda: os.sched_setaffinity(0, cores),
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def wait_until(
+        self, condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02
+    ) -> None:
+        """`wait_for`, but fail at once when the process ends."""
+
+        def check() -> object:
+            if self._process.poll() is not None:
+                raise BenchmarkFailed(f"{self._name} ended: {self._output.read_text(errors='replace')[-2000:]}")
+            return condition()
+
+        wait_for(check, f"{self._name}: {what}", seconds, pause)
+
+    def family(self) -> list[int]:
+        """The process and all its descendants."""
+        found = [self.pid]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    found += map(int, (task / "children").read_text().split())
+        return found
+
+    def cpu_seconds(self, *, alone: bool = False) -> float:
+        """User and system time so far, of the family with its children that have ended, or of this process alone."""
+        total = 0.0
+        for pid in [self.pid] if alone else self.family():
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                total += sum(map(int, fields[11:15])) / _TICKS
+        return total
+
+    def memory(self, pid: int | None = None, *, peak: bool = False) -> int:
+        """Resident bytes of one process of the family, now or at its peak."""
+        wanted = "VmHWM:" if peak else "VmRSS:"
+        for line in Path(f"/proc/{pid or self.pid}/status").read_text().splitlines():
+            if line.startswith(wanted):
+                return int(line.split()[1]) * 1024
+        raise BenchmarkFailed(f"{self._name} has ended")
+
+    def stop(self) -> None:
+        """SIGKILL to its whole group: a clean stop is not what is measured."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait(DEADLINE)

@@ -1,0 +1,209 @@
+"""The servers that are measured and their peers, each as its users run it, started on free ports and ready."""
+
+import json
+import os
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from benchmarks.naive import TOPIC
+from benchmarks.processes import CLIENT, SERVER, Process, free_port, get, metric
+
+SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # where nginx is, and users' paths do not lead
+NGINX = """
+daemon off; master_process off; worker_processes 1; pid {home}/nginx.pid; error_log {home}/nginx.err;
+events {{ worker_connections 4096; }}
+http {{
+    client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
+    uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
+    keepalive_requests 1000000000;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location = /track {{ empty_gif; access_log {log}; }}
+    }}
+}}
+"""
+
+
+class Server:
+    """Something that answers `url`."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.process = process
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}/track"
+
+    def settle(self, hits: int) -> None:
+        """Wait until all work for the hits so far is done."""
+
+
+class FakeAws:
+    """`benchmarks.fake_aws`, on the client's core."""
+
+    def __init__(self, process: Process, port: int) -> None:
+        self.process = process
+        self._port = port
+        self.endpoint = f"http://127.0.0.1:{port}"
+
+    def calls(self) -> dict[str, int]:
+        """The calls since the last look, and the messages `waiting`."""
+        counts: dict[str, int] = json.loads(get(self._port, "/calls"))
+        return counts
+
+    def down(self, is_down: bool) -> None:
+        get(self._port, f"/down?{int(is_down)}")
+
+    def add_backlog(self, visits: int) -> None:
+        get(self._port, f"/backlog?{visits}")
+
+
+class Service(Server):
+    """A pixel or a storage; its url means something for the pixel only."""
+
+    def __init__(self, process: Process, port: int, admin_port: int) -> None:
+        super().__init__(process, port)
+        self._admin_port = admin_port
+        self.admin = f"http://127.0.0.1:{admin_port}"
+
+    def is_ready(self) -> bool:
+        return b'"ready": true' in get(self._admin_port, "/readyz")
+
+    def metric(self, name: str) -> float:
+        return metric(get(self._admin_port, "/metrics"), name)
+
+    def workers(self) -> list[int]:
+        return self.process.family()[1:]
+
+
+class Pixel(Service):
+    _accepted = 0.0
+
+    def settle(self, hits: int) -> None:
+        def is_settled() -> bool:
+            metrics = get(self._admin_port, "/metrics")
+            accepted = metric(metrics, "tracker_pixel_visits_accepted")
+            done = accepted >= self._accepted + hits and metric(metrics, "tracker_pixel_visits_published") >= accepted
+            if done:
+                self._accepted = accepted
+            return done
+
+        # Each look costs main about as much as a hundred hits.
+        self.process.wait_until(is_settled, "everything is published", 300.0, pause=0.25)
+
+
+class Naive(Server):
+    def __init__(self, process: Process, port: int, aws: FakeAws) -> None:
+        super().__init__(process, port)
+        self._aws = aws
+        self._unpublished = 0
+
+    def settle(self, hits: int) -> None:
+        def is_settled() -> bool:
+            self._unpublished -= self._aws.calls().get("Publish", 0)
+            return self._unpublished <= 0
+
+        self._unpublished += hits
+        self.process.wait_until(is_settled, "everything is published", 300.0)
+
+
+class Servers:
+    """Starts them; all end with the context."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._stack = ExitStack()
+        self._started = 0
+
+    def __enter__(self) -> "Servers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def _room(self, name: str) -> Path:
+        self._started += 1
+        room = self.home / f"{name}-{self._started}"
+        room.mkdir()
+        return room
+
+    def _start(self, name: str, command: list[str], room: Path, cores: set[int]) -> Process:
+        process = Process(name, command, home=room, cores=cores)
+        self._stack.callback(process.stop)
+        return process
+
+    def nginx(self, *, log: bool) -> Server | None:
+        """None where it is not installed."""
+        program = shutil.which("nginx", path=SYSTEM_PATH)
+        if program is None:
+            return None
+        room, port = self._room("nginx"), free_port()
+        access_log = f"{room}/access.log combined buffer=64k" if log else "off"
+        configuration = room / "nginx.conf"
+        configuration.write_text(NGINX.format(home=room, port=port, log=access_log))
+        server = Server(self._start("nginx", [program, "-p", str(room), "-c", str(configuration)], room, SERVER), port)
+        server.process.wait_until(lambda: get(port, "/track"), "it answers")
+        return server
+
+    def aws(self, *, keep: bool) -> FakeAws:
+        """`keep` what is published in the queue; without it, it is accepted and forgotten."""
+        room, port = self._room("aws"), free_port()
+        command = [sys.executable, "-m", "benchmarks.fake_aws", str(port), "keep" if keep else "forget"]
+        aws = FakeAws(self._start("fake-aws", command, room, CLIENT), port)
+        aws.process.wait_until(aws.calls, "it answers")
+        return aws
+
+    def naive(self) -> Naive:
+        room, port, aws = self._room("naive"), free_port(), self.aws(keep=False)
+        command = [sys.executable, "-m", "benchmarks.naive", str(port), aws.endpoint]
+        server = Naive(self._start("naive", command, room, SERVER), port, aws)
+        server.process.wait_until(lambda: get(port, "/track"), "it answers")
+        server.settle(1)
+        return server
+
+    def pixel(self, endpoint: str, *, workers: int = 1, cores: set[int] = SERVER, ready: bool = True) -> Pixel:
+        room, port, admin_port = self._room("pixel"), free_port(), free_port()
+        config = {
+            "http": {"host": "127.0.0.1", "port": port},
+            "admin": {"port": admin_port},
+            "workers": workers,
+            "outbox": {"dir": str(room / "outbox"), "max_bytes": 8 << 30},
+            "sns": {"topic_arn": TOPIC, "endpoint_url": endpoint},
+            "logging": {"level": "warning"},
+        }
+        process = self._service("pixel", config, room, cores)
+        pixel = Pixel(process, port, admin_port)
+        if ready:
+            process.wait_until(lambda: pixel.is_ready() and len(pixel.workers()) == workers, "ready")
+        return pixel
+
+    def storage(self, endpoint: str, room: Path, *, cores: set[int] = SERVER) -> Service:
+        """A storage with its log at `room`/visits.log."""
+        admin_port = free_port()
+        config = {
+            "sqs": {"queue": "visits", "region": "us-east-1", "endpoint_url": endpoint},
+            "log": {"path": str(room / "visits.log")},
+            "admin": {"port": admin_port},
+            "logging": {"level": "warning"},
+        }
+        storage = Service(self._service("storage", config, room, cores), 0, admin_port)
+        storage.process.wait_until(storage.is_ready, "ready")
+        return storage
+
+    def log_room(self) -> Path:
+        """A place for a storage's log."""
+        return self._room("storage")
+
+    def broker(self) -> str:
+        """The local SNS and SQS of `make run`; its endpoint."""
+        room, port = self._room("broker"), free_port()
+        command = [sys.executable, "-m", "tracker.local", "broker", "--port", str(port)]
+        process = self._start("broker", command, room, CLIENT)
+        process.wait_until(lambda: "ready" in (room / "broker.out").read_text(), "ready")
+        return f"http://127.0.0.1:{port}"
+
+    def _service(self, name: str, config: dict[str, Any], room: Path, cores: set[int]) -> Process:
+        path = room / f"{name}.yaml"
+        path.write_text(json.dumps(config))  # JSON is YAML
+        return self._start(name, [sys.executable, "-m", f"tracker.{name}", "--config", str(path)], room, cores)

@@ -1,0 +1,101 @@
+"""Pixel and storage together: bytes and AWS calls that a visit takes, and how long until it is a durable line."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from benchmarks.bench import Bench
+from benchmarks.freshness import FreshnessWatch
+from benchmarks.pixel_rows import send_at
+from benchmarks.processes import CLIENT, SERVER
+from benchmarks.report import Row
+from benchmarks.sample import JOURNAL, span
+from benchmarks.servers import Servers
+from tracker.core.log_line import format_lines
+from tracker.core.message import pack
+from tracker.core.visit import split_lines
+
+CALLS_RATES = {1_000: (12_000, 10_500), 10_000: (1_500, 1_000)}  # visits a second: at least, aim
+CALLS_TURNS = 4  # so many turns' time is counted
+EDGE_SECONDS = 1.0  # before and after it the load runs too, so that no first or last call counts
+COUNTED = ("Publish", "ReceiveMessage", "DeleteMessageBatch")
+SHORT_SPAN = 200  # 1,000 visits a second for a linger of 0.2 s
+FRESH_RATE = 2_000
+FRESH_TURNS = 3
+MILLION = 1_000_000
+
+
+def sizes(bench: Bench) -> list[Row]:
+    """What a visit takes on its way, in bytes; the visits are those of `benchmarks.sample`."""
+    data = span(0)
+    lines = split_lines(data)
+    whole, short = (pack(JOURNAL, 0, b"".join(part), compress=True) for part in (lines, lines[:SHORT_SPAN]))
+    logged = sum(map(len, format_lines(data)))
+    return [
+        Row(what="a visit in the journal", value=len(data) / len(lines), unit="bytes", digits=0),
+        Row(what="a visit in the log", value=logged / len(lines), unit="bytes", digits=0),
+        Row(what="visits in a span as long as may be", value=len(lines), digits=0),
+        Row(what="a message of such a span", value=whole.size, unit="bytes", digits=0),
+        Row(what=f"a message of {SHORT_SPAN} visits", value=short.size, unit="bytes", digits=0),
+    ]
+
+
+def calls(bench: Bench) -> list[Row]:
+    """AWS API calls for a million visits."""
+    rows = []
+    for rate, (least, aim) in CALLS_RATES.items():
+        with bench.servers() as servers:
+            made, visits = _calls(servers, rate, bench.seconds * CALLS_TURNS)
+        each = ", ".join(f"{name} {made.get(name, 0):,}" for name in COUNTED)
+        rows.append(
+            Row(
+                what=f"AWS calls for a million visits at {rate:,} a second",
+                value=sum(made.get(name, 0) for name in COUNTED) * MILLION / visits,
+                digits=0,
+                least=least,
+                aim=aim,
+                note=f"scaled from {visits:,} visits: {each}",
+            )
+        )
+    return rows
+
+
+def _calls(servers: Servers, rate: int, seconds: float) -> tuple[dict[str, int], int]:
+    """The calls in the midst of a steady load, and the visits published in that time."""
+    aws = servers.aws(keep=True)
+    pixel = servers.pixel(aws.endpoint)
+    servers.storage(aws.endpoint, servers.log_room())
+    published = "tracker_pixel_visits_published"
+    with ThreadPoolExecutor(1) as executor:
+        sending = executor.submit(send_at, pixel, rate, seconds + 2 * EDGE_SECONDS)
+        pixel.process.wait_until(lambda: pixel.metric(published) > 0, "the first visit is published")
+        time.sleep(EDGE_SECONDS)
+        before = pixel.metric(published)
+        aws.calls()
+        time.sleep(seconds)
+        visits, made = pixel.metric(published) - before, aws.calls()
+        sending.result()
+    return made, int(visits)
+
+
+def freshness(bench: Bench) -> list[Row]:
+    """From the answer to the durable line, through the local broker of `make run`."""
+    with bench.servers() as servers:
+        endpoint = servers.broker()
+        pixel = servers.pixel(endpoint)
+        room = servers.log_room()
+        storage = servers.storage(endpoint, room, cores=SERVER | CLIENT)
+        appended = "tracker_storage_visits_appended"
+        seconds = bench.seconds * FRESH_TURNS
+        visits = int(FRESH_RATE * seconds)
+        with FreshnessWatch(room / "visits.log", lambda: storage.metric(appended)) as watch:
+            send_at(pixel, FRESH_RATE, seconds)
+            storage.process.wait_until(lambda: len(watch.ages) >= visits, "every line was seen")
+    note = f"{FRESH_RATE:,} hits/s for {seconds:g} s, local broker; looked at every 10 ms"
+    return [
+        _fresh("median", watch.percentile(0.5), 0.5, 0.3, note),
+        _fresh("p99", watch.percentile(0.99), 1.0, 0.5, note),
+    ]
+
+
+def _fresh(which: str, seconds: float, least: float, aim: float, note: str) -> Row:
+    return Row(what=f"from answer to durable line, {which}", value=seconds, unit="s", least=least, aim=aim, note=note)

@@ -1,0 +1,168 @@
+"""The files a report or an export reads, as blocks of plain lines: the current log, rotated and gzipped ones, a pipe.
+
+Promise: what is read is what was in the files when they were opened, whole lines only, each file once, in a few hundred
+kilobytes of memory whatever their size. A log may be written, rotated and compressed meanwhile. The end of a file that
+has no newline yet is a line being written: left out and said, never an error.
+"""
+
+import gzip
+import io
+import os
+import stat
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from tracker.analysis.plain import tidy
+from tracker.errors import TrackerError
+
+CHUNK = 262_144
+"""Bytes read at once, and the longest line; a longer one is malformed. Two headers of 2,048 characters make 64 KiB."""
+
+LONGEST_PLAIN_LINE = 8 * CHUNK
+"""A byte that is no UTF-8 becomes two, each written with four."""
+
+_GZIP = b"\x1f\x8b"
+
+
+class LogFile(io.RawIOBase):
+    """A file up to the size it has now, a pipe to its end."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._raw = io.FileIO(0, closefd=False) if name == "-" else io.FileIO(name)
+        status = os.fstat(self._raw.fileno())
+        self.identity = (status.st_dev, status.st_ino)
+        self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        self.bytes_read = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # it is one whenever BufferedReader asks
+        left = len(buffer) if self.size is None else self.size - self.bytes_read
+        count = self._raw.readinto(buffer[:left]) or 0
+        self.bytes_read += count
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class LogFiles:
+    """Blocks of plain lines, for several threads at once. As a context it closes the files."""
+
+    def __init__(self, files: list[LogFile], skipped: list[str]) -> None:
+        self.files = files
+        self.skipped = skipped
+        """What was named and is no log, with the reason."""
+        self.lines = 0
+        """Read, the malformed ones included."""
+        self.malformed = 0
+        self.unfinished = 0
+        """Files that end in mid-line, or compressed ones that end too early."""
+        self._lock = threading.Lock()
+        self._blocks = self._read()
+
+    def __enter__(self) -> "LogFiles":
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        for file in self.files:
+            file.close()
+
+    @property
+    def size(self) -> int | None:
+        """Bytes on the disk; None when a pipe is among the files."""
+        sizes = [file.size for file in self.files]
+        return None if None in sizes else sum(filter(None, sizes))
+
+    @property
+    def bytes_read(self) -> int:
+        return sum(file.bytes_read for file in self.files)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was left out, and why; for people."""
+        said = [f"{self.lines:,} lines read, {self.malformed:,} of them malformed"]
+        if self.unfinished:
+            said.append(f"{self.unfinished:,} of the files end in mid-line: read to the last whole one")
+        return said + [f"not read: {reason}" for reason in self.skipped]
+
+    def next_block(self) -> bytes | None:
+        """The next plain lines, None after the last. Raises TrackerError for a file that cannot be read."""
+        with self._lock:
+            block = next(self._blocks, None)
+        if block is None:
+            return None
+        lines = block.count(b"\n")
+        block, malformed = tidy(block)
+        with self._lock:
+            self.lines += lines
+            self.malformed += malformed
+        return block
+
+    def _read(self) -> Iterator[bytes]:
+        for file in self.files:
+            try:
+                yield from self._whole_lines(file)
+            except (OSError, zlib.error) as error:
+                raise TrackerError(f"{file.name}: cannot be read: {error}") from error
+
+    def _whole_lines(self, file: LogFile) -> Iterator[bytes]:
+        buffered = io.BufferedReader(file, CHUNK)
+        compressed = buffered.peek(2)[:2] == _GZIP
+        stream = gzip.GzipFile(fileobj=buffered) if compressed else buffered
+        rest = b""  # of a line whose end is in the next chunk
+        too_long = False  # and it was given up
+        try:
+            while chunk := stream.read(CHUNK):
+                first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
+                if last and (too_long or len(rest) + first > CHUNK):
+                    yield chunk[first:last]  # an empty line in its place: malformed, too
+                elif last:
+                    yield rest + chunk[:last]
+                if last:
+                    rest, too_long = chunk[last:], False
+                elif len(rest := rest + chunk) > CHUNK:
+                    rest, too_long = b"", True
+        except EOFError:
+            too_long = True
+        if rest or too_long:
+            self.unfinished += 1
+
+
+def open_logs(names: Sequence[str]) -> LogFiles:
+    """Opens them all at once, so that a rotation from now on changes nothing. ``-`` is standard input.
+
+    Skipped are directories (the ledger's, which a shell's ``visits.log*`` names too), torn-off ends that storage put
+    aside and whose visits came again, and what is there twice: one file by two names, or compressed and not.
+    Raises TrackerError for one that cannot be opened.
+    """
+    files: list[LogFile] = []
+    skipped = []
+    for name in names:
+        try:
+            if ".torn-" in Path(name).name:
+                skipped.append(f"{name}: a torn-off end, whose visits came again")
+            elif name.endswith(".gz") and name.removesuffix(".gz") in names:
+                skipped.append(f"{name}: it is there without .gz, too")
+            else:
+                file = LogFile(name)
+                if any(file.identity == other.identity for other in files):
+                    skipped.append(f"{name}: the same file as another")
+                    file.close()
+                else:
+                    files.append(file)
+        except IsADirectoryError:
+            skipped.append(f"{name}: a directory")
+        except OSError as error:
+            for file in files:
+                file.close()
+            raise TrackerError(f"{name}: {error.strerror}") from error
+    return LogFiles(files, skipped)

@@ -1,0 +1,87 @@
+"""Which visits a report or an export is about: the filters of the command line, as conditions on a scan."""
+
+import argparse
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    since: datetime | None = None
+    """Aware; visits before it are left out."""
+    until: datetime | None = None
+    """Aware; visits at or after it are left out."""
+    page: str | None = None
+    """``*`` stands for anything. Without a ``?`` in it, pages are compared without their query."""
+    exclude_bots: bool = False
+
+    def condition(self) -> tuple[str, list[object]]:
+        """An SQL condition on the columns t and r of a scan, and its parameters. Who is a bot it does not know."""
+        terms, values = ["true"], list[object]()
+        for operator, limit in ((">=", self.since), ("<", self.until)):
+            if limit is not None:
+                terms.append(f"t {operator} ?")
+                values.append(limit.astimezone(UTC).replace(tzinfo=None))
+        if self.page is not None:
+            # The log's escapes keep characters apart: the pattern is escaped once, and no line unescaped.
+            parts = [re.sub(r"([%_~])", r"~\1", _escaped(part)) for part in self.page.split("*")]
+            terms.append(f"{'r' if '?' in self.page else 'page_of(r)'} LIKE ? ESCAPE '~'")
+            values.append("%".join(parts))
+        return " AND ".join(terms), values
+
+    def __str__(self) -> str:
+        said = [f"since {self.since}" if self.since else "", f"before {self.until}" if self.until else ""]
+        said += [f"page {self.page}" if self.page else "", "without bots" if self.exclude_bots else ""]
+        return ", ".join(filter(None, said))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("logs", nargs="+", metavar="LOG", help="log files, rotated and gzipped ones too; - is stdin")
+    parser.add_argument("--since", type=_moment, metavar="TIME", help="2026-11-24 or 2026-11-24T13:00, and later")
+    parser.add_argument("--until", type=_moment, metavar="TIME", help="before this time, or to the end of this day")
+    parser.add_argument("--page", help="visits of this page only; * stands for anything")
+    parser.add_argument(
+        "--tz", type=time_zone, default=UTC, metavar="ZONE", help="the clock of days and times: Europe/Berlin (UTC)"
+    )
+
+
+def selection_of(options: argparse.Namespace) -> Selection:
+    zone, since, until = options.tz, options.since, options.until
+    if until is not None and not isinstance(until, datetime):
+        until += timedelta(days=1)  # its end
+    return Selection(
+        since=_instant(since, zone) if since is not None else None,
+        until=_instant(until, zone) if until is not None else None,
+        page=options.page,
+        exclude_bots=getattr(options, "exclude_bots", False),
+    )
+
+
+def time_zone(name: str) -> tzinfo:
+    try:
+        return UTC if name.upper() in ("UTC", "Z") else ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise argparse.ArgumentTypeError(f"{name!r} is no time zone, as Europe/Berlin is one") from None
+
+
+def _moment(text: str) -> date:
+    """A day, or a time with or without offset."""
+    try:
+        return date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no day (2026-11-24) or time (2026-11-24T13:00)") from None
+
+
+def _instant(moment: date, zone: tzinfo) -> datetime:
+    if not isinstance(moment, datetime):
+        return datetime.combine(moment, time(), zone)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
+
+
+def _escaped(text: str) -> str:
+    return "".join(
+        chr(byte) if 0x20 <= byte <= 0x7E and byte not in b"|\\" else f"\\x{byte:02X}"
+        for byte in text.encode("utf-8", "surrogateescape")
+    )

@@ -1,0 +1,206 @@
+"""What a report says, as numbers: the questions asked of the table of visits.
+
+Promise: every number is exact, and known by hand for a log small enough (see the tests). A visitor is a pair of an
+address and a user agent, among people only; docs/analysis.md says what that can and cannot tell. Doctor's own visits,
+which are no one's, are counted and left out of everything else.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Any
+
+import duckdb
+
+from tracker.analysis.database import open_database
+from tracker.analysis.log_files import LogFiles
+from tracker.analysis.selection import Selection
+from tracker.analysis.visits import DOCTOR, QUARTER, classify_agents, read_visits
+
+# The columns of a Count behind its name.
+_KINDS = "count(*) FILTER (kind = 'person'), count(*) FILTER (kind = 'proxy'), count(*) FILTER (kind = 'bot')"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Visits of one page, site, browser, moment, ..."""
+
+    name: str
+    people: int
+    proxies: int = 0
+    bots: int = 0
+    visitors: int = 0
+    note: str = ""
+
+    @property
+    def visits(self) -> int:
+        return self.people + self.proxies + self.bots
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    day: date
+    visitors: int
+    new: int
+    """Of them, seen on no earlier day that was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    zone: tzinfo
+    selection: Selection
+    files: list[str]
+    notes: list[str]
+    """What was left out, and why; for people."""
+    doctor: int
+    """Visits of `tracker doctor`, in nothing below."""
+    total: Count
+    pages_seen: int
+    sites_seen: int
+    first: datetime | None
+    last: datetime | None
+    quarters: dict[datetime, Count]
+    """By the local time at which a quarter of an hour begins; ordered."""
+    days: list[Day]
+    """Those with visitors; ordered."""
+    pages: list[Count]
+    sites: list[Count]
+    browsers: list[Count]
+    systems: list[Count]
+    devices: list[Count]
+    bots: list[Count]
+    proxies: list[Count]
+
+    @property
+    def hours(self) -> list[list[int]]:
+        """Visits of people by weekday, Monday first, and hour."""
+        table = [[0] * 24 for _ in range(7)]
+        for moment, count in self.quarters.items():
+            table[moment.weekday()][moment.hour] += count.people
+        return table
+
+
+def summarise(
+    logs: LogFiles,
+    selection: Selection,
+    zone: tzinfo = UTC,
+    *,
+    top: int = 25,
+    with_query: bool = False,
+    on_step: Callable[[str], None] = lambda _step: None,
+) -> Summary:
+    """Reads the logs, once. `top` rows of each list; pages with their query or without. Raises TrackerError."""
+    with open_database() as database:
+        on_step("reading")
+        read_visits(database, logs, selection, with_query=with_query)
+        on_step("asking who they are")
+        classify_agents(database, selection)
+        on_step("counting")
+        return _Questions(database, zone, top).answer(logs, selection)
+
+
+class _Questions:
+    """Asks the view `known`: the visits that are somebody's, with the kind of their agent."""
+
+    def __init__(self, database: duckdb.DuckDBPyConnection, zone: tzinfo, top: int) -> None:
+        self._database = database
+        self._zone = zone
+        self._top = top
+
+    def answer(self, logs: LogFiles, selection: Selection) -> Summary:
+        quarters = self._quarters()
+        days = self._days(quarters)
+        [(doctor,)] = self._ask(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{DOCTOR}')")
+        people, proxies, bots, first, last, pages, sites = self._ask(
+            f"SELECT {_KINDS}, min(t), max(t), count(DISTINCT page), count(DISTINCT site) FROM known"
+        )[0]
+        self._ask(
+            "CREATE TABLE by_agent AS SELECT agent, count(*) AS visits, count(DISTINCT visitor) AS visitors "
+            "FROM known GROUP BY agent"
+        )
+        return Summary(
+            zone=self._zone,
+            selection=selection,
+            files=[file.name for file in logs.files],
+            notes=logs.notes + ([f"{doctor:,} visits of tracker doctor left out"] if doctor else []),
+            doctor=doctor,
+            total=Count("", people, proxies, bots, sum(day.new for day in days)),
+            pages_seen=pages,
+            sites_seen=sites,
+            first=self._local(first) if first is not None else None,
+            last=self._local(last) if last is not None else None,
+            quarters={self._local(_begin(quarter)): count for quarter, count in quarters.items()},
+            days=days,
+            pages=self._most("page"),
+            sites=self._most("site"),
+            browsers=self._agents("name"),
+            systems=self._agents("system"),
+            devices=self._agents("device"),
+            bots=self._others("bot"),
+            proxies=self._others("proxy"),
+        )
+
+    def _quarters(self) -> dict[int, Count]:
+        rows = self._ask(f"SELECT quarter, {_KINDS} FROM known GROUP BY quarter ORDER BY quarter")
+        return {quarter: Count("", *kinds) for quarter, *kinds in rows}
+
+    def _days(self, quarters: dict[int, Count]) -> list[Day]:
+        """Days begin where the zone says; so the database is told which quarter is of which day."""
+        local = [self._local(_begin(quarter)).toordinal() for quarter in quarters]
+        self._database.execute(
+            "CREATE TABLE days AS SELECT unnest(?::INT[]) AS quarter, unnest(?::INT[]) AS day", [list(quarters), local]
+        )
+        self._ask(
+            "CREATE TABLE seen AS SELECT DISTINCT day, visitor FROM known JOIN days USING (quarter) "
+            "WHERE kind = 'person'"
+        )
+        new = dict(
+            self._ask(
+                "SELECT first, count(*) FROM (SELECT min(day) AS first FROM seen GROUP BY visitor) GROUP BY first"
+            )
+        )
+        visitors = self._ask("SELECT day, count(*) FROM seen GROUP BY day ORDER BY day")
+        return [Day(date.fromordinal(day), count, new.get(day, 0)) for day, count in visitors]
+
+    def _most(self, column: str) -> list[Count]:
+        """The pages or sites with the most visits. Only of these the visitors are counted: a set each."""
+        return self._counts(
+            f"WITH most AS MATERIALIZED (SELECT {column}, count(*) AS visits FROM known GROUP BY {column} "
+            f"ORDER BY visits DESC, {column} LIMIT {self._top}) "
+            f"SELECT unescape(coalesce(any_value(known.{column}), '')), {_KINDS}, "
+            "count(DISTINCT visitor) FILTER (kind = 'person') "
+            f"FROM known JOIN most ON known.{column} IS NOT DISTINCT FROM most.{column} "
+            f"GROUP BY known.{column} ORDER BY count(*) DESC, known.{column}"
+        )
+
+    def _agents(self, column: str) -> list[Count]:
+        """Of people. A visitor has one user agent, so these sums count none twice."""
+        return self._counts(
+            f"SELECT {column}, sum(visits)::BIGINT AS n, 0, 0, sum(visitors)::BIGINT FROM by_agent "
+            f"JOIN agents USING (agent) WHERE kind = 'person' GROUP BY {column} "
+            f"ORDER BY n DESC, {column} LIMIT {self._top}"
+        )
+
+    def _others(self, kind: str) -> list[Count]:
+        columns = "0, sum(visits)::BIGINT" if kind == "bot" else "sum(visits)::BIGINT, 0"
+        return self._counts(
+            f"SELECT name, 0, {columns}, 0, device FROM by_agent JOIN agents USING (agent) WHERE kind = '{kind}' "
+            f"GROUP BY name, device ORDER BY sum(visits) DESC, name LIMIT {self._top}"
+        )
+
+    def _counts(self, question: str) -> list[Count]:
+        return [Count(*row) for row in self._ask(question)]
+
+    def _ask(self, question: str) -> list[tuple[Any, ...]]:
+        return self._database.execute(question).fetchall()
+
+    def _local(self, moment: datetime) -> datetime:
+        """By the clock of the zone; at the two ends of the calendar, where no clock was set, UTC."""
+        try:
+            return moment.replace(tzinfo=UTC).astimezone(self._zone)
+        except OverflowError:
+            return moment.replace(tzinfo=UTC)
+
+
+def _begin(quarter: int) -> datetime:
+    return datetime.min + timedelta(seconds=quarter * QUARTER)

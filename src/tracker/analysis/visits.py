@@ -1,0 +1,56 @@
+"""The table a report asks: one pass over the logs, and one look at each distinct user agent."""
+
+import os
+
+import duckdb
+
+from tracker.analysis.agents import classify
+from tracker.analysis.database import scan
+from tracker.analysis.log_files import LogFiles
+from tracker.analysis.selection import Selection
+
+DOCTOR = "tracker-doctor/"
+"""How the user agent begins of the visits by which `tracker doctor` sees whether they arrive."""
+
+QUARTER = 900  # seconds; every offset of today's time zones is a whole number of quarters of an hour
+YEAR_ONE = -62_135_596_800_000_000
+"""The first microsecond of the calendar, from which quarters are counted."""
+
+_READERS = min(4, os.cpu_count() or 1)
+_BATCH = 10_000  # user agents
+
+
+def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: Selection, *, with_query: bool) -> None:
+    """The table `visits`, text still escaped. A visitor is the hash of an address and a user agent, 64 bits."""
+    condition, values = selection.condition()
+    database.execute("SET preserve_insertion_order = false")
+    with scan(logs, _READERS) as source:
+        database.execute(
+            f"CREATE TABLE visits AS SELECT t, {'r' if with_query else 'page_of(r)'} AS page, site_of(r) AS site, "
+            f"coalesce(u, '') AS agent, hash(u, i) AS visitor FROM {source} WHERE {condition}",
+            values,
+        )
+
+
+def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+    """The table `agents`, a batch of distinct user agents at a time, and the view `known` of the visits they made.
+
+    Doctor's are not among them, so its visits are not known.
+    """
+    database.execute("CREATE TABLE agents (agent VARCHAR, kind VARCHAR, name VARCHAR, system VARCHAR, device VARCHAR)")
+    distinct = database.cursor().execute(
+        "SELECT agent, unescape(agent) FROM (SELECT DISTINCT agent FROM visits) "
+        f"WHERE NOT starts_with(agent, '{DOCTOR}')"
+    )
+    while batch := distinct.fetchmany(_BATCH):
+        classified = [(escaped, classify(text)) for escaped, text in batch]
+        rows = [(escaped, agent.kind, agent.name, agent.system, agent.device) for escaped, agent in classified]
+        database.execute(
+            "INSERT INTO agents SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)",
+            [list(column) for column in zip(*rows, strict=True)],
+        )
+    database.execute(
+        "CREATE VIEW known AS SELECT t, page, site, visitor, agent, kind, "
+        f"((epoch_us(t) + {-YEAR_ONE}) // {QUARTER * 1_000_000})::INTEGER AS quarter "
+        f"FROM visits JOIN agents USING (agent) {'WHERE kind <> $$bot$$' if selection.exclude_bots else ''}"
+    )

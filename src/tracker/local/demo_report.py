@@ -1,0 +1,45 @@
+"""The report of the local log, as it is at this moment: what the demo page links to.
+
+Promise: however many browsers ask, one report is made at a time, in a thread, and none is older than a few seconds.
+"""
+
+import asyncio
+import glob
+import time
+from pathlib import Path
+
+from tracker.analysis import require_extra
+from tracker.analysis.log_files import open_logs
+from tracker.analysis.selection import Selection
+
+REFRESH = 5  # seconds, between two looks of a browser
+FRESH = 2.0  # seconds for which a report is handed out again
+
+
+class LiveReport:
+    def __init__(self, log_path: Path) -> None:
+        self._log_path = log_path
+        self._lock = asyncio.Lock()
+        self._page = ""
+        self._made_at = float("-inf")
+
+    async def page(self) -> str:
+        """The page, which loads itself again. Raises TrackerError, for one when the `analysis` extra is missing."""
+        async with self._lock:
+            if time.monotonic() - self._made_at >= FRESH:
+                self._page = await asyncio.to_thread(self._render)
+                self._made_at = time.monotonic()
+            return self._page
+
+    def _render(self) -> str:
+        require_extra()
+        from tracker.analysis.page import render
+        from tracker.analysis.summary import summarise
+
+        with open_logs(self._files()) as logs:
+            return render(summarise(logs, Selection()), refresh=REFRESH)
+
+    def _files(self) -> list[str]:
+        """The rotated logs, oldest first, and the current one: those that are there."""
+        rotated = sorted(glob.glob(f"{glob.escape(str(self._log_path))}.[0-9]*T*Z*"))
+        return [name for name in [*rotated, str(self._log_path)] if Path(name).is_file()]

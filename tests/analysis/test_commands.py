@@ -1,0 +1,132 @@
+"""`tracker report` and `tracker export` as they are typed."""
+
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.analysis.golden import write_golden
+from tracker import analysis, cli
+from tracker.analysis.log_files import open_logs
+from tracker.analysis.progress import progress
+
+
+def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(write_golden(tmp_path))]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    for words in (
+        "12 visits 5 visitors 4 pages on 3 sites",
+        "people 58 % mail and image proxies 17 % bots 25 %",
+        "2026-11-23 09:00:00 to 2026-11-24 13:00:00, UTC",
+        "Visits by hour",
+        "23 Nov 09:00 to 24 Nov 13:00; most on 24 Nov 11:00: 3",
+        "busiest hours: 09:00, 10:00, 13:00",
+        "https://example.com/a 5 42 % ━━━━━━━━━━━━ 3",
+        "(not sent) 4 33 %",
+        "Chrome 4 57 % ━━━━━━━━━━━━ 2",
+        "Googlebot search engine 1 8 %",
+        "16 lines read, 3 of them malformed",
+    ):
+        assert words in said
+
+
+def test_no_byte_of_a_visitor_reaches_the_terminal_raw(tmp_path: Path) -> None:
+    log = write_golden(tmp_path)
+    log.write_bytes(
+        log.read_bytes() + b"\n2026-11-24T13:00:00Z|[red]https://[/]x\\x1B]0;title\\x07/|[bold]a|192.0.2.66\n" * 9
+    )
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": "200"}
+    done = subprocess.run(
+        [sys.executable, "-m", "tracker.cli", "report", log], env=environment, stdout=subprocess.PIPE, check=True
+    )
+    assert b"\x1b[" in done.stdout  # our own colours
+    assert b"\x1b]" not in done.stdout
+    assert b"\x07" not in done.stdout
+    assert rb"[red]https://[/]x\u{1B}]0;title\u{7}/" in done.stdout
+
+
+def test_a_page_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, page = write_golden(tmp_path), tmp_path / "report.html"
+    assert (
+        cli.main(["report", str(log), "--html", str(page), "--exclude-bots", "--tz", "Asia/Tokyo", "--top", "1"]) == 0
+    )
+    assert "9 visits" in capsys.readouterr().err
+    assert "23 Nov 2026, 18:00 to 24 Nov 2026, 22:00, Asia/Tokyo" in page.read_text()
+    assert cli.main(["report", str(log), "--html", "-"]) == 0
+    assert capsys.readouterr().out.startswith("<!doctype html>")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "visits.log"]
+
+
+def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "missing" / "report.html"
+    assert cli.main(["report", str(write_golden(tmp_path)), "--html", str(page)]) == 1
+    assert f"tracker: {page}: No such file or directory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--since", "yesterday"],
+        ["--until", "2026-13-01"],
+        ["--tz", "Atlantis/Capital"],
+        ["--tz", "../../etc/passwd"],
+        ["--top", "0"],
+    ],
+)
+def test_a_wrong_word_is_a_usage_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["report", "visits.log", *words])
+    assert stopped.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["report"], ["export", "--to", "csv"]])
+def test_what_is_not_installed_is_named_with_the_extra_that_has_it(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(analysis, "find_spec", lambda name: None if name in ("duckdb", "rich") else True)
+    assert cli.main([*command, str(write_golden(tmp_path))]) == 1
+    said = capsys.readouterr().err
+    assert "DuckDB, rich" in said
+    assert "pip install 'tracker[analysis]'" in said
+
+
+def test_nothing_of_the_extra_is_imported_before_a_command_runs() -> None:
+    code = (
+        "import sys, contextlib\n"
+        "from tracker import cli\n"
+        "with contextlib.suppress(SystemExit): cli.main(['report', '--help'])\n"
+        "with contextlib.suppress(SystemExit): cli.main(['export', '--help'])\n"
+        "assert not {'duckdb', 'rich', 'ua_parser', 'crawleruseragents'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    assert "--exclude-bots" in done.stdout
+    assert "parquet" in done.stdout
+
+
+def test_nothing_is_left_in_the_temporary_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, folder = write_golden(tmp_path), tmp_path / "tmp"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    assert cli.main(["report", str(log)]) == 0
+    assert cli.main(["export", str(log), "--to", "csv", "--sort"]) == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_the_bar_shows_how_much_has_been_read(tmp_path: Path) -> None:
+    log = write_golden(tmp_path)
+    console = Console(force_terminal=True, width=100, file=io.StringIO())
+    with open_logs([str(log)]) as logs, progress(logs, console) as on_step:
+        while logs.next_block() is not None:
+            pass
+        on_step("counting")
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert f"{log.stat().st_size / 1000:.1f}/{log.stat().st_size / 1000:.1f} kB" in shown
+    assert "counting" in shown

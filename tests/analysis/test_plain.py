@@ -1,0 +1,126 @@
+"""Whatever is in a file, the lines that go on are the ones the log itself would have."""
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.core.strategies import visits
+from tracker.analysis import plain
+from tracker.analysis.plain import tidy
+from tracker.core.log_line import format_line, parse_line
+from tracker.core.visit import Visit
+from tracker.errors import MalformedMessage
+
+LINE = b"2026-11-23T07:09:24.932706+00:00|https://example.com/|Mozilla/5.0|192.0.2.1\n"
+
+
+def by_hand(block: bytes) -> tuple[bytes, int]:
+    """What `tidy` promises, line by line and slowly."""
+    kept = []
+    malformed = 0
+    for line in block.splitlines(keepends=True) if b"\r" not in block else [x + b"\n" for x in block.split(b"\n")[:-1]]:
+        try:
+            kept.append(format_line(parse_line(line)))
+        except MalformedMessage:
+            malformed += 1
+    return b"".join(kept), malformed
+
+
+def is_plain(line: bytes) -> bool:
+    found = plain._LINES.match(line)
+    return found is not None and found.end() == len(line)
+
+
+@given(st.lists(visits))
+def test_lines_of_our_log_pass_as_they_are(made: list[Visit]) -> None:
+    block = b"".join(map(format_line, made))
+    assert tidy(block) == (block, 0)
+
+
+_odd_lines = st.one_of(
+    st.binary(max_size=60).map(lambda raw: raw.replace(b"\n", b"") + b"\n"),
+    st.tuples(
+        st.sampled_from(
+            [b"2026-11-23T07:09:24.932706+00:00", b"2024-02-29T00:00:00.0000001Z", b"2026-02-29T00:00:00Z"]
+        ),
+        st.binary(max_size=12),
+        st.sampled_from([b"", b"null", b"C:\\x", b"\\xC3\\xA9", b"\\xC3", b"\\xE9", b"\\x6Eull", b"\\x41", b"caf\xe9"]),
+        st.sampled_from(
+            [b"192.0.2.1", b"192.0.2.256", b"192.0.2.01", b"2001:DB8::1", b"::ffff:192.0.2.1", b"", b"1::2\r"]
+        ),
+    ).map(lambda columns: b"|".join(columns).replace(b"\n", b"") + b"\n"),
+    visits.map(format_line),
+)
+
+
+@given(st.lists(_odd_lines))
+def test_other_lines_are_spelled_as_our_log_spells_them_and_the_malformed_are_counted(lines: list[bytes]) -> None:
+    block = b"".join(lines)
+    expected = [by_hand(line) for line in lines]
+    assert tidy(block) == (b"".join(kept for kept, _ in expected), sum(malformed for _, malformed in expected))
+
+
+@given(st.text("0123456789abf:.", max_size=24))
+@example("1:0:0:2:3:4:5:6")
+@example("1:0:2:3:4:5:6:7")
+@example("2001:db8:0:1::5")
+@example("2001:db8:0::5")
+@example("2001:db8::0:5")
+@example("1::2:3:4:5:6:7")
+@example("1:2:3:4:5:6::")
+@example("1:2:3:4:5:6:7::")
+@example("::ffff:c000:201")
+@example("::1")
+@example("10:20::30:0:0:40")
+def test_an_address_passes_at_a_glance_only_in_its_canonical_spelling(ip: str) -> None:
+    line = LINE.replace(b"192.0.2.1", ip.encode())
+    if is_plain(line):
+        assert format_line(parse_line(line)) == line
+
+
+@given(st.from_regex(rb"(?:\\x[0-9A-F]{2}|[a|])*", fullmatch=True))
+def test_escapes_pass_at_a_glance_only_as_our_log_writes_them(column: bytes) -> None:
+    line = LINE.replace(b"Mozilla/5.0", column)
+    if is_plain(line):
+        assert format_line(parse_line(line)) == line
+
+
+def test_the_usual_lines_do_pass_at_a_glance() -> None:
+    for ip in (b"192.0.2.1", b"2001:db8::17", b"2a02:8108:1:2:3:4:5:6", b"2001:db8:1::"):
+        assert is_plain(LINE.replace(b"192.0.2.1", ip)), ip
+    for text in (
+        b"null",
+        b"\\x6Eull",
+        b"M\\xC3\\xBCnchen",
+        b"a\\x7Cb\\x5C",
+        b"\\xF0\\x9F\\x98\\x80",
+        b"\\xE2\\x80\\xAE",
+    ):
+        assert is_plain(LINE.replace(b"Mozilla/5.0", text)), text
+
+
+def test_a_long_odd_line_takes_no_longer_than_it_is_long() -> None:
+    hostile = LINE.replace(b"192.0.2.1", b"1:" * 100_000)
+    assert tidy(LINE + hostile + LINE) == (LINE + LINE, 1)
+    long = LINE.replace(b"Mozilla", b"\\xC3\\xBC" * 30_000)
+    assert tidy(long) == (long, 0)
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        "0000-01-01T00:00:00.000000+00:00",
+        "2026-02-29T00:00:00.000000+00:00",
+        "2026-04-31T00:00:00.000000+00:00",
+        "2026-01-32T00:00:00.000000+00:00",
+        "2026-13-01T00:00:00.000000+00:00",
+        "2026-00-01T00:00:00.000000+00:00",
+        "2026-01-00T00:00:00.000000+00:00",
+        "2026-01-01T24:00:00.000000+00:00",
+        "2026-01-01T00:60:00.000000+00:00",
+        "2026-01-01T00:00:60.000000+00:00",
+        "2026-01-01T00:00:00.000000",
+    ],
+)
+def test_a_time_that_was_never_is_malformed(time: str) -> None:
+    assert tidy(LINE.replace(LINE[:32], time.encode())) == (b"", 1)

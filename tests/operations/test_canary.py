@@ -1,0 +1,51 @@
+"""Where a canary is, told from the files of an outbox alone."""
+
+from pathlib import Path
+
+import pytest
+
+from tracker.operations.canary import _Outbox
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Path:
+    """A journal whose second segment holds the canary from offset 200 to 250."""
+    folder = tmp_path / ("a" * 32)
+    folder.mkdir()
+    (folder / f"{0:020d}").write_bytes(b"x" * 99 + b"\n")
+    canary = f'{{"UserAgent":"tracker-doctor {TOKEN}"}}'.encode().ljust(49) + b"\n"
+    (folder / f"{100:020d}").write_bytes(b"y" * 99 + b"\n" + canary + b"z" * 9 + b"\n")
+    (folder / "lock").touch()
+    return folder
+
+
+@pytest.mark.parametrize(("published", "accepted"), [(0, False), (200, False), (249, False), (250, True), (260, True)])
+async def test_it_is_accepted_once_the_published_offset_is_behind_it(
+    journal: Path, published: int, accepted: bool
+) -> None:
+    (journal / "published").write_text(f"{published:020d}")
+    assert await _Outbox(journal.parent, TOKEN).look() is accepted
+
+
+async def test_it_is_not_before_anything_was_published(journal: Path) -> None:
+    assert not await _Outbox(journal.parent, TOKEN).look()
+
+
+async def test_a_journal_that_is_wholly_published_and_gone_took_it_along(journal: Path) -> None:
+    (journal / "published").write_text(f"{0:020d}")
+    watching = _Outbox(journal.parent, TOKEN)
+    assert not await watching.look()
+    for file in journal.iterdir():
+        file.unlink()
+    journal.rmdir()
+    assert await watching.look()
+
+
+async def test_another_journal_and_a_line_without_its_end_are_not_it(journal: Path) -> None:
+    (journal / "published").write_text(f"{10_000:020d}")
+    assert not await _Outbox(journal.parent, "f" * 16).look()
+    segment = journal / f"{100:020d}"
+    segment.write_bytes(segment.read_bytes()[:120])
+    assert not await _Outbox(journal.parent, TOKEN).look()
