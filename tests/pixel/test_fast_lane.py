@@ -246,16 +246,16 @@ async def test_a_request_that_is_never_finished_is_given_up(fast: bool) -> None:
 
 
 @pytest.mark.parametrize("fast", [True, False])
-@pytest.mark.parametrize("more", [b"", PLAIN])
-async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast: bool, more: bytes) -> None:
+@pytest.mark.parametrize("more", [[], [PLAIN[:9]], [PLAIN * 10] * 100], ids=["nothing", "a part", "much"])
+async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast: bool, more: list[bytes]) -> None:
     config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.2))
     notes = Notes()
     connect, close = Lanes(config, None).open(notes)
     wire = Wire(connect(fast), "203.0.113.5", capacity=1000)
     wire.read(PLAIN * 4)
-    for _ in range(100):
-        if not wire.closed:
-            wire.read(more * 10)
+    await settle(wire)
+    for read in more:
+        wire.read(read)
         await asyncio.sleep(0)
     assert len(notes.visits()) <= 15, "of a thousand"
     assert len(wire.written) < 15 * 450

@@ -38,6 +38,31 @@ async def test_visits_beyond_the_room_are_discarded_and_recording_resumes_with_m
     assert everything(tmp_path) == LINE * 3
 
 
+async def test_of_visits_written_together_as_many_are_recorded_as_there_is_room_for(tmp_path: Path) -> None:
+    recorder = make(tmp_path, room=3 * len(LINE) + 1)
+    await recorder.open()
+    recorder.record(LINE * 2, 2)
+    recorder.record(LINE * 3, 3)
+    await recorder.close()
+    assert (recorder.accepted, recorder.discarded) == (3, {"outbox_full": 2})
+    assert everything(tmp_path) == LINE * 3
+
+
+async def test_visits_written_together_that_fail_are_all_discarded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = make(tmp_path)
+    await recorder.open()
+    write = os.write
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[: 2 * len(LINE)]))
+        recorder.record(LINE * 3, 3)
+    recorder.record(LINE)
+    await recorder.close()
+    assert (recorder.accepted, recorder.discarded) == (1, {"outbox_io": 3})
+    assert everything(tmp_path) == LINE
+
+
 async def test_a_full_disk_discards_and_recording_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = make(tmp_path)
     await recorder.open()

@@ -45,17 +45,18 @@ class Wire(asyncio.Transport):
         self._held: list[bytes] = []
         self._reading = True
         self._choked = False
+        self._closing = False
         self.written = b""
         self.closed = False
         protocol.connection_made(self)
 
     def read(self, data: bytes) -> None:
         self._held.append(data)
-        while self._held and self._reading and not self.closed:
+        while self._held and self._reading and not self.is_closing():
             self._protocol.data_received(self._held.pop(0))
 
     def end(self) -> None:
-        if not self.closed and not self._protocol.eof_received():
+        if not self.is_closing() and not self._protocol.eof_received():
             self.close()
 
     def get_extra_info(self, name: str, default: object = None) -> object:
@@ -83,14 +84,17 @@ class Wire(asyncio.Transport):
         asyncio.get_running_loop().call_soon(self.read, b"")
 
     def is_closing(self) -> bool:
-        return self.closed
+        return self._closing or self.closed
 
     def close(self) -> None:
+        self._closing = True
+        if not self._choked:  # what was written has to leave before
+            self.abort()
+
+    def abort(self) -> None:
         if not self.closed:
             self.closed = True
             asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
-
-    abort = close
 
 
 @dataclass

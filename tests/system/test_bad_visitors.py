@@ -168,6 +168,7 @@ def test_a_worker_with_few_open_files_says_so_and_refuses_what_is_too_much(tmp_p
         assert "few_open_files" in service.output
         (worker,) = service.children()
         visitors = [connect(service.port) for _ in range(300)]
+        wait_for(lambda: "connections_full" in service.output, lambda: service.output)
         for visitor in visitors:
             try:
                 visitor.sendall(PLAIN)
@@ -182,7 +183,6 @@ def test_a_worker_with_few_open_files_says_so_and_refuses_what_is_too_much(tmp_p
             visitor.close()
         assert answered >= 64
         assert len(service.recorded().splitlines()) == answered
-        assert "connections_full" in service.output
         wait_for(lambda: _answers(service.port), "an answer once there is room again")
         assert service.children() == [worker]
     finally:

@@ -55,7 +55,7 @@ class Collector:
     def _cut(self, value: str | None) -> str | None:
         if not value:
             return None
-        text = header_text(value)
+        text = value if value.isascii() else header_text(value)
         if len(text) > MAX_HEADER_CHARS:
             self._recorder.count_cut_header()
             return text[:MAX_HEADER_CHARS]

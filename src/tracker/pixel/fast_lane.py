@@ -63,12 +63,13 @@ class PlainRequests:
 
     def find(self, read: bytes) -> list[re.Match[str]]:
         """The requests that make up `read`, in order; none if there is anything else in it."""
-        if len(read) > READ_BYTES:
+        length = len(read)
+        if length > READ_BYTES:
             return []
         text = read.decode("latin-1")
         requests = []
         end = 0
-        while end < len(text):
+        while end < length:
             request = self._match(text, end)
             if request is None:
                 return []
@@ -141,6 +142,8 @@ class FastLane:
         now = self._loop.time()
         for connection, count in unanswered:
             connection.answered_at = now
+            if connection.transport.is_closing():
+                continue  # reset, or told already that it had its last answer
             if self._draining:
                 connection.transport.write(gif * (count - 1) + PIXEL[LAST_GET].render())
                 connection.transport.close()

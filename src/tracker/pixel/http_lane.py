@@ -75,6 +75,12 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
         self._on_lost()
 
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        if transport is not None and self.writing_paused:
+            transport.abort()  # close would wait for a visitor who does not read
+
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> HttpAnswer:
