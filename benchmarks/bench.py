@@ -11,6 +11,7 @@ from typing import TypeVar
 from benchmarks.servers import Server, Servers
 from benchmarks.wrk import Hits, wrk
 
+CONNECTIONS = 64
 FULL_SECONDS = 3.0
 FULL_BACKLOG = 2_000_000
 
@@ -56,7 +57,7 @@ class Turn:
     main_us: float  # of that, of the process that was started
 
 
-def load(server: Server, *, seconds: float, cores: set[int], connections: int = 64) -> Turn:
+def load(server: Server, *, seconds: float, cores: set[int], connections: int = CONNECTIONS) -> Turn:
     """One turn of wrk, and what it cost the server."""
     process = server.process
     before, main_before = process.cpu_seconds(), process.cpu_seconds(alone=True)

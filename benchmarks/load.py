@@ -1,7 +1,8 @@
 """`make load`: wrk against a running pixel, then the proof that the visit log grew by exactly the visits it accepted.
 
 Exactly: the pixel's own count of accepted visits lies between what wrk saw answered and that plus its connections (an
-answer may be on its way when wrk stops), and the log has one line more for each. Nobody else may visit in the meantime.
+answer may be on its way when wrk stops), and the log has one line more for each. Nobody else may visit in
+the meantime, and the log must not be rotated.
 """
 
 import argparse

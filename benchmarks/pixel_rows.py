@@ -11,14 +11,14 @@ from functools import partial
 
 import msgspec
 
-from benchmarks.bench import Bench, Turn, load, median, over
+from benchmarks.bench import CONNECTIONS, Bench, Turn, load, median, over
 from benchmarks.processes import ALL, CLIENT, DEADLINE, ROOT, BenchmarkFailed, get, wait_for
 from benchmarks.rate import Latencies
 from benchmarks.report import Row
 from benchmarks.servers import Pixel, Server, Servers
 from benchmarks.wrk import wrk
 
-MANY_CONNECTIONS = (1, 64, 1_000)
+MANY_CONNECTIONS = (1, CONNECTIONS, 1_000)
 STARTS = 3  # a turn
 
 
@@ -130,7 +130,10 @@ def workers(bench: Bench) -> list[Row]:
         endpoint = servers.aws(keep=False).endpoint
         pixels = {count: servers.pixel(endpoint, workers=count, cores=ALL) for count in (1, 2)}
         turns = bench.interleave(
-            {str(count): partial(load, pixel, seconds=bench.seconds, cores=ALL) for count, pixel in pixels.items()}
+            {
+                str(count): partial(load, pixel, seconds=bench.seconds, cores=ALL, connections=CONNECTIONS * count)
+                for count, pixel in pixels.items()
+            }
         )
         cpu = {count: median([turn.cpu_us for turn in of]) for count, of in turns.items()}
         return [
@@ -140,7 +143,7 @@ def workers(bench: Bench) -> list[Row]:
                 unit="times",
                 least=1.1,
                 aim=1.0,
-                note="server and client share all cores",
+                note=f"{CONNECTIONS} connections a worker; server and client share all cores",
             )
         ]
 
