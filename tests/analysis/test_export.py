@@ -123,6 +123,7 @@ def test_any_file_is_exported_as_the_visits_its_lines_are(
         ('https://example.com/a b" HTTP/1.1', "/a%20b\\x22%20HTTP/1.1"),
         ("https://example.com/a|b\\\x1b", "/a|b\\x5C\\x1B"),
         ("https://example.com/ü", "/\\xC3\\xBC"),
+        ("https://example.com/#!/a,b;c'd", "/#!/a,b;c'd"),
         ("android-app://com.example/", "/"),
         ("about:blank", "/-"),
         ("-", "/-"),

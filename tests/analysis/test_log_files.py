@@ -97,6 +97,7 @@ def test_a_shells_pattern_names_more_than_logs(tmp_path: Path) -> None:
     for name in ("visits.log", "visits.log.1", "visits.log.torn-20261124T000000Z"):
         (tmp_path / name).write_bytes(LINE.replace(b"/a", b"/" + name.encode()))
     (tmp_path / "visits.log.1.gz").write_bytes(gzip.compress((tmp_path / "visits.log.1").read_bytes()))
+    (tmp_path / "visits.log.2.gz.part").write_bytes(b"half")
     (tmp_path / "visits.log.d").mkdir()
     (tmp_path / "visits.log.link").symlink_to("visits.log")
     names = sorted(str(path) for path in tmp_path.glob("visits.log*"))
@@ -104,6 +105,7 @@ def test_a_shells_pattern_names_more_than_logs(tmp_path: Path) -> None:
         assert [Path(file.name).name for file in logs.files] == ["visits.log", "visits.log.1"]
         assert [reason.rpartition("/")[2] for reason in logs.skipped] == [
             "visits.log.1.gz: it is there without .gz, too",
+            "visits.log.2.gz.part: a copy that is not complete",
             "visits.log.d: a directory",
             "visits.log.link: the same file as another",
             "visits.log.torn-20261124T000000Z: a torn-off end, whose visits came again",

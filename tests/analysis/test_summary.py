@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from tests.analysis.golden import LINES, write_golden
+from tracker.analysis import visits as table
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.selection import Selection
 from tracker.analysis.summary import Count, Day, Summary, summarise
@@ -149,3 +150,15 @@ def test_the_ends_of_the_calendar_are_reported(tmp_path: Path) -> None:
         summary = summary_of(log, zone=zone)
         assert summary.total.visits == 3
         assert len(summary.days) == 3
+
+
+def test_as_many_user_agents_as_there_are_visits_are_all_classified(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_BATCH", 1000)
+    log = tmp_path / "visits.log"
+    line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 Unheard/{0}|192.0.2.1\n"
+    log.write_text("".join(line.format(number) for number in range(4321)))
+    summary = summary_of(log)
+    assert summary.total == Count("", people=4321, visitors=4321)
+    assert (summary.pages_seen, len(summary.pages)) == (4321, 25)

@@ -52,8 +52,8 @@ _FORMATS = {
     "spreadsheet": (_CELLS, "FORMAT csv, HEADER true, QUOTE '\"', ESCAPE '\"', FORCE_QUOTE (page, user_agent)"),
     "jsonl": (f"{_TIME_TEXT} AS time, {_TEXTS}", "FORMAT json"),
     "parquet": (f"t AT TIME ZONE 'UTC' AS time, {_TEXTS}", "FORMAT parquet, COMPRESSION zstd"),
-    # Neither delimiter nor quote is ever in a line, so it is written as it is.
-    "combined": (_COMBINED, "FORMAT csv, HEADER false, DELIMITER '\x01', QUOTE '\x02', ESCAPE '\x02'"),
+    # The delimiter is never in a line, and nothing is quoted again, as DuckDB would quote even what holds a `#`.
+    "combined": (_COMBINED, "FORMAT csv, HEADER false, DELIMITER '\x01', QUOTE '', ESCAPE ''"),
 }
 
 

@@ -141,7 +141,8 @@ def open_logs(names: Sequence[str]) -> LogFiles:
     """Opens them all at once, so that a rotation from now on changes nothing. ``-`` is standard input.
 
     Skipped are directories (the ledger's, which a shell's ``visits.log*`` names too), torn-off ends that storage put
-    aside and whose visits came again, and what is there twice: one file by two names, or compressed and not.
+    aside and whose visits came again, the copy of a rotated log that is being compressed (``.part``), and what is there
+    twice: one file by two names, or compressed and not.
     Raises TrackerError for one that cannot be opened.
     """
     files: list[LogFile] = []
@@ -150,6 +151,8 @@ def open_logs(names: Sequence[str]) -> LogFiles:
         try:
             if ".torn-" in Path(name).name:
                 skipped.append(f"{name}: a torn-off end, whose visits came again")
+            elif name.endswith(".part"):
+                skipped.append(f"{name}: a copy that is not complete")
             elif name.endswith(".gz") and name.removesuffix(".gz") in names:
                 skipped.append(f"{name}: it is there without .gz, too")
             else:

@@ -38,11 +38,15 @@ def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -
     Doctor's are not among them, so its visits are not known.
     """
     database.execute("CREATE TABLE agents (agent VARCHAR, kind VARCHAR, name VARCHAR, system VARCHAR, device VARCHAR)")
-    distinct = database.cursor().execute(
-        "SELECT agent, unescape(agent) FROM (SELECT DISTINCT agent FROM visits) "
-        f"WHERE NOT starts_with(agent, '{DOCTOR}')"
+    database.execute(
+        f"CREATE TABLE distinct_agents AS SELECT DISTINCT agent FROM visits WHERE NOT starts_with(agent, '{DOCTOR}')"
     )
-    while batch := distinct.fetchmany(_BATCH):
+    [(count,)] = database.execute("SELECT count(*) FROM distinct_agents").fetchall()
+    for start in range(0, count, _BATCH):
+        batch = database.execute(
+            "SELECT agent, unescape(agent) FROM distinct_agents WHERE rowid >= ? AND rowid < ?",
+            [start, start + _BATCH],
+        ).fetchall()
         classified = [(escaped, classify(text)) for escaped, text in batch]
         rows = [(escaped, agent.kind, agent.name, agent.system, agent.device) for escaped, agent in classified]
         database.execute(
