@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
+from tracker.config import PixelConfig, Rotate, StorageConfig, load_pixel, load_storage
 from tracker.errors import ConfigurationError
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
@@ -126,20 +126,16 @@ STORAGE_MISTAKES = {
     "no mode": (SQS + 'log: {mode: "0999"}', "log.mode: expected str matching regex '^0?[0-7]{3}$'"),
     "unknown key, deep": (SQS + "log: {rotate: {size: 1}}", "log.rotate.size: unknown key"),
     "rotation by size": (
-        SQS + "log: {rotate: {max_bytes: 5}}",
-        "log.rotate.max_bytes: expected null: rotation is not available yet, use no other value",
-    ),
-    "rotation by time": (
-        SQS + "log: {rotate: {every: day}}",
-        "log.rotate.every: expected null: rotation is not available yet, use no other value",
+        SQS + "log: {rotate: {max_bytes: 0}}",
+        "log.rotate.max_bytes: expected int >= 1",
     ),
     "rotation by another time": (
         SQS + "log: {rotate: {every: year}}",
         "log.rotate.every: expected day or hour, got 'year'",
     ),
     "compression": (
-        SQS + "log: {rotate: {compress: gzip}}",
-        "log.rotate.compress: expected none: rotation is not available yet, use no other value",
+        SQS + "log: {rotate: {compress: bzip2}}",
+        "log.rotate.compress: expected gzip or none, got 'bzip2'",
     ),
 }
 
@@ -149,9 +145,11 @@ def test_a_mistake_in_the_storage_file(file: Path, text: str, expected: str) -> 
     assert complaint(load_storage, file, text) == f"{file}: {expected}"
 
 
-def test_rotation_takes_its_defaults(file: Path) -> None:
+def test_rotation_is_by_size_by_time_or_not_at_all(file: Path) -> None:
     file.write_text(SQS + "log: {rotate: {max_bytes: null, every: null, compress: none}}")
-    assert load_storage(file, {}).log.rotate.compress == "none"
+    assert load_storage(file, {}).log.rotate == Rotate()
+    file.write_text(SQS + "log: {rotate: {max_bytes: 1000000, every: day, compress: gzip}}")
+    assert load_storage(file, {}).log.rotate == Rotate(max_bytes=1_000_000, every="day", compress="gzip")
 
 
 def test_a_file_that_is_not_there(file: Path) -> None:

@@ -14,6 +14,8 @@ from tracker import logs
 
 SOURCE = Path(logs.__file__).parent
 
+_LOGS = re.compile(r"log\.(debug|info|warning|error|critical|exception)")
+
 HOSTILE = "Mozilla\x1b[2J\x07\r\n2026-11-23T07:09:24.932+00:00 INFO     tracker.x forged\x85\u2028\u202e\ud800\x00é"
 
 
@@ -151,7 +153,7 @@ def _calls() -> Iterator[tuple[str, ast.expr]]:
     """Every call of a logger in the code: where it is, and its first argument."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log."):
+            if isinstance(node, ast.Call) and _LOGS.fullmatch(ast.unparse(node.func)):
                 yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.args[0]
 
 

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "provision": ("tracker.operations.provision", "Makes or completes topic, queues, policies and subscription."),
     "doctor": ("tracker.operations.doctor", "Says what is wrong, why it matters and what mends it."),
     "redrive": ("tracker.operations.redrive", "Puts what is in the dead-letter queue back into the queue."),
+    "audit": ("tracker.storage.audit", "Say what the visit log holds, and what is missing."),
 }
 
 

@@ -89,7 +89,7 @@ class SqsConfig(Section, frozen=True):
 
 
 class Rotate(Section, frozen=True):
-    max_bytes: int | None = None
+    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
     every: Literal["hour", "day"] | None = None
     compress: Literal["none", "gzip"] = "none"
 
@@ -132,11 +132,14 @@ def load_pixel(path: Path, environ: Mapping[str, str]) -> PixelConfig:
 
 def load_storage(path: Path, environ: Mapping[str, str]) -> StorageConfig:
     """The storage's configuration from `path`, overridden by `TRACKER_…` of `environ`."""
-    return _load(StorageConfig, path, environ, _check_storage)
+    return _load(StorageConfig, path, environ)
 
 
 def _load(
-    kind: type[Config], path: Path, environ: Mapping[str, str], check: Callable[[Config], tuple[str, str] | None]
+    kind: type[Config],
+    path: Path,
+    environ: Mapping[str, str],
+    check: Callable[[Config], tuple[str, str] | None] = lambda config: None,
 ) -> Config:
     content = _read_yaml(path)
     overridden = _override(content, kind.__struct_fields__, environ)
@@ -166,14 +169,6 @@ def _check_pixel(config: PixelConfig) -> tuple[str, str] | None:
             ClientIp([network], config.http.client_ip_header)
         except ConfigurationError as error:
             return f"http.trusted_proxies[{index}]", str(error)
-    return None
-
-
-def _check_storage(config: StorageConfig) -> tuple[str, str] | None:
-    for key, default in msgspec.structs.asdict(Rotate()).items():
-        if getattr(config.log.rotate, key) != default:
-            only = "null" if default is None else default
-            return f"log.rotate.{key}", f"expected {only}: rotation is not available yet, use no other value"
     return None
 
 

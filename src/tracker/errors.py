@@ -77,3 +77,7 @@ class StorageFull(AppendFailed):
 
 class LogChanged(AppendFailed):
     """The visit log is not as the ledger knows it; only the operator can say what is right."""
+
+
+class LogMoved(LogChanged):
+    """The visit log was put aside, whole, under another name: pause until a SIGHUP says that this was meant."""

@@ -154,7 +154,7 @@ LOG_FREE_BYTES = Gauge(
 )
 WRITING = Gauge(
     "tracker_storage_writing",
-    "1 while the visit log can be written, 0 while there is no room for it.",
+    "1 while the visit log can be written, 0 while there is no room or the log was moved.",
     registry=STORAGE,
 )
 RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)

@@ -2,21 +2,25 @@
 
 import asyncio
 import itertools
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tracker.aws import Delivery
+from tracker.config import Rotate
 from tracker.core.log_line import parse_line
 from tracker.core.message import closing, pack
 from tracker.core.visit import encode_line, visited_at_text
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover
 from tracker.storage.recovery import open_ledger
+from tracker.storage.rotation import Rotation
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
 
+NEVER = Rotate()
 A, B = "a" * 32, "b" * 32
 SENT_MS = 1_795_417_764_932
 
@@ -65,7 +69,8 @@ def logged(path: Path) -> list[str]:
 class Rig:
     """An open log with its ledger and writer; what was acknowledged and left is kept in order."""
 
-    def __init__(self, executor: ThreadPoolExecutor, ledger: Ledger, visit_log: VisitLog) -> None:
+    def __init__(self, executor: ThreadPoolExecutor, ledger: Ledger, visit_log: VisitLog, rotation: Rotation) -> None:
+        self.rotation = rotation
         self.executor = executor
         self.ledger = ledger
         self.log = visit_log
@@ -73,6 +78,7 @@ class Rig:
         self.left: list[Delivery] = []
         self.on_acknowledge: Callable[[], None] = lambda: None
         self.stop = asyncio.Event()
+        self.reopen = asyncio.Event()
         self.handover: Handover = asyncio.Queue()
         self.writer = self.new_writer()
 
@@ -80,11 +86,13 @@ class Rig:
         return Writer(
             ledger=self.ledger,
             visit_log=self.log,
+            rotation=self.rotation,
             executor=self.executor,
             handover=self.handover,
             acknowledge=self._acknowledge,
             leave=self.left.extend,
             stop=self.stop,
+            reopen=self.reopen,
         )
 
     async def _acknowledge(self, deliveries: Iterable[Delivery]) -> None:
@@ -109,6 +117,7 @@ class Rig:
         async with asyncio.timeout(30):
             batch = await self.writer._take()
             if batch.deliveries:
+                await self.writer._tend_log()
                 await self.writer._store(batch)
 
     async def run(self, deliveries: Sequence[Delivery]) -> None:
@@ -120,7 +129,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def open_rig(path: Path, *, accept: bool = False) -> AsyncIterator[Rig]:
+async def open_rig(
+    path: Path, *, accept: bool = False, rotate: Rotate = NEVER, clock: Callable[[], float] = time.time
+) -> AsyncIterator[Rig]:
     """Recover and open; closing is no clean stop: what is pending stays pending, as after a SIGKILL."""
     loop = asyncio.get_running_loop()
     (path.parent / f"{path.name}.d").mkdir(exist_ok=True)
@@ -128,7 +139,8 @@ async def open_rig(path: Path, *, accept: bool = False) -> AsyncIterator[Rig]:
         ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, 0o640, accept=accept))
         visit_log = await open_log(path, executor)
         try:
-            yield Rig(executor, ledger, visit_log)
+            rotation = Rotation(path=path, mode=0o640, config=rotate, ledger=ledger, clock=clock)
+            yield Rig(executor, ledger, visit_log, rotation)
         finally:
             await visit_log.close()
             await loop.run_in_executor(executor, ledger.close)

@@ -1,19 +1,22 @@
 """What the ledger keeps, and what it forgets by SQS's clock."""
 
+import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.storage.rig import SENT_MS, A, B
 from tracker.errors import AppendFailed, LogChanged
+from tracker.storage import ledger as ledger_module
 from tracker.storage.ledger import DAY_MS, Append, Ledger
 
 C = "c" * 32
 
 
 def ranges_of(ledger: Ledger) -> list[tuple[str, int, int]]:
-    return ledger._db.execute("SELECT * FROM stored ORDER BY journal, start").fetchall()
+    return ledger._db.execute('SELECT journal, start, "end" FROM stored ORDER BY journal, start').fetchall()
 
 
 def store(ledger: Ledger, append: Append) -> None:
@@ -25,7 +28,7 @@ def store(ledger: Ledger, append: Append) -> None:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    ledger.adopt(0)
+    ledger.adopt(0, 1)
     return ledger
 
 
@@ -126,3 +129,47 @@ def test_missing_bytes_are_gaps_and_missing_tails_of_all_journals(ledger: Ledger
     store(ledger, Append(ranges={A: [(10, 15)]}, closed={A: 20, B: 12, C: 4}))
     assert ledger.missing_bytes() == 7 + 3 + 4  # what is under way counts as stored
     ledger.close()
+
+
+def test_a_ledger_of_an_earlier_layout_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    with sqlite3.connect(path) as db:
+        db.executescript(f"BEGIN; {ledger_module._LAYOUTS[0]} PRAGMA user_version = 1; COMMIT;")
+        db.execute("INSERT INTO log VALUES (1, 7, 5)")
+        db.execute("INSERT INTO journal VALUES (?, 12, NULL)", (A,))
+        db.execute("INSERT INTO stored VALUES (?, 0, 10), (?, 20, 30)", (A, A))
+    db.close()
+    for _ in range(2):
+        ledger = Ledger(path)
+        assert (ledger.size, ledger.inode, ledger.rotating) == (7, None, None)
+        assert ledger.missing(A, (0, 30)) == [(10, 20)]
+        assert ledger._db.execute("SELECT DISTINCT since_ms FROM stored").fetchall() == [(12,)]
+        ledger.close()
+
+
+def test_a_gap_is_known_since_the_first_delivery_beyond_it(ledger: Ledger) -> None:
+    for at, span in enumerate([(0, 10), (20, 30), (15, 20), (40, 50), (30, 32)]):
+        store(ledger, Append(ranges={A: [span]}, heard={A: SENT_MS + at}))
+    ledger.settle()
+    assert ledger._db.execute('SELECT start, "end", since_ms FROM stored').fetchall() == [
+        (0, 10, SENT_MS),
+        (15, 32, SENT_MS + 1),
+        (40, 50, SENT_MS + 3),
+    ]
+    ledger.close()
+
+
+def test_a_start_makes_durable_what_it_finds_in_the_ledger(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    first = Ledger(tmp_path / "first" / "ledger.sqlite")
+    first.adopt(0, 1)
+    first.begin(Append(data=bytearray(b"a\n"), ranges={A: [(0, 2)]}))  # its fsync failed, say, and the process died
+    second_dir = shutil.copytree(tmp_path / "first", tmp_path / "second")
+    first.close()
+    second = Ledger(second_dir / "ledger.sqlite")
+    assert second.pending is not None
+    without_wal = tmp_path / "without-wal.sqlite"
+    shutil.copy(second_dir / "ledger.sqlite", without_wal)  # what of it does not hang on the write-ahead log
+    second.close()
+    with closing(sqlite3.connect(without_wal)) as db:
+        assert db.execute("SELECT length FROM pending").fetchall() == [(2,)]

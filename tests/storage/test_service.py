@@ -97,7 +97,7 @@ def test_a_refused_start_ends_with_one_clear_line(config_file: Path, tmp_path: P
     main_dir = tmp_path / "visits.log.d"
     main_dir.mkdir()
     ledger = Ledger(main_dir / "ledger.sqlite")
-    ledger.adopt(100)
+    ledger.adopt(100, 1)
     ledger.close()
     (tmp_path / "visits.log").write_bytes(b"short\n")
     refused = run("--config", str(config_file))

@@ -41,7 +41,7 @@ BAD: list[tuple[str, Config, str]] = [
     ("tracker.storage", {"sqs": {"wait_time": 21}}, "sqs.wait_time"),
     ("tracker.storage", {"sqs": {"receivers": True}}, "sqs.receivers"),
     ("tracker.storage", {"log": {"mode": "rw-r-----"}}, "log.mode"),
-    ("tracker.storage", {"log": {"rotate": {"every": "day"}}}, "log.rotate.every"),
+    ("tracker.storage", {"log": {"rotate": {"every": "year"}}}, "log.rotate.every"),
     ("tracker.storage", {"logging": {"level": "loud"}}, "logging.level"),
 ]
 

@@ -5,42 +5,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from itertools import count
-from pathlib import Path
 
 import pytest
 
-from tests.ports import free_port
-
-from .broker import REGION
-from .processes import Service, write_config
-from .wire import LOOPBACK, Connection, Reply, get, request, wait_for
+from .lone_pixel import Pixel
+from .wire import Connection, Reply, get, request, wait_for
 
 _numbers = count()
-
-
-class Pixel(Service):
-    """A pixel nobody drains, so its outbox tells what it recorded."""
-
-    def __init__(self, home: Path) -> None:
-        port, admin_port, nobody = free_port(), free_port(), free_port()
-        self.outbox = home / "outbox"
-        config = {
-            "http": {"host": LOOPBACK, "port": port},
-            "admin": {"host": LOOPBACK, "port": admin_port},
-            "outbox": {"dir": str(self.outbox)},
-            "sns": {
-                "topic_arn": f"arn:aws:sns:{REGION}:000000000000:tracking",
-                "endpoint_url": f"http://{LOOPBACK}:{nobody}",
-            },
-        }
-        path = write_config(home / "pixel.yaml", config)
-        super().__init__("tracker.pixel", path, home, None, port, admin_port)
-
-    def recorded(self) -> str:
-        return "".join(path.read_text() for path in sorted(self.outbox.glob("*/*")) if path.name[:20].isdigit())
-
-    def visits_after(self, mark: str) -> list[str]:
-        return self.recorded().partition(mark)[2].splitlines()[1:]
 
 
 @pytest.fixture(scope="module")

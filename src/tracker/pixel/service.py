@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("tracker.pixel.service")
 
+ANSWER_SECONDS = 3.0  # after which a start goes on without a worker
 ALARM_SHARE = 0.8  # of outbox.max_bytes
 FINISH_SHARE = 1 / 3  # of what is left of the shutdown, for requests that have begun
 
@@ -51,7 +52,8 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     tally = Tally()
     supervisor = Supervisor(config=config, listener=_listen(config.http), tally=tally)
     workers = asyncio.create_task(supervisor.run())
-    # Imported only now, while the workers start: botocore takes longer to load than a visitor should wait.
+    # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
+    await supervisor.wait_answering(ANSWER_SECONDS)
     from tracker.admin import AdminServer
     from tracker.aws import open_topic
     from tracker.pixel.publisher import Publisher

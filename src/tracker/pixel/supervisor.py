@@ -66,6 +66,12 @@ class Supervisor:
             self._slots = [self._open(number, self._config) for number in range(_worker_count(self._config))]
             await self._draining.wait()
 
+    async def wait_answering(self, seconds: float) -> None:
+        """Return once the first worker answers, or after `seconds`."""
+        await asyncio.sleep(0)  # `run` begins
+        if self._slots:
+            await wait_for_event(self._slots[0].answers, seconds)
+
     async def reload(self, config: PixelConfig) -> None:
         """Put a worker with `config` in the place of each, one after the other; raises ReloadFailed if none will do.
 

@@ -18,9 +18,8 @@ FULL_DELIVERIES = 1_000
 class Batch:
     """Deliveries that share one append and one fdatasync."""
 
-    def __init__(self, *, ledger: Ledger, ends_mid_line: bool) -> None:
+    def __init__(self, *, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._ends_mid_line = ends_mid_line
         self._body_bytes = 0
         self.append = Append()
         self.deliveries: list[Delivery] = []
@@ -73,10 +72,7 @@ class Batch:
         self.append.heard[journal] = max(delivery.sent_ms, self.append.heard.get(journal, 0))
 
     def _write(self, visits: list[Visit]) -> None:
-        lines = [format_line(visit) for visit in visits]
-        if lines and self._ends_mid_line and not self.append.data:
-            self.append.data += b"\n"
-        self.append.data += b"".join(lines)
+        self.append.data += b"".join(map(format_line, visits))
         self.visits += len(visits)
 
 

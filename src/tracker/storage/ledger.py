@@ -23,8 +23,9 @@ SEEN_MS = 14 * DAY_MS  # SQS keeps a message no longer
 JOURNAL_MS = 180 * DAY_MS
 PRUNE_MS = 60_000  # by SQS's clock, between two prunings
 
-_VERSION = 1
-_SCHEMA = """
+# Each entry brings a ledger from the layout of its index to the next.
+_LAYOUTS = (
+    """
 CREATE TABLE log (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, clock_ms INTEGER NOT NULL);
 CREATE TABLE journal (id TEXT PRIMARY KEY, heard_ms INTEGER NOT NULL, closed_end INTEGER) WITHOUT ROWID;
 CREATE TABLE stored (journal TEXT, start INTEGER, "end" INTEGER, PRIMARY KEY (journal, start)) WITHOUT ROWID;
@@ -34,7 +35,17 @@ CREATE TABLE pending (
     id INTEGER PRIMARY KEY CHECK (id = 1), offset INTEGER NOT NULL, length INTEGER NOT NULL, crc32 INTEGER NOT NULL);
 CREATE TABLE pending_range (journal TEXT, start INTEGER, "end" INTEGER);
 CREATE TABLE pending_seen (message_id TEXT, at_ms INTEGER);
-"""
+""",
+    # since_ms: when the gap before this interval was first seen. excused: the operator gave its gaps up.
+    """
+ALTER TABLE log ADD COLUMN inode INTEGER;
+ALTER TABLE log ADD COLUMN rotating TEXT;
+ALTER TABLE journal ADD COLUMN excused INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE stored ADD COLUMN since_ms INTEGER NOT NULL DEFAULT 0;
+UPDATE stored SET since_ms = coalesce((SELECT heard_ms FROM journal WHERE id = journal), 0);
+""",
+)
+LAYOUT = len(_LAYOUTS)
 
 
 @dataclass(slots=True)
@@ -46,6 +57,13 @@ class Append:
     seen: dict[str, int] = field(default_factory=dict)  # MessageId of messages without our attributes -> sent
     heard: dict[str, int] = field(default_factory=dict)  # journal -> latest sent
     closed: dict[str, int] = field(default_factory=dict)  # journal -> its end
+
+    def begin_line(self, ends_mid_line: bool) -> None:
+        """Begin with a newline exactly if the log ends within a line; no line of ours is empty."""
+        if self.data.startswith(b"\n"):
+            del self.data[:1]
+        if self.data and ends_mid_line:
+            self.data[:0] = b"\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,16 +90,19 @@ class Ledger:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA wal_autocheckpoint = 100")
+            # What is read now may be in the page cache alone, after an fsync that failed: no commit may build on that.
+            if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
+                raise AppendFailed(f"{path} is being read by another process and cannot be made durable")
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                self._db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-            elif version != _VERSION:
-                raise LogChanged(
-                    f"{path} has layout {version}, this release knows {_VERSION}: use the one that wrote it"
-                )
-            row = self._db.execute("SELECT size, clock_ms FROM log").fetchone()
+            if version > LAYOUT:
+                raise LogChanged(f"{path} has layout {version}, this release knows {LAYOUT}: use the one that wrote it")
+            for number, layout in enumerate(_LAYOUTS[version:], version + 1):
+                self._db.executescript(f"BEGIN IMMEDIATE; {layout} PRAGMA user_version = {number}; COMMIT;")
+            row = self._db.execute("SELECT size, clock_ms, inode, rotating FROM log").fetchone()
             self._size: int | None = row[0] if row else None
             self._clock_ms: int = row[1] if row else 0
+            self.inode: int | None = row[2] if row else None  # of the log file, to know it again under another name
+            self.rotating: str | None = row[3] if row else None  # the name that the log is being moved to
             self.pending = self._read_pending()
         self._pending_is_durable = False
         self._pruned_ms = 0
@@ -131,6 +152,7 @@ class Ledger:
         size = self.size
         if size is None:
             raise LogChanged("the ledger has not met its log yet")
+        assert self.rotating is None or not append.data, "which file would it be pending in?"
         pending = None
         if append.data:
             crc = zlib.crc32(append.data)
@@ -142,7 +164,7 @@ class Ledger:
                 self._merge(self.pending)
             self._note(append)
             self._record(pending)
-            self._db.execute("REPLACE INTO log VALUES (1, ?, ?)", (size, clock_ms))
+            self._db.execute("UPDATE log SET size = ?, clock_ms = ?", (size, clock_ms))
             if prune:
                 self._prune(clock_ms)
         # Only now, so that a failed commit can be tried again as if it had never been.
@@ -160,13 +182,19 @@ class Ledger:
         if self.pending is not None:
             self.begin(Append())
 
-    def adopt(self, size: int) -> None:
-        """Take the log as it stands, `size` bytes, for what is stored; a pending append that is not durable is void."""
+    def adopt(self, size: int, inode: int) -> None:
+        """Go on with this file, `size` bytes, as the log; a pending append that is not durable is void."""
         self.settle()
         with self._transaction():
-            self._db.execute("REPLACE INTO log VALUES (1, ?, ?)", (size, self._clock_ms))
-            self._record(None)
-        self._size, self.pending = size, None
+            self._db.execute("REPLACE INTO log VALUES (1, ?, ?, ?, NULL)", (size, self._clock_ms, inode))
+        self._size, self.inode, self.rotating = size, inode, None
+
+    def rotate_to(self, name: str | None) -> None:
+        """Note that the log, settled, is about to be moved to `name`; None when it was not."""
+        assert self.is_settled, "what is pending would be looked for in the wrong file"
+        with self._transaction():
+            self._db.execute("UPDATE log SET rotating = ?", (name,))
+        self.rotating = name
 
     def close(self) -> None:
         self._db.close()
@@ -178,18 +206,21 @@ class Ledger:
         self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", pending.seen.items())
 
     def _merge_range(self, journal: str, start: int, end: int) -> None:
-        touching: list[tuple[int, int]] = self._db.execute(
-            'SELECT start, "end" FROM stored WHERE journal = ? AND start <= ? AND "end" >= ?', (journal, end, start)
+        touching: list[tuple[int, int, int]] = self._db.execute(
+            'SELECT start, "end", since_ms FROM stored WHERE journal = ? AND start <= ? AND "end" >= ?',
+            (journal, end, start),
         ).fetchall()
         self._db.executemany(
-            "DELETE FROM stored WHERE journal = ? AND start = ?", [(journal, other) for other, _ in touching]
+            "DELETE FROM stored WHERE journal = ? AND start = ?", [(journal, other) for other, _, _ in touching]
         )
-        for merged in spans.merge([*touching, (start, end)]):
-            self._db.execute("INSERT INTO stored VALUES (?, ?, ?)", (journal, *merged))
+        heard = self._db.execute("SELECT heard_ms FROM journal WHERE id = ?", (journal,)).fetchone()
+        since_ms = min([*(since for _, _, since in touching), *(heard or (0,))])
+        for merged in spans.merge([*((low, high) for low, high, _ in touching), (start, end)]):
+            self._db.execute("INSERT INTO stored VALUES (?, ?, ?, ?)", (journal, *merged, since_ms))
 
     def _note(self, append: Append) -> None:
         self._db.executemany(
-            "INSERT INTO journal VALUES (?, ?, NULL)"
+            "INSERT INTO journal (id, heard_ms) VALUES (?, ?)"
             " ON CONFLICT (id) DO UPDATE SET heard_ms = max(heard_ms, excluded.heard_ms)",
             append.heard.items(),
         )
@@ -223,12 +254,13 @@ class Ledger:
         """Forget what cannot come again. Open journals and those with gaps stay: they are news to somebody."""
         self._db.execute("DELETE FROM seen WHERE at_ms < ?", (clock_ms - SEEN_MS,))
         old = self._db.execute(
-            "SELECT id, closed_end FROM journal WHERE heard_ms < ? AND closed_end IS NOT NULL", (clock_ms - JOURNAL_MS,)
+            "SELECT id, closed_end, excused FROM journal WHERE heard_ms < ? AND (excused OR closed_end IS NOT NULL)",
+            (clock_ms - JOURNAL_MS,),
         ).fetchall()
-        for journal, closed_end in old:
+        for journal, closed_end, excused in old:
             stored = self._db.execute('SELECT start, "end" FROM stored WHERE journal = ?', (journal,)).fetchall()
-            end = max([closed_end, *(end for _, end in stored)])
-            if not spans.subtract((0, end), stored):
+            end = max([closed_end or 0, *(end for _, end in stored)])
+            if excused or not spans.subtract((0, end), stored):
                 self._db.execute("DELETE FROM stored WHERE journal = ?", (journal,))
                 self._db.execute("DELETE FROM journal WHERE id = ?", (journal,))
 

@@ -17,6 +17,8 @@ from pathlib import Path
 from tracker.errors import AppendFailed, ConfigurationError, LogChanged
 from tracker.files import fdatasync, make_directory, sync_directory
 from tracker.storage.ledger import Ledger, Pending
+from tracker.storage.rotation import finish, go_on_with, rotated
+from tracker.storage.visit_log import CHANGED_BY, create_log
 
 log = logging.getLogger("tracker.recovery")
 
@@ -24,6 +26,10 @@ log = logging.getLogger("tracker.recovery")
 def ledger_dir(path: Path) -> Path:
     """Where the ledger of the log `path` and its lock are."""
     return path.with_name(f"{path.name}.d")
+
+
+def ledger_path(path: Path) -> Path:
+    return ledger_dir(path) / "ledger.sqlite"
 
 
 @contextmanager
@@ -53,7 +59,7 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     if path.is_symlink():  # a rotation would move the link, and the file would stay under no name we know
         raise ConfigurationError(f"log.path: expected a file, {path} is a symbolic link: name {path.resolve()}")
     try:
-        ledger = Ledger(ledger_dir(path) / "ledger.sqlite")
+        ledger = Ledger(ledger_path(path))
         try:
             _agree(path, mode, ledger, accept)
         except BaseException:
@@ -67,6 +73,10 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
 
 def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
     sync_directory(path.parent)  # the ledger's directory may be new
+    if path.is_symlink():
+        raise ConfigurationError(f"log.path: expected the file itself, {path} is a symbolic link")
+    _finish_rotation(path, mode, ledger, accept)
+    _follow_move(path, mode, ledger)
     expected = ledger.size
     if not path.exists() and ((not expected and ledger.is_settled) or accept):
         _create(path, mode)
@@ -77,7 +87,7 @@ def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
     size = path.stat().st_size
     if expected is None:
         log.info("log_taken_over path=%s bytes=%d", path, size)
-        ledger.adopt(size)
+        ledger.adopt(size, path.stat().st_ino)
         return
     if (pending := ledger.pending) is not None:
         if size >= expected and (size <= pending.end or accept):
@@ -89,7 +99,38 @@ def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
         raise _refusal(path, f"has {size} bytes, the ledger expects {expected}")
     if size != expected:
         log.warning("log_accepted path=%s bytes=%d ledger_bytes=%s", path, size, expected)
-        ledger.adopt(size)
+    # Another inode alone is no change of the log: it was restored, or moved to another disk.
+    if (size, path.stat().st_ino) != (expected, ledger.inode):
+        ledger.adopt(size, path.stat().st_ino)
+
+
+def _finish_rotation(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
+    if ledger.rotating is not None:
+        if accept:
+            ledger.rotate_to(None)
+        else:
+            finish(path, mode, ledger)
+    for reserved in rotated(path):
+        if not reserved.stat().st_size:
+            reserved.unlink()  # a name that a rotation reserved, and went no further
+
+
+def _follow_move(path: Path, mode: int, ledger: Ledger) -> None:
+    """Go on with an empty log where the old one was put aside, whole, beside it: what logrotate's `create` does."""
+    expected = ledger.size
+    if expected is None or (path.exists() and (path.stat().st_size or path.stat().st_ino == ledger.inode)):
+        return
+    with os.scandir(path.parent) as entries:
+        moved = next((Path(entry.path) for entry in entries if entry.inode() == ledger.inode), None)
+    if moved is None or not moved.is_file():
+        return
+    size, pending = moved.stat().st_size, ledger.pending
+    if not expected <= size <= (pending.end if pending else expected):
+        return
+    if pending is not None:
+        _resolve(moved, ledger, pending)
+    go_on_with(path, mode, ledger)
+    log.info("log_followed path=%s moved_to=%s bytes=%d", path, moved.name, size)
 
 
 def _resolve(path: Path, ledger: Ledger, pending: Pending) -> None:
@@ -123,13 +164,12 @@ def _keep_torn(path: Path, data: bytes) -> None:
 
 def _create(path: Path, mode: int) -> None:
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        os.fchmod(descriptor, mode)  # what is configured, whatever the umask
-        os.close(descriptor)
+        create_log(path, mode)
     except OSError as error:
         raise ConfigurationError(f"log.path: expected a place that can be written: {error}") from error
-    sync_directory(path.parent)  # before the ledger says that there is a log
 
 
 def _refusal(path: Path, what: str) -> LogChanged:
-    return LogChanged(f"{path} {what}: put the log back, or start once with --accept-log to go on with it as it is")
+    return LogChanged(
+        f"{path} {what}: {CHANGED_BY}; put the log back, or start once with --accept-log to go on with it as it is"
+    )

@@ -8,6 +8,7 @@ A stage that dies ends the process: what it held comes again, and what is stored
 import asyncio
 import json
 import logging
+import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -19,15 +20,17 @@ import msgspec
 from tracker import __version__, telemetry
 from tracker.admin import AdminServer
 from tracker.aws import Queue, open_queue
-from tracker.config import LogConfig, StorageConfig
+from tracker.config import StorageConfig
 from tracker.errors import QueueFailed
 from tracker.lifecycle import Backoff, Deadline, install_stop_signals, wait_for_event
 from tracker.logs import Structure
 from tracker.storage import figures
 from tracker.storage.acknowledger import Acknowledger
+from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover, Held, Outage, Receiver
 from tracker.storage.recovery import only_writer, open_ledger
+from tracker.storage.rotation import Rotation
 from tracker.storage.visit_log import VisitLog, open_log
 from tracker.storage.writer import Writer
 from tracker.systemd import Manager
@@ -41,9 +44,11 @@ RELEASE_SECONDS = 2.0  # of the stop's time, kept for giving back what was not a
 
 async def serve(config: StorageConfig, *, accept_log: bool) -> None:
     """Run until SIGTERM or SIGINT; raises TrackerError when the log or its ledger cannot be used."""
-    stop = install_stop_signals().requested
+    stop, reopen = install_stop_signals().requested, asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reopen.set)
+    path, mode = Path(config.log.path), int(config.log.mode, 8)
     async with (
-        _open_files(config.log, accept_log=accept_log) as (executor, ledger, visit_log),
+        _open_files(path, mode, accept_log=accept_log) as (executor, ledger, visit_log),
         open_queue(config.sqs) as queue,
     ):
         outage = Outage()
@@ -53,11 +58,13 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
         writer = Writer(
             ledger=ledger,
             visit_log=visit_log,
+            rotation=Rotation(path=path, mode=mode, config=config.log.rotate, ledger=ledger),
             executor=executor,
             handover=handover,
             acknowledge=acknowledger.acknowledge,
             leave=held.drop,
             stop=stop,
+            reopen=reopen,
         )
         receivers = [
             Receiver(
@@ -89,9 +96,11 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
                 beside = [
                     group.create_task(held.run()),
                     group.create_task(check_redrive(queue, stop)),
-                    group.create_task(figures.watch(ledger, Path(config.log.path), executor)),
+                    group.create_task(figures.watch(ledger, path, executor)),
                     group.create_task(manager.heartbeat(alive)),
                 ]
+                if config.log.rotate.compress == "gzip":
+                    beside.append(group.create_task(Compressor(path=path, rotated=writer.rotated).run()))
                 manager.ready()
                 await stop.wait()
                 manager.stopping()
@@ -146,13 +155,12 @@ async def _release(held: Held, deadline: Deadline) -> None:
 
 @asynccontextmanager
 async def _open_files(
-    config: LogConfig, *, accept_log: bool
+    path: Path, mode: int, *, accept_log: bool
 ) -> AsyncIterator[tuple[ThreadPoolExecutor, Ledger, VisitLog]]:
     """The log and its ledger, in agreement and ours alone; both belong to the executor's one thread."""
-    path = Path(config.path)
     loop = asyncio.get_running_loop()
     with only_writer(path), ThreadPoolExecutor(1, thread_name_prefix="writer") as executor:
-        ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, int(config.mode, 8), accept=accept_log))
+        ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, mode, accept=accept_log))
         try:
             visit_log = await open_log(path, executor)
             try:

@@ -7,43 +7,44 @@ goes on in doubt: a failed fdatasync may have dropped the pages it did not write
 import asyncio
 import errno
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from tracker import telemetry
-from tracker.errors import AppendFailed, LogChanged, StorageFull
-from tracker.files import fdatasync
+from tracker.errors import AppendFailed, LogChanged, LogMoved, StorageFull
+from tracker.files import fdatasync, sync_directory
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CHANGED_BY = "somebody else wrote or cut it (logrotate: use `create` and SIGHUP, never `copytruncate`)"
+
+T = TypeVar("T")
 
 
 class VisitLog:
     """The open log; every call on the file runs in the executor's one thread. Made by `open_log`."""
 
     def __init__(self, *, file: AsyncFileIO, path: Path, executor: Executor, ends_mid_line: bool) -> None:
-        self._file = file
-        self._descriptor: int = file.fileno()
         self._path = path
         self._executor = executor
-        self._links = os.fstat(self._descriptor).st_nlink
-        self.ends_mid_line = ends_mid_line  # then the next append begins with a newline
+        self._take(file, ends_mid_line)
 
     async def append(self, offset: int, data: bytes | bytearray) -> None:
         """Write `data` at `offset`, the log's end as the ledger knows it.
 
-        Raises LogChanged when the log is not as expected, StorageFull when there was no room and what was written
-        of it has been cut off again, AppendFailed when the file's state is unknown.
+        Raises LogChanged or LogMoved when the log is not as expected, StorageFull when there was no room and what was
+        written of it has been cut off again, AppendFailed when the file's state is unknown.
         """
-        await self._call(self._check, offset)
+        await self.check(offset)
         try:
             written = await self._file.write(data)
         except OSError as error:
             await self._call(self._cut, offset)
-            kind = StorageFull if error.errno in _NO_ROOM else AppendFailed
+            kind = StorageFull if error.errno in NO_ROOM else AppendFailed
             raise kind(f"{self._path}: {error.strerror}") from error
         if written != len(data):
             await self._call(self._cut, offset)
@@ -55,32 +56,55 @@ class VisitLog:
             await self._call(self._sync)
         self.ends_mid_line = False
 
+    async def check(self, offset: int, *, may_be_moved: bool = False) -> None:
+        """Whether the log is ours alone, `offset` bytes long. Raises LogChanged, and LogMoved unless it may be."""
+        await self._call(self._check, offset, may_be_moved)
+
+    def status(self) -> os.stat_result:
+        """Size and time of the last append; asks the kernel, not the disk."""
+        return os.fstat(self._descriptor)
+
+    async def reopen(self) -> None:
+        """Leave the file for the one that has its name now."""
+        old = self._file
+        self._take(*await _open(self._path, self._executor))
+        await old.close()
+
     async def close(self) -> None:
         await self._file.close()
 
-    async def _call(self, function: Any, *arguments: Any) -> None:
-        await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+    def _take(self, file: AsyncFileIO, ends_mid_line: bool) -> None:
+        self._file = file
+        self._descriptor: int = file.fileno()
+        self._links = os.fstat(self._descriptor).st_nlink
+        self.ends_mid_line = ends_mid_line  # then the next append begins with a newline
 
-    def _check(self, offset: int) -> None:
+    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+    def _check(self, offset: int, may_be_moved: bool) -> None:
         status = os.fstat(self._descriptor)
-        try:
-            named = os.stat(self._path)
-        except OSError as error:
-            raise LogChanged(
-                f"{self._path} was moved or deleted under the running service: {error.strerror}"
-            ) from error
-        if (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino):
-            raise LogChanged(f"{self._path} was replaced by another file under the running service")
+        if status.st_size != offset:
+            raise LogChanged(f"{self._path} has {status.st_size} bytes where {offset} were expected: {CHANGED_BY}")
+        if not status.st_nlink:
+            raise LogChanged(f"{self._path} was deleted under the running service")
         if status.st_nlink != self._links:
             raise LogChanged(f"{self._path} has {status.st_nlink} names instead of {self._links}")
-        if status.st_size != offset:
-            raise LogChanged(
-                f"{self._path} has {status.st_size} bytes where {offset} were expected: somebody else wrote or cut it"
-            )
+        try:
+            named = os.stat(self._path)
+        except FileNotFoundError:
+            named = None
+        except OSError as error:
+            raise LogChanged(f"{self._path} cannot be reached any more: {error.strerror}") from error
+        if may_be_moved or (named and (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)):
+            return
+        what = "replaced by another file" if named else "moved"
+        raise LogMoved(f"{self._path} was {what} under the running service: if that was meant, send it SIGHUP")
 
     def _cut(self, offset: int) -> None:
         try:
             os.ftruncate(self._descriptor, offset)
+            fdatasync(self._descriptor)  # or a power cut may bring back what the ledger will know nothing of by then
         except OSError as error:
             raise AppendFailed(f"{self._path}: cannot cut back to {offset} bytes: {error.strerror}") from error
 
@@ -94,9 +118,23 @@ class VisitLog:
 
 async def open_log(path: Path, executor: Executor) -> VisitLog:
     """Open the log for appending; recovery has made sure that it is there."""
-    file = await aiofiles.open(path, "ab", buffering=0, executor=executor)
-    ends_mid_line = await asyncio.get_running_loop().run_in_executor(executor, _ends_mid_line, path)
+    file, ends_mid_line = await _open(path, executor)
     return VisitLog(file=file, path=path, executor=executor, ends_mid_line=ends_mid_line)
+
+
+def create_log(path: Path, mode: int) -> None:
+    """Make an empty log, its name durable. Raises OSError, also when there is one already."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(descriptor, mode)  # what is configured, whatever the umask
+    finally:
+        os.close(descriptor)
+    sync_directory(path.parent)
+
+
+async def _open(path: Path, executor: Executor) -> tuple[AsyncFileIO, bool]:
+    file = await aiofiles.open(path, "ab", buffering=0, executor=executor)
+    return file, await asyncio.get_running_loop().run_in_executor(executor, _ends_mid_line, path)
 
 
 def _ends_mid_line(path: Path) -> bool:

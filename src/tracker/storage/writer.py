@@ -13,12 +13,13 @@ from typing import TypeVar
 
 from tracker import telemetry
 from tracker.aws import Delivery
-from tracker.errors import MalformedMessage, StorageFull
+from tracker.errors import LogMoved, MalformedMessage, StorageFull
 from tracker.lifecycle import wait_for_event
 from tracker.storage import freshness
 from tracker.storage.batch import Batch
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover
+from tracker.storage.rotation import Rotation
 from tracker.storage.visit_log import VisitLog
 
 log = logging.getLogger("tracker.writer")
@@ -33,7 +34,8 @@ T = TypeVar("T")
 class Writer:
     """One batch after the other, until the hand-over is closed; the ledger and the log in the executor's one thread.
 
-    `acknowledge` is given the deliveries whose lines are durable, `leave` the malformed ones.
+    `acknowledge` is given the deliveries whose lines are durable, `leave` the malformed ones. `reopen`, when set, asks
+    to go on with the file that has the log's name by then: the old one was put aside.
     """
 
     def __init__(
@@ -41,22 +43,27 @@ class Writer:
         *,
         ledger: Ledger,
         visit_log: VisitLog,
+        rotation: Rotation,
         executor: Executor,
         handover: Handover,
         acknowledge: Callable[[Iterable[Delivery]], Awaitable[None]],
         leave: Callable[[Iterable[Delivery]], None],
         stop: asyncio.Event,
+        reopen: asyncio.Event,
     ) -> None:
         self._ledger = ledger
         self._log = visit_log
+        self._rotation = rotation
         self._executor = executor
         self._handover = handover
         self._acknowledge = acknowledge
         self._leave = leave
         self._stop = stop
+        self._reopen = reopen
         self._closed = False
         self._malformed: dict[str, None] = {}
-        self.paused: str | None = None  # the reason while there is no room on the disk
+        self.paused: str | None = None  # the reason while nothing can be appended
+        self.rotated = asyncio.Event()  # set by each rotation, for whoever compresses
 
     async def run(self) -> None:
         while not self._closed:
@@ -71,6 +78,7 @@ class Writer:
         The commit merges the append before, which is durable, and names this one as pending. A crash after it leaves
         at most this append in doubt, and nothing of it has been deleted from SQS.
         """
+        batch.append.begin_line(self._log.ends_mid_line)
         await self._call(self._ledger.begin, batch.append)
         if batch.append.data:
             await self._log.append(self._log_end(), batch.append.data)
@@ -83,7 +91,7 @@ class Writer:
 
     async def _take(self) -> Batch:
         """All that waits, from the first delivery on; empty when the hand-over is closed."""
-        batch = Batch(ledger=self._ledger, ends_mid_line=self._log.ends_mid_line)
+        batch = Batch(ledger=self._ledger)
         delivery = await self._next()
         while delivery is not None:
             await self._add(batch, delivery)
@@ -94,14 +102,13 @@ class Writer:
         return batch
 
     async def _next(self) -> Delivery | None:
-        """The next delivery, however long it takes; a second without one settles the ledger."""
-        if not self._ledger.is_settled:
+        """The next delivery, however long it takes; each second without one settles the ledger and tends the log."""
+        while True:
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
                     return await self._handover.get()
             except TimeoutError:
                 await self._with_pauses(self._settle)
-        return await self._handover.get()
 
     async def _add(self, batch: Batch, delivery: Delivery) -> None:
         try:
@@ -116,14 +123,17 @@ class Writer:
             self._leave([delivery])
 
     async def _with_pauses(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Try a step again, every second, for as long as there is no room on the disk; once only during a stop."""
+        """Try a step again, every second, while the disk is full or the log was moved; once only during a stop."""
         while True:
             try:
+                await self._tend_log()
                 await step()
                 break
-            except StorageFull as error:
-                if self.paused is None:
-                    log.error("storage_full error=%s action=retrying every second, make room", error)
+            except (StorageFull, LogMoved) as error:
+                if self.paused is None and isinstance(error, StorageFull):
+                    log.error("storage_full error=%s action=nothing is deleted, tried again every second", error)
+                elif self.paused is None:
+                    log.error("log_moved error=%s action=nothing is deleted, tried again every second", error)
                 self.paused = str(error)
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
@@ -131,8 +141,32 @@ class Writer:
             log.info("storage_resumed")
             self.paused = None
 
-    async def _settle(self) -> None:
+    async def _tend_log(self) -> None:
+        """Between two appends: follow the log's name if that was asked for, rotate if it is time."""
+        if self._reopen.is_set():
+            self._reopen.clear()
+            try:
+                await self._follow()
+            except StorageFull:
+                self._reopen.set()
+                raise
+        if self._rotation.is_due(self._log.status()):
+            if self._ledger.rotating is None:
+                await self._log.check(self._log_end())
+            await self._call(self._rotation.rotate)
+            await self._log.reopen()
+            self.rotated.set()
+
+    async def _follow(self) -> None:
         await self._call(self._ledger.settle)
+        await self._log.check(self._log_end(), may_be_moved=True)
+        await self._call(self._rotation.follow)
+        await self._log.reopen()
+        log.info("log_reopened bytes=%d", self._log_end())
+
+    async def _settle(self) -> None:
+        if not self._ledger.is_settled:
+            await self._call(self._ledger.settle)
 
     def _log_end(self) -> int:
         size = self._ledger.size

@@ -1,0 +1,209 @@
+"""`tracker audit`: the proof that nothing is missing, from the ledger, and that nothing is foreign, from the log.
+
+Reads only, but for `--forget`, and disturbs a running storage in nothing. Exit status 1 when something is missing for
+longer than `--grace`, or the log is not as storage writes it.
+"""
+
+import argparse
+import gzip
+import os
+import re
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+from tracker.config import load_storage
+from tracker.core.log_line import format_line, parse_line
+from tracker.core.visit import Visit, encode_line, visited_at_text
+from tracker.errors import MalformedMessage, TrackerError
+from tracker.storage import accounts
+from tracker.storage.accounts import Account, Books, Gap
+from tracker.storage.recovery import ledger_path
+
+CONFIG = Path("config/storage.yaml")
+SHOWN_LINES = 10
+SAMPLE_BYTES = 1 << 16
+LONGEST_LINE = 1 << 17  # two headers of 2,048 characters, sixteen bytes each at worst, and the rest
+_SEED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+00:00\|")
+# How many bytes a visit has in its journal beyond those in the log.
+_PROBE = Visit(datetime(2026, 1, 1, tzinfo=UTC), "r", "u", "192.0.2.1")
+JOURNAL_EXTRA_BYTES = len(encode_line(visited_at_text(0), "r", "u", _PROBE.ip)) - len(format_line(_PROBE))
+USUAL_LINE_BYTES = 220  # of a log that has no line to look at
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help=f"storage's configuration (default: {CONFIG} if there is no --log)"
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="check this log too, rotated or .gz or not",
+    )
+    parser.add_argument(
+        "--grace", type=float, default=3600.0, metavar="SECONDS", help="how old a gap may be (default: an hour)"
+    )
+    parser.add_argument(
+        "--forget", action="append", default=[], metavar="JOURNAL", help="give the gaps of this journal up, for good"
+    )
+    parser.add_argument("--all", action="store_true", help="list complete journals too")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the audit; 0 when all is well, 1 when not."""
+    logs: list[Path] = options.log
+    live = _live_log(options.config, logs)
+    well = True
+    if live is not None:
+        for journal in options.forget:
+            accounts.excuse(ledger_path(live), journal)
+        books = accounts.read(ledger_path(live))
+        well = _print_books(books, live, time.time() * 1000, options.grace, options.all)
+    for file in logs:
+        well &= _print_check(_check(file, live))
+    return 0 if well else 1
+
+
+def _live_log(config: Path | None, logs: list[Path]) -> Path | None:
+    """The log whose ledger is asked: the configured one, or the one given that has a ledger beside it."""
+    if config is not None or not logs:
+        return Path(load_storage(config or CONFIG, os.environ).log.path)
+    return next((file for file in logs if ledger_path(file).exists()), None)
+
+
+def _print_books(books: Books, log: Path, now_ms: float, grace: float, everything: bool) -> bool:
+    line_bytes = _mean_line_bytes(log) + JOURNAL_EXTRA_BYTES
+    counted: list[Gap] = []
+    for account in books.accounts:
+        if not account.excused:
+            counted += [gap for gap in account.gaps if now_ms - gap.since_ms > grace * 1000]
+        if everything or account.gaps or account.closed_end is None:
+            _print_account(account, now_ms, line_bytes)
+    complete = sum(not account.gaps and account.closed_end is not None for account in books.accounts)
+    stored = sum(account.stored_bytes for account in books.accounts)
+    print(
+        f"{len(books.accounts)} journals, {complete} of them closed and complete; "
+        f"{stored} bytes of them stored in {log}, which has {books.size} bytes"
+        + (f" and an append of {books.pending_end - books.size} under way" if books.pending_end > books.size else "")
+    )
+    if not counted:
+        print(f"nothing has been missing for longer than {grace:g} s")
+        return True
+    size = sum(gap.size for gap in counted)
+    print(
+        f"MISSING: {size} bytes in {len(counted)} gaps, about {_visits(size, line_bytes)}, for longer than {grace:g} s"
+    )
+    return False
+
+
+def _print_account(account: Account, now_ms: float, line_bytes: float) -> None:
+    state = "open" if account.closed_end is None else f"closed at {account.closed_end}"
+    print(
+        f"journal {account.journal}: {state}, {account.stored_bytes} bytes stored, "
+        f"last heard {_time(account.heard_ms)} ({max(0, now_ms - account.heard_ms) / 1000:.0f} s ago)"
+        + (", its gaps given up" if account.excused else "")
+    )
+    for gap in account.gaps:
+        print(
+            f"  missing [{gap.start}, {gap.end}): {gap.size} bytes, about {_visits(gap.size, line_bytes)}, "
+            f"since {_time(gap.since_ms)}"
+        )
+
+
+def _visits(size: int, line_bytes: float) -> str:
+    count = max(1, round(size / line_bytes))
+    return f"{count} visit{'s' if count > 1 else ''}"
+
+
+def _time(ms: float) -> str:
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="seconds")
+
+
+def _mean_line_bytes(log: Path) -> float:
+    """From the last lines of the log."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - SAMPLE_BYTES))
+            sample = file.read(SAMPLE_BYTES)
+    except OSError:
+        sample = b""
+    lines = sample.count(b"\n")
+    return len(sample) / lines if lines else USUAL_LINE_BYTES
+
+
+@dataclass(slots=True)
+class LogCheck:
+    """What is in a log: lines as we write them, lines of the seed's service, and what is neither."""
+
+    file: Path
+    lines: int = 0
+    seed_lines: int = 0
+    problems: list[str] = field(default_factory=list)
+    unshown: int = 0  # problems beyond the first ones
+
+
+def check_log(file: Path, limit: int | None = None) -> LogCheck:
+    """Read a log up to `limit` bytes, gzipped if it is named `.gz`. Raises TrackerError when it cannot be read."""
+    check = LogCheck(file)
+    try:
+        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as source:
+            _check_lines(check, iter(partial(source.readline, LONGEST_LINE), b""), limit)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        check.problems.append(f"TORN: not a whole gzip file: {error}")
+    except OSError as error:
+        raise TrackerError(f"{file}: cannot be read: {error.strerror}") from error
+    return check
+
+
+def _check_lines(check: LogCheck, lines: Iterator[bytes], limit: int | None) -> None:
+    offset = 0
+    for number, line in enumerate(lines, 1):
+        if limit is not None and offset >= limit:
+            return
+        if not line.endswith(b"\n") and len(line) < LONGEST_LINE:
+            check.problems.append(f"TORN: the last {len(line)} bytes, from {offset}, are no whole line")
+        elif (problem := _line_problem(line)) is None:
+            check.lines += 1
+            check.seed_lines += _SEED.match(line) is not None
+        elif len(check.problems) < SHOWN_LINES:
+            check.problems.append(f"FOREIGN: line {number}, byte {offset}: {problem}: {line[:80]!r}")
+        else:
+            check.unshown += 1
+        offset += len(line)
+
+
+def _line_problem(line: bytes) -> str | None:
+    try:
+        as_written = format_line(parse_line(line))
+    except MalformedMessage as error:
+        return str(error)
+    return None if as_written == line or _SEED.match(line) else "not as storage writes it"
+
+
+def _check(file: Path, live: Path | None) -> LogCheck:
+    """Check a log and, if it is the live one, its length against the ledger: storage may be appending meanwhile."""
+    if live is None or not live.exists() or not file.exists() or not file.samefile(live):
+        return check_log(file)
+    before = accounts.read(ledger_path(live))
+    check = check_log(file, before.size)
+    size, after = file.stat().st_size, accounts.read(ledger_path(live))
+    if before.inode == after.inode and not before.size <= size <= max(before.pending_end, after.pending_end):
+        check.problems.append(f"LENGTH: {size} bytes, the ledger knows {before.size} to {after.pending_end}")
+    return check
+
+
+def _print_check(check: LogCheck) -> bool:
+    seed = f", {check.seed_lines} of them in the form of the seed's service" if check.seed_lines else ""
+    print(f"{check.file}: {check.lines} lines of visits{seed}")
+    for problem in check.problems:
+        print(f"  {problem}")
+    if check.unshown:
+        print(f"  and {check.unshown} more lines that are FOREIGN")
+    return not check.problems
