@@ -87,6 +87,9 @@ class World:
         self.topics.setdefault(arn, Topic(arn, self.sns_faults))
         return f"<TopicArn>{arn}</TopicArn>"
 
+    def _sns_ListTopics(self, form: dict[str, Any], _: str) -> str:
+        return f"<Topics>{''.join(_xml_member({'TopicArn': arn}) for arn in self.topics)}</Topics>"
+
     def _sns_Subscribe(self, form: dict[str, Any], _: str) -> str:
         attributes = {each["key"]: each["value"] for each in _members(form, "Attributes")}
         queue = self.queues[form["Endpoint"].rpartition(":")[2]]
