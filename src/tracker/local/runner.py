@@ -25,6 +25,7 @@ from tracker.local.demo import Demo, embed_snippet
 from tracker.local.ports import Wanted, check_free
 from tracker.local.provision import local_client
 from tracker.operations.provision import QUEUE
+from tracker.operations.service_checks import address
 
 READY_WITHIN = 60.0  # seconds, for each part
 DRAIN_WITHIN = 10.0
@@ -313,15 +314,15 @@ class Runner:
     @property
     def _pixel_url(self) -> str:
         http = self._pixel_config.http
-        return _url(http.host, http.port) + http.path
+        return address(http.host, http.port) + http.path
 
     @property
     def _pixel_admin_url(self) -> str:
-        return _url(self._pixel_config.admin.host, self._pixel_config.admin.port)
+        return address(self._pixel_config.admin.host, self._pixel_config.admin.port)
 
     @property
     def _storage_admin_url(self) -> str:
-        return _url(self._storage_config.admin.host, self._storage_config.admin.port)
+        return address(self._storage_config.admin.host, self._storage_config.admin.port)
 
 
 def run(options: Options) -> int:
@@ -334,12 +335,6 @@ async def _for_ever() -> None:
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-def _url(host: str, port: int) -> str:
-    """Where this machine reaches a listener, which may be bound to all its addresses."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _local_only(environ: Mapping[str, str], endpoint_url: str) -> dict[str, str]:

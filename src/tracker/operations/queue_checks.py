@@ -10,8 +10,8 @@ from tracker.config import SqsConfig
 from tracker.operations.findings import Finding, fault, ok, warning
 from tracker.operations.provision import MAX_RECEIVE_COUNT, queue_attributes, queue_url
 from tracker.operations.topic_checks import Wiring
+from tracker.storage.service import FEWEST_RECEIVES
 
-FEWEST_RECEIVES = 10
 DAY = 86_400
 IN_FLIGHT_LIMIT = 120_000
 

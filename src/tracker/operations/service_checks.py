@@ -178,7 +178,7 @@ def judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
             "storage",
             f"{missing:.0f} bytes of journals are in no line, though later ones are",
             why="their messages are still on their way, in the dead-letter queue, or lost between SNS and SQS",
-            mend="look again in a minute; then redrive the dead-letter queue (docs/operations.md#a-gap)",
+            mend="look again in a minute; redrive the dead-letter queue; tracker audit --config FILE names the offsets",
         )
     if count := metrics.total("tracker_storage_messages_malformed_total"):
         yield warning(

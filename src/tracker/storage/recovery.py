@@ -58,8 +58,6 @@ def only_writer(path: Path) -> Iterator[None]:
 
 def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     """The ledger of the log `path`, the two in agreement; raises LogChanged when they cannot be brought there."""
-    if path.is_symlink():  # a rotation would move the link, and the file would stay under no name we know
-        raise ConfigurationError(f"log.path: expected a file, {path} is a symbolic link: name {path.resolve()}")
     try:
         ledger = Ledger(ledger_path(path))
         try:
@@ -76,7 +74,7 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
 def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
     sync_directory(path.parent)  # the ledger's directory may be new
     if path.is_symlink():
-        raise ConfigurationError(f"log.path: expected the file itself, {path} is a symbolic link")
+        raise ConfigurationError(f"log.path: expected the file itself, {path} is a symbolic link to {path.resolve()}")
     _finish_rotation(path, mode, ledger, accept)
     _follow_move(path, mode, ledger)
     expected = ledger.size
