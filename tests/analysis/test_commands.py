@@ -124,8 +124,11 @@ def test_nothing_is_left_in_the_temporary_folder(
 async def test_ctrl_c_ends_it_at_once_and_leaves_nothing(tmp_path: Path) -> None:
     running = subprocess.Popen(
         [sys.executable, "-m", "tracker.cli", "report", "-"],
-        env={**os.environ, "TMPDIR": str(tmp_path)}, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
     await until(lambda: any(tmp_path.glob("*/visits.duckdb*")))
     running.send_signal(signal.SIGINT)
     assert running.wait(timeout=20) == 130
