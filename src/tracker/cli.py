@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -36,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrackerError as error:
         print(f"tracker: {error}", file=sys.stderr)
         return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_CRASH
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # as a shell says it
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from tests.analysis.golden import write_golden
+from tests.waiting import until
 from tracker import analysis, cli
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.progress import progress
@@ -117,6 +119,22 @@ def test_nothing_is_left_in_the_temporary_folder(
     assert cli.main(["report", str(log)]) == 0
     assert cli.main(["export", str(log), "--to", "csv", "--sort"]) == 0
     assert list(folder.iterdir()) == []
+
+
+async def test_ctrl_c_ends_it_at_once_and_leaves_nothing(tmp_path: Path) -> None:
+    running = subprocess.Popen(
+        [sys.executable, "-m", "tracker.cli", "report", "-"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    await until(lambda: any(tmp_path.glob("*/visits.duckdb*")))
+    running.send_signal(signal.SIGINT)
+    assert running.wait(timeout=20) == 130
+    assert list(tmp_path.iterdir()) == []
+    said, complained = running.communicate()
+    assert said == complained == b""
 
 
 def test_the_bar_shows_how_much_has_been_read(tmp_path: Path) -> None:

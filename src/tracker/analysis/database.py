@@ -20,6 +20,7 @@ from tracker.errors import TrackerError
 
 MEMORY_LIMIT = "200MB"  # of DuckDB's own; what needs more is spilled into the temporary folder
 _PIPE_BYTES = 1_048_576
+_LET_GO_WITHIN = 1.0  # seconds
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
 
 # How the text of a log column is read: canonical escapes are what DuckDB reads in a literal of bytes.
@@ -49,6 +50,10 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             yield database
         except duckdb.Error as error:
             raise TrackerError(str(error)) from error
+        except RuntimeError as error:
+            if str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from error  # which it was before DuckDB took it
         finally:
             database.close()
 
@@ -76,7 +81,7 @@ def scan(logs: LogFiles, readers: int) -> Iterator[str]:
         for read, _ in pipes:
             os.close(read)  # a feeder still at work ends by the broken pipe
         for feeder in feeders:
-            feeder.join()
+            feeder.join(_LET_GO_WITHIN)  # one that waits for standard input is left to the end of the process
     if failures:
         raise failures[0]
 
