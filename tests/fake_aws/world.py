@@ -55,7 +55,7 @@ class World:
         return f"<TopicArn>{arn}</TopicArn>"
 
     def _sns_ListTopics(self, form: dict[str, Any], _: str) -> str:
-        return f"<Topics>{''.join(_xml_member({'TopicArn': arn}) for arn in self.topics)}</Topics>"
+        return f"<Topics>{''.join(xml_member({'TopicArn': arn}) for arn in self.topics)}</Topics>"
 
     def _sns_Subscribe(self, form: dict[str, Any], _: str) -> str:
         attributes = {each["key"]: each["value"] for each in members(form, "Attributes")}

@@ -81,6 +81,36 @@ def test_a_short_write_is_cut_back_to_the_last_whole_line(tmp_path: Path, monkey
     journal.close()
 
 
+@pytest.mark.parametrize("written", range(len(LINE) * 3))
+@pytest.mark.parametrize("fails", [False, True], ids=["short", "error"])
+def test_of_lines_written_together_those_that_are_there_whole_are_never_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, fails: bool
+) -> None:
+    """The publisher reads to the last newline at any time, and offsets it has read must not be used again."""
+    journal = Journal.create(tmp_path, 1000)
+    journal.append(LINE)
+    write, whole = os.write, written // len(LINE)
+
+    def short(fd: int, data: bytes) -> int:
+        count = write(fd, data[:written])
+        if fails:
+            raise OSError(errno.EIO, "Input/output error")
+        return count
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", short)
+        if whole:
+            assert journal.append(LINE * 3) == whole * len(LINE)
+        else:
+            with pytest.raises(OSError, match="Input/output error" if fails else "short write"):
+                journal.append(LINE * 3)
+    assert segments(journal) == {segment_name(0): LINE * (1 + whole)}
+    assert journal.append(LINE) == len(LINE)
+    assert journal.check() is None
+    assert segments(journal) == {segment_name(0): LINE * (2 + whole)}
+    journal.close()
+
+
 def test_a_torn_line_that_cannot_be_cut_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = Journal.create(tmp_path, 1000)
     write = os.write

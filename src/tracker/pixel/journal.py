@@ -61,19 +61,26 @@ class Journal:
             raise
         return cls(path=path, lock=fds[0], segment=fds[1], segment_bytes=segment_bytes)
 
-    def append(self, lines: bytes) -> None:
-        """Hand whole lines to the page cache. Raises OSError when they are not there, all of them, afterwards."""
+    def append(self, lines: bytes) -> int:
+        """Hand whole lines to the page cache; how many bytes of them are there afterwards, whole lines from the first.
+
+        Raises OSError when it is none. What was written of the next line is cut off. A whole line is not, ever: the
+        publisher may have read it.
+        """
         if self._length and self._length + len(lines) > self._segment_bytes:
             self._begin_segment()
+        failure = OSError(errno.ENOSPC, "short write")
         try:
-            if os.write(self._segment, lines) == len(lines):
-                self._length += len(lines)
-                return
-        except OSError:
+            written = os.write(self._segment, lines)
+        except OSError as error:
+            failure, written = error, self._written_by_a_failed_write()
+        kept = len(lines) if written == len(lines) else lines.rfind(b"\n", 0, written) + 1
+        self._length += kept
+        if written < len(lines):
             self._cut()
-            raise
-        self._cut()
-        raise OSError(errno.ENOSPC, "short write")
+        if not kept:
+            raise failure
+        return kept
 
     def check(self) -> str | None:
         """What is wrong with the files under us, if anything; ends a segment that is an hour old."""
@@ -130,6 +137,14 @@ class Journal:
         self._finished.append(self._segment)
         self._segment, self._start, self._length = segment, start, 0
         self._born = time.monotonic()
+
+    def _written_by_a_failed_write(self) -> int:
+        """None, as systems are; but a reader sees what is there, whatever was said."""
+        try:
+            return max(0, os.fstat(self._segment).st_size - self._length)
+        except OSError:
+            self.sealed = True
+            return 0
 
     def _cut(self) -> None:
         try:

@@ -60,14 +60,19 @@ class Recorder:
                     self.record(line)
         else:
             try:
-                journal.append(lines)
+                kept = journal.append(lines)
             except OSError as error:
                 self._report(f"append failed: {error.strerror}")
                 self.discard("outbox_io", visits)
-            else:
-                self.room -= len(lines)
-                self.accepted += visits
-                self._dirty = True
+                return
+            self.room -= kept
+            self._dirty = True
+            if kept < len(lines):
+                self._report("append failed: short write")
+                lost = lines.count(b"\n", kept)
+                self.discard("outbox_io", lost)
+                visits -= lost
+            self.accepted += visits
 
     def discard(self, reason: str, visits: int = 1) -> None:
         self.discarded[reason] += visits
