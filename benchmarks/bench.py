@@ -27,9 +27,14 @@ class Bench:
     missing: list[str] = field(default_factory=list)
 
     @property
+    def share(self) -> float:
+        """Of the full size of what is not measured by the second."""
+        return min(1.0, self.seconds / FULL_SECONDS)
+
+    @property
     def backlog(self) -> int:
         """Visits of a long outage."""
-        return int(FULL_BACKLOG * min(1.0, self.seconds / FULL_SECONDS))
+        return int(FULL_BACKLOG * self.share)
 
     def note_missing(self, peer: str) -> None:
         """A peer that this machine has not: the report says so."""

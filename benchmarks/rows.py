@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from benchmarks import pixel_rows, storage_rows, system_rows
+from benchmarks import analysis_rows, pixel_rows, storage_rows, system_rows
 from benchmarks.bench import Bench
 from benchmarks.report import Row
 
@@ -24,4 +24,5 @@ GROUPS = {
     "freshness": Group("From answer to line", system_rows.freshness),
     "connections": Group("Growth: a hit against connections", pixel_rows.connections),
     "growth": Group("Growth: a visit against log and ledger", storage_rows.growth),
+    "reports": Group("Reports of a long log", analysis_rows.reports),
 }

@@ -15,7 +15,8 @@ import duckdb
 from tracker.analysis.database import open_database
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
-from tracker.analysis.visits import DOCTOR, QUARTER, classify_agents, read_visits
+from tracker.analysis.visits import QUARTER, classify_agents, read_visits
+from tracker.core.visit import CANARY_AGENT
 
 # The columns of a Count behind its name.
 _KINDS = "count(*) FILTER (kind = 'person'), count(*) FILTER (kind = 'proxy'), count(*) FILTER (kind = 'bot')"
@@ -110,7 +111,7 @@ class _Questions:
     def answer(self, logs: LogFiles, selection: Selection) -> Summary:
         quarters = self._quarters()
         days = self._days(quarters)
-        [(doctor,)] = self._ask(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{DOCTOR}')")
+        [(doctor,)] = self._ask(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{CANARY_AGENT}')")
         people, proxies, bots, first, last, pages, sites = self._ask(
             f"SELECT {_KINDS}, min(t), max(t), count(DISTINCT page), count(DISTINCT site) FROM known"
         )[0]

@@ -8,9 +8,7 @@ from tracker.analysis.agents import classify
 from tracker.analysis.database import scan
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
-
-DOCTOR = "tracker-doctor/"
-"""How the user agent begins of the visits by which `tracker doctor` sees whether they arrive."""
+from tracker.core.visit import CANARY_AGENT
 
 QUARTER = 900  # seconds; every offset of today's time zones is a whole number of quarters of an hour
 YEAR_ONE = -62_135_596_800_000_000
@@ -39,7 +37,8 @@ def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -
     """
     database.execute("CREATE TABLE agents (agent VARCHAR, kind VARCHAR, name VARCHAR, system VARCHAR, device VARCHAR)")
     database.execute(
-        f"CREATE TABLE distinct_agents AS SELECT DISTINCT agent FROM visits WHERE NOT starts_with(agent, '{DOCTOR}')"
+        "CREATE TABLE distinct_agents AS SELECT DISTINCT agent FROM visits"
+        f" WHERE NOT starts_with(agent, '{CANARY_AGENT}')"
     )
     [(count,)] = database.execute("SELECT count(*) FROM distinct_agents").fetchall()
     for start in range(0, count, _BATCH):

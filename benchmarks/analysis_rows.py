@@ -1,14 +1,10 @@
 """What a report of a long log costs: time, processor and memory, next to GoAccess, `wc -l` and DuckDB's bare scan.
 
-    python benchmarks/analysis.py                # ten million lines; a few minutes and 3 GB of disk
-    python benchmarks/analysis.py --lines 1000000
-
 The log is made up, the same for each number of lines: half a million visitors, some busier than others, twenty thousand
 pages by Zipf's law, fifteen hundred user agents, two months. All programs read it from the page cache, one after the
-other, each once a round, and the best round counts; memory is the peak of the resident set.
+other; memory is the peak of the resident set.
 """
 
-import argparse
 import os
 import random
 import shutil
@@ -22,6 +18,10 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
 
+from benchmarks.bench import Bench, over
+from benchmarks.report import Row
+
+FULL_LINES = 10_000_000
 GOACCESS = (
     "--log-format=%dT%t.%^|%U|%u|%h", "--date-format=%Y-%m-%d", "--time-format=%H:%M:%S", "--no-global-config",
     "--no-progress",
@@ -40,46 +40,40 @@ class Cost:
     peak_mib: float
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lines", type=int, default=10_000_000)
-    parser.add_argument("--rounds", type=int, default=1)
-    parser.add_argument("--folder", type=Path, help="where the log is made, and taken from when it is there")
-    parser.add_argument("--make", type=Path, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.make is not None:
-        make_log(options.make, options.lines)
-        return 0
-    with tempfile.TemporaryDirectory() as made:
-        compare(options.folder or Path(made), options.lines, options.rounds)
-    return 0
-
-
-def compare(folder: Path, lines: int, rounds: int) -> None:
-    parts = [max(1, lines // 10), max(1, lines * 3 // 10), lines]
-    logs = {count: made_log(folder, count) for count in parts}
-    page = folder / "report.html"
-    commands = {
-        "wc -l": ["wc", "-l", str(logs[lines])],
-        "DuckDB, bare scan": [sys.executable, "-c", BARE_SCAN, str(logs[lines])],
-        **{f"tracker report, {count:,} lines": report(log, page) for count, log in logs.items()},
-    }
-    if shutil.which("goaccess"):
-        commands["goaccess"] = ["goaccess", str(logs[lines]), *GOACCESS, "-o", str(page)]
-    best: dict[str, Cost] = {}
-    for _ in range(rounds):
-        for name, command in commands.items():
-            cost = measure(command)
-            best[name] = min(best.get(name, cost), cost, key=lambda each: each.seconds)
-    print(f"{lines:,} lines, {logs[lines].stat().st_size / 1e6:,.0f} MB\n")
-    print(f"| {'':<34} | {'seconds':>8} | {'processor s':>11} | {'µs a line':>9} | {'peak MiB':>8} |")
-    print(f"|{'-' * 36}|{'-' * 9}:|{'-' * 12}:|{'-' * 10}:|{'-' * 9}:|")
-    for name, cost in best.items():
-        each = next((count for count in parts if f"{count:,}" in name), lines)
-        print(
-            f"| {name:<34} | {cost.seconds:8.1f} | {cost.processor_seconds:11.1f} "
-            f"| {cost.seconds / each * 1e6:9.2f} | {cost.peak_mib:8.0f} |"
-        )
+def reports(bench: Bench) -> list[Row]:
+    """A report of a whole log, of a third and of a tenth of it, each read once."""
+    lines = max(100, int(FULL_LINES * bench.share))
+    parts = {count: f"a report of {count:,} lines" for count in (lines // 10, lines * 3 // 10, lines)}
+    with tempfile.TemporaryDirectory(prefix="tracker-bench-") as home:
+        logs = {count: made_log(Path(home), count) for count in parts}
+        page, whole = Path(home) / "report.html", logs[lines]
+        ours = {count: measure(report(log, page)) for count, log in logs.items()}
+        counted = measure(["wc", "-l", str(whole)])
+        scanned = measure([sys.executable, "-c", BARE_SCAN, str(whole)])
+        goaccess: Cost | None = None
+        if shutil.which("goaccess"):
+            goaccess = measure(["goaccess", str(whole), *GOACCESS, "-o", str(page)])
+        else:
+            bench.note_missing("goaccess")
+    best = ours[lines]
+    return [
+        Row(what=f"{parts[lines]}, time", value=best.seconds, unit="s", digits=1),
+        Row(
+            what="GoAccess's time over ours", value=over(goaccess.seconds if goaccess else None, best.seconds), unit="times",
+            least=1, aim=1, more_is_better=True,
+        ),
+        Row(
+            what="GoAccess's peak memory over ours", value=over(goaccess.peak_mib if goaccess else None, best.peak_mib),
+            unit="times", least=1, aim=1, more_is_better=True,
+        ),
+        Row(what="a report, peak memory", value=best.peak_mib, unit="MiB", digits=0, least=500, aim=500),
+        Row(what="`wc -l` of the same log, time", value=counted.seconds, unit="s", digits=1),
+        Row(what="DuckDB's bare scan of the same log, time", value=scanned.seconds, unit="s", digits=1),
+        *(
+            Row(what=f"{name}, processor time a line", value=ours[count].processor_seconds / count * 1e6, unit="µs")
+            for count, name in parts.items()
+        ),
+    ]  # fmt: skip
 
 
 def report(log: Path, page: Path) -> list[str]:
@@ -104,7 +98,7 @@ def made_log(folder: Path, lines: int) -> Path:
     """Made by another process: a child's peak memory is at least what its parent had when it began."""
     log = folder / f"visits-{lines}.log"
     if not log.exists():
-        subprocess.run([sys.executable, __file__, "--make", log, "--lines", str(lines)], check=True)
+        subprocess.run([sys.executable, "-m", "benchmarks.analysis_rows", log, str(lines)], check=True)
     return log
 
 
@@ -160,4 +154,4 @@ def _address(chance: random.Random) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    make_log(Path(sys.argv[1]), int(sys.argv[2]))
