@@ -59,11 +59,13 @@ def reports(bench: Bench) -> list[Row]:
     return [
         Row(what=f"{parts[lines]}, time", value=best.seconds, unit="s", digits=1),
         Row(
-            what="GoAccess's time over ours", value=over(goaccess.seconds if goaccess else None, best.seconds), unit="times",
-            least=1, aim=1, more_is_better=True,
+            what="GoAccess's time over ours",
+            value=over(goaccess.seconds if goaccess else None, best.seconds),
+            unit="times", least=1, aim=1, more_is_better=True,
         ),
         Row(
-            what="GoAccess's peak memory over ours", value=over(goaccess.peak_mib if goaccess else None, best.peak_mib),
+            what="GoAccess's peak memory over ours",
+            value=over(goaccess.peak_mib if goaccess else None, best.peak_mib),
             unit="times", least=1, aim=1, more_is_better=True,
         ),
         Row(what="a report, peak memory", value=best.peak_mib, unit="MiB", digits=0, least=500, aim=500),
