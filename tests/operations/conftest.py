@@ -51,7 +51,7 @@ class Bench:
 
     def storage_config(self, override: Config | None = None) -> Path:
         base: Config = {
-            "sqs": {"queue": self.names.queue, "region": REGION, "endpoint_url": self.endpoint},
+            "sqs": {"queue": self.names.queue, "region": REGION, "endpoint_url": self.endpoint, "wait_time": 1},
             "admin": {"port": free_port()},
             "log": {"path": str(self.folder / "visits.log")},
         }

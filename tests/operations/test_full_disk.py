@@ -45,7 +45,7 @@ async def test_storage_waits_for_room_its_heart_beats_and_the_doctor_names_it(
     bench: Bench, disk: Path, tmp_path: Path
 ) -> None:
     notify = Notify(tmp_path / "notify")
-    config = bench.storage_config({"log": {"path": str(disk / "visits.log")}, "sqs": {"wait_time": 1}})
+    config = bench.storage_config({"log": {"path": str(disk / "visits.log")}})
     port = json.loads(config.read_text())["admin"]["port"]
     storage = Service("tracker.storage", config, bench.folder, notify.environ, 0, port)
     try:

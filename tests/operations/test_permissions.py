@@ -24,7 +24,7 @@ def modes(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
 async def test_files_are_0640_and_directories_0750_whatever_the_umask(bench: Bench) -> None:
     made = bench.folder / "made"
     pixel_file = bench.pixel_config({"outbox": {"dir": str(made / "outbox")}})
-    storage_file = bench.storage_config({"log": {"path": str(made / "log/visits.log")}, "sqs": {"wait_time": 1}})
+    storage_file = bench.storage_config({"log": {"path": str(made / "log/visits.log")}})
     http, admin = (json.loads(pixel_file.read_text())[section]["port"] for section in ("http", "admin"))
     before = os.umask(0)
     try:
