@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Test processes: the long tests wait for real processes more than they compute.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -23,7 +25,7 @@ run-storage: $(READY) ## the storage service with config/storage.yaml
 	@$(BIN)/python -m tracker.storage --config config/storage.yaml
 
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)
