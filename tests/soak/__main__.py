@@ -1,13 +1,18 @@
-"""`make soak`: a siege of hundreds of rounds, then outages of two million visits with both services' memory.
+"""`make soak`: a siege of hundreds of rounds, outages of two million visits with both services' memory, and every call.
 
-make soak                                        all of it
-make soak ARGS="--seed 7 --rounds 20"            a siege again, from its printed seed
-make soak ARGS="--rounds 0 --visits 100000"      the outages alone, smaller
+make soak                                        all of it, some two hours
+make soak ARGS="--seed 7 --rounds 20"            a siege again, from its printed seed, and nothing else
+make soak ARGS="--rounds 0 --visits 100000"      no siege, smaller outages
+
+The last part is what `make test` runs a little of: each call of the code failing or the last, with all faults and
+hundreds of seeds, power cuts, the models with deeper bounds, and bad visitors by the thousand.
 """
 
 import argparse
+import os
 import secrets
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -17,19 +22,29 @@ from tests.soak.outage import Outages
 from tests.system.siege import Siege
 from tests.system.verdict import Tally
 
+DEEP = (
+    *("tests/pixel/test_every_call.py", "tests/pixel/test_power_cut.py", "tests/pixel/test_lanes.py"),
+    *("tests/storage/test_every_call.py", "tests/storage/test_power_cut.py"),
+    *("tests/model", "tests/system/test_bad_visitors.py"),
+)
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, default=secrets.randbits(32), help="of the siege")
+    parser.add_argument("--seed", type=int, help="of the siege; with one, nothing else is run")
     parser.add_argument("--rounds", type=int, default=300, help="of the siege; 0 leaves it out")
     parser.add_argument("--visits", type=int, default=2_000_000, help="of each outage; 0 leaves them out")
+    parser.add_argument("--no-calls", action="store_true", help="leave every call and the models out")
     options = parser.parse_args()
-    clean = True
+    clean, alone = True, options.seed is not None
     if options.rounds:
-        clean = _siege(options.seed, options.rounds)
-    if options.visits:
+        clean = _siege(options.seed if alone else secrets.randbits(32), options.rounds)
+    if options.visits and not alone:
         with tempfile.TemporaryDirectory(prefix="tracker-outage-") as home:
             clean = Outages(Path(home), options.visits).run() and clean
+    if not options.no_calls and not alone:
+        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *DEEP]
+        clean = subprocess.run(command, env={**os.environ, "TRACKER_SOAK": "1"}, check=False).returncode == 0 and clean
     return 0 if clean else 1
 
 
