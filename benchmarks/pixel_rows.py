@@ -88,7 +88,8 @@ def hits(bench: Bench) -> list[Row]:
                 unit="times",
                 least=4,
                 aim=2,
-                note=f"{half:,.0f} hits/s to both, each latency from the moment the request was due",
+                note=f"{half:,.0f} hits/s to both, each latency from the moment the request was due; "
+                "worker and publishing share the one core",
             )
         )
         rows += [Row(what=f"p99 at that rate: {name}", value=p99[name] * 1e3, unit="ms") for name in p99]
