@@ -13,7 +13,7 @@ help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(READY) ## the whole system on this machine: local SNS and SQS, both services, a demo page; Ctrl-C stops it
-	@$(BIN)/python -m tracker.local run
+	@$(BIN)/python -m tracker.local run $(ARGS)
 
 run-aws: $(READY) ## the local SNS and SQS alone, with topic and queues, for run-pixel and run-storage
 	@$(BIN)/python -m tracker.local broker

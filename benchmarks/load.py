@@ -61,6 +61,7 @@ def main() -> int:
             _wait_quiet(counts)
             accepted = counts.pixel(ACCEPTED) - accepted
             _wait_appended(counts, appended + accepted)
+            lines.refuse_rotation()
             wait_for(lambda: len(watch.ages) >= accepted or counts.appended() > appended + accepted, "the log's lines")
         appended = counts.appended() - appended
         grown = lines.grown()
@@ -107,12 +108,17 @@ class _LineCount:
 
     def __init__(self, log: Path) -> None:
         self._log = log
-        self._start = log.stat().st_size
+        self._before = log.stat()
+
+    def refuse_rotation(self) -> None:
+        now = self._log.stat()
+        if now.st_ino != self._before.st_ino or now.st_size < self._before.st_size:
+            raise BenchmarkFailed(f"{self._log} was rotated meanwhile: run storage without log.rotate for this proof")
 
     def grown(self) -> int:
         lines = 0
         with self._log.open("rb") as file:
-            file.seek(self._start)
+            file.seek(self._before.st_size)
             while chunk := file.read(1 << 20):
                 lines += chunk.count(b"\n")
         return lines

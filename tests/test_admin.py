@@ -79,13 +79,17 @@ async def test_nothing_else_is_there(service: Service, client: aiohttp.ClientSes
 
 async def test_a_port_that_is_taken_is_a_configuration_error(service: Service) -> None:
     port = int(service.url.rpartition(":")[2])
-    with pytest.raises(ConfigurationError, match=rf"^admin: cannot listen on 127\.0\.0\.1:{port}: .+"):
+    with pytest.raises(
+        ConfigurationError, match=rf"^admin.port: expected a free address, cannot listen on 127\.0\.0\.1:{port}: .+"
+    ):
         await Service(port).server.start()
 
 
 async def test_a_host_that_is_none_is_a_configuration_error(free_port: int) -> None:
     server = AdminServer(host="256.0.0.1", port=free_port, ready=lambda: (True, {}), registry=telemetry.PIXEL)
-    with pytest.raises(ConfigurationError, match=r"^admin: cannot listen on 256\.0\.0\.1:"):
+    with pytest.raises(
+        ConfigurationError, match=r"^admin.port: expected a free address, cannot listen on 256\.0\.0\.1:"
+    ):
         await server.start()
 
 

@@ -218,6 +218,14 @@ async def test_a_broken_profile_is_a_failure_with_words(monkeypatch: pytest.Monk
             pass
 
 
+async def test_the_region_of_the_aws_tools_is_taken_where_none_is_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    async with open_queue(SqsConfig(queue="visits")) as queue:
+        assert queue._caller.meta.region_name == queue._receiver.meta.region_name == "eu-central-1"
+    async with open_queue(SqsConfig(queue="visits", region=REGION)) as queue:
+        assert queue._caller.meta.region_name == REGION
+
+
 async def test_no_region_is_a_failure_that_says_what_mends_it() -> None:
     with pytest.raises(QueueFailed, match="no AWS region found: set the region"):
         async with open_queue(SqsConfig(queue="visits")):

@@ -8,6 +8,7 @@ import prometheus_client
 from aiohttp import web
 
 from tracker.errors import ConfigurationError
+from tracker.files import reason
 
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 Refresh = Callable[[], Awaitable[None]]
@@ -53,7 +54,9 @@ class AdminServer:
             await web.TCPSite(self._runner, self._host, self._port).start()
         except OSError as error:
             await self._runner.cleanup()
-            raise ConfigurationError(f"admin: cannot listen on {self._host}:{self._port}: {error.strerror}") from error
+            raise ConfigurationError(
+                f"admin.port: expected a free address, cannot listen on {self._host}:{self._port}: {reason(error)}"
+            ) from error
 
     async def stop(self) -> None:
         await self._runner.cleanup()

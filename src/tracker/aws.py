@@ -6,6 +6,7 @@ timeout unset, and is tried only once more by botocore: outages of any length ar
 
 import asyncio
 import ipaddress
+import os
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
@@ -224,6 +225,8 @@ async def _client(
         max_pool_connections=max(10, pool),
         retries={"mode": "standard", "total_max_attempts": 2},
     )
+    # The other AWS tools know AWS_REGION, and botocore alone does not.
+    region = region or os.environ.get("AWS_REGION") or None
     options: dict[str, Any] = {"region_name": region, "endpoint_url": endpoint, "config": settings}
     async with session.create_client(service, **options, **_PLACEHOLDERS) as probe:  # asks nobody, only resolves
         endpoint = probe.meta.endpoint_url
@@ -308,7 +311,7 @@ def _words(error: Exception) -> str:
     if isinstance(error, NoCredentialsError):
         return "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
     if isinstance(error, NoRegionError):
-        return "no AWS region found: set the region in the configuration or AWS_REGION"
+        return "no AWS region found: set the region in the configuration, with --region, or AWS_REGION"
     if isinstance(error, TimeoutError):
         return "no reply in time: check the endpoint and the network"
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

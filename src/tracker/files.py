@@ -14,6 +14,13 @@ OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno
 fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
+def reason(error: OSError) -> str:
+    """What the system says of an error, without what a library adds to it."""
+    if error.errno is None or error.errno <= 0:  # a name that cannot be looked up has a number of its own
+        return error.strerror or str(error)
+    return os.strerror(error.errno)
+
+
 def sync_directory(path: Path) -> None:
     """Make names created, renamed or removed in `path` durable. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

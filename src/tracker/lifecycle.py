@@ -104,17 +104,20 @@ def run_command(
         return 0
     setup_logging(config.logging.level, config.logging.format)
     os.umask(0o027)  # what the services make is nobody else's to read: files 0640 at most, directories 0750
-    return run(lambda: serve(config, options))
+    return run(lambda: serve(config, options), f"{options.config}: ")
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    """Run `main` on uvloop to its end; the exit status. Known errors become one line, others one with a traceback."""
+def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
+    """Run `main` on uvloop to its end; the exit status. Known errors become one line, others one with a traceback.
+
+    `where` stands before what a configuration error says.
+    """
     status = 0
     try:
         uvloop.run(main())
     except* ConfigurationError as errors:
         for error in _leaves(errors):
-            print(error, file=sys.stderr, flush=True)
+            print(f"{where}{error}", file=sys.stderr, flush=True)
         status = EXIT_CONFIGURATION
     except* TrackerError as errors:
         for error in _leaves(errors):

@@ -20,6 +20,7 @@ import aiohttp
 
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import TrackerError
+from tracker.files import make_directory
 from tracker.local import broker
 from tracker.local.demo import Demo, embed_snippet
 from tracker.local.ports import Wanted, check_free
@@ -211,8 +212,8 @@ class Runner:
         return True
 
     def _make_folders(self) -> None:
-        Path(self._pixel_config.outbox.dir).mkdir(parents=True, exist_ok=True)
-        Path(self._storage_config.log.path).parent.mkdir(parents=True, exist_ok=True)
+        for folder in (Path(self._pixel_config.outbox.dir), Path(self._storage_config.log.path).parent):
+            make_directory(folder, 0o750)
 
     async def _until(self, event: Coroutine[Any, Any, None]) -> bool:
         """Waits for `event`; False when Ctrl-C came first. Raises PartFailed when a part ends meanwhile."""

@@ -20,6 +20,7 @@ import msgspec
 from tracker import __version__, telemetry
 from tracker.config import Http, PixelConfig
 from tracker.errors import ConfigurationError
+from tracker.files import reason
 from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals
 from tracker.logs import Structure
 from tracker.pixel.control import BACKLOG
@@ -133,7 +134,7 @@ def _listen(http: Http) -> socket.socket:
         return socket.create_server((http.host, http.port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise ConfigurationError(
-            f"http.port: expected a free address, cannot listen on {http.host}:{http.port}: {error.strerror}"
+            f"http.port: expected a free address, cannot listen on {http.host}:{http.port}: {reason(error)}"
         ) from error
 
 

@@ -37,15 +37,16 @@ USUAL_LINE_BYTES = 220  # of a log that has no line to look at
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"storage's configuration (default: {CONFIG} if there is no --log)"
+        "--config", type=Path, metavar="FILE", help=f"storage's configuration (without --log: {CONFIG})"
     )
     parser.add_argument(
         "--log",
         type=Path,
-        action="append",
+        action="extend",
+        nargs="+",
         default=[],
         metavar="FILE",
-        help="check this log too, rotated or .gz or not",
+        help="check these logs too, rotated or .gz or not; without --config, the ledger beside one of them is read",
     )
     parser.add_argument(
         "--grace", type=float, default=3600.0, metavar="SECONDS", help="how old a gap may be (default: an hour)"
@@ -90,7 +91,7 @@ def _print_books(books: Books, log: Path, now_ms: float, grace: float, everythin
     stored = sum(account.stored_bytes for account in books.accounts)
     print(
         f"{len(books.accounts)} journals, {complete} of them closed and complete; "
-        f"{stored} bytes of them stored in {log}, which has {books.size} bytes"
+        f"{stored} bytes of them stored; {log} has {books.size} bytes"
         + (f" and an append of {books.pending_end - books.size} under way" if books.pending_end > books.size else "")
     )
     if not counted:
