@@ -1,5 +1,6 @@
 """The services as commands: exit statuses, what they say of a bad configuration, and who may share what."""
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -176,3 +177,19 @@ def test_aiohttp_without_its_c_parser_is_refused(tmp_path: Path) -> None:
     done = run("tracker.pixel", "--config", str(path), home=tmp_path, env={"AIOHTTP_NO_EXTENSIONS": "1"})
     assert done.returncode == 78, done.stderr
     assert "C parser" in done.stderr
+
+
+@pytest.mark.parametrize(("module", "section"), [("tracker.pixel", "http"), ("tracker.pixel", "admin")])
+def test_an_address_that_is_taken_names_file_and_key(tmp_path: Path, module: str, section: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = {"host": "127.0.0.1", "port": taken.getsockname()[1]}
+        free = {
+            "http": {"port": free_port()},
+            "admin": {"port": free_port()},
+            "outbox": {"dir": str(tmp_path / "outbox")},
+        }
+        path = write_config(tmp_path / "taken.yaml", merged(merged(VALID[module], free), {section: address}))
+        done = run(module, "--config", str(path), home=tmp_path)
+    assert done.returncode == 78, done.stderr
+    expected = f"{path}: {section}.port: expected a free address, cannot listen on 127.0.0.1:{address['port']}: "
+    assert f"{expected}Address already in use\n" in done.stderr
