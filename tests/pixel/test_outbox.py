@@ -8,25 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.pixel.journals import journal_with, line
 from tracker import files
-from tracker.core.visit import encode_line
 from tracker.errors import ConfigurationError
 from tracker.pixel import journal_reader
 from tracker.pixel import outbox as module
 from tracker.pixel.journal import LOCK, PUBLISHED, Journal, segment_name
 from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
 from tracker.pixel.outbox import Outbox
-
-
-def line(number: int) -> bytes:
-    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", None, "192.0.2.1")
-
-
-def journal_with(outbox: Path, *lines: bytes, segment_bytes: int = 1 << 20) -> Journal:
-    journal = Journal.create(outbox, segment_bytes)
-    for each in lines:
-        journal.append(each)
-    return journal
 
 
 def reader_of(journal: Journal, *, orphan: bool = False) -> JournalReader:

@@ -11,31 +11,19 @@ from pathlib import Path
 import pytest
 
 from tests.fake_topic import FakeTopic
+from tests.pixel.journals import journal_with, line
 from tests.waiting import until
 from tracker.config import SnsConfig
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, unpack
-from tracker.core.visit import encode_line
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import publisher as module
-from tracker.pixel.journal import Journal
 from tracker.pixel.journal_reader import JournalReader, Span
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
 FORMATS = ["packed", "plain", "single"]
-
-
-def line(number: int, agent: str | None = None) -> bytes:
-    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", agent, "192.0.2.1")
-
-
-def journal_with(directory: Path, *lines: bytes) -> Journal:
-    journal = Journal.create(directory, 1 << 24)
-    for each in lines:
-        journal.append(each)
-    return journal
 
 
 @pytest.fixture(autouse=True)

@@ -8,31 +8,20 @@ from pathlib import Path
 import pytest
 
 from tests.fake_topic import FakeTopic
+from tests.pixel.journals import journal_with, line
 from tracker import telemetry
 from tracker.config import SnsConfig
 from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED
 from tracker.core.message import Message, StoredSpan, unpack
-from tracker.core.visit import encode_line
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, publisher
 from tracker.pixel.control import HEADERS_CUT, Counts
-from tracker.pixel.journal import Journal, segment_name
+from tracker.pixel.journal import segment_name
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.tally import Tally
-
-
-def line(number: int) -> bytes:
-    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", None, "192.0.2.1")
-
-
-def journal_with(outbox: Path, *lines: bytes, segment_bytes: int = 1 << 20) -> Journal:
-    journal = Journal.create(outbox, segment_bytes)
-    for each in lines:
-        journal.append(each)
-    return journal
 
 
 class Sums:

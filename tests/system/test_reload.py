@@ -80,14 +80,19 @@ def test_a_configuration_that_cannot_be_used_is_told_and_the_old_one_goes_on(sta
     pixel.stop()
 
 
+def begin_reload(pixel: Service, config: Config) -> None:
+    """Returns in the middle of a reload: a new worker is there, and an old one."""
+    before = set(pixel.children())
+    pixel.reload(config)
+    wait_for(lambda: set(pixel.children()) - before, "a new worker")
+
+
 def test_sigkill_in_the_middle_of_a_reload_leaves_nobody_and_loses_nothing(stack: FakeStack) -> None:
     pixel, config = configured(stack)
     stack.start_storage()
     with Load(pixel.port) as load:
         load.wait_answered(100)
-        before = set(pixel.children())
-        pixel.reload(config)
-        wait_for(lambda: set(pixel.children()) - before, "a new worker")
+        begin_reload(pixel, config)
         pixel.kill()
         stack.start_pixel(config)
         load.wait_answered(100)
@@ -99,9 +104,7 @@ def test_a_stop_in_the_middle_of_a_reload_is_clean(stack: FakeStack) -> None:
     stack.start_storage()
     with Load(pixel.port) as load:
         load.wait_answered(100)
-        before = set(pixel.children())
-        pixel.reload(config)
-        wait_for(lambda: set(pixel.children()) - before, "a new worker")
+        begin_reload(pixel, config)
         pixel.stop()
     assert stack.segments() == []
     stack.assert_exactly_once(load)

@@ -77,7 +77,7 @@ class _Watcher:
 
     async def look(self) -> bool:
         """Whether the trace is there."""
-        raise NotImplementedError
+        raise NotImplementedError  # each kind looks for a trace of its own
 
     async def watch(self, flight: Flight, until: float) -> None:
         try:

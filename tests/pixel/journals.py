@@ -1,0 +1,19 @@
+"""Journals with lines in them, for the tests of the pixel."""
+
+from pathlib import Path
+
+from tracker.core.visit import encode_line
+from tracker.pixel.journal import Journal
+
+
+def line(number: int, agent: str | None = None) -> bytes:
+    """A journal's line, to be known again by its number."""
+    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", agent, "192.0.2.1")
+
+
+def journal_with(outbox: Path, *lines: bytes, segment_bytes: int = 1 << 24) -> Journal:
+    """A new journal that holds these lines, its maker alive."""
+    journal = Journal.create(outbox, segment_bytes)
+    for each in lines:
+        journal.append(each)
+    return journal
