@@ -5,10 +5,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 
 import pytest
 
-from tracker.lifecycle import Backoff, Deadline, wait_for_event
+from tracker.errors import HeldByAnother
+from tracker.lifecycle import Backoff, Deadline, wait_for_event, wait_while_held
 
 
 def test_backoff_doubles_up_to_its_cap_with_jitter() -> None:
@@ -45,6 +47,34 @@ async def test_wait_for_event_says_whether_it_is_set() -> None:
     asyncio.get_running_loop().call_later(0.01, event.set)
     assert await wait_for_event(event, 30)
     assert await wait_for_event(event, 0)
+
+
+def held(times: int) -> Callable[[], str]:
+    """A resource that another process holds for the first `times` tries."""
+    tries = iter(range(times))
+
+    def take() -> str:
+        if next(tries, None) is not None:
+            raise HeldByAnother("process 7 has it")
+        return "taken"
+
+    return take
+
+
+async def test_what_another_process_holds_is_waited_for() -> None:
+    assert await wait_while_held(held(2), asyncio.Event(), seconds=30) == "taken"
+
+
+async def test_what_another_process_does_not_let_go_in_time_is_an_error() -> None:
+    with pytest.raises(HeldByAnother, match="process 7 has it"):
+        await wait_while_held(held(1_000), asyncio.Event(), seconds=0.01)
+
+
+async def test_a_stop_request_ends_the_wait_for_what_another_process_holds() -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    with pytest.raises(HeldByAnother):
+        await wait_while_held(held(1_000_000), stop, seconds=600)
 
 
 def process(body: str) -> "subprocess.Popen[str]":

@@ -9,6 +9,10 @@ class ConfigurationError(TrackerError):
     """The operator has to change something; the process exits with status 78 (EX_CONFIG of sysexits.h)."""
 
 
+class HeldByAnother(TrackerError):
+    """Another process holds an address or a lock. It may end soon, so a supervisor should start this one again."""
+
+
 class ReloadFailed(TrackerError):
     """A new configuration could not be put to work; the old one goes on."""
 

@@ -10,18 +10,23 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import uvloop
 
 from tracker.config import Config
-from tracker.errors import ConfigurationError, TrackerError
+from tracker.errors import ConfigurationError, HeldByAnother, TrackerError
 from tracker.logs import setup_logging
 
 log = logging.getLogger("tracker.lifecycle")
 
 EXIT_CRASH = 1
 EXIT_CONFIGURATION = 78  # EX_CONFIG, sysexits.h
+
+HELD_SECONDS = 10.0  # how long a start waits for an address or a lock that another process holds
+HELD_RETRY_SECONDS = 0.2
+
+T = TypeVar("T")
 
 
 class Stop:
@@ -82,6 +87,25 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
     except TimeoutError:
         pass
     return event.is_set()
+
+
+async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: float = HELD_SECONDS) -> T:
+    """What `take` returns, tried again for `seconds` while it raises HeldByAnother: its holder may be about to end.
+
+    Raises the last HeldByAnother at the deadline, and at once when `stop` is set.
+    """
+    deadline = Deadline(seconds)
+    waiting = False
+    while True:
+        try:
+            return take()
+        except HeldByAnother as error:
+            if stop.is_set() or not deadline.remaining():
+                raise
+            if not waiting:
+                log.warning("waiting_for_holder seconds=%g error=%s", seconds, error)
+            waiting = True
+        await wait_for_event(stop, min(HELD_RETRY_SECONDS, deadline.remaining()))
 
 
 def run_command(
