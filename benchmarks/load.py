@@ -17,6 +17,7 @@ from benchmarks.processes import BenchmarkFailed, get, metric, wait_for
 from benchmarks.wrk import Hits, WrkMissing, wrk
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import ConfigurationError
+from tracker.operations.service_checks import address
 
 SETTLE_SECONDS = 120.0
 QUIET_SECONDS = 1.5  # longer than workers take to report their counts
@@ -81,10 +82,9 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     pixel, storage = _configured()
     parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
-    host = "127.0.0.1" if pixel.http.host in ("0.0.0.0", "::") else pixel.http.host
-    parser.add_argument("--url", default=f"http://{host}:{pixel.http.port}{pixel.http.path}")
-    parser.add_argument("--pixel-admin", default=f"http://{pixel.admin.host}:{pixel.admin.port}", metavar="URL")
-    parser.add_argument("--storage-admin", default=f"http://{storage.admin.host}:{storage.admin.port}", metavar="URL")
+    parser.add_argument("--url", default=f"{address(pixel.http.host, pixel.http.port)}{pixel.http.path}")
+    parser.add_argument("--pixel-admin", default=address(pixel.admin.host, pixel.admin.port), metavar="URL")
+    parser.add_argument("--storage-admin", default=address(storage.admin.host, storage.admin.port), metavar="URL")
     parser.add_argument("--log", type=Path, default=Path(storage.log.path), help="the visit log (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=10, help="of load (default: %(default)d)")
     parser.add_argument("--connections", type=int, default=64, help="of wrk (default: %(default)d)")

@@ -36,7 +36,7 @@ def pixel(file: Path, text: str = SNS, **environ: str) -> PixelConfig:
 def test_all_but_the_topic_has_a_default(file: Path) -> None:
     config = pixel(file)
     assert config.sns.topic_arn == ARN
-    assert (config.http.host, config.http.port, config.http.path, config.workers) == ("0.0.0.0", 8080, "/track", 1)
+    assert (config.http.host, config.http.port, config.http.path, config.workers) == ("*", 8080, "/track", 1)
     assert (config.sns.linger, config.sns.format, config.shutdown.timeout) == (0.2, "packed", 25.0)
     assert (config.outbox.max_bytes, config.outbox.segment_bytes) == (1 << 30, 1 << 24)
 

@@ -26,7 +26,7 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Http(Section, frozen=True):
-    host: Text = "0.0.0.0"
+    host: Text = "*"
     port: Port = 8080
     path: Annotated[str, msgspec.Meta(pattern=r"^/[A-Za-z0-9._~/-]*$")] = "/track"
     trusted_proxies: list[str] = msgspec.field(default_factory=list)

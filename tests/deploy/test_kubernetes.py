@@ -80,13 +80,21 @@ def test_probes_ask_the_admin_listener_which_only_prometheus_reaches_besides(ser
     [container] = named("StatefulSet", f"tracker-{service}")["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     admin = config(service).admin
-    assert (admin.host, admin.port) == ("0.0.0.0", ports["admin"])
+    assert (admin.host, admin.port) == ("*", ports["admin"])
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] == "admin"
     assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"  # trouble behind must not restart it
     rules = named("NetworkPolicy", f"tracker-{service}")["spec"]["ingress"]
     open_to_all = [port["port"] for rule in rules if "from" not in rule for port in rule["ports"]]
     assert open_to_all == (["http"] if service == "pixel" else [])
+
+
+def test_it_is_reached_by_each_ip_version_that_the_cluster_has() -> None:
+    loaded = config("pixel")
+    assert isinstance(loaded, PixelConfig)
+    assert loaded.http.host == "*"
+    services = [one["spec"] for one in rendered() if one["kind"] == "Service"]
+    assert {service.get("ipFamilyPolicy") for service in services} == {"PreferDualStack"}
 
 
 def test_there_is_one_writer() -> None:

@@ -1,11 +1,10 @@
 """Whether the ports a command is about to use are free, asked before anything starts."""
 
-import errno
-import socket
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from tracker.errors import TrackerError
+from tracker.errors import ConfigurationError, HeldByAnother, TrackerError
+from tracker.listening import listen
 
 
 class PortInUse(TrackerError):
@@ -33,12 +32,10 @@ def check_free(wanted: Sequence[Wanted]) -> None:
 
 
 def _taken(wanted: Wanted) -> str | None:
-    family = socket.AF_INET6 if ":" in wanted.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        # As servers do: connections of an earlier run that linger in TIME_WAIT take no port away.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((wanted.host, wanted.port))
-        except OSError as error:
-            return "is in use" if error.errno == errno.EADDRINUSE else f"cannot be had: {error.strerror}"
+    try:
+        listen(wanted.by, wanted.host, wanted.port, backlog=1).close()
+    except HeldByAnother:
+        return "is in use"
+    except ConfigurationError as error:
+        return f"cannot be had: {error.__cause__}"
     return None

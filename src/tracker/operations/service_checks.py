@@ -8,6 +8,7 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from tracker.config import Admin, PixelConfig, SqsConfig, StorageAdmin, StorageConfig
+from tracker.listening import EVERY_ADDRESS
 from tracker.operations.findings import Finding, fault, ok, warning
 
 ANSWER_SECONDS = 5.0
@@ -54,7 +55,7 @@ async def fetch(admin: Admin | StorageAdmin, path: str) -> tuple[int, str]:
 
 def address(host: str, port: int) -> str:
     """Where this machine reaches a listener, which may be bound to all its addresses."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = {EVERY_ADDRESS: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from tracker import __version__, telemetry
-from tracker.config import Http, PixelConfig
+from tracker.config import PixelConfig
 from tracker.errors import ConfigurationError
-from tracker.files import reason
-from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals
+from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals, wait_while_held
+from tracker.listening import listen
 from tracker.logs import Structure
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox import Outbox
@@ -51,7 +50,10 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     outbox = Outbox(Path(config.outbox.dir))
     _open(outbox)
     tally = Tally()
-    supervisor = Supervisor(config=config, listener=_listen(config.http), tally=tally)
+    # The one listening socket: workers inherit it, so that no connection is lost when one of them ends.
+    http = config.http
+    listener = await wait_while_held(lambda: listen("http", http.host, http.port, BACKLOG), stop.requested)
+    supervisor = Supervisor(config=config, listener=listener, tally=tally)
     workers = asyncio.create_task(supervisor.run())
     # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
     await supervisor.wait_answering(ANSWER_SECONDS)
@@ -125,17 +127,6 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
         telemetry.total(telemetry.PUBLISHED_VISITS),
         outbox.waiting,
     )
-
-
-def _listen(http: Http) -> socket.socket:
-    """The one listening socket; workers inherit it, so that no connection is lost when one of them ends."""
-    family = socket.AF_INET6 if ":" in http.host else socket.AF_INET
-    try:
-        return socket.create_server((http.host, http.port), family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ConfigurationError(
-            f"http.port: expected a free address, cannot listen on {http.host}:{http.port}: {reason(error)}"
-        ) from error
 
 
 def _refuse_slow_parser() -> None:
