@@ -27,7 +27,7 @@ LABELS = {
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 def test_every_metric_is_named_by_the_rules(family: Metric) -> None:
-    assert re.fullmatch(r"tracker_(pixel|storage|process|build)_[a-z][a-z_]*[a-z]", family.name)
+    assert re.fullmatch(r"tracker_(pixel|storage|admin|process|build)_[a-z][a-z_]*[a-z]", family.name)
     assert family.documentation
     if family.type == "histogram":
         assert family.name.endswith("_seconds")

@@ -1,30 +1,82 @@
-"""The admin listener of both services: /healthz, /readyz and /metrics, apart from the public port."""
+"""The admin listener of both services: /healthz, /readyz and /metrics, apart from the public port.
+
+Whoever reaches this listener must not be able to stop the service, so it speaks only as much HTTP as its three paths
+need, and everything on it has a bound:
+
+1. A connection carries one request. Its answer says `Connection: close`.
+2. The request is read up to the empty line behind its headers, at most `MAX_HEAD_BYTES`. Only its method and its path
+   matter. What follows, a body or another request, is read and dropped, never kept or decoded.
+3. The answer is written and our half of the connection is closed. The client closes the other half. (Closing both
+   halves at once, with unread bytes, would make the system reset the connection and lose the answer.)
+4. A connection that is still open `CONNECTION_SECONDS` after it was made is cut, whatever it is doing.
+5. At most `MAX_CONNECTIONS` are open. One more cuts the oldest that does not wait for its answer to be made. During a
+   flood a probe or a scrape, which sends its request at once, is answered before its turn to be cut comes.
+"""
 
 import asyncio
+import json
+import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
+from http import HTTPStatus
+from typing import Any, NamedTuple, cast
 
 import prometheus_client
-from aiohttp import web
 
-from tracker.errors import ConfigurationError
-from tracker.files import reason
+from tracker import telemetry
+from tracker.files import raise_open_files
+from tracker.lifecycle import wait_while_held
+from tracker.listening import listen
+
+log = logging.getLogger("tracker.admin")
 
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 Refresh = Callable[[], Awaitable[None]]
 
 REFRESH_SECONDS = 1.0  # a disk that hangs keeps no figure from being seen
+CONNECTION_SECONDS = 10.0
+MAX_CONNECTIONS = 64
+MAX_HEAD_BYTES = 16_384
+FILES_SHARE = 8  # the connections take at most one eighth of the files the process may open: the service needs the rest
+BACKLOG = 1_024
+"""How many connections the system completes before they are accepted. It takes no descriptors, and spares a probe that
+comes during a flood the second after which its system would ask again."""
+
+END_OF_HEAD = b"\r\n\r\n"
 
 
 async def _nothing() -> None:
     """What needs no refreshing."""
 
 
+class _Answer(NamedTuple):
+    status: HTTPStatus
+    content_type: str
+    body: bytes
+    more: str = ""  # further header lines, each with its line end
+
+    def render(self, *, body: bool) -> bytes:
+        """Its bytes; those of an answer to HEAD have no `body`, but its length."""
+        head = (
+            f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\nContent-Type: {self.content_type}\r\n"
+            f"Content-Length: {len(self.body)}\r\n{self.more}Connection: close\r\n\r\n"
+        )
+        return head.encode("ascii") + (self.body if body else b"")
+
+
+def _plain(status: HTTPStatus, more: str = "") -> _Answer:
+    text = f"{status.value}: {status.phrase}\n"
+    return _Answer(status, "text/plain; charset=utf-8", text.encode("ascii"), more)
+
+
+def _json(status: HTTPStatus, document: dict[str, Any]) -> _Answer:
+    return _Answer(status, "application/json; charset=utf-8", json.dumps(document).encode("utf-8"))
+
+
 class AdminServer:
     """Serves health and metrics.
 
-    `ready` tells whether the service may be sent work, and what it knows of itself; `refresh` brings the metrics of
-    `registry` up to date before they are told.
+    `ready` says whether the service may be sent work, and what it knows of itself. `refresh` brings the metrics of
+    `registry` up to date before they are read.
     """
 
     def __init__(
@@ -41,34 +93,79 @@ class AdminServer:
         self._ready = ready
         self._registry = registry
         self._refresh = refresh
-        app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        self._paths = {b"/healthz": self._healthz, b"/readyz": self._readyz, b"/metrics": self._metrics}
+        self._max_connections = MAX_CONNECTIONS
+        self._connections: dict[_Connection, None] = {}  # in the order in which they were made
+        self._server: asyncio.Server | None = None
 
-    async def start(self) -> None:
-        """Listen; raises ConfigurationError when the address cannot be had."""
-        await self._runner.setup()
-        try:
-            await web.TCPSite(self._runner, self._host, self._port).start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise ConfigurationError(
-                f"admin.port: expected a free address, cannot listen on {self._host}:{self._port}: {reason(error)}"
-            ) from error
+    async def start(self, stop: asyncio.Event) -> None:
+        """Listen. Waits for an address that another process holds, until `stop` is set.
+
+        Raises HeldByAnother when it is held for too long, ConfigurationError when it cannot be had at all.
+        """
+        open_files = raise_open_files()
+        self._max_connections = max(1, min(MAX_CONNECTIONS, open_files // FILES_SHARE))
+        if self._max_connections < MAX_CONNECTIONS:
+            log.warning(
+                "few_open_files limit=%d; the admin listener takes at most %d connections, so that the service can "
+                "open its own files; allow the process at least %d open files",
+                open_files,
+                self._max_connections,
+                MAX_CONNECTIONS * FILES_SHARE,
+            )
+        listener = await wait_while_held(lambda: listen("admin", self._host, self._port, BACKLOG), stop)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: _Connection(self), sock=listener, backlog=BACKLOG)
 
     async def stop(self) -> None:
-        await self._runner.cleanup()
+        """Stop listening and end every connection."""
+        if self._server is None:
+            return
+        self._server.close()
+        for connection in list(self._connections):
+            connection.end()
+        await asyncio.sleep(0)  # the transports close in the loop's next pass
 
-    async def _healthz(self, request: web.Request) -> web.Response:
-        return web.json_response({"alive": True})
+    def opened(self, connection: "_Connection") -> None:
+        """One more connection. Beyond the bound the oldest that does not wait for its answer is cut."""
+        if len(self._connections) >= self._max_connections:
+            waiting = (each for each in self._connections if not each.answering)
+            next(waiting, next(iter(self._connections))).cut()
+        self._connections[connection] = None
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    def closed(self, connection: "_Connection") -> None:
+        self._connections.pop(connection, None)
+
+    async def answer(self, head: bytes) -> bytes:
+        """What to write in answer to the bytes up to the empty line; without one the request was too long."""
+        if len(head) > MAX_HEAD_BYTES or END_OF_HEAD not in head:
+            return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE).render(body=True)
+        words = head.partition(b"\r\n")[0].split(b" ")
+        if len(words) != 3 or not words[2].startswith(b"HTTP/1."):
+            return _plain(HTTPStatus.BAD_REQUEST).render(body=True)
+        method, target, _ = words
+        return (await self._respond(method, target.partition(b"?")[0])).render(body=method != b"HEAD")
+
+    async def _respond(self, method: bytes, path: bytes) -> _Answer:
+        respond = self._paths.get(path)
+        if respond is None:
+            return _plain(HTTPStatus.NOT_FOUND)
+        if method not in (b"GET", b"HEAD"):
+            return _plain(HTTPStatus.METHOD_NOT_ALLOWED, "Allow: GET,HEAD\r\n")
+        try:
+            return await respond()
+        except Exception:
+            log.exception("admin_answer_failed path=%s; it was answered with 500", path.decode("ascii"))
+            return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    async def _healthz(self) -> _Answer:
+        return _json(HTTPStatus.OK, {"alive": True})
+
+    async def _readyz(self) -> _Answer:
         ready, detail = self._ready()
-        return web.json_response({"ready": ready, **detail}, status=200 if ready else 503)
+        return _json(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, {"ready": ready, **detail})
 
-    async def _metrics(self, request: web.Request) -> web.Response:
+    async def _metrics(self) -> _Answer:
         try:
             async with asyncio.timeout(REFRESH_SECONDS):
                 await self._refresh()
@@ -76,4 +173,67 @@ class AdminServer:
             pass  # what was known last
         # Without a wait between one metric and the next: all of it is of one moment.
         body = prometheus_client.generate_latest(self._registry)
-        return web.Response(body=body, headers={"Content-Type": prometheus_client.CONTENT_TYPE_LATEST})
+        return _Answer(HTTPStatus.OK, prometheus_client.CONTENT_TYPE_LATEST, body)
+
+
+class _Connection(asyncio.Protocol):
+    """One request and its answer."""
+
+    def __init__(self, server: AdminServer) -> None:
+        self._server = server
+        self._head = bytearray()
+        self._answer: asyncio.Task[None] | None = None
+        self._eof = False  # whether the client has closed its half
+
+    @property
+    def answering(self) -> bool:
+        """Whether its request is whole and its answer is being made."""
+        return self._answer is not None and not self._answer.done()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._timer = asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self.cut)
+        self._server.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is not None:
+            return
+        searched = max(0, len(self._head) - len(END_OF_HEAD))
+        self._head += data
+        if (end := self._head.find(END_OF_HEAD, searched)) >= 0:
+            del self._head[end + len(END_OF_HEAD) :]
+        elif len(self._head) <= MAX_HEAD_BYTES:
+            return
+        head = bytes(self._head[: MAX_HEAD_BYTES + 1])
+        self._head.clear()
+        self._answer = asyncio.create_task(self._write_answer(head))
+
+    def eof_received(self) -> bool:
+        self._eof = True
+        return self.answering  # whether the transport stays open
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._timer.cancel()
+        if self._answer is not None:
+            self._answer.cancel()
+        self._server.closed(self)
+
+    def cut(self) -> None:
+        """End it for the listener's sake. It is counted when its client did not have the whole answer."""
+        if self._answer is None or self.answering or self._transport.get_write_buffer_size():
+            telemetry.ADMIN_CONNECTIONS_CUT.inc()
+        self.end()
+
+    def end(self) -> None:
+        self._server.closed(self)  # now: the transport says so only in the loop's next pass
+        self._transport.abort()
+
+    async def _write_answer(self, head: bytes) -> None:
+        answer = await self._server.answer(head)
+        if self._transport.is_closing():
+            return
+        self._transport.write(answer)
+        if self._eof:
+            self._transport.close()
+        else:
+            self._transport.write_eof()

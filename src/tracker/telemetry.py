@@ -169,7 +169,13 @@ for _result in ("applied", "refused"):
 
 # -- both -----------------------------------------------------------------------------------------------------
 PROCESSES = Processes()
+ADMIN_CONNECTIONS_CUT = Counter(
+    "tracker_admin_connections_cut",
+    "Connections of the admin listener closed before their answer had left: too slow, or the oldest of too many.",
+    registry=None,
+)
 for _registry in (PIXEL, STORAGE):
+    _registry.register(ADMIN_CONNECTIONS_CUT)
     Gauge("tracker_build_info", "1; the version is the label.", ["version"], registry=_registry).labels(
         __version__
     ).set(1)

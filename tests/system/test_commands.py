@@ -8,8 +8,9 @@ import pytest
 
 from tests.ports import free_port
 
-from .processes import Config, merged, run, write_config
+from .processes import Config, Service, merged, run, write_config
 from .stack import FakeStack
+from .wire import LOOPBACK, get
 
 MODULES = ["tracker.pixel", "tracker.storage"]
 VALID: dict[str, Config] = {
@@ -133,15 +134,46 @@ def test_a_second_pixel_on_one_outbox_is_refused(stack: FakeStack) -> None:
     first.stop()
 
 
-def test_a_port_in_use_is_a_clear_error(stack: FakeStack) -> None:
-    first = stack.start_pixel()
-    second = stack.start_pixel(
-        {"http": {"port": first.port}, "outbox": {"dir": str(stack.home / "other")}}, ready=False
-    )
-    assert second.wait() == 78
-    assert str(first.port) in second.output
-    assert "Traceback" not in second.output
-    assert second.family() == {}
+def taken_addresses(stack: FakeStack, address: Config) -> dict[str, Service]:
+    """Services that have just been started, by the key whose address somebody else has."""
+    return {
+        "http.port": stack.start_pixel({"http": address, "outbox": {"dir": str(stack.home / "a")}}, ready=False),
+        "admin.port": stack.start_pixel({"admin": address, "outbox": {"dir": str(stack.home / "b")}}, ready=False),
+        "storage's admin.port": stack.start_storage({"admin": address}, ready=False),
+    }
+
+
+@pytest.mark.parametrize("host", [LOOPBACK, "*"])
+def test_an_address_in_use_is_waited_for_and_then_ends_the_service_so_that_it_is_started_again(
+    stack: FakeStack, host: str
+) -> None:
+    with socket.create_server((LOOPBACK, free_port())) as taken:
+        port = taken.getsockname()[1]
+        services = taken_addresses(stack, {"host": host, "port": port})
+        for key, service in services.items():
+            assert service.wait() == 1
+            [waiting] = service.logged("waiting_for_holder")
+            [ended] = service.logged("ended error=")
+            for line in (waiting, ended):
+                assert f"error={key.rpartition(' ')[2]}: expected a free port" in line
+                assert f"cannot listen on {host}:{port}: Address already in use" in line
+            assert "Traceback" not in service.output
+            assert service.family() == {}
+
+
+def test_a_service_goes_on_once_the_address_it_waits_for_is_free(stack: FakeStack) -> None:
+    with socket.create_server((LOOPBACK, free_port())) as taken:
+        pixel = stack.start_pixel({"http": {"port": taken.getsockname()[1]}}, ready=False)
+        pixel.wait_alive(lambda: pixel.logged("waiting_for_holder"), "waits")
+    pixel.wait_ready()
+    with socket.create_server((LOOPBACK, free_port())) as taken:
+        storage = stack.start_storage({"admin": {"port": taken.getsockname()[1]}}, ready=False)
+        storage.wait_alive(lambda: storage.logged("waiting_for_holder"), "waits")
+    storage.wait_ready()
+    assert get(pixel.port).is_gif
+    stack.wait_lines(1)
+    pixel.stop()
+    storage.stop()
 
 
 def test_an_outbox_at_a_wrong_path_is_a_configuration_error(stack: FakeStack) -> None:
@@ -179,17 +211,11 @@ def test_aiohttp_without_its_c_parser_is_refused(tmp_path: Path) -> None:
     assert "C parser" in done.stderr
 
 
-@pytest.mark.parametrize(("module", "section"), [("tracker.pixel", "http"), ("tracker.pixel", "admin")])
-def test_an_address_that_is_taken_names_file_and_key(tmp_path: Path, module: str, section: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        address = {"host": "127.0.0.1", "port": taken.getsockname()[1]}
-        free = {
-            "http": {"port": free_port()},
-            "admin": {"port": free_port()},
-            "outbox": {"dir": str(tmp_path / "outbox")},
-        }
-        path = write_config(tmp_path / "taken.yaml", merged(merged(VALID[module], free), {section: address}))
-        done = run(module, "--config", str(path), home=tmp_path)
+@pytest.mark.parametrize("section", ["http", "admin"])
+def test_an_address_of_another_host_names_file_and_key(tmp_path: Path, section: str) -> None:
+    free = {"http": {"port": free_port()}, "admin": {"port": free_port()}, "outbox": {"dir": str(tmp_path / "outbox")}}
+    config = merged(merged(VALID["tracker.pixel"], free), {section: {"host": "192.0.2.1"}})
+    path = write_config(tmp_path / "elsewhere.yaml", config)
+    done = run("tracker.pixel", "--config", str(path), home=tmp_path)
     assert done.returncode == 78, done.stderr
-    expected = f"{path}: {section}.port: expected a free address, cannot listen on 127.0.0.1:{address['port']}: "
-    assert f"{expected}Address already in use\n" in done.stderr
+    assert f'{path}: {section}.host: expected "*", an address or a name of this host, cannot listen on ' in done.stderr

@@ -86,7 +86,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     admin = AdminServer(
         host=config.admin.host, port=config.admin.port, ready=ready, registry=telemetry.PIXEL, refresh=watch.look
     )
-    await admin.start()
+    await admin.start(stop.requested)
     log.info("started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
     telemetry.PUBLISHING.set(1)
     telemetry.WORKERS.set_function(lambda: supervisor.answering)

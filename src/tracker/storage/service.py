@@ -88,7 +88,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
         telemetry.RECEIVING.set_function(lambda: outage.reason is None)
         telemetry.HELD.set_function(lambda: len(held))
         admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready, registry=telemetry.STORAGE)
-        await admin.start()
+        await admin.start(stop)
         try:
             log.info("started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
             async with asyncio.TaskGroup() as group:
