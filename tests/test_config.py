@@ -1,11 +1,12 @@
 """The configuration: what may be left out, what overrides what, and the one line an operator gets for each mistake."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tracker.config import PixelConfig, Rotate, StorageConfig, load_pixel, load_storage
+from tracker.config import MAX_FILE_BYTES, MAX_MISTAKES, PixelConfig, Rotate, StorageConfig, load_pixel, load_storage
 from tracker.errors import ConfigurationError
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
@@ -64,19 +65,46 @@ PIXEL_MISTAKES = {
     "no sns": ("workers: 2", "sns.topic_arn: expected a value, it is required"),
     "empty sns": ("sns:", "sns.topic_arn: expected a value, it is required"),
     "sns without a topic": ("sns: {linger: 1}", "sns.topic_arn: expected a value, it is required"),
-    "section of another kind": ("sns: 3", "sns: expected object, got int"),
+    "section of another kind": ("sns: 3", "sns: expected a mapping of keys, got int"),
     "unknown section": (SNS + "htpp: {}", "htpp: unknown key"),
     "section of the other service": (SNS + SQS, "sqs: unknown key"),
     "unknown key": (SNS + "http: {prot: 1}", "http.prot: unknown key"),
     "text for a number": (SNS + 'http: {port: "80"}', "http.port: expected int, got str"),
-    "yes for a number": (SNS + "http: {port: yes}", "http.port: expected int, got bool"),
-    "number for text": (SNS + "http: {host: 1}", "http.host: expected str, got int"),
+    "true for a number": (SNS + "http: {port: true}", "http.port: expected int, got bool"),
+    "number for text": (
+        SNS + "http: {host: 1}",
+        'http.host: expected "*", an IP address or a host name, got int; put the value into quotes',
+    ),
+    "number for text that may be null": (
+        SNS.replace("}", ", region: 1}"),
+        "sns.region: expected text of one character or more, none a control character, got int; "
+        "put the value into quotes",
+    ),
+    "number in a list of text": (
+        SNS + "http: {trusted_proxies: [10.0.0.0/8, 1]}",
+        "http.trusted_proxies[1]: expected str, got int; put the value into quotes",
+    ),
+    "list for text": (
+        SNS + "http: {host: []}",
+        'http.host: expected "*", an IP address or a host name, got array; put the value into quotes',
+    ),
+    "IPv6 for every address without quotes": (
+        SNS + "http:\n  host: ::",
+        "line 3: expected YAML: mapping values are not allowed here; "
+        'a value that begins with * : % @ or `, or ends with a colon, wants quotes, as in "*" or "::1"',
+    ),
+    "whole number with a fraction": (SNS + "http: {port: 8080.0}", "http.port: expected int, got float"),
+    "whole number with an exponent": (SNS + "workers: 1e1", "workers: expected auto or a number, got float"),
+    "dotted key": (SNS + "http.port: 1", "http.port: unknown key; a section is a mapping of its keys"),
     "null": (SNS + "http: {port: null}", "http.port: expected int, got null"),
     "port too small": (SNS + "http: {port: 0}", "http.port: expected int >= 1"),
     "port too large": (SNS + "http: {port: 65536}", "http.port: expected int <= 65535"),
     "nan": (SNS + "shutdown: {timeout: .nan}", "shutdown.timeout: expected float > 0.0"),
     "infinity": (SNS + "shutdown: {timeout: .inf}", "shutdown.timeout: expected float <= 86400.0"),
-    "relative path": (SNS + "http: {path: track}", "http.path: expected str matching regex '^/[A-Za-z0-9._~/-]*$'"),
+    "relative path": (
+        SNS + "http: {path: track}",
+        "http.path: expected a path such as /track, of letters, digits and . _ ~ / -",
+    ),
     "no workers": (SNS + "workers: 0", "workers: expected int >= 1"),
     "workers by another word": (SNS + "workers: many", "workers: expected auto or a number, got 'many'"),
     "unknown word": (SNS + "privacy: {ip: half}", "privacy.ip: expected full or truncated, got 'half'"),
@@ -91,15 +119,36 @@ PIXEL_MISTAKES = {
         "http.trusted_proxies[0]: expected an IP address or a network in CIDR form "
         "('proxy' does not appear to be an IPv4 or IPv6 network)",
     ),
-    "a key that YAML reads as true": (SNS + "http: {on: 1}", "http: every key must be text"),
+    "a key that YAML 1.1 reads as true": (SNS + "http: {on: 1}", "http.on: unknown key"),
+    "a key that is true": (SNS + "http: {true: 1}", "http: every key must be text"),
+    "a key that is a list": (SNS + "http: {[a]: 1}", "line 2: expected YAML: found unhashable key"),
+    "a merge key": (SNS + "admin: &x {port: 1}\nhttp: {<<: *x}", "http.<<: unknown key"),
     "a number as a section": (SNS + "1: 2", "every key must be text"),
     "a list": ("- 1", "expected a mapping of sections, got list"),
     "text": ("sns", "expected a mapping of sections, got str"),
-    "a key twice": (SNS + "http:\n  port: 1\n  port: 2", "line 4 expected YAML: the key 'port' stands twice"),
-    "a section twice": (SNS + SNS, "line 2 expected YAML: the key 'sns' stands twice"),
-    "no YAML": (SNS + "\nhttp: {port: }}", "line 3 expected YAML: expected <block end>, but found '}'"),
-    "an alias to nothing": (SNS + "http: *x", "line 2 expected YAML: found undefined alias 'x'"),
-    "a date that is none": ("workers: 2020-99-99", "expected YAML: month must be in 1..12"),
+    "a key twice": (SNS + "http:\n  port: 1\n  port: 2", "line 4: expected YAML: the key 'port' stands twice"),
+    "a section twice": (SNS + SNS, "line 2: expected YAML: the key 'sns' stands twice"),
+    "no YAML": (SNS + "\nhttp: {port: }}", "line 3: expected YAML: expected <block end>, but found '}'"),
+    "an alias to nothing": (SNS + "http: *x", "line 2: expected YAML: found undefined alias 'x'"),
+    "a date": (SNS + "workers: 2020-12-31", "workers: expected auto or a number, got '2020-12-31'"),
+    "a number of YAML 1.1 to the base 60": (SNS + "http: {port: 22:22}", "http.port: expected int, got str"),
+    "a number of YAML 1.1 with underscores": (SNS + "http: {port: 8_080}", "http.port: expected int, got str"),
+    "a number of YAML 1.1 to the base 8": (SNS + "http: {port: 010}", "http.port: expected int, got str"),
+    "a number to the base 16": (SNS + "http: {port: 0x1F90}", "http.port: expected int, got str"),
+    "IPv6 in a list without quotes": (
+        SNS + "http: {trusted_proxies: [10.0.0.0/8, ::1]}",
+        "line 2: expected YAML: expected the node content, but found ':'; "
+        'a value that begins with * : % @ or `, or ends with a colon, wants quotes, as in "*" or "::1"',
+    ),
+    "every address without quotes": (
+        SNS + "http:\n  host: *\n",
+        "line 3: expected YAML: expected alphabetic or numeric character, but found '\\n'; "
+        'a value that begins with * : % @ or `, or ends with a colon, wants quotes, as in "*" or "::1"',
+    ),
+    "a tab before a key": (
+        SNS + "http:\n\tport: 1",
+        "line 3: expected YAML: found character '\\t' that cannot start any token",
+    ),
 }
 
 
@@ -113,17 +162,28 @@ def test_a_mistake_in_the_pixel_file(file: Path, text: str, expected: str) -> No
 )
 def test_a_topic_that_is_no_arn_of_a_topic(file: Path, arn: str) -> None:
     assert complaint(load_pixel, file, f'sns: {{topic_arn: "{arn}"}}').startswith(
-        f"{file}: sns.topic_arn: expected str matching regex"
+        f"{file}: sns.topic_arn: expected the ARN of an SNS topic that is no FIFO topic"
     )
 
 
 STORAGE_MISTAKES = {
     "nothing at all": ("", "sqs.queue: expected a value, it is required"),
     "no queue": ("sqs: {receivers: 1}", "sqs.queue: expected a value, it is required"),
-    "empty queue": ('sqs: {queue: ""}', "sqs.queue: expected str of length >= 1"),
+    "empty queue": ('sqs: {queue: ""}', "sqs.queue: expected text of one character or more, none a control character"),
     "longer than SQS waits": ("sqs: {queue: v, wait_time: 21}", "sqs.wait_time: expected int <= 20"),
-    "mode as YAML's octal number": (SQS + "log: {mode: 0640}", "log.mode: expected str, got int"),
-    "no mode": (SQS + 'log: {mode: "0999"}', "log.mode: expected str matching regex '^0?[0-7]{3}$'"),
+    "mode as a number": (
+        SQS + "log: {mode: 640}",
+        'log.mode: expected permissions as octal digits in quotes, such as "0640", got int; put the value into quotes',
+    ),
+    "no mode": (
+        SQS + 'log: {mode: "0999"}',
+        'log.mode: expected permissions as octal digits in quotes, such as "0640"',
+    ),
+    "no, without quotes": (SQS + "log: {rotate: {every: no}}", "log.rotate.every: expected day or hour, got 'no'"),
+    "false for a word": (
+        SQS + "log: {rotate: {every: false}}",
+        "log.rotate.every: expected day or hour, got bool; put the value into quotes",
+    ),
     "unknown key, deep": (SQS + "log: {rotate: {size: 1}}", "log.rotate.size: unknown key"),
     "rotation by size": (
         SQS + "log: {rotate: {max_bytes: 0}}",
@@ -158,12 +218,6 @@ def test_a_file_that_is_not_there(file: Path) -> None:
     assert str(raised.value) == f"{file}: cannot be read: No such file or directory"
 
 
-def test_a_file_that_is_a_directory(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError) as raised:
-        load_pixel(tmp_path, {})
-    assert str(raised.value) == f"{tmp_path}: cannot be read: Is a directory"
-
-
 def test_a_file_that_is_not_utf_8(file: Path) -> None:
     file.write_bytes(b"http: {host: \xe9}")
     with pytest.raises(ConfigurationError) as raised:
@@ -171,8 +225,150 @@ def test_a_file_that_is_not_utf_8(file: Path) -> None:
     assert str(raised.value) == f"{file}: expected UTF-8 text"
 
 
+def test_a_file_that_is_a_directory_a_device_or_a_pipe_without_a_writer_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, why in (
+        (tmp_path, "Is a directory"),
+        (tmp_path / "pipe", "expected a file, got something else"),
+        (Path("/dev/zero"), "expected a file, got something else"),
+        (Path("/dev/null"), "expected a file, got something else"),
+    ):
+        with pytest.raises(ConfigurationError) as raised:
+            load_pixel(path, {})
+        assert str(raised.value) == f"{path}: cannot be read: {why}"
+
+
+def test_a_file_is_read_up_to_its_bound(file: Path) -> None:
+    comment = "#" * 78 + "\n"
+    text = SNS + comment * ((MAX_FILE_BYTES - len(SNS)) // len(comment))
+    assert pixel(file, text) == pixel(file)
+    assert complaint(load_pixel, file, text + comment) == f"{file}: expected at most 1048576 bytes"
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(file: Path) -> None:
+    assert pixel(file, "\ufeff" + SNS) == pixel(file)
+
+
+BOMB = "a: &a [x]\n" + "".join(f"b{n}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n)}'] * 9)}]\n" for n in range(20))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[" * 5_000, "expected YAML that is not nested so deeply"),
+        ("{a: " * 5_000, "expected YAML that is not nested so deeply"),
+        (SNS + "workers: " + "[" * 5_000 + "]" * 5_000, "expected YAML that is not nested so deeply"),
+        (SNS + "http: {port: " + "[" * 100 + "]" * 100 + "}", "http.port: expected int, got array"),
+        (SNS + BOMB, "a: unknown key"),
+        (SNS + BOMB + "http: {trusted_proxies: *t}", "a: unknown key"),
+        (SNS + "http: &x {port: *x}", "http.port: expected int, got object"),
+        (SNS + "http: {trusted_proxies: &x [*x]}", "http.trusted_proxies[0]: expected str, got array"),
+        (SNS + "http: {port: " + "9" * 5_000 + "}", "expected YAML: Exceeds the limit"),
+    ],
+    ids=["list", "mapping", "value", "shallow", "aliases", "aliases in a value", "itself", "list in itself", "digits"],
+)
+def test_yaml_made_to_exhaust_the_reader_is_a_mistake_like_others(file: Path, text: str, expected: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigurationError) as raised:
+        load_pixel(file, {})
+    first = str(raised.value).splitlines()[0]
+    assert first.startswith(f"{file}: {expected}")
+    assert len(str(raised.value)) < 10_000
+    with pytest.raises(ConfigurationError):
+        load_pixel(file, {"TRACKER_PRIVACY__HONOR": text.removeprefix(SNS)})
+
+
+def test_merged_mappings_are_not_expanded(file: Path) -> None:
+    levels = "".join(f"m{n}: &m{n} {{!!merge <<: [{', '.join([f'*m{n - 1}'] * 9)}]}}\n" for n in range(1, 30))
+    assert "merge" in complaint(load_pixel, file, f"m0: &m0 {{x: 1}}\n{levels}")
+
+
+def test_many_keys_are_compared_in_little_time(file: Path) -> None:
+    file.write_text("".join(f"k{n}:\n" for n in range(20_000)))
+    with pytest.raises(ConfigurationError) as raised:
+        load_pixel(file, {})
+    lines = str(raised.value).splitlines()
+    assert lines[0] == f"{file}: k0: unknown key"
+    assert len(lines) == MAX_MISTAKES + 1
+    assert lines[-1].startswith(f"{file}: and 19,981 more mistakes")
+
+
 def test_control_characters_are_told_in_one_line(file: Path) -> None:
     assert complaint(load_pixel, file, SNS + "\x1b[2J").startswith(f"{file}: expected YAML: unacceptable character")
+
+
+CONTROL = ["\\0", "\\x1b[2J", "\\n", "\\r", "\\x7f", "\\x85", "\\u2028"]
+
+
+@pytest.mark.parametrize("control", CONTROL)
+@pytest.mark.parametrize(
+    ("load", "text", "key"),
+    [
+        (load_pixel, SNS + 'http: {host: "localhost%s"}', "http.host"),
+        (load_pixel, SNS + 'http: {path: "/track%s"}', "http.path"),
+        (load_pixel, SNS + 'http: {client_ip_header: "X-Real-IP%s"}', "http.client_ip_header"),
+        (load_pixel, SNS + 'http: {trusted_proxies: ["10.0.0.1%s"]}', "http.trusted_proxies[0]"),
+        (load_pixel, SNS + 'http: {trusted_proxies: ["::/64%s"]}', "http.trusted_proxies[0]"),
+        (load_pixel, SNS + 'admin: {host: "127.0.0.1%s"}', "admin.host"),
+        (load_pixel, SNS + 'outbox: {dir: "var%s"}', "outbox.dir"),
+        (load_pixel, f'sns: {{topic_arn: "{ARN}%s"}}', "sns.topic_arn"),
+        (load_pixel, SNS.replace("}", ', region: "us-east-1%s"}'), "sns.region"),
+        (load_pixel, SNS.replace("}", ', endpoint_url: "http://127.0.0.1/%s"}'), "sns.endpoint_url"),
+        (load_pixel, SNS.replace("}", ', endpoint_url: "http://127.0.0.1:1%s"}'), "sns.endpoint_url"),
+        (load_pixel, SNS.replace("}", ', format: "packed%s"}'), "sns.format"),
+        (load_storage, 'sqs: {queue: "visits%s"}', "sqs.queue"),
+        (load_storage, SQS + 'log: {path: "visits.log%s"}', "log.path"),
+        (load_storage, SQS + 'log: {mode: "0640%s"}', "log.mode"),
+    ],
+)
+def test_no_text_holds_a_control_character_and_no_message_shows_one(
+    file: Path, load: Load, text: str, key: str, control: str
+) -> None:
+    said = complaint(load, file, text % control)
+    assert said.startswith(f"{file}: {key}: expected ")
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize("text", ['outbox: {dir: "\\ud800"}', 'logging: {level: "\\udfff"}', '"\\ud800": 1'])
+def test_text_that_cannot_be_encoded_is_refused(file: Path, text: str) -> None:
+    assert (
+        complaint(load_pixel, file, SNS + text) == f"{file}: line 2: expected YAML: text with half of a surrogate pair"
+    )
+
+
+def test_a_key_that_moves_the_cursor_is_shown_escaped(file: Path) -> None:
+    assert complaint(load_pixel, file, SNS + '"\\x1b[2J\\nadmin": 1') == rf"{file}: \x1b[2J\nadmin: unknown key"
+
+
+def test_long_values_and_keys_are_cut_in_messages(file: Path) -> None:
+    for text in (f"workers: {'x' * 90_000}", f"{'x' * 1_000}: 1", f"http: {{trusted_proxies: [{'x' * 90_000}]}}"):
+        assert len(complaint(load_pixel, file, SNS + text)) < len(str(file)) + 500
+
+
+def test_plain_scalars_are_read_as_yaml_1_2_does(file: Path) -> None:
+    file.write_text(SQS + "log: {mode: 0640, path: no}\nshutdown: {timeout: 1e1}")
+    config = load_storage(file, {})
+    assert (config.log.mode, config.log.path, config.shutdown.timeout) == ("0640", "no", 10.0)
+    assert pixel(file, SNS + "http: {rate_limit: ~, host: on, keepalive_timeout: .5}").http.rate_limit is None
+    file.write_text("sqs: {queue: 2020-01-01, receivers: +3}")
+    assert load_storage(file, {}).sqs.queue == "2020-01-01"
+
+
+def test_all_mistakes_are_told_at_once_each_with_its_source(file: Path) -> None:
+    file.write_text("http: {port: 0, prot: 1, trusted_proxies: [x]}\nworkers: many\nsns: {format: zip}\nadmin: 3")
+    environ = {"TRACKER_ADMIN__PORT": "x", "TRACKER_LOGGING__LEVEL": "loud", "TRACKER_OUTBOX__DIR": "["}
+    with pytest.raises(ConfigurationError) as raised:
+        load_pixel(file, environ)
+    assert [line.partition(": expected ")[0] for line in str(raised.value).splitlines()] == [
+        f"{file}: sns.topic_arn",
+        f"{file}: sns.format",
+        f"{file}: http.prot: unknown key",
+        f"{file}: http.port",
+        f"{file}: admin",
+        f"{file}: workers",
+        "environment TRACKER_OUTBOX__DIR: line 1",
+        "environment TRACKER_LOGGING__LEVEL: logging.level",
+    ]
 
 
 def test_the_environment_overrides_the_file(file: Path) -> None:
@@ -226,11 +422,11 @@ ENVIRONMENT_MISTAKES = {
         "[10.0.0.1/8]",
         "http.trusted_proxies[0]: expected an IP address or a network in CIDR form (10.0.0.1/8 has host bits set)",
     ),
-    "no YAML": ("TRACKER_PRIVACY__HONOR", "[", "line 1 expected YAML: expected the node content, but found "),
+    "no YAML": ("TRACKER_PRIVACY__HONOR", "[", "line 1: expected YAML: expected the node content, but found "),
     "unknown key": ("TRACKER_HTTP__PROT", "1", "http.prot: unknown key"),
-    "unknown section": ("TRACKER_HTPP__PORT", "1", "htpp: unknown key"),
-    "a key below a value": ("TRACKER_ADMIN__PORT__X", "1", "admin.port.x: port is no mapping"),
-    "a key below a default": ("TRACKER_HTTP__PORT__X", "1", "http.port: expected int, got object"),
+    "unknown section": ("TRACKER_HTPP__PORT", "1", "htpp.port: unknown key"),
+    "a key below a value": ("TRACKER_ADMIN__PORT__X", "1", "admin.port.x: unknown key"),
+    "a key below a default": ("TRACKER_HTTP__PORT__X", "1", "http.port.x: unknown key"),
 }
 
 
@@ -245,3 +441,38 @@ def test_a_mistake_in_the_file_is_not_blamed_on_the_environment(file: Path) -> N
     assert said == f"{file}: http.port: expected int, got str"
     said = complaint(load_pixel, file, "", {"TRACKER_SNS__REGION": "eu-central-1"})
     assert said == f"{file}: sns.topic_arn: expected a value, it is required"
+
+
+@pytest.mark.parametrize(
+    ("text", "environ", "source", "key"),
+    [
+        # Both say something of the section or the key; only one of them is wrong.
+        ("http: {port: x}", {"TRACKER_HTTP__PORT": "80", "TRACKER_HTTP__HOST": "1"}, "TRACKER_HTTP__HOST", "http.host"),
+        ("http: {x: 1}", {"TRACKER_HTTP__PORT": "80"}, None, "http.x"),
+        ("http: 3", {"TRACKER_HTTP__PORT": "80"}, None, "http"),
+        ("http: [1]", {"TRACKER_HTTP__PORT": "80"}, None, "http"),
+        ("http.port: 1", {"TRACKER_HTTP__PORT": "80"}, None, "http.port"),
+        ("http: {port: {y: 1}}", {"TRACKER_HTTP__HOST": "::1"}, None, "http.port"),
+        ("http: {trusted_proxies: [x]}", {"TRACKER_HTTP__PATH": "/t"}, None, "http.trusted_proxies[0]"),
+        ("privacy: {honor: [x]}", {"TRACKER_PRIVACY__IP": "full"}, None, "privacy.honor[0]"),
+        ("privacy: {honor: [x]}", {"TRACKER_PRIVACY__HONOR": "[gpc, y]"}, "TRACKER_PRIVACY__HONOR", "privacy.honor[1]"),
+        ("", {"TRACKER_WORKERS__X": "1"}, "TRACKER_WORKERS__X", "workers.x"),
+        ("", {"TRACKER_HTTP__": "1"}, "TRACKER_HTTP__", "http."),
+    ],
+)
+def test_a_mistake_is_blamed_on_its_source_and_on_no_other(
+    file: Path, text: str, environ: dict[str, str], source: str | None, key: str
+) -> None:
+    said = complaint(load_pixel, file, SNS + text, environ)
+    assert said.startswith(f"{f'environment {source}' if source else file}: {key}: ")
+
+
+def test_a_section_from_the_environment_is_blamed_for_its_own_keys_alone(file: Path) -> None:
+    environ = {"TRACKER_LOG__ROTATE": "{every: year, compress: none}", "TRACKER_LOG__ROTATE__COMPRESS": "zip"}
+    file.write_text(SQS)
+    with pytest.raises(ConfigurationError) as raised:
+        load_storage(file, environ)
+    assert str(raised.value).splitlines() == [
+        "environment TRACKER_LOG__ROTATE: log.rotate.every: expected day or hour, got 'year'",
+        "environment TRACKER_LOG__ROTATE__COMPRESS: log.rotate.compress: expected gzip or none, got 'zip'",
+    ]

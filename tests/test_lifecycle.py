@@ -109,6 +109,10 @@ def test_a_configuration_error_is_78_and_its_line(group: bool) -> None:
     assert ended(f"raise {raised}") == (78, "pixel.yaml: http.port: expected int, got str\n")
 
 
+def test_a_configuration_error_moves_no_cursor_and_keeps_its_lines() -> None:
+    assert ended(r"raise ConfigurationError('a: \x1b[2J\nb: \x9b\u202e')") == (78, "a: \\x1b[2J\nb: \\x9b\\u202e\n")
+
+
 def test_another_error_of_ours_is_1_and_one_line() -> None:
     assert ended("raise QueueFailed('no queue')") == (1, "ended error=no queue\n")
 

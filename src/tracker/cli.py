@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tracker.errors import ConfigurationError, TrackerError
 from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
+from tracker.logs import printable
 
 # The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -35,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(options.run(options))
     except TrackerError as error:
-        print(f"tracker: {error}", file=sys.stderr)
+        print(printable(f"tracker: {error}", keep="\n"), file=sys.stderr)
         return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_CRASH
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # as a shell says it

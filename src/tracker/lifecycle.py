@@ -16,7 +16,7 @@ import uvloop
 
 from tracker.config import Config
 from tracker.errors import ConfigurationError, HeldByAnother, TrackerError
-from tracker.logs import setup_logging
+from tracker.logs import printable, setup_logging
 
 log = logging.getLogger("tracker.lifecycle")
 
@@ -121,10 +121,10 @@ def run_command(
     try:
         config = load(options.config, os.environ)
     except ConfigurationError as error:
-        print(error, file=sys.stderr)
+        print(printable(str(error), keep="\n"), file=sys.stderr)
         return EXIT_CONFIGURATION
     if options.check:
-        print(f"{options.config}: OK")
+        print(f"{printable(str(options.config))}: OK")
         return 0
     setup_logging(config.logging.level, config.logging.format)
     os.umask(0o027)  # what the services make is nobody else's to read: files 0640 at most, directories 0750
@@ -141,7 +141,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
         uvloop.run(main())
     except* ConfigurationError as errors:
         for error in _leaves(errors):
-            print(f"{where}{error}", file=sys.stderr, flush=True)
+            print(printable(f"{where}{error}", keep="\n"), file=sys.stderr, flush=True)
         status = EXIT_CONFIGURATION
     except* TrackerError as errors:
         for error in _leaves(errors):

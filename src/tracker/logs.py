@@ -54,10 +54,10 @@ class _Text(logging.Formatter):
         words = [_time(record), f"{record.levelname:<8}", record.name, event, detail]
         if suppressed := _suppressed(record):
             words.append(f"suppressed={suppressed}")
-        line = _escape(" ".join(word for word in words if word))
+        line = printable(" ".join(word for word in words if word))
         if record.exc_info:
             # Only a traceback has lines of its own; indented, none of them can pass for another entry.
-            line += ("\n" + _escape(self.formatException(record.exc_info), keep="\n")).replace("\n", "\n    ")
+            line += ("\n" + printable(self.formatException(record.exc_info), keep="\n")).replace("\n", "\n    ")
         return line
 
 
@@ -117,8 +117,11 @@ def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
 
 
-def _escape(text: str, keep: str = "") -> str:
-    """Nothing in a log line may move a terminal's cursor or look like a second line."""
+def printable(text: str, keep: str = "") -> str:
+    """`text` with every character escaped that could move a terminal's cursor or look like a second line, but `keep`.
+
+    Escaped text stays as it is when it is escaped again.
+    """
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -77,7 +77,19 @@ def test_a_missing_key_is_named(tmp_path: Path, module: str, section: str, key: 
 
 
 @pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("text", ["http: [", "- a\n- list\n", "{}\n---\n{}", "http: {port: 1}\nhttp: {port: 2}\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http: [",
+        "- a\n- list\n",
+        "{}\n---\n{}",
+        "http: {port: 1}\nhttp: {port: 2}\n",
+        "[" * 5_000,
+        '"\\x1b[2J": 1',
+        'logging: {level: "\\x1b[2J"}',
+    ],
+    ids=["open", "list", "two documents", "twice", "deep", "escape in a key", "escape in a value"],
+)
 def test_what_is_no_configuration_at_all_is_named(tmp_path: Path, module: str, text: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
@@ -85,6 +97,7 @@ def test_what_is_no_configuration_at_all_is_named(tmp_path: Path, module: str, t
     assert done.returncode == 78
     assert str(path) in done.stderr
     assert "Traceback" not in done.stderr
+    assert all(line.isprintable() for line in done.stderr.splitlines())
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -7,6 +7,7 @@ from pathlib import Path
 from tracker.errors import ConfigurationError, TrackerError
 from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
 from tracker.local import broker, runner
+from tracker.logs import printable
 
 DEMO_PORT = 8000
 
@@ -39,7 +40,7 @@ def main() -> int:
             )
         )
     except TrackerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(printable(f"error: {error}", keep="\n"), file=sys.stderr)
         return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_CRASH
 
 

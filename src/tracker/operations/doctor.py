@@ -91,14 +91,15 @@ def _configurations(
         try:
             config = load(path, environ)
         except ConfigurationError as error:
-            report.add(
-                fault(
-                    "configuration",
-                    str(error),
-                    why="the service ends at its start with exit status 78",
-                    mend="correct it; config/*.reference.yaml has every key with its meaning",
+            for mistake in str(error).splitlines():
+                report.add(
+                    fault(
+                        "configuration",
+                        mistake,
+                        why="the service ends at its start with exit status 78",
+                        mend="correct it; config/*.reference.yaml has every key with its meaning",
+                    )
                 )
-            )
             return None
         report.add(ok("configuration", str(path)))
         return config

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TextIO
 
+from tracker.logs import printable
+
 
 class Level(Enum):
     """How bad it is; a fault makes the doctor's exit status 1."""
@@ -61,7 +63,7 @@ class Report:
     def begin(self, what: str) -> None:
         """Say what is being looked at, on a terminal, until the next finding."""
         if self._live:
-            self._out.write(f"\r\x1b[K… {_printable(what)}")
+            self._out.write(f"\r\x1b[K… {printable(what)}")
             self._out.flush()
 
     def add(self, *findings: Finding) -> None:
@@ -70,10 +72,10 @@ class Report:
             word = f"{finding.level.value:<8}"
             if self._colours:
                 word = f"\x1b[{_COLOURS[finding.level]}m{word}\x1b[0m"
-            self._line(f"{word} {finding.subject:<{_SUBJECT_WIDTH}} {_printable(finding.what)}")
+            self._line(f"{word} {finding.subject:<{_SUBJECT_WIDTH}} {printable(finding.what)}")
             for label, text in (("why", finding.why), ("mend", finding.mend)):
                 if text:
-                    self._line(f"{'':8} {'':{_SUBJECT_WIDTH}} {label + ':':<6}{_printable(text)}")
+                    self._line(f"{'':8} {'':{_SUBJECT_WIDTH}} {label + ':':<6}{printable(text)}")
 
     def end(self) -> None:
         words = {Level.OK: "well", Level.WARNING: "warnings", Level.FAULT: "faults", Level.UNKNOWN: "not looked at"}
@@ -85,8 +87,3 @@ class Report:
 
     def _count(self, level: Level) -> int:
         return sum(finding.level is level for finding in self.findings)
-
-
-def _printable(text: str) -> str:
-    """What comes from a log, a reply or a file name must not move the terminal's cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
