@@ -81,7 +81,8 @@ class Visitor:
     async def answer(self) -> bytes:
         """All there is to read until the listener closes its half; nothing when it cuts the connection."""
         try:
-            return await self.reader.read()
+            async with asyncio.timeout(30):
+                return await self.reader.read()
         except ConnectionError:
             return b""
         finally:
@@ -90,10 +91,11 @@ class Visitor:
     async def write_until_cut(self) -> None:
         """Send a byte now and then; returns when the listener has closed both halves of the connection."""
         with contextlib.suppress(ConnectionError):
-            while True:
-                self.writer.write(b"x")
-                await self.writer.drain()
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(30):
+                while True:
+                    self.writer.write(b"x")
+                    await self.writer.drain()
+                    await asyncio.sleep(0.01)
         self.writer.close()
 
 

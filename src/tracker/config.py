@@ -264,9 +264,6 @@ class _StrictLoader(yaml.SafeLoader):
     other mappings, which a small file can use to fill the memory. Here they all are text.
     """
 
-    def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Copy nothing into a mapping, not for an explicit `!!merge` either."""
-
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         value = super().construct_scalar(node)
         if re.search(r"[\ud800-\udfff]", value):  # "\ud800": such text cannot be encoded, in a message or a path
@@ -276,7 +273,9 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
+            key = self.construct_object(
+                key_node, deep=True
+            )  # an explicit `!!merge` key ends here: it has no constructor
             if not isinstance(key, str):
                 continue  # refused later, like every key that is no text
             if key in seen:
