@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -389,3 +390,59 @@ async def test_stopping_frees_the_port_and_ends_what_is_connected(service: Servi
     again = Service(service.port)
     await again.start()
     await again.server.stop()
+
+
+# A service on the services' own loop, with no descriptor left until it reads a line.
+WITHOUT_DESCRIPTORS = """
+import asyncio, os, resource, sys, time, uvloop
+import prometheus_client
+from tracker.admin import AdminServer
+
+async def main(port):
+    server = AdminServer(
+        host="127.0.0.1", port=port, ready=lambda: (True, {}), registry=prometheus_client.CollectorRegistry()
+    )
+    await server.start(asyncio.Event())
+    lines = asyncio.Event()
+    asyncio.get_running_loop().add_reader(0, lines.set)
+    taken = []
+    try:
+        while True:
+            taken.append(os.open("/dev/null", os.O_RDONLY))
+    except OSError:
+        print("full", flush=True)
+    before = time.process_time()
+    await lines.wait()
+    print(time.process_time() - before, flush=True)
+    for each in taken:
+        os.close(each)
+    asyncio.get_running_loop().remove_reader(0)
+    await asyncio.sleep(60)
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+uvloop.run(main(int(sys.argv[1])))
+"""
+
+
+async def test_a_process_without_descriptors_goes_on_listening_and_does_not_spin(free_port: int) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", WITHOUT_DESCRIPTORS, str(free_port)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(60):
+            assert await process.stdout.readline() == b"full\n"
+            service = Service(free_port)
+            for _ in range(20):
+                assert await exchange(service, HEALTHZ) == b""
+            await asyncio.sleep(1.0)  # the time in which a loop that spins would take a second of the processor
+            process.stdin.write(b"\n")
+            assert float(await process.stdout.readline()) < 0.5
+            while not await exchange(service, HEALTHZ):
+                await asyncio.sleep(0.01)
+    finally:
+        process.kill()
+        await process.wait()

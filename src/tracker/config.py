@@ -242,8 +242,8 @@ def _cut(text: str, length: int = MAX_REPORTED_CHARS) -> str:
 
 def _read(path: Path) -> str:
     try:
-        # A pipe that nobody writes to would be waited for without O_NONBLOCK.
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        # Without O_NONBLOCK the opening of a pipe waits until somebody writes to it.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigurationError(_line(str(path), "cannot be read: expected a file, got something else"))
             data = file.read(MAX_FILE_BYTES + 1)
