@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import Metric
 
 from tracker import telemetry
-from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED
+from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 from tracker.telemetry import PIXEL, STORAGE, WeightedHistogram
 
 ROOT = Path(__file__).parent.parent
@@ -18,9 +18,10 @@ ROOT = Path(__file__).parent.parent
 FAMILIES = {family.name: family for registry in (PIXEL, STORAGE) for family in registry.collect()}
 LABELS = {
     "le": None,  # a bucket's bound
-    "reason": {*NOT_RECORDED, *NOT_PUBLISHED},
+    "reason": {*NOT_RECORDED, *NOT_PUBLISHED, *REFUSED_CONNECTIONS},
     "result": {"failed", "refused", "unread", "applied"},
     "role": {"main", "worker"},
+    "status": {str(status) for status in REFUSED_STATUSES},
     "version": None,
 }
 
@@ -58,9 +59,24 @@ def test_the_metrics_page_is_what_the_table_makes_of_it() -> None:
 
 
 def test_the_glossary_has_every_reason_of_a_discard() -> None:
+    assert reasons_of("a discard") == {*NOT_RECORDED, *NOT_PUBLISHED}
+
+
+def test_the_glossary_has_every_reason_of_a_refused_connection() -> None:
+    assert reasons_of("a refused connection") == {*REFUSED_CONNECTIONS}
+
+
+def test_the_metrics_page_has_every_status_of_a_refused_request() -> None:
+    page = (ROOT / "docs/metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`\d{3}`.*?) \|", page, re.MULTILINE)
+    assert sorted(re.findall(r"\d+", " ".join(rows))) == [str(status) for status in REFUSED_STATUSES]
+
+
+def reasons_of(what: str) -> set[str]:
+    """The reasons in the glossary's table of this name."""
     glossary = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
-    section = glossary[glossary.index("## Reasons of a discard") :]
-    assert set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)) == {*NOT_RECORDED, *NOT_PUBLISHED}
+    section = glossary[glossary.index(f"## Reasons of {what}") :].removeprefix("## ").partition("\n## ")[0]
+    return set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(1, 5)), max_size=20))

@@ -14,7 +14,7 @@ from prometheus_client.core import HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tracker import __version__
-from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED
+from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 from tracker.processes import Processes
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -77,6 +77,18 @@ HEADERS_CUT = Counter("tracker_pixel_headers_cut", "Referrers and user agents cu
 HEADERS_UNTRUSTED = Counter(
     "tracker_pixel_headers_untrusted",
     "Visits whose client IP header was not believed, because their peer is no trusted proxy.",
+    registry=PIXEL,
+)
+REQUESTS_REFUSED = Counter(
+    "tracker_pixel_requests_refused",
+    "Requests on the public port that were not answered with the GIF, by the status of the answer.",
+    ["status"],
+    registry=PIXEL,
+)
+CONNECTIONS_REFUSED = Counter(
+    "tracker_pixel_connections_refused",
+    "Connections of the public port that were closed: a worker had too many, or the visitor did not read his answers.",
+    ["reason"],
     registry=PIXEL,
 )
 ADOPTED = Counter("tracker_pixel_journals_adopted", "Orphaned journals taken over by the publisher.", registry=PIXEL)
@@ -162,6 +174,10 @@ RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 wh
 # A label's every value is there from the start: what was never counted is a zero, not a hole.
 for _reason in (*NOT_RECORDED, *NOT_PUBLISHED):
     DISCARDED.labels(_reason)
+for _status in REFUSED_STATUSES:
+    REQUESTS_REFUSED.labels(str(_status))
+for _reason in REFUSED_CONNECTIONS:
+    CONNECTIONS_REFUSED.labels(_reason)
 for _result in ("failed", "refused", "unread"):
     PUBLISH_FAILURES.labels(_result)
 for _result in ("applied", "refused"):

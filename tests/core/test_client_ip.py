@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker.core.client_ip import ClientIp, canonical_ip, truncate_ip
+from tracker.core.client_ip import ClientIp, canonical_ip, is_known_header, truncate_ip
 from tracker.errors import ConfigurationError
 
 TRUSTED = ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::ffff:172.16.0.0/108"]
@@ -149,14 +149,75 @@ def test_rfc_7239(header: str, lines: list[str], expected: str) -> None:
     assert ClientIp(TRUSTED, header).resolve(PROXY, lines) == expected
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ([], PROXY),
+        (["198.51.100.10:46532"], "198.51.100.10"),
+        (["2001:db8:f:abcd::9:9985"], "2001:db8:f:abcd::9"),
+        (["2001:db8:1:2:3:4:5:6:443"], "2001:db8:1:2:3:4:5:6"),
+        (["2001:DB8::1:1"], "2001:db8::1"),
+        (["2001:db8:::443"], "2001:db8::"),
+        (["::1:443"], "::1"),
+        (["::ffff:198.51.100.10:443"], "198.51.100.10"),
+        (["[2001:db8::9]:443"], "2001:db8::9"),
+        ([" 198.51.100.10:46532\t"], "198.51.100.10"),
+        (["6.6.6.6:1, 198.51.100.10:46532"], "198.51.100.10"),
+        (["198.51.100.10:1, 10.0.0.2:2"], "198.51.100.10"),
+        (["198.51.100.10:1", "fd00::2:2"], "198.51.100.10"),
+        # The port is always there. What is written without one is no address of this header.
+        (["198.51.100.10"], PROXY),
+        (["198.51.100.10:"], PROXY),
+        (["198.51.100.10:x"], PROXY),
+        (["198.51.100.10:123456"], PROXY),
+        (["2001:db8:1:2:3:4:5:6"], PROXY),
+        (["[2001:db8::9]"], PROXY),
+        ([":443"], PROXY),
+        (["unknown"], PROXY),
+    ],
+)
+@pytest.mark.parametrize("header", ["CloudFront-Viewer-Address", "cloudfront-viewer-address"])
+def test_cloudfronts_header_has_its_port_behind_the_last_colon(header: str, lines: list[str], expected: str) -> None:
+    assert ClientIp(TRUSTED, header).resolve(PROXY, lines) == expected
+
+
+@given(st.ip_addresses(), st.integers(0, 65_535))
+def test_any_address_with_any_port_is_that_address_in_cloudfronts_header(address: object, port: int) -> None:
+    expected = canonical_ip(str(address))
+    client_ip = ClientIp([PROXY], "CloudFront-Viewer-Address")
+    assert client_ip.resolve(PROXY, [f"{address}:{port}"]) == expected
+
+
+@given(st.ip_addresses(), st.integers(0, 65_535))
+def test_any_address_with_any_port_is_that_address_in_a_list_that_has_brackets(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
+) -> None:
+    text = f"[{address}]" if address.version == 6 else str(address)
+    assert ClientIp([PROXY], "X-Forwarded-For").resolve(PROXY, [f"{text}:{port}"]) == canonical_ip(str(address))
+
+
+def test_headers_whose_way_with_ports_is_known_are_told_from_others() -> None:
+    for name in ("X-Forwarded-For", "forwarded", "CloudFront-Viewer-Address", "CF-Connecting-IP", "X-REAL-IP"):
+        assert is_known_header(name)
+    assert not is_known_header("X-Viewer-Address")
+
+
+APPENDED = {
+    "X-Forwarded-For": "198.51.100.1",
+    "Forwarded": "for=198.51.100.1",
+    "CloudFront-Viewer-Address": "198.51.100.1:9",
+}
+
+
+@pytest.mark.parametrize(("header", "appended"), APPENDED.items())
 @given(left=st.text(st.sampled_from('for=1.2"\\,;[] :x_') | st.characters()))
-def test_nothing_on_the_left_hides_the_untrusted_address_a_proxy_appended(header: str, left: str) -> None:
-    appended = "for=198.51.100.1" if header == "Forwarded" else "198.51.100.1"
+def test_nothing_on_the_left_hides_the_untrusted_address_a_proxy_appended(
+    header: str, appended: str, left: str
+) -> None:
     assert ClientIp(TRUSTED, header).resolve(PROXY, [left, appended]) == "198.51.100.1"
 
 
-@pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
+@pytest.mark.parametrize("header", APPENDED)
 @pytest.mark.parametrize(
     "hostile",
     [

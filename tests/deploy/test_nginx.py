@@ -5,9 +5,12 @@ import json
 import re
 import ssl
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from itertools import cycle, islice, product
 from pathlib import Path
 
 import pytest
@@ -159,6 +162,56 @@ def test_a_flood_of_one_visitor_is_turned_away_and_nobody_else_is(front: Front) 
     assert set(statuses) == {200, 429}
     assert statuses[:200] == [200] * 200
     assert front.get("/track", source="127.0.0.4")[0] == 200
+
+
+CODINGS = ["gzip", "deflate", "br", "zstd", "gzip, gzip", "x-unknown", "identity"]
+ODD_METHODS = ["GET", "HEAD", "POST", "PUT"]
+VISITS = 150  # of one address, below nginx's limit
+
+
+def visit_many(front: Front, source: str) -> Counter[int]:
+    """The statuses that one visitor gets who does nothing odd."""
+    statuses = Counter[int]()
+    connection = front.connect(source)
+    for _ in range(VISITS):
+        connection.request("GET", "/track", headers={"User-Agent": "innocent"})
+        reply = connection.getresponse()
+        reply.read()
+        statuses[reply.status] += 1
+    connection.close()
+    return statuses
+
+
+def send_odd_bodies(front: Front, source: str) -> Counter[int]:
+    """The statuses of requests with bodies of every coding, whole or in chunks, that do not decode."""
+    statuses = Counter[int]()
+    for method, coding, size, chunked in islice(
+        cycle(product(ODD_METHODS, CODINGS, [6, 1_000], [False, True])), VISITS
+    ):
+        connection = front.connect(source)
+        body = b"abcdef"[:size] * (size // 6 or 1)
+        connection.request(
+            method,
+            "/track",
+            body=iter([body]) if chunked else body,
+            headers={"Content-Encoding": coding},
+            encode_chunked=chunked,
+        )
+        reply = connection.getresponse()
+        reply.read()
+        statuses[reply.status] += 1
+        connection.close()
+    return statuses
+
+
+def test_odd_bodies_of_some_visitors_break_no_connection_that_others_share(front: Front) -> None:
+    with ThreadPoolExecutor() as pool:
+        innocent = [pool.submit(visit_many, front, f"127.0.1.{number}") for number in range(1, 7)]
+        odd = [pool.submit(send_odd_bodies, front, f"127.0.2.{number}") for number in range(1, 4)]
+    assert sum((each.result() for each in innocent), Counter[int]()) == {200: 6 * VISITS}
+    statuses = sum((each.result() for each in odd), Counter[int]())
+    assert set(statuses) == {200, 405}
+    assert "Traceback" not in front.pixel.output
 
 
 def test_what_the_pixel_does_not_answer_is_no_gif(front: Front) -> None:

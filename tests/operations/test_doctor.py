@@ -20,11 +20,17 @@ from tests.ports import free_port
 from tests.system.processes import Service, environment
 from tests.system.wire import get
 from tracker import cli
-from tracker.config import LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
+from tracker.config import Http, LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
 from tracker.operations.findings import Finding, Level
 from tracker.operations.host_checks import check_log, check_outbox, judge_disk, lock_holder
 from tracker.operations.provision import with_our_statement
-from tracker.operations.service_checks import Metrics, judge_pixel_metrics, judge_storage_metrics, judge_visibility
+from tracker.operations.service_checks import (
+    Metrics,
+    judge_client_ip,
+    judge_pixel_metrics,
+    judge_storage_metrics,
+    judge_visibility,
+)
 
 from .conftest import REGION, Bench, proxy
 
@@ -366,3 +372,20 @@ def test_the_holder_of_a_lock_is_named_without_taking_it(tmp_path: Path) -> None
         assert lock_holder(lock) == process.pid
         process.communicate("\n")
     assert lock_holder(lock) is None
+
+
+@pytest.mark.parametrize(
+    ("header", "trusted", "warned"),
+    [
+        ("X-Forwarded-For", ["10.0.0.0/8"], False),
+        ("cloudfront-viewer-address", ["10.0.0.0/8"], False),
+        ("X-Viewer-Address", ["10.0.0.0/8"], True),
+        ("X-Viewer-Address", [], False),
+    ],
+)
+def test_a_header_whose_addresses_may_be_read_in_two_ways_is_said(
+    header: str, trusted: list[str], warned: bool
+) -> None:
+    findings = list(judge_client_ip(Http(client_ip_header=header, trusted_proxies=trusted)))
+    assert [finding.level for finding in findings] == ([Level.WARNING] if warned else [])
+    assert all(header in finding.what for finding in findings)

@@ -20,6 +20,13 @@ TARGETS = [
     *b"/track/ /TRACK / /other * track pixel.example:80 http://pixel.example/track?x http:///track HTTP://u:p@h/track".split(),
     b"/track?\xc3\xa9",
     b"/track?\xff",
+    b"/track?t=\xdcber&\xfcmlaut",
+    b"/track?#\xc3\xa9#?\xe9",
+    b"/track?%zz%&&==#a#b",
+    b"/tr\xc3\xa9ck",
+    b"/track\xff?a",
+    b"http://pixel.example/track?\xc3\xa9",
+    b"/track?" + bytes(sorted({*range(256)} - {*b" \r\n"})),
     b"/track?\"<>\\^`{}'",
     b"/track?a b",
     b"/track?\x00",
@@ -108,10 +115,23 @@ ODD = [
         whole([b"POST /track HTTP/1.1", b"Host: a", b"Expect: 100-continue", b"Content-Length: 5"]) + body
         for body in BODIES
     ),
+    *(
+        whole([b"POST /track HTTP/1.1", b"Host: a", b"Content-Encoding: " + coding, b"Content-Length: 5"]) + b"hello"
+        for coding in (b"gzip", b"deflate", b"br", b"zstd", b"gzip, gzip", b"x-none", b"")
+    ),
+    *(whole([*LINES, b"Content-Encoding: " + coding, b"Content-Length: 5"]) + b"hello" for coding in (b"gzip", b"br")),
+    *(whole([*LINES, f"Content-Length: {size}".encode()]) for size in (65_536, 65_537, 2**64 - 1, 2**64)),
+    *(whole([*LINES, b"Connection: Upgrade", b"Upgrade: " + name]) for name in (b"h2c", b"websocket", b"x")),
+    *(
+        whole([*LINES[:2], first + b": one", second + b": two"])
+        for name in (b"User-Agent", b"Referer")
+        for first, second in product((name, name.lower(), name.upper()), repeat=2)
+    ),
     *(whole([*LINES[:2], *[b"A: b"] * count]) for count in (62, 63, 64, 126, 127, 128, 129)),
-    *(whole([b"GET /track?" + b"q" * count + b" HTTP/1.1", LINES[1]]) for count in range(8178, 8182)),
-    *(whole([*LINES[:2], b"Referer: " + b"r" * count]) for count in range(8180, 8186)),
+    *(whole([b"GET /track?" + b"q" * count + b" HTTP/1.1", LINES[1]]) for count in range(8168, 8174)),
+    *(whole([*LINES[:2], b"Referer: " + b"r" * count]) for count in [*range(8100, 8192, 7), *range(16_500, 16_506)]),
     *(whole([*LINES[:2], b"R" * count + b": r"]) for count in range(8186, 8192)),
+    *(whole([*LINES[:2], *[b"Cookie: " + b"c" * 8_000] * count]) for count in (1, 3, 4, 5)),
     b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     b"\r\n",

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from tracker.config import Http, OutboxConfig, PixelConfig, SnsConfig
+from tracker.core.discards import TOO_MANY
+from tracker.pixel.control import refused_connection, refused_request
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
 
@@ -75,12 +77,13 @@ async def test_who_does_not_finish_a_request_is_cut_off(tmp_path: Path, begin: b
 
 
 async def test_beyond_its_connections_a_worker_takes_no_more_and_goes_on_once_one_is_free(tmp_path: Path) -> None:
-    async with serving(tmp_path, max_connections=3) as (port, _):
+    async with serving(tmp_path, max_connections=3) as (port, recorder):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         for reader, writer in held:
             writer.write(PLAIN)
             await reader.readuntil(b"\r\n\r\n")
         assert await visit(port) == b""
+        assert recorder.discarded == {refused_connection(TOO_MANY): 1}
         held[0][1].close()
         while not await visit(port):
             await asyncio.sleep(0.01)
@@ -88,23 +91,34 @@ async def test_beyond_its_connections_a_worker_takes_no_more_and_goes_on_once_on
             writer.close()
 
 
-@pytest.mark.parametrize(
-    "request_bytes",
-    [
-        b"GET /track?" + b"q" * 9_000 + b" HTTP/1.1\r\nHost: a.example\r\n\r\n",
-        b"GET /track HTTP/1.1\r\nHost: a.example\r\nReferer: " + b"r" * 9_000 + b"\r\n\r\n",
-        b"GET /track HTTP/1.1\r\nHost: a.example\r\n" + b"".join(b"X-%d: 1\r\n" % n for n in range(200)) + b"\r\n",
-    ],
-    ids=["a long request line", "a long header", "many headers"],
-)
-async def test_requests_beyond_measure_are_refused_and_not_recorded(tmp_path: Path, request_bytes: bytes) -> None:
+START = b"GET /track HTTP/1.1\r\nHost: a.example\r\n"
+BEYOND_MEASURE = {
+    "a long request line": (414, b"GET /track?" + b"q" * 9_000 + b" HTTP/1.1\r\nHost: a.example\r\n\r\n"),
+    "a request line without an end": (414, b"GET /track?" + b"q" * 45_000),
+    "a long header": (431, START + b"Referer: " + b"r" * 17_000 + b"\r\n\r\n"),
+    "a long name": (431, START + b"r" * 17_000 + b": r\r\n\r\n"),
+    "many headers": (431, START + b"".join(b"X-%d: 1\r\n" % n for n in range(200)) + b"\r\n"),
+    "long headers together": (431, START + b"".join(b"X-%d: %08000d\r\n" % (n, n) for n in range(5)) + b"\r\n"),
+    "a header without an end": (431, START + b"Cookie: " + b"c" * 45_000),
+    "headers without an end": (431, START + b"X: y\r\n" * 10_000),
+    "empty header lines of spaces": (431, START + b"X:" + b" " * 45_000),
+}
+
+
+@pytest.mark.parametrize(("status", "request_bytes"), BEYOND_MEASURE.values(), ids=BEYOND_MEASURE.keys())
+async def test_requests_beyond_measure_are_refused_counted_and_not_recorded(
+    tmp_path: Path, status: int, request_bytes: bytes
+) -> None:
     async with serving(tmp_path) as (port, recorder):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request_bytes)
         answer = await reader.read()
         writer.close()
-        assert answer.startswith(b"HTTP/1.1 400 Bad Request")
+        assert answer.startswith(b"HTTP/1.1 %d " % status)
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b"\r\nConnection: close\r\n" in answer
         assert recorder.accepted == 0
+        assert recorder.discarded == {refused_request(status): 1}
         assert (await visit(port)).startswith(b"HTTP/1.1 200 OK")
 
 

@@ -16,7 +16,7 @@ from tracker.pixel.server import PixelServer
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 PLAIN = b"GET /track HTTP/1.1\r\nHost: a.example\r\n\r\n"
-ODD = b"GET /track HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n"  # aiohttp's, not the fast lane's
+ODD = b"GET /track HTTP/1.1\r\nHost: a.example\r\nContent-Length: 0\r\n\r\n"  # not for the fast path
 
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -1,6 +1,7 @@
-"""The fast lane takes what browsers send, answers after it has recorded, and lets nobody hold a connection for ever."""
+"""The fast path takes what browsers send, answers after it has recorded, and lets nobody hold a connection for ever."""
 
 import asyncio
+import re
 import signal
 
 import pytest
@@ -9,7 +10,11 @@ from tests.pixel.requests import LINES, PLAIN, whole
 from tests.pixel.wires import Lanes, Notes, Wire, settle
 from tests.waiting import until
 from tracker.config import Http, PixelConfig, SnsConfig
-from tracker.pixel.fast_lane import PASS_VISITS, FastConnection, PlainRequests
+from tracker.core.discards import NOT_READING
+from tracker.pixel.connections import PASS_VISITS
+from tracker.pixel.control import refused_connection, refused_request
+from tracker.pixel.fast_lane import PIPELINED, PlainRequests
+from tracker.pixel.http_lane import Fallback
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 CONFIG = PixelConfig(sns=SNS)
@@ -111,45 +116,39 @@ def test_no_crafted_request_is_tried_in_many_ways() -> None:
         signal.alarm(0)
 
 
-async def test_plain_requests_stay_in_the_fast_lane_and_the_first_other_one_leaves_it_for_good() -> None:
+async def test_the_fast_path_is_taken_again_behind_a_request_that_was_not_plain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    heads: list[bytes] = []
+    read_head = Fallback.read
+
+    def watched(self: Fallback, head: bytes) -> object:
+        heads.append(head)
+        return read_head(self, head)
+
+    monkeypatch.setattr(Fallback, "read", watched)
     lanes = Lanes(CONFIG, "203.0.113.5")
     connect, close = lanes.open(Notes())
     wire = Wire(connect(True), "203.0.113.5")
-    for _ in range(3):
-        wire.read(PLAIN)
+    odd = whole([b"GET /track HTTP/1.1", b"Host: a", b"Content-Length: 0"])
+    for read in (PLAIN, odd, PLAIN, PLAIN[:-1], PLAIN[-1:], PLAIN):
+        wire.read(read)
         await settle(wire)
-    assert isinstance(wire.get_protocol(), FastConnection)
-    wire.read(PLAIN[:-1])
-    wire.read(PLAIN[-1:])
-    wire.read(PLAIN)
-    await settle(wire)
-    assert not isinstance(wire.get_protocol(), FastConnection)
-    assert not lanes.fast.connections
+    assert heads == [odd, PLAIN]
     assert wire.written.count(b"HTTP/1.1 200 OK\r\n") == 5
     wire.close()
     await close()
 
 
-class Hasty(asyncio.Protocol):
-    """Answers at once what it is given."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, Wire)
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(b"after " + data)
-
-
-async def test_what_came_before_is_answered_before_the_connection_is_handed_over() -> None:
-    lanes = Lanes(CONFIG, None)
-    connect, close = lanes.open(Notes())
-    lanes.fast._successor = Hasty
+async def test_answers_of_both_paths_leave_in_the_order_of_the_requests() -> None:
+    connect, close = Lanes(CONFIG, None).open(Notes())
     wire = Wire(connect(True), "203.0.113.5")
     wire.read(PLAIN)
-    wire.read(b"odd")
-    assert wire.written.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert wire.written.endswith(b";after odd")
+    wire.read(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
+    wire.read(PLAIN)
+    await settle(wire)
+    assert re.findall(rb"HTTP/1.1 (\d+)", wire.written) == [b"200", b"404", b"200"]
+    wire.close()
     await close()
 
 
@@ -187,8 +186,8 @@ async def test_a_pass_of_many_visits_is_several_writes() -> None:
     connect, close = Lanes(CONFIG, None).open(notes)
     wire = Wire(connect(True), "203.0.113.5")
     small = b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n"
-    for _ in range(6):
-        wire.read(small * (PASS_VISITS // 2))
+    for _ in range(3 * PASS_VISITS // PIPELINED):
+        wire.read(small * PIPELINED)
     assert [visits for visits, _ in notes.writes] == [PASS_VISITS] * 3
     wire.close()
     await close()
@@ -234,14 +233,16 @@ async def test_an_idle_connection_is_closed_and_one_that_is_used_is_not(fast: bo
 @pytest.mark.parametrize("fast", [True, False])
 async def test_a_request_that_is_never_finished_is_given_up(fast: bool) -> None:
     config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.1))
-    connect, close = Lanes(config, None).open(Notes())
+    notes = Notes()
+    connect, close = Lanes(config, None).open(notes)
     wire = Wire(connect(fast), "203.0.113.5")
     for byte in PLAIN[:-1]:
-        if not wire.closed:
+        if not wire.ended:
             wire.read(bytes([byte]))
             await asyncio.sleep(0.01)
-    await until(lambda: wire.closed)
-    assert wire.written == b""
+    await until(lambda: wire.ended)
+    assert wire.written.startswith(b"HTTP/1.1 408 ")
+    assert notes.discarded == {refused_request(408): 1}
     await close()
 
 
@@ -260,4 +261,5 @@ async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast:
     assert len(notes.visits()) <= 15, "of a thousand"
     assert len(wire.written) < 15 * 450
     await until(lambda: wire.closed)
+    assert notes.discarded[refused_connection(NOT_READING)] == 1
     await close()

@@ -11,12 +11,12 @@ from tests.fake_topic import FakeTopic
 from tests.pixel.journals import journal_with, line
 from tracker import telemetry
 from tracker.config import SnsConfig
-from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED
+from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 from tracker.core.message import Message, StoredSpan, unpack
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, publisher
-from tracker.pixel.control import HEADERS_CUT, Counts
+from tracker.pixel.control import HEADERS_CUT, Counts, refused_connection, refused_request
 from tracker.pixel.journal import segment_name
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
@@ -124,6 +124,23 @@ def test_a_worker_counts_in_memory_that_outlives_it(sums: Sums) -> None:
     assert (sums["privacy"], sums["outbox_io"], sums["hits"]) == (3, 1, 4)
     with pytest.raises(KeyError):
         ours["weather"] += 1
+    ours.close()
+
+
+def test_refusals_are_counted_by_status_and_reason_through_the_end_of_a_worker() -> None:
+    def counted() -> list[float]:
+        requests = [telemetry.REQUESTS_REFUSED.labels(str(status))._value.get() for status in REFUSED_STATUSES]
+        return requests + [telemetry.CONNECTIONS_REFUSED.labels(each)._value.get() for each in REFUSED_CONNECTIONS]
+
+    before = counted()
+    descriptor = Counts.create()
+    theirs, ours = Counts(descriptor), Counts(descriptor)
+    names = [*map(refused_request, REFUSED_STATUSES), *map(refused_connection, REFUSED_CONNECTIONS)]
+    for number, name in enumerate(names, 1):
+        theirs[name] += number
+    theirs.close()
+    Tally().not_recorded({}, dict(ours))
+    assert [now - then for now, then in zip(counted(), before, strict=True)] == list(range(1, len(names) + 1))
     ours.close()
 
 

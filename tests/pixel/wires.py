@@ -1,4 +1,4 @@
-"""Both lanes of the server on connections in memory, read by read, so that every cut of the bytes can be tried."""
+"""Connections in memory, read by read, so that every cut of the bytes can be tried; with and without the fast path."""
 
 import asyncio
 import re
@@ -9,11 +9,11 @@ import msgspec
 
 from tracker.config import OutboxConfig, PixelConfig
 from tracker.pixel.collector import Collector
-from tracker.pixel.fast_lane import FastConnection, FastLane
-from tracker.pixel.http_lane import HttpLane
+from tracker.pixel.connections import Connection, Connections
+from tracker.pixel.fast_lane import PlainRequests
 from tracker.pixel.recorder import Recorder
 
-QUIET_PASSES = 8  # of the loop, after which nothing more is to be expected; a request takes aiohttp three or four
+QUIET_PASSES = 4  # of the loop, after which nothing more is to be expected
 
 
 class Notes(Recorder):
@@ -43,20 +43,27 @@ class Wire(asyncio.Transport):
         self._peer = (peer, 50_000) if peer else None
         self._capacity = capacity
         self._held: list[bytes] = []
+        self._end = False
         self._reading = True
         self._choked = False
         self._closing = False
         self.written = b""
+        self.ended = False  # the server has closed its half
         self.closed = False
         protocol.connection_made(self)
 
     def read(self, data: bytes) -> None:
         self._held.append(data)
-        while self._held and self._reading and not self.is_closing():
-            self._protocol.data_received(self._held.pop(0))
+        self._deliver()
 
     def end(self) -> None:
-        if not self.is_closing() and not self._protocol.eof_received():
+        self._end = True
+        self._deliver()
+
+    def _deliver(self) -> None:
+        while self._held and self._reading and not self.is_closing():
+            self._protocol.data_received(self._held.pop(0))
+        if self._end and self._reading and not self.is_closing() and not self._protocol.eof_received():
             self.close()
 
     def get_extra_info(self, name: str, default: object = None) -> object:
@@ -71,6 +78,7 @@ class Wire(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         assert not self.closed, "an answer on a closed connection"
+        assert not self.ended, "an answer after the last one"
         self.written += data
         if self._capacity is not None and not self._choked and len(self.written) > self._capacity:
             self._choked = True
@@ -81,7 +89,20 @@ class Wire(asyncio.Transport):
 
     def resume_reading(self) -> None:
         self._reading = True
-        asyncio.get_running_loop().call_soon(self.read, b"")
+        asyncio.get_running_loop().call_soon(self._deliver)
+
+    def drink(self) -> None:
+        """The visitor reads all that waits for him, and goes on reading."""
+        self._capacity = None
+        if self._choked:
+            self._choked = False
+            self._protocol.resume_writing()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def write_eof(self) -> None:
+        self.ended = True
 
     def is_closing(self) -> bool:
         return self._closing or self.closed
@@ -102,65 +123,74 @@ class Outcome:
     """All that a visitor and a log can tell of a connection."""
 
     answers: bytes
-    closed: bool
+    ended: bool  # by the server: its half, or all of it
     visits: list[object]
-    discarded: dict[str, int]  # by reason; and headers cut
+    counts: dict[str, int]  # discarded visits and refused requests, by reason; and headers cut
+
+
+class Nothing(PlainRequests):
+    """Takes no request for plain, so that the fallback has all of them."""
+
+    def find(self, read: bytes) -> list[re.Match[str]]:
+        return []
 
 
 class Lanes:
-    """The two ways to the same answers: `fast`, with aiohttp behind it, and `http`, aiohttp alone."""
+    """The two ways to the same answers: `fast`, with the fallback behind it, and the fallback alone."""
 
     def __init__(self, config: PixelConfig, peer: str | None) -> None:
         self._config = config
         self._peer = peer
-        self.fast: FastLane
+        self.connections: Connections
 
     async def outcome(self, *, fast: bool, reads: Iterable[tuple[bytes, bool]], end: bool) -> Outcome:
-        """Feed the reads, each with whether to wait until it is dealt with; then the end of what the visitor sends."""
+        """Feed the reads, each with whether to wait until it is dealt with; then the end of what the visitor sends.
+
+        With `end`, the end follows the last read at once if that is not waited for, as a half-close does.
+        """
         notes = Notes()
         connect, close = self.open(notes)
         wire = Wire(connect(fast), self._peer)
+        wait = True
         for read, wait in reads:
             wire.read(read)
             if wait:
                 await settle(wire)
+        if end and not wait:
+            wire.end()
         await settle(wire)
         if end:
             wire.end()
             await settle(wire)
         answers = re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate: now", wire.written)
-        outcome = Outcome(answers, wire.closed, notes.visits(), dict(notes.discarded))
+        outcome = Outcome(answers, wire.closed or wire.ended, notes.visits(), dict(notes.discarded))
         wire.close()
         await close()
         return outcome
 
-    def open(self, notes: Recorder) -> tuple[Callable[[bool], asyncio.Protocol], Callable[[], "asyncio.Future[None]"]]:
-        """Makes protocols of either lane; and closes both lanes."""
-        http_config = self._config.http
-        collector = Collector(config=self._config, recorder=notes)
-        timeout = http_config.keepalive_timeout
-        http = HttpLane(
-            path=http_config.path,
-            collector=collector,
-            recorder=notes,
-            keepalive_timeout=timeout,
-            on_lost=lambda: None,
-        )
-        self.fast = fast = FastLane(
-            path=http_config.path,
-            collector=collector,
-            recorder=notes,
-            keepalive_timeout=timeout,
-            admit=lambda: True,
-            on_lost=lambda: None,
-            successor=http.connection,
-        )
+    def open(self, notes: Recorder) -> tuple[Callable[[bool], Connection], Callable[[], "asyncio.Future[None]"]]:
+        """Makes protocols, with the fast path or without it; and closes all connections."""
+        http = self._config.http
+        both = []
+        for _ in range(2):
+            connections = Connections(
+                path=http.path,
+                collector=Collector(config=self._config, recorder=notes),
+                recorder=notes,
+                keepalive_timeout=http.keepalive_timeout,
+                admit=lambda: True,
+                on_lost=lambda: None,
+            )
+            both.append(connections)
+        self.connections, slow = both
+        slow.plain = Nothing(http.path, [])
 
-        def close() -> "asyncio.Future[None]":
-            fast.close()
-            return asyncio.ensure_future(http.close(0.01))
+        async def close() -> None:
+            for connections in both:
+                connections.close()
+            await asyncio.sleep(0)
 
-        return lambda quick: FastConnection(fast) if quick else http.connection(), close
+        return lambda fast: Connection(self.connections if fast else slow), lambda: asyncio.ensure_future(close())
 
 
 async def settle(wire: Wire) -> None:

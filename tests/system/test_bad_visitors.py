@@ -8,6 +8,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from tests.pixel.requests import ODD, PLAIN, PLAIN_VARIANTS
 
 from .lone_pixel import Pixel
-from .wire import DEADLINE, LOOPBACK, get, wait_for
+from .wire import DEADLINE, LOOPBACK, Connection, get, wait_for
 
 SOAK = os.environ.get("TRACKER_SOAK") == "1"
 KEEPALIVE_SECONDS = 2.0
@@ -110,7 +111,7 @@ def test_any_bytes_in_any_pieces_are_answered_or_refused_and_every_line_is_good(
                 pass  # refused in mid-sentence
             received += read_all(visitor)
         statuses = re.findall(rb"HTTP/1\.1 (\d\d\d) ", received)
-        assert set(statuses) <= {b"200", b"400", b"404", b"405"}, received
+        assert set(statuses) <= {b"200", b"400", b"404", b"405", b"414", b"431"}, received
         images += received.count(GIF)
 
     visit()
@@ -156,6 +157,94 @@ def test_a_visitor_who_sends_without_reading_costs_no_memory_and_is_closed(pixel
         else:
             raise AssertionError(f"not closed, {sent} bytes sent")
     assert peak - before < 16_000_000
+
+
+HOGS = 300
+CONNECTION_BYTES = 65_536
+START = b"GET /track HTTP/1.1\r\nHost: a\r\n"
+GREEDY = {
+    "unfinished headers of 8,000 bytes": START + b"".join(b"X-%d: %08000d\r\n" % (n, n) for n in range(115)),
+    "one header without an end": START + b"Cookie: " + b"c" * 900_000,
+    "many short header lines": START + b"a:b\r\n" * 150_000,
+    "just below the limits, in wide characters": START + (b"X: " + "😀".encode() * 2_000 + b"\r\n") * 4,
+    "as much as may wait": b"GET /track?" + b"q" * 8_000 + b" HTTP/1.1\r\n" + (b"X: " + b"x" * 7_990 + b"\r\n") * 4,
+    "just below the limits, in short lines": START + b"a:b\r\n" * 125,
+    "a request line without an end": b"GET /track?" + b"q" * 900_000,
+    "empty lines": b"\r\n" * 450_000,
+    "no HTTP": b"\x16\x03\x01" + bytes(900_000),
+    "one chunk without an end": START + b"Transfer-Encoding: chunked\r\n\r\nfffffff\r\n" + b"c" * 900_000,
+    "a chunk extension": START + b"Transfer-Encoding: chunked\r\n\r\n5;" + b"e" * 900_000,
+    "trailers": START + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"Trailer: x\r\n" * 75_000,
+    "a long body": START + b"Content-Length: 900000\r\n\r\n" + b"b" * 900_000,
+    "a compressed body": START + b"Content-Encoding: gzip\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000),
+    "plain requests": PLAIN * 1_000,
+    "small plain requests": (START + b"\r\n") * 5_000,
+    "requests for the fallback": (START + b"Content-Length: 0\r\n\r\n") * 4_000,
+    "large requests": (START + (b"X: " + b"x" * 8_000 + b"\r\n") * 3 + b"\r\n") * 12,
+    "what follows an upgrade": START + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n" + b"\x81\x7e" * 400_000,
+    "answers, then an unfinished request": (START + b"\r\n") * 60 + START + b"X: y\r\n" * 2_000,
+}
+
+
+@dataclass
+class Fed:
+    """A pixel whose worker's memory is known from before anybody was greedy."""
+
+    pixel: Pixel
+    worker: int
+    memory: int
+
+
+@pytest.fixture(scope="module")
+def fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fed]:
+    pixel = Pixel(tmp_path_factory.mktemp("fed"))
+    try:
+        pixel.wait_ready()
+        for method in ("GET", "HEAD"):  # both paths are loaded
+            with Connection(pixel.port) as connection:
+                assert connection.get(method=method).status == 200
+        (worker,) = pixel.children()
+        yield Fed(pixel, worker, memory(worker))
+        assert pixel.children() == [worker], pixel.output
+        assert "Traceback" not in pixel.output
+    finally:
+        pixel.destroy()
+
+
+@pytest.mark.parametrize("stream", GREEDY.values(), ids=GREEDY.keys())
+def test_a_connection_costs_at_most_64_kib_whatever_is_sent_on_it(fed: Fed, stream: bytes) -> None:
+    pixel, worker = fed.pixel, fed.worker
+    peak = 0
+    hogs = []
+    for _ in range(HOGS):
+        hog = socket.socket()
+        hog.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)  # it reads nothing: the rest stays with the server
+        hog.connect((LOOPBACK, pixel.port))
+        hog.setblocking(False)
+        hogs.append(hog)
+    sent = dict.fromkeys(hogs, 0)
+    stalled = 0
+    while sent and stalled < 20:
+        stalled += 1
+        for hog in list(sent):
+            try:
+                more = hog.send(stream[sent[hog] : sent[hog] + 60_000])
+            except BlockingIOError:
+                continue
+            except OSError:
+                del sent[hog]  # refused in mid-sentence
+                continue
+            stalled = 0
+            sent[hog] += more
+            if sent[hog] >= len(stream):
+                del sent[hog]
+        peak = max(peak, memory(worker))
+        time.sleep(0.01)
+    assert get(pixel.port).is_gif, "another visitor is answered while all of them are there"
+    peak = max(peak, memory(worker))
+    for hog in hogs:
+        hog.close()
+    assert (peak - fed.memory) / HOGS < CONNECTION_BYTES
 
 
 def test_a_worker_with_few_open_files_says_so_and_refuses_what_is_too_much(tmp_path: Path) -> None:

@@ -142,6 +142,83 @@ def test_any_query_string_is_accepted(pixel: Pixel, target: str) -> None:
     assert get(pixel.port, target).is_gif
 
 
+@pytest.mark.parametrize("query", ["Über".encode(), "Über".encode("latin-1"), b"a#b#c", bytes(range(0x21, 0x100))])
+def test_raw_bytes_in_a_query_are_accepted(pixel: Pixel, mark: str, query: bytes) -> None:
+    with Connection(pixel.port) as connection:
+        connection.send(b"GET /track?" + query + b" HTTP/1.1\r\nHost: a\r\nReferer: https://raw.example/\r\n\r\n")
+        assert connection.read_reply().is_gif
+        assert connection.get().is_gif
+    assert "https://raw.example/" in pixel.visits_after(mark)[0]
+
+
+@pytest.mark.parametrize(
+    ("parts", "visits"),
+    [
+        ([request()], 1),
+        ([b"GET /track HTTP/1.0\r\n\r\n"], 1),
+        ([request(headers=[("Connection", "close")])], 1),
+        ([request(headers=[("User-Agent", "ü")])], 1),
+        ([request(headers=[("Content-Length", "0")])], 1),
+        ([request()[:30], request()[30:]], 1),
+        ([request() * 3 + request(headers=[("Content-Length", "0")]) * 30], 33),
+        ([request(headers=[("Transfer-Encoding", "chunked")]) + b"0\r\n\r\n"], 1),
+    ],
+    ids=["plain", "1.0", "close", "non-ASCII", "Content-Length: 0", "two writes", "pipelined", "chunked"],
+)
+def test_a_half_closed_visitor_is_answered(pixel: Pixel, mark: str, parts: list[bytes], visits: int) -> None:
+    with Connection(pixel.port) as connection:
+        for part in parts:
+            connection.send(part)
+        connection.end()
+        for _ in range(visits):
+            assert connection.read_reply().is_gif
+        assert connection.closed_by_server()
+    assert len(pixel.visits_after(mark)) == visits
+
+
+def test_a_half_closed_connection_with_an_unfinished_request_ends_at_once(pixel: Pixel) -> None:
+    with Connection(pixel.port) as connection:
+        connection.send(request()[:-1])
+        connection.end()
+        assert connection.closed_by_server()
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd", "gzip, gzip", "x-unknown"])
+def test_a_body_that_does_not_decode_changes_nothing(pixel: Pixel, coding: str) -> None:
+    headers = [("Content-Encoding", coding), ("Content-Length", "6")]
+    with Connection(pixel.port) as connection:
+        for method in ("GET", "POST", "HEAD", "GET"):
+            connection.send(request(method=method, headers=headers) + b"abcdef")
+            assert connection.read_reply(body=method != "HEAD").status == (405 if method == "POST" else 200)
+        assert connection.get().is_gif
+    assert "Traceback" not in pixel.output
+
+
+@pytest.mark.parametrize("framing", [("Content-Length", "800000"), ("Transfer-Encoding", "chunked")])
+def test_a_long_body_does_not_cost_its_sender_the_answer(pixel: Pixel, framing: tuple[str, str]) -> None:
+    with Connection(pixel.port) as connection:
+        connection.send(request(headers=[framing]))
+        for _ in range(8):
+            connection.send(b"c" * 100_000)
+        reply = connection.read_reply()
+        assert reply.is_gif
+        assert reply.header("Connection") == "close"
+        assert connection.closed_by_server()
+
+
+def test_refused_requests_are_counted_by_status(pixel: Pixel) -> None:
+    name = "tracker_pixel_requests_refused"
+    before = pixel.metric(name)
+    assert get(pixel.port, "/nothing").status == 404
+    with Connection(pixel.port) as connection:
+        assert connection.get(method="POST").status == 405
+        connection.send(request(headers=[("Cookie", "c" * 17_000)]))
+        assert connection.read_reply().status == 431
+    pixel.wait_metric(name, before + 3)
+    assert pixel.metric(name) == before + 3
+    assert pixel.metric(name, 'status="431"') >= 1
+
+
 def test_an_absolute_target_is_accepted(pixel: Pixel) -> None:
     assert get(pixel.port, "http://pixel.example/track?x").is_gif
 
@@ -170,6 +247,13 @@ def test_pipelined_requests_are_answered_in_order(pixel: Pixel, mark: str) -> No
     assert [reply.status for reply in replies] == [200, 404, 200, 200, 404, 200]
     visits = pixel.visits_after(mark)
     assert [visit.split("pipe.example/")[1][0] for visit in visits] == ["0", "2", "3", "5"]
+
+
+def test_a_burst_of_pipelined_requests_is_answered_in_full(pixel: Pixel) -> None:
+    with Connection(pixel.port) as connection:
+        small = b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n"
+        connection.send(small * 2_000)
+        assert all(connection.read_reply().is_gif for _ in range(2_000))
 
 
 def test_a_request_may_come_in_pieces(pixel: Pixel) -> None:

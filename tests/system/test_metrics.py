@@ -9,7 +9,7 @@ from tests.ports import free_port
 
 from .processes import Service
 from .stack import FakeStack
-from .wire import Load, get, wait_for
+from .wire import Connection, Load, get, wait_for
 
 Sample = dict[str, float]
 
@@ -70,6 +70,10 @@ def test_every_look_adds_up_through_a_kill_and_an_adoption(stack: FakeStack) -> 
         doomed = pixel.workers()[0]
         for _ in range(20):
             assert get(pixel.port, headers=[("DNT", "1")]).is_gif
+        for _ in range(20):
+            assert get(pixel.port, "/nothing-here").status == 404
+        with Connection(pixel.port) as connection:
+            assert connection.get(method="POST", headers=[("Content-Length", "0")]).status == 405
         os.kill(doomed, signal.SIGKILL)  # whatever it has counted since the last look is still counted
         samples += load_and_look(pixel, load, 300)
         stack.sns.down()
@@ -80,6 +84,10 @@ def test_every_look_adds_up_through_a_kill_and_an_adoption(stack: FakeStack) -> 
     assert all(a[cpu] <= b[cpu] for a, b in itertools.pairwise(samples)), "the dead worker's time is lost"
     assert all(visits(a, "accepted") <= visits(b, "accepted") for a, b in itertools.pairwise(samples))
     assert discarded(first_run, "privacy") == 20
+    refused = {
+        status: first_run[f'tracker_pixel_requests_refused_total{{status="{status}"}}'] for status in (400, 404, 405)
+    }
+    assert refused == {400: 0, 404: 20, 405: 1}
     # A killed worker may have recorded, at most, a visit a connection that it did not answer any more.
     assert len(load.answered) <= visits(first_run, "accepted") <= len(load.answered) + connections
     assert visits(first_run, "waiting") > 0

@@ -64,19 +64,43 @@ def truncate_ip(ip: str) -> str:
 
 
 MAX_HEADER_CHARS = 8_190
-"""Of all lines together, from the right: as much as one line may have."""
+"""Of all lines together, so many are looked at, from the right."""
+
+_VIEWER_ADDRESS = "cloudfront-viewer-address"
+
+# Their writers give no port, or put an IPv6 address with one in brackets.
+_WITHOUT_DOUBT = {
+    *("x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-envoy-external-address"),
+    *("cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "fly-client-ip", "x-azure-clientip"),
+}
+
+
+def is_known_header(name: str) -> bool:
+    """Whether it is known that no IPv6 address of this header can be taken for another one.
+
+    An IPv6 address with a port but without brackets is mostly a valid address of its own: 2001:db8::9:443 may be the
+    address 2001:db8::9 with the port 443, or an address that ends in 443. No reader can tell.
+    """
+    return name.lower() in {_VIEWER_ADDRESS, *_WITHOUT_DOUBT}
 
 
 class ClientIp:
     """The trust decision of one configuration.
 
-    `trusted` are addresses and CIDR networks; `header` is the one header they write: ``Forwarded`` (RFC 7239), or any
-    other, read as the list ``X-Forwarded-For`` is; a single address is a list of one. Raises ConfigurationError.
+    `trusted` are addresses and CIDR networks; `header` is the one header they write. Three kinds are known:
+
+    - ``Forwarded`` (RFC 7239);
+    - ``CloudFront-Viewer-Address``: always with a port behind the last colon, an IPv6 address without brackets;
+    - any other is read as the list ``X-Forwarded-For`` is. A single address is a list of one. A port may follow an IPv4
+      address, and an IPv6 address in brackets; without brackets an IPv6 text is taken for an address without a port.
+
+    Raises ConfigurationError.
     """
 
     def __init__(self, trusted: Sequence[str], header: str) -> None:
         self._networks = [_network(text) for text in trusted]
-        self._elements = _forwarded_addresses if header.lower() == "forwarded" else _listed_addresses
+        kinds = {"forwarded": _forwarded_addresses, _VIEWER_ADDRESS: _viewer_addresses}
+        self._elements = kinds.get(header.lower(), _listed_addresses)
         self._is_trusted = lru_cache(maxsize=16384)(self._in_networks)
 
     def needs_header(self, peer: str | None) -> bool:
@@ -125,6 +149,17 @@ def _listed_addresses(header: str) -> Iterator[str | None]:
         element = part.strip(" \t")
         if element:
             yield _node_address(element)
+
+
+def _viewer_addresses(header: str) -> Iterator[str | None]:
+    """The addresses of CloudFront's header from the right, None for no address with a port."""
+    for part in _parts_from_right(header):
+        element = part.strip(" \t")
+        if element:
+            host, colon, port = element.rpartition(":")
+            if host.startswith("[") and host.endswith("]"):
+                host = host[1:-1]
+            yield canonical_ip(host) if _is_port(colon + port) else None
 
 
 def _forwarded_addresses(header: str) -> Iterator[str | None]:

@@ -7,7 +7,8 @@ from typing import Any
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from tracker.config import Admin, PixelConfig, SqsConfig, StorageAdmin, StorageConfig
+from tracker.config import Admin, Http, PixelConfig, SqsConfig, StorageAdmin, StorageConfig
+from tracker.core.client_ip import is_known_header
 from tracker.listening import EVERY_ADDRESS
 from tracker.operations.findings import Finding, fault, ok, warning
 
@@ -66,7 +67,8 @@ async def check_pixel(config: PixelConfig) -> AsyncIterator[Finding]:
     except (aiohttp.ClientError, OSError) as error:
         yield _down("pixel", config.admin, error, "visitors are not answered")
         return
-    for finding in (*_judge_pixel(status, _json(body)), *judge_pixel_metrics(metrics, config)):
+    judged = (*_judge_pixel(status, _json(body)), *judge_pixel_metrics(metrics, config), *judge_client_ip(config.http))
+    for finding in judged:
         yield finding
     for finding in _exposed("pixel", config.admin):
         yield finding
@@ -156,6 +158,18 @@ def judge_pixel_metrics(metrics: Metrics, config: PixelConfig) -> Iterator[Findi
         )
     elif visits:
         yield ok("client IP", "no sign of a proxy that is not trusted")
+
+
+def judge_client_ip(config: Http) -> Iterator[Finding]:
+    """Whether the header that names the visitor can be read in one way only."""
+    if config.trusted_proxies and not is_known_header(config.client_ip_header):
+        yield warning(
+            "client IP",
+            f"it is not known how {config.client_ip_header} writes an IPv6 address with a port",
+            why="without brackets the port is taken for the end of the address: 2001:db8::9:443 is a valid address",
+            mend="look at the header of an IPv6 visitor: it must have no port, or brackets as in [2001:db8::9]:443; "
+            "else have the proxy write X-Forwarded-For",
+        )
 
 
 def judge_visibility(config: SqsConfig, metrics: Metrics) -> Iterator[Finding]:

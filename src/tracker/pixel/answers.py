@@ -65,5 +65,11 @@ def _forms(status: str, headers: str, body: bytes = b"") -> dict[Form, Answer]:
 PIXEL = _forms("200 OK", _GIF_HEADERS, GIF)
 NOT_FOUND = _forms("404 Not Found", _PLAIN)
 NOT_ALLOWED = _forms("405 Method Not Allowed", f"Allow: GET, HEAD\r\n{_PLAIN}")
-BAD_REQUEST = _forms("400 Bad Request", _PLAIN)
-FAULT = _forms("500 Internal Server Error", _PLAIN)
+REFUSALS = {
+    400: _forms("400 Bad Request", _PLAIN),
+    408: _forms("408 Request Timeout", _PLAIN),
+    414: _forms("414 URI Too Long", _PLAIN),
+    431: _forms("431 Request Header Fields Too Large", _PLAIN),
+    500: _forms("500 Internal Server Error", _PLAIN),
+}
+"""What is answered when there is no request to answer; always the last answer of its connection."""

@@ -1,6 +1,6 @@
 """The collector: what a request for the pixel says becomes a visit's line, or a discard with its reason.
 
-Both lanes of the server come here, each with what it read, so a visit does not depend on the lane it came by.
+Fast path and fallback both call it, each with what it read, so a visit does not depend on the path it came by.
 """
 
 import time

@@ -14,7 +14,7 @@ from collections.abc import Iterator, MutableMapping
 import msgspec
 
 from tracker.config import PixelConfig
-from tracker.core.discards import NOT_RECORDED
+from tracker.core.discards import NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 
 BACKLOG = 4096  # connections not accepted yet; a worker's listen(2) sets it anew on the socket it inherits
 
@@ -40,6 +40,16 @@ class Command(msgspec.Struct, frozen=True):
     drain: float | None = None
 
 
+def refused_request(status: int) -> str:
+    """The name of the count of requests refused with `status`."""
+    return f"refused_request_{status}"
+
+
+def refused_connection(reason: str) -> str:
+    """The name of the count of connections closed for `reason`."""
+    return f"refused_connection_{reason}"
+
+
 def encode(document: Hello | Command) -> bytes:
     return msgspec.json.encode(document) + b"\n"
 
@@ -47,7 +57,15 @@ def encode(document: Hello | Command) -> bytes:
 class Counts(MutableMapping[str, int]):
     """Numbers of a worker, from its start on, in shared memory: it alone writes, main reads, even after its death."""
 
-    _NAMES = (*NOT_RECORDED, HEADERS_CUT, HEADERS_UNTRUSTED, BEATS, NOT_RECORDING)
+    _NAMES = (
+        *NOT_RECORDED,
+        *map(refused_request, REFUSED_STATUSES),
+        *map(refused_connection, REFUSED_CONNECTIONS),
+        HEADERS_CUT,
+        HEADERS_UNTRUSTED,
+        BEATS,
+        NOT_RECORDING,
+    )
     _SIZE = 8 * len(_NAMES)
 
     def __init__(self, descriptor: int) -> None:

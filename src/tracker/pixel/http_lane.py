@@ -1,162 +1,118 @@
-"""The lane of every other request: aiohttp, with all that it refuses, limits and times out.
+"""The fallback: reads the head of any request with aiohttp's parser, which refuses what is no HTTP.
 
-    aiohttp ─▶ HttpLane._handle ─▶ Collector.line ─▶ Recorder.record ─▶ HttpAnswer.prepare
+aiohttp's C parser (llhttp) sees one whole head at a time and nothing else: no body, no second request, no half line. So
+it keeps nothing between two calls, and no body is ever decoded. A head that it refuses is given to it once more with
+two things changed, because visitors send them:
 
-It gets a connection with the first read that the fast lane does not take, and keeps it.
+1. Bytes of the query that are not printable ASCII become ``%XX``; only space, CR and LF are not, for they end it. The
+   path is left alone, so such bytes are refused there.
+2. Where a header that may stand once stands twice, the later lines get another name: the first one counts.
+
+Neither touches what decides where a request ends: Host, Content-Length and Transfer-Encoding stay as they came.
 """
 
 import asyncio
-from collections.abc import Callable
-from functools import lru_cache
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from aiohttp import StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
-from yarl import URL
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpRequestParser, RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
 
-from tracker.pixel.answers import BAD_REQUEST, FAULT, NOT_ALLOWED, NOT_FOUND, PIXEL, Answer, Form
-from tracker.pixel.collector import Collector
-from tracker.pixel.recorder import Recorder
+_RAW = re.compile(rb"[^!-~ \r\n]")
 
-
-class HttpAnswer(web.StreamResponse):
-    """An answer rendered beforehand, as aiohttp wants it: constant, so one of them serves any number of requests."""
-
-    def __init__(self, answer: Answer) -> None:
-        super().__init__(status=answer.status)
-        self._answer = answer
-
-    @property
-    def keep_alive(self) -> bool:
-        return self._answer.form.keep_alive
-
-    async def prepare(self, request: web.BaseRequest) -> None:
-        transport = request.transport
-        if transport is None:
-            return
-        transport.write(self._answer.render())
-        if not request.protocol.writing_paused:
-            return
-        try:
-            async with asyncio.timeout(request.protocol.keepalive_timeout):
-                await request.writer.drain()
-        except TimeoutError:
-            transport.abort()
-            raise ConnectionResetError("the visitor does not read") from None
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        return
+# What aiohttp refuses when it is there twice, without the headers that say where a request ends.
+_FIRST_COUNTS = frozenset(
+    b"user-agent content-type content-location content-range etag max-forwards server".split(),
+)
 
 
-_http_answer = lru_cache(maxsize=None)(HttpAnswer)
+class Request(NamedTuple):
+    """What the head of a request says."""
+
+    method: str
+    target_is_pixel: bool
+    http11: bool
+    keep_alive: bool
+    """Whether the visitor lets the connection stay open."""
+    body: int | None
+    """How many bytes of body follow; None when this cannot be known from the head alone."""
+    referrer: str | None
+    user_agent: str | None
+    ip_lines: Sequence[str]
+    signals: Sequence[str | None]
 
 
-def _to(request: web.BaseRequest, answer: dict[Form, Answer], *, close: bool = False) -> HttpAnswer:
-    """The form of the answer that the request asks for."""
-    form = Form(request.method == "HEAD", request.keep_alive and not close, close or request.version >= (1, 1))
-    return _http_answer(answer[form])
+class Fallback:
+    """Reads heads of requests. `ip_header` and `signals` are the headers to read beside Referer and User-Agent."""
 
-
-class HttpConnection(web.RequestHandler):
-    """aiohttp's protocol, but for its answer to what is no HTTP: that would name the server and echo the request."""
-
-    __slots__ = ("_on_lost",)
-
-    def __init__(self, server: web.Server, *, keepalive_timeout: float, on_lost: Callable[[], None]) -> None:
-        super().__init__(
-            server,
-            loop=asyncio.get_running_loop(),
-            access_log=None,  # type: ignore[arg-type]
-            keepalive_timeout=keepalive_timeout,
-        )
-        self._on_lost = on_lost
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
-        self._on_lost()
-
-    def force_close(self) -> None:
-        transport = self.transport
-        super().force_close()
-        if transport is not None and self.writing_paused:
-            transport.abort()  # close would wait for a visitor who does not read
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> HttpAnswer:
-        if status >= 500:
-            self.log_exception("Error handling request", exc_info=exc)
-        return _to(request, FAULT if status >= 500 else BAD_REQUEST, close=True)
-
-
-def _request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: web.RequestHandler,
-    writer: AbstractStreamWriter,
-    task: "asyncio.Task[None]",
-) -> web.BaseRequest:
-    # Its parser lets a CONNECT without a target through, with neither path nor URL, and aiohttp then fails on them.
-    if not message.path:
-        message = message._replace(path="", url=URL("/"))
-    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
-
-
-class HttpLane:
-    """Answers whatever HTTP allows, and refuses the rest."""
-
-    def __init__(
-        self,
-        *,
-        path: str,
-        collector: Collector,
-        recorder: Recorder,
-        keepalive_timeout: float,
-        on_lost: Callable[[], None],
-    ) -> None:
+    def __init__(self, *, path: str, ip_header: str, signals: Sequence[str]) -> None:
         self._path = path
         self._path_query = f"{path}?"
-        self._collector = collector
-        self._recorder = recorder
-        self._keepalive_timeout = keepalive_timeout
-        self._on_lost = on_lost
-        self._draining = False
-        self._http = web.Server(self._handle, request_factory=_request)
+        self._ip_header = ip_header
+        self._signals = signals
+        self._loop = asyncio.get_running_loop()
+        self._protocol = BaseProtocol(self._loop)  # the parser's, which tells it nothing while it sees no body
 
-    def connection(self) -> HttpConnection:
-        """The protocol of one more connection."""
-        return HttpConnection(self._http, keepalive_timeout=self._keepalive_timeout, on_lost=self._on_lost)
-
-    def drain(self) -> None:
-        """From now on the next answer of each connection says that it is the last, and it is."""
-        self._draining = True
-
-    async def close(self, seconds: float) -> None:
-        """Finish the requests that have begun, then close all connections; within `seconds`."""
-        self._http.pre_shutdown()
-        await asyncio.sleep(0)
-        await self._http.shutdown(seconds)
-
-    async def _handle(self, request: web.BaseRequest) -> HttpAnswer:
-        target = request.raw_path
-        if not target:
-            return _to(request, BAD_REQUEST, close=True)
-        if target != self._path and not target.startswith(self._path_query) and request.path != self._path:
-            return _to(request, NOT_FOUND, close=self._draining)
-        if request.method == "GET":
-            self._collect(request)
-        elif request.method != "HEAD":
-            return _to(request, NOT_ALLOWED, close=self._draining)
-        return _to(request, PIXEL, close=self._draining)
-
-    def _collect(self, request: web.BaseRequest) -> None:
-        headers = request.headers
-        line = self._collector.line(
-            peer=request.remote,
-            signals=[headers.get(name) for name in self._collector.signals],
-            ip_lines=headers.getall(self._collector.ip_header, ()),
+    def read(self, head: bytes) -> Request | None:
+        """The request of one head, which ends with its empty line; None when it is no HTTP."""
+        message = self._parse(head) or self._parse(_acceptable(head))
+        if message is None or not message.path:  # without a path: CONNECT without a target
+            return None
+        target, headers = message.path, message.headers
+        return Request(
+            method=message.method,
+            target_is_pixel=(
+                target == self._path or target.startswith(self._path_query) or message.url.path == self._path
+            ),
+            http11=message.version >= (1, 1),
+            keep_alive=not message.should_close,
+            body=None if message.method == "CONNECT" else _body(headers),
             referrer=headers.get("Referer"),
             user_agent=headers.get("User-Agent"),
+            ip_lines=headers.getall(self._ip_header, ()),
+            signals=[headers.get(name) for name in self._signals],
         )
-        if line is not None:
-            self._recorder.record(line)
+
+    def _parse(self, head: bytes) -> RawRequestMessage | None:
+        size = len(head)  # our caller has judged all sizes
+        parser = HttpRequestParser(
+            self._protocol,
+            self._loop,
+            size,
+            max_line_size=size,
+            max_headers=size,
+            max_field_size=size,
+            auto_decompress=False,
+        )
+        try:
+            messages, _, _ = parser.feed_data(head)
+        except (HttpProcessingError, ValueError):  # ValueError: from its URL
+            return None
+        return messages[0][0] if len(messages) == 1 else None
+
+
+def _body(headers: Mapping[str, str]) -> int | None:
+    if "Transfer-Encoding" in headers:
+        return None  # chunks say their lengths as they come
+    length = int(headers.get("Content-Length", 0))  # its digits are checked by the parser
+    # Who waits for "100 Continue" with the body may or may not send it after another answer.
+    return None if length and "Expect" in headers else length
+
+
+def _acceptable(head: bytes) -> bytes:
+    """The head with its query in ASCII, and with other names for what repeats a header that may stand once."""
+    request_line, *fields = head.split(b"\r\n")
+    path, mark, query = request_line.partition(b"?")
+    lines = [path + mark + _RAW.sub(lambda raw: b"%%%02X" % raw[0][0], query)]
+    seen = set()
+    for field in fields:
+        name, colon, value = field.partition(b":")
+        name = name.lower()
+        if name in _FIRST_COUNTS:
+            if name in seen:
+                field = b"x-repeated" + colon + value
+            seen.add(name)
+        lines.append(field)
+    return b"\r\n".join(lines)

@@ -14,7 +14,7 @@ from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
 from tracker.core.visit import split_lines
-from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED
+from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, refused_connection, refused_request
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger("tracker.pixel.recorder")
@@ -76,6 +76,12 @@ class Recorder:
 
     def discard(self, reason: str, visits: int = 1) -> None:
         self.discarded[reason] += visits
+
+    def count_refused_request(self, status: int) -> None:
+        self.discarded[refused_request(status)] += 1
+
+    def count_refused_connection(self, reason: str) -> None:
+        self.discarded[refused_connection(reason)] += 1
 
     def count_untrusted_header(self) -> None:
         self.discarded[HEADERS_UNTRUSTED] += 1

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tracker import telemetry
-from tracker.core.discards import NOT_RECORDED
+from tracker.core.discards import NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 from tracker.core.message import Message
-from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED
+from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, refused_connection, refused_request
 from tracker.pixel.journal_reader import JournalReader
 
 
@@ -37,13 +37,20 @@ class Tally:
                 telemetry.HITS.inc(new)
 
     def not_recorded(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
-        """Count what a worker has discarded between two looks at its counts."""
+        """Count what a worker has discarded and refused between two looks at its counts."""
+
+        def new(name: str) -> int:
+            return now[name] - before.get(name, 0)
+
         for reason in NOT_RECORDED:
-            new = now[reason] - before.get(reason, 0)
-            telemetry.DISCARDED.labels(reason).inc(new)
-            telemetry.HITS.inc(new)
-        telemetry.HEADERS_CUT.inc(now[HEADERS_CUT] - before.get(HEADERS_CUT, 0))
-        telemetry.HEADERS_UNTRUSTED.inc(now[HEADERS_UNTRUSTED] - before.get(HEADERS_UNTRUSTED, 0))
+            telemetry.DISCARDED.labels(reason).inc(new(reason))
+            telemetry.HITS.inc(new(reason))
+        for status in REFUSED_STATUSES:
+            telemetry.REQUESTS_REFUSED.labels(str(status)).inc(new(refused_request(status)))
+        for reason in REFUSED_CONNECTIONS:
+            telemetry.CONNECTIONS_REFUSED.labels(reason).inc(new(refused_connection(reason)))
+        telemetry.HEADERS_CUT.inc(new(HEADERS_CUT))
+        telemetry.HEADERS_UNTRUSTED.inc(new(HEADERS_UNTRUSTED))
 
     def published(self, journal: JournalReader, message: Message) -> None:
         telemetry.PUBLISHED.inc()
