@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 
+from tracker.cpus import usable_cpus
 from tracker.config import PixelConfig
 from tracker.errors import ReloadFailed
 from tracker.lifecycle import Deadline, wait_for_event
@@ -109,9 +110,7 @@ class Supervisor:
 
 
 def _worker_count(config: PixelConfig) -> int:
-    if config.workers != "auto":
-        return config.workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cpus() if config.workers == "auto" else config.workers
 
 
 async def finish(running: "asyncio.Task[None]", deadline: Deadline) -> None:
