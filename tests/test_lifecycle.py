@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tracker.errors import HeldByAnother
+from tracker.errors import HeldByAnother, StopRequested
 from tracker.lifecycle import Backoff, Deadline, wait_for_event, wait_while_held
 
 
@@ -73,7 +73,7 @@ async def test_what_another_process_does_not_let_go_in_time_is_an_error() -> Non
 async def test_a_stop_request_ends_the_wait_for_what_another_process_holds() -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(0.01, stop.set)
-    with pytest.raises(HeldByAnother):
+    with pytest.raises(StopRequested):
         await wait_while_held(held(1_000_000), stop, seconds=600)
 
 

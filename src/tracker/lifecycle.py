@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from tracker.config import Config
-from tracker.errors import ConfigurationError, HeldByAnother, TrackerError
+from tracker.errors import ConfigurationError, HeldByAnother, StopRequested, TrackerError
 from tracker.logs import setup_logging
 
 log = logging.getLogger("tracker.lifecycle")
@@ -92,7 +92,7 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
 async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: float = HELD_SECONDS) -> T:
     """What `take` returns, tried again for `seconds` while it raises HeldByAnother: its holder may be about to end.
 
-    Raises the last HeldByAnother at the deadline, and at once when `stop` is set.
+    Raises the last HeldByAnother at the deadline, and StopRequested when `stop` is set before.
     """
     deadline = Deadline(seconds)
     waiting = False
@@ -100,7 +100,9 @@ async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: f
         try:
             return take()
         except HeldByAnother as error:
-            if stop.is_set() or not deadline.remaining():
+            if stop.is_set():
+                raise StopRequested from error
+            if not deadline.remaining():
                 raise
             if not waiting:
                 log.warning("waiting_for_holder seconds=%g error=%s", seconds, error)
@@ -159,3 +161,5 @@ def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     for error in group.exceptions:
         leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return leaves
+    except* StopRequested:
+        log.info("stopped_early the stop was requested before the service was ready")

@@ -21,7 +21,7 @@ from tracker import __version__, telemetry
 from tracker.config import Http, PixelConfig
 from tracker.errors import ConfigurationError
 from tracker.files import reason
-from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals
+from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals, on_hangup, wait_while_held
 from tracker.logs import Structure
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox import Outbox
@@ -49,7 +49,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     hangup = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
     outbox = Outbox(Path(config.outbox.dir))
-    _open(outbox)
+    await wait_while_held(lambda: _open(outbox), stop.requested)
     tally = Tally()
     supervisor = Supervisor(config=config, listener=_listen(config.http), tally=tally)
     workers = asyncio.create_task(supervisor.run())
