@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import uvloop
 
 from tracker.config import Config
 from tracker.errors import ConfigurationError, HeldByAnother, StopRequested, TrackerError
 from tracker.logs import setup_logging
+from tracker.standard_error import STREAM
 
 log = logging.getLogger("tracker.lifecycle")
 
@@ -25,30 +26,46 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG, sysexits.h
 
 HELD_SECONDS = 10.0  # how long a start waits for an address or a lock that another process holds
 HELD_RETRY_SECONDS = 0.2
+LAST_WORDS_SECONDS = 0.2
 
 T = TypeVar("T")
 
 
 class Stop:
-    """The wish to stop: the first SIGTERM or SIGINT sets `requested`, a second one ends the process at once."""
+    """A stop request: the first SIGTERM or SIGINT sets `requested`, a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
 
     def request(self, why: str) -> None:
         if self.requested.is_set():
-            os._exit(EXIT_CRASH)
+            exit_now(EXIT_CRASH)
         log.info("stop_requested by=%s", why)
         self.requested.set()
 
 
 def install_stop_signals() -> Stop:
-    """Route SIGTERM and SIGINT of the running loop's process to a `Stop`."""
+    """Route SIGTERM and SIGINT of the running loop's process to a `Stop`, also those sent since its start."""
     stop = Stop()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.request, number.name)
+        _handle(number, stop.request, number.name)
     return stop
+
+
+def on_hangup(callback: Callable[[], None]) -> None:
+    """Call `callback` on the running loop for each SIGHUP, also for one sent since the start of the process."""
+    _handle(signal.SIGHUP, callback)
+
+
+def _handle(number: signal.Signals, callback: Callable[..., None], *arguments: str) -> None:
+    asyncio.get_running_loop().add_signal_handler(number, callback, *arguments)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})  # blocked since `start.prepare_service`
+
+
+def exit_now(status: int) -> NoReturn:
+    """End the process without any cleaning up, but let the lines just logged get out if somebody reads them."""
+    STREAM.drain(LAST_WORDS_SECONDS)
+    os._exit(status)
 
 
 class Deadline:
@@ -140,11 +157,13 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
     """
     status = 0
     try:
-        uvloop.run(main())
+        uvloop.run(_until_end(main))
     except* ConfigurationError as errors:
         for error in _leaves(errors):
             print(f"{where}{error}", file=sys.stderr, flush=True)
         status = EXIT_CONFIGURATION
+    except* StopRequested:
+        log.info("stopped_early the stop was requested before the service was ready")
     except* TrackerError as errors:
         for error in _leaves(errors):
             log.critical("ended error=%s", error)
@@ -156,10 +175,16 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
     return status
 
 
+async def _until_end(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        await main()
+    finally:
+        # The loop is about to close and to take its handler away: then a SIGHUP would end the process by its default.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+
+
 def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
     leaves: list[BaseException] = []
     for error in group.exceptions:
         leaves += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return leaves
-    except* StopRequested:
-        log.info("stopped_early the stop was requested before the service was ready")

@@ -22,7 +22,8 @@ ANSWERING = b"answering\n"
 
 HEADERS_CUT = "headers_cut"
 HEADERS_UNTRUSTED = "headers_untrusted"
-BEATS = "beats"  # one a second, while the worker's loop turns
+BEATS = "beats"  # incremented each second by the worker's loop; main replaces a worker whose beats stop
+LOG_LINES_DROPPED = "log_lines_dropped"
 NOT_RECORDING = "not_recording"  # 1 while the worker's visits cannot be recorded
 
 
@@ -47,7 +48,7 @@ def encode(document: Hello | Command) -> bytes:
 class Counts(MutableMapping[str, int]):
     """Numbers of a worker, from its start on, in shared memory: it alone writes, main reads, even after its death."""
 
-    _NAMES = (*NOT_RECORDED, HEADERS_CUT, HEADERS_UNTRUSTED, BEATS, NOT_RECORDING)
+    _NAMES = (*NOT_RECORDED, HEADERS_CUT, HEADERS_UNTRUSTED, LOG_LINES_DROPPED, BEATS, NOT_RECORDING)
     _SIZE = 8 * len(_NAMES)
 
     def __init__(self, descriptor: int) -> None:

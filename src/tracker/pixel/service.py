@@ -9,7 +9,6 @@ tried again, and both are said in the log, in /readyz and in the metrics. SIGHUP
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -47,7 +46,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     """
     stop = install_stop_signals()
     hangup = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+    on_hangup(hangup.set)
     outbox = Outbox(Path(config.outbox.dir))
     await wait_while_held(lambda: _open(outbox), stop.requested)
     tally = Tally()

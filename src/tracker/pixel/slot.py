@@ -129,7 +129,7 @@ class Slot:
 
     async def _start(self, control: int, memory: int) -> asyncio.subprocess.Process:
         descriptors = {"listener": self._listener.fileno(), "control": control, "counts": memory}
-        command = [sys.executable, "-m", "tracker.pixel.worker"]
+        command = [sys.executable, "-m", "tracker.pixel.start_worker", "--main", str(os.getpid())]
         for name, descriptor in descriptors.items():
             command += [f"--{name}", str(descriptor)]
         return await asyncio.create_subprocess_exec(

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from tracker import telemetry
 from tracker.core.discards import NOT_RECORDED
 from tracker.core.message import Message
-from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED
+from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, LOG_LINES_DROPPED
 from tracker.pixel.journal_reader import JournalReader
 
 
@@ -44,6 +44,7 @@ class Tally:
             telemetry.HITS.inc(new)
         telemetry.HEADERS_CUT.inc(now[HEADERS_CUT] - before.get(HEADERS_CUT, 0))
         telemetry.HEADERS_UNTRUSTED.inc(now[HEADERS_UNTRUSTED] - before.get(HEADERS_UNTRUSTED, 0))
+        telemetry.LOG_LINES_DROPPED.inc(now[LOG_LINES_DROPPED] - before.get(LOG_LINES_DROPPED, 0))
 
     def published(self, journal: JournalReader, message: Message) -> None:
         telemetry.PUBLISHED.inc()

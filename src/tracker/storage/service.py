@@ -8,7 +8,6 @@ A stage that dies ends the process: what it held comes again, and what is stored
 import asyncio
 import json
 import logging
-import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager
@@ -52,7 +51,7 @@ RELEASE_SECONDS = 2.0  # of the stop's time, kept for giving back what was not a
 async def serve(config: StorageConfig, *, accept_log: bool) -> None:
     """Run until SIGTERM or SIGINT; raises TrackerError when the log or its ledger cannot be used."""
     stop, reopen = install_stop_signals().requested, asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reopen.set)
+    on_hangup(reopen.set)
     path, mode = Path(config.log.path), int(config.log.mode, 8)
     async with (
         _open_files(path, mode, stop, accept_log=accept_log) as (executor, ledger, visit_log),
