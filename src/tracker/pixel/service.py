@@ -94,7 +94,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     reloading = asyncio.create_task(reloader.run(hangup))
     manager = Manager()
     manager.ready()
-    beating = asyncio.create_task(manager.heartbeat(supervisor.is_heard))
+    beating = asyncio.create_task(manager.heartbeat(_turn))
     await _until_stopped(stop, workers, watching)
 
     manager.stopping()
@@ -152,6 +152,10 @@ def _open(outbox: Outbox) -> None:
         outbox.open()
     except OSError as error:
         log.error("outbox_unusable %s; visits are answered, not recorded, until it can be used", error.strerror)
+
+
+async def _turn() -> None:
+    """The loop turns: that is all the watchdog has to know of main, which replaces hanging workers by itself."""
 
 
 async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
