@@ -81,9 +81,9 @@ def process(body: str) -> "subprocess.Popen[str]":
     """A process whose `main` is `body`, run by `lifecycle.run`."""
     program = "\n".join(
         (
-            "import asyncio, sys",
+            "import asyncio, atexit, os, signal, sys",
             "from tracker.errors import ConfigurationError, QueueFailed",
-            "from tracker.lifecycle import install_stop_signals, run",
+            "from tracker.lifecycle import install_stop_signals, on_hangup, run",
             "async def main():",
             textwrap.indent(textwrap.dedent(body), "    "),
             "sys.exit(run(main))",
@@ -107,6 +107,14 @@ def test_a_configuration_error_is_78_and_its_line(group: bool) -> None:
     error = "ConfigurationError('pixel.yaml: http.port: expected int, got str')"
     raised = f"BaseExceptionGroup('', [ExceptionGroup('', [{error}])])" if group else error
     assert ended(f"raise {raised}") == (78, "pixel.yaml: http.port: expected int, got str\n")
+
+
+def test_a_sighup_while_the_process_ends_does_not_change_its_status() -> None:
+    body = """
+        on_hangup(lambda: None)
+        atexit.register(os.kill, os.getpid(), signal.SIGHUP)
+    """
+    assert ended(body) == (0, "")
 
 
 def test_another_error_of_ours_is_1_and_one_line() -> None:

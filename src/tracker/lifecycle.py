@@ -157,7 +157,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
     """
     status = 0
     try:
-        uvloop.run(_until_end(main))
+        uvloop.run(main())
     except* ConfigurationError as errors:
         for error in _leaves(errors):
             print(f"{where}{error}", file=sys.stderr, flush=True)
@@ -173,14 +173,6 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
             log.critical("crashed", exc_info=error)
         status = EXIT_CRASH
     return status
-
-
-async def _until_end(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    try:
-        await main()
-    finally:
-        # The loop is about to close and to take its handler away: then a SIGHUP would end the process by its default.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> list[BaseException]:
