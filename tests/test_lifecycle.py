@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tracker.errors import HeldByAnother
+from tracker.errors import HeldByAnother, StopRequested
 from tracker.lifecycle import Backoff, Deadline, wait_for_event, wait_while_held
 
 
@@ -73,7 +73,7 @@ async def test_what_another_process_does_not_let_go_in_time_is_an_error() -> Non
 async def test_a_stop_request_ends_the_wait_for_what_another_process_holds() -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().call_later(0.01, stop.set)
-    with pytest.raises(HeldByAnother):
+    with pytest.raises(StopRequested):
         await wait_while_held(held(1_000_000), stop, seconds=600)
 
 
@@ -81,9 +81,9 @@ def process(body: str) -> "subprocess.Popen[str]":
     """A process whose `main` is `body`, run by `lifecycle.run`."""
     program = "\n".join(
         (
-            "import asyncio, sys",
+            "import asyncio, atexit, os, signal, sys",
             "from tracker.errors import ConfigurationError, QueueFailed",
-            "from tracker.lifecycle import install_stop_signals, run",
+            "from tracker.lifecycle import install_stop_signals, on_hangup, run",
             "async def main():",
             textwrap.indent(textwrap.dedent(body), "    "),
             "sys.exit(run(main))",
@@ -111,6 +111,14 @@ def test_a_configuration_error_is_78_and_its_line(group: bool) -> None:
 
 def test_a_configuration_error_moves_no_cursor_and_keeps_its_lines() -> None:
     assert ended(r"raise ConfigurationError('a: \x1b[2J\nb: \x9b\u202e')") == (78, "a: \\x1b[2J\nb: \\x9b\\u202e\n")
+
+
+def test_a_sighup_while_the_process_ends_does_not_change_its_status() -> None:
+    body = """
+        on_hangup(lambda: None)
+        atexit.register(os.kill, os.getpid(), signal.SIGHUP)
+    """
+    assert ended(body) == (0, "")
 
 
 def test_another_error_of_ours_is_1_and_one_line() -> None:

@@ -13,6 +13,10 @@ class HeldByAnother(TrackerError):
     """Another process holds an address or a lock. It may end soon, so a supervisor should start this one again."""
 
 
+class StopRequested(TrackerError):
+    """A stop was requested while the service was still starting; the process exits with status 0."""
+
+
 class ReloadFailed(TrackerError):
     """A new configuration could not be put to work; the old one goes on."""
 

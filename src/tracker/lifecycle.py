@@ -10,13 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import uvloop
 
 from tracker.config import Config
-from tracker.errors import ConfigurationError, HeldByAnother, TrackerError
+from tracker.errors import ConfigurationError, HeldByAnother, StopRequested, TrackerError
 from tracker.logs import printable, setup_logging
+from tracker.standard_error import STREAM
 
 log = logging.getLogger("tracker.lifecycle")
 
@@ -25,30 +26,46 @@ EXIT_CONFIGURATION = 78  # EX_CONFIG, sysexits.h
 
 HELD_SECONDS = 10.0  # how long a start waits for an address or a lock that another process holds
 HELD_RETRY_SECONDS = 0.2
+LAST_WORDS_SECONDS = 0.2
 
 T = TypeVar("T")
 
 
 class Stop:
-    """The wish to stop: the first SIGTERM or SIGINT sets `requested`, a second one ends the process at once."""
+    """A stop request: the first SIGTERM or SIGINT sets `requested`, a second one ends the process at once."""
 
     def __init__(self) -> None:
         self.requested = asyncio.Event()
 
     def request(self, why: str) -> None:
         if self.requested.is_set():
-            os._exit(EXIT_CRASH)
+            exit_now(EXIT_CRASH)
         log.info("stop_requested by=%s", why)
         self.requested.set()
 
 
 def install_stop_signals() -> Stop:
-    """Route SIGTERM and SIGINT of the running loop's process to a `Stop`."""
+    """Route SIGTERM and SIGINT of the running loop's process to a `Stop`, also those sent since its start."""
     stop = Stop()
-    loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.request, number.name)
+        _handle(number, stop.request, number.name)
     return stop
+
+
+def on_hangup(callback: Callable[[], None]) -> None:
+    """Call `callback` on the running loop for each SIGHUP, also for one sent since the start of the process."""
+    _handle(signal.SIGHUP, callback)
+
+
+def _handle(number: signal.Signals, callback: Callable[..., None], *arguments: str) -> None:
+    asyncio.get_running_loop().add_signal_handler(number, callback, *arguments)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {number})  # blocked since `start.prepare_service`
+
+
+def exit_now(status: int) -> NoReturn:
+    """End the process without any cleaning up, but let the lines just logged get out if somebody reads them."""
+    STREAM.drain(LAST_WORDS_SECONDS)
+    os._exit(status)
 
 
 class Deadline:
@@ -92,7 +109,7 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
 async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: float = HELD_SECONDS) -> T:
     """What `take` returns, tried again for `seconds` while it raises HeldByAnother: its holder may be about to end.
 
-    Raises the last HeldByAnother at the deadline, and at once when `stop` is set.
+    Raises the last HeldByAnother at the deadline, and StopRequested when `stop` is set before.
     """
     deadline = Deadline(seconds)
     waiting = False
@@ -100,7 +117,9 @@ async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: f
         try:
             return take()
         except HeldByAnother as error:
-            if stop.is_set() or not deadline.remaining():
+            if stop.is_set():
+                raise StopRequested from error
+            if not deadline.remaining():
                 raise
             if not waiting:
                 log.warning("waiting_for_holder seconds=%g error=%s", seconds, error)
@@ -143,6 +162,8 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
         for error in _leaves(errors):
             print(printable(f"{where}{error}", keep="\n"), file=sys.stderr, flush=True)
         status = EXIT_CONFIGURATION
+    except* StopRequested:
+        log.info("stopped_early the stop was requested before the service was ready")
     except* TrackerError as errors:
         for error in _leaves(errors):
             log.critical("ended error=%s", error)

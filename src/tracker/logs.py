@@ -1,5 +1,7 @@
 """Log lines of every process: text for people, JSON for machines, one event word a line, and no flood of repeats.
 
+They are written to `sys.stderr`. In a service that is `standard_error.STREAM`, which never blocks the caller.
+
 A message is written `event key=%s other=%d; words for people`. What a visitor sends can neither begin a line nor reach
 a terminal as it is, and the fields of a JSON line have their names from the code's own text, never out of a value.
 """
@@ -12,6 +14,10 @@ import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+from tracker.standard_error import STREAM
+
+log = logging.getLogger("tracker.logs")
 
 BURST = 10  # lines that one place of the code may write in PERIOD_SECONDS
 PERIOD_SECONDS = 60.0
@@ -131,5 +137,10 @@ def setup_logging(level: str, format: Literal["text", "json"]) -> None:
     handler.setFormatter(_Json() if format == "json" else _Text())
     handler.addFilter(Repeats())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    STREAM.report = _report_dropped
     for noisy in ("aiobotocore", "botocore", "aiohttp.access"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _report_dropped(count: int) -> None:
+    log.error("log_lines_dropped count=%d; standard error could not be written; look at what reads it", count)

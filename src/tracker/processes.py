@@ -57,11 +57,21 @@ def _cpu_seconds(role: str, pids: Iterable[int]) -> float:
 
 
 def _running_cpu_seconds(pid: int) -> float:
+    fields = _stat(pid)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third, the state, on (proc(5)); empty if the process is gone."""
     try:
-        fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+        return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return []
+
+
+def waits_for_disk(pid: int) -> bool:
+    """Whether a process is in uninterruptible sleep: in a system call that waits for a disk. Always False on macOS."""
+    return _stat(pid)[:1] == ["D"]
 
 
 def _resident_bytes(pid: int) -> int:

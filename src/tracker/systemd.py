@@ -1,7 +1,8 @@
-"""What a service tells systemd: ready, stopping, and, while it is alive, a heartbeat for its watchdog (sd_notify(3)).
+"""What a service reports to systemd: ready, stopping, and, while it is alive, a heartbeat for its watchdog.
 
-Everything here is a no-op where nobody listens: without NOTIFY_SOCKET, as in a shell, a container, on macOS. The
-heartbeat is sent only after the caller's `alive` has answered: it says that the event loop and what it asks do turn.
+The protocol is sd_notify(3). Everything here does nothing without NOTIFY_SOCKET, as in a shell, in a container, on
+macOS. The heartbeat is sent by the event loop, each time after the caller's `alive` has returned: while the loop, or
+what `alive` waits for, hangs, nothing is sent.
 """
 
 import asyncio
@@ -31,13 +32,13 @@ class Manager:
     def stopping(self) -> None:
         self._tell("STOPPING=1")
 
-    async def heartbeat(self, alive: Callable[[], Awaitable[bool]]) -> None:
-        """For ever: ask `alive`, tell the watchdog. While it does not answer, or says no, systemd's clock runs."""
+    async def heartbeat(self, alive: Callable[[], Awaitable[object]]) -> None:
+        """Await `alive`, then report to the watchdog, again and again; systemd's time runs while `alive` waits."""
         if not self._address or not self._watchdog_seconds:
             return
         while True:
-            if await alive():
-                self._tell("WATCHDOG=1", patience=0.0)  # the next one says it as well
+            await alive()
+            self._tell("WATCHDOG=1", patience=0.0)  # if this one is lost, the next one reports the same
             await asyncio.sleep(self._watchdog_seconds * SHARE)
 
     def _tell(self, state: str, patience: float = 1.0) -> None:

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from tracker import __version__
 from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 from tracker.processes import Processes
+from tracker.standard_error import STREAM
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -54,6 +55,23 @@ class WeightedHistogram(Collector):
             below += count
             buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), below))
         yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
+
+
+class LogLinesDropped(Collector):
+    """The log lines that this process could not write, and those of its workers, which `inc` adds."""
+
+    def __init__(self) -> None:
+        self._of_workers = 0
+
+    def inc(self, lines: int) -> None:
+        self._of_workers += lines
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "tracker_process_log_lines_dropped",
+            "Log lines dropped because standard error could not be written.",
+            STREAM.dropped + self._of_workers,
+        )
 
 
 # -- pixel ----------------------------------------------------------------------------------------------------
@@ -120,9 +138,11 @@ OUTBOX_FREE_BYTES = Gauge(
 RECORDING = Gauge(
     "tracker_pixel_recording", "1 while visits are recorded, 0 while any worker discards them.", registry=PIXEL
 )
-WORKERS = Gauge("tracker_pixel_workers", "Worker processes that answer.", registry=PIXEL)
+WORKERS = Gauge("tracker_pixel_workers", "Worker processes that answer; one that hangs does not.", registry=PIXEL)
 WORKER_RESTARTS = Counter(
-    "tracker_pixel_worker_restarts", "Worker processes started again after their death.", registry=PIXEL
+    "tracker_pixel_worker_restarts",
+    "Worker processes started in place of one that died, or that hung and was killed.",
+    registry=PIXEL,
 )
 RELOADS = Counter("tracker_pixel_reloads", "Reloads of the configuration, by result.", ["result"], registry=PIXEL)
 
@@ -190,12 +210,14 @@ ADMIN_CONNECTIONS_CUT = Counter(
     "Connections of the admin listener closed before their answer had left: too slow, or the oldest of too many.",
     registry=None,
 )
+LOG_LINES_DROPPED = LogLinesDropped()
 for _registry in (PIXEL, STORAGE):
     _registry.register(ADMIN_CONNECTIONS_CUT)
     Gauge("tracker_build_info", "1; the version is the label.", ["version"], registry=_registry).labels(
         __version__
     ).set(1)
     _registry.register(PROCESSES)
+    _registry.register(LOG_LINES_DROPPED)
 
 
 def total(counter: Counter) -> int:

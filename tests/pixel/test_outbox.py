@@ -10,7 +10,7 @@ import pytest
 
 from tests.pixel.journals import journal_with, line
 from tracker import files
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, HeldByAnother
 from tracker.pixel import journal_reader
 from tracker.pixel import outbox as module
 from tracker.pixel.journal import LOCK, PUBLISHED, Journal, segment_name
@@ -227,7 +227,7 @@ def test_retiring_removes_the_lock_last(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_second_publisher_is_refused_by_name_of_the_key(tmp_path: Path) -> None:
     first = Outbox(tmp_path)
     first.open()
-    with pytest.raises(ConfigurationError, match=rf"outbox\.dir: .*process {os.getpid()}"):
+    with pytest.raises(HeldByAnother, match=rf"outbox\.dir: .*process {os.getpid()}"):
         Outbox(tmp_path).open()
     first.close()
     second = Outbox(tmp_path)

@@ -11,9 +11,11 @@ from tracker import telemetry
 from tracker.config import OutboxConfig, PixelConfig, SnsConfig
 from tracker.lifecycle import Backoff
 from tracker.pixel import service
+from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.supervisor import Supervisor
 from tracker.pixel.tally import Tally
+from tracker.pixel.watch import Watch
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
@@ -39,6 +41,23 @@ async def test_a_publisher_that_dies_is_started_again_and_seen(monkeypatch: pyte
     assert publisher.trouble is not None
     assert "Invalid endpoint" in publisher.trouble
     assert telemetry.PUBLISHING._value.get() == 0
+
+
+async def test_an_outbox_that_another_pixel_took_after_the_start_is_reported_and_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path)))
+    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), tally=Tally())
+    other, ours = Outbox(tmp_path), Outbox(tmp_path)  # our disk was full at the start, so nothing was locked then
+    other.open()
+    watch = Watch(outbox=ours, supervisor=supervisor, tally=Tally(), max_bytes=1)
+    await watch.look()
+    assert "outbox_unusable outbox.dir: " in caplog.text
+    other.close()
+    await watch.look()
+    assert ours.is_open
+    ours.close()
+    supervisor.drain(0.0)
 
 
 async def test_a_worker_that_cannot_be_started_costs_no_other_worker(

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.waiting import until
 from tracker import telemetry
 from tracker.config import Admin, Http, OutboxConfig, PixelConfig, Privacy, SnsConfig
 from tracker.errors import ConfigurationError, ReloadFailed
+from tracker.pixel import slot
 from tracker.pixel import supervisor as module
 from tracker.pixel.reload import FIXED, check_reload
 from tracker.pixel.slot import Slot
@@ -85,6 +87,87 @@ async def test_a_worker_that_hangs_is_killed_when_it_is_replaced(
             os.kill(hanging, 0)
 
 
+ANSWERS_THEN_LOOPS = "import os, sys\nos.write(int(sys.argv[1]), b'answering\\n')\nwhile True: pass"
+NEVER_ANSWERS = "import time; time.sleep(600)"
+
+
+@pytest.mark.parametrize("program", [ANSWERS_THEN_LOOPS, NEVER_ANSWERS], ids=["busy loop", "hangs at the start"])
+async def test_a_worker_whose_loop_does_not_turn_is_killed_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    start, first = asyncio.create_subprocess_exec, True
+
+    async def hanging_at_first(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        nonlocal first
+        if first:
+            first = False
+            arguments = (sys.executable, "-c", program, arguments[arguments.index("--control") + 1])
+        return await start(*arguments, **options)
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", hanging_at_first)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.25)
+    monkeypatch.setattr(slot, "START_CHECKS", 16)
+    config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path)))
+    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), tally=Tally())
+    running = asyncio.create_task(supervisor.run())
+    await until(supervisor.pids)
+    (hanging,) = supervisor.pids()
+    await until(lambda: supervisor.pids() not in ([], [hanging]), 30)
+    await until(lambda: supervisor.answering == 1, 30)
+    with pytest.raises(ProcessLookupError):
+        os.kill(hanging, 0)
+    supervisor.drain(1.0)
+    await running
+
+
+async def test_a_silent_worker_does_not_count_as_answering_and_is_not_killed_while_it_waits_for_a_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    def waits_for_disk(pid: int) -> bool:
+        nonlocal asked
+        asked += 1
+        return asked < 8
+
+    monkeypatch.setattr(slot, "waits_for_disk", waits_for_disk)
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.25)
+    async with supervising(tmp_path, 1) as (supervisor, _):
+        (silent,) = supervisor.pids()
+        os.kill(silent, signal.SIGSTOP)
+        await until(lambda: supervisor.answering == 0, 30)
+        await until(lambda: asked >= 4, 30)
+        os.kill(silent, signal.SIGCONT)
+        await until(lambda: supervisor.answering == 1, 30)
+        assert supervisor.pids() == [silent]
+        os.kill(silent, signal.SIGSTOP)
+        await until(lambda: supervisor.pids() not in ([], [silent]), 30)
+        await until(lambda: supervisor.answering == 1, 30)
+
+
+@pytest.mark.parametrize("worker_stopped_too", [False, True], ids=["main alone was stopped", "the host was suspended"])
+async def test_time_in_which_main_itself_stood_still_makes_no_worker_hang(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_stopped_too: bool
+) -> None:
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.5)
+    async with supervising(tmp_path, 1) as (supervisor, _):
+        (worker,) = supervisor.pids()
+        if worker_stopped_too:
+            os.kill(worker, signal.SIGSTOP)
+        time.sleep(1.5 * slot.HUNG_CHECKS * 0.5)  # this loop is main's
+        os.kill(worker, signal.SIGCONT)
+        for _ in range(slot.HUNG_CHECKS):
+            await asyncio.sleep(0.5)
+            assert supervisor.pids() == [worker]
+        await until(lambda: supervisor.answering == 1, 30)
+
+
+def test_a_worker_gets_no_environment_but_what_its_interpreter_needs() -> None:
+    needed = {"PATH": "/bin", "PYTHONPATH": "src", "LC_ALL": "C", "LD_PRELOAD": "x.so", "TZ": "UTC", "HOME": "/root"}
+    secret = dict.fromkeys(("AWS_PROFILE", "TRACKER_WORKERS", "NOTIFY_SOCKET", "PATHS", "LANG_KEY", "X"), "secret")
+    assert slot.worker_environment({**needed, **secret}) == needed
+
+
 async def test_what_a_killed_worker_had_discarded_is_counted(tmp_path: Path) -> None:
     before = telemetry.total(telemetry.HITS)
     async with supervising(tmp_path, 1) as (supervisor, config):
@@ -108,10 +191,10 @@ def test_a_worker_that_hears_nothing_any_more_is_told_nothing(tmp_path: Path, mo
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            slot = Slot(number=0, config=PixelConfig(sns=SNS), listener=listener, tally=Tally(), room=0)
-            running = asyncio.create_task(slot.run())
-            await until(lambda: slot._writer is not None and slot._writer.is_closing())
-            slot.allow(1)  # uvloop, unlike asyncio, raises on a closed transport
+            deaf_slot = Slot(number=0, config=PixelConfig(sns=SNS), listener=listener, tally=Tally(), room=0)
+            running = asyncio.create_task(deaf_slot.run())
+            await until(lambda: deaf_slot._writer is not None and deaf_slot._writer.is_closing())
+            deaf_slot.allow(1)  # uvloop, unlike asyncio, raises on a closed transport
             running.cancel()
             await asyncio.wait([running])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.rig import A, lines, logged, offset_of, open_rig, pages, span
-from tracker.errors import AppendFailed, ConfigurationError, LogChanged
+from tracker.errors import ConfigurationError, HeldByAnother, LogChanged
 from tracker.storage import recovery
 from tracker.storage.recovery import only_writer
 
@@ -153,7 +153,7 @@ async def test_a_log_that_is_a_directory_is_a_configuration_error(path: Path) ->
 
 
 def test_the_second_writer_is_told_who_the_first_is(path: Path) -> None:
-    expected = pytest.raises(AppendFailed, match=f"process {os.getpid()} holds .*lock")
+    expected = pytest.raises(HeldByAnother, match=f"process {os.getpid()} holds .*lock")
     with only_writer(path), expected, only_writer(path):
         pass
     with only_writer(path), (path.parent / "visits.log.d" / "lock").open() as other, pytest.raises(BlockingIOError):

@@ -17,7 +17,6 @@ from tracker.config import LogConfig, SqsConfig, StorageAdmin, StorageConfig, St
 from tracker.storage import service
 from tracker.storage.__main__ import main
 from tracker.storage.ledger import Ledger
-from tracker.storage.recovery import only_writer
 
 
 def put(queue: FakeQueue, name: str, first: int, last: int) -> str:
@@ -83,14 +82,6 @@ def test_a_configuration_error_is_78_and_usage_2(tmp_path: Path, capsys: pytest.
     assert f"{tmp_path / 'bad.yaml'}: sqs.receivers: " in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main([])
-
-
-def test_a_second_process_ends_with_one_clear_line(config_file: Path, tmp_path: Path) -> None:
-    with only_writer(tmp_path / "visits.log"):
-        second = run("--config", str(config_file))
-    assert second.returncode == 1
-    assert f"process {os.getpid()} holds" in second.stderr
-    assert second.stderr.count("\n") == 1
 
 
 def test_a_refused_start_ends_with_one_clear_line(config_file: Path, tmp_path: Path) -> None:

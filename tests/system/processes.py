@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -59,17 +59,28 @@ def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> su
 
 
 class Process:
-    """A process leading a session of its own; what it prints goes to a file."""
+    """A process leading a session of its own; what it prints goes to a file.
 
-    def __init__(self, *arguments: str, home: Path, name: str, env: Mapping[str, str] | None = None) -> None:
+    `stderr` may be another descriptor; `launcher` is a command that executes the one that follows it.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        home: Path,
+        name: str,
+        env: Mapping[str, str] | None = None,
+        stderr: int = subprocess.STDOUT,
+        launcher: Sequence[str] = (),
+    ) -> None:
         self.name = name
         self._output = home / f"{name}-{uuid4().hex[:8]}.out"
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
+                [*launcher, sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
-                stderr=subprocess.STDOUT,
+                stderr=stderr,
                 cwd=home,
                 env=environment(home, env),
                 start_new_session=True,
@@ -104,7 +115,10 @@ class Process:
         wait_for(check, lambda: f"{self.name}: {what}\n{self.output}")
 
     def terminate(self) -> None:
-        self._process.send_signal(signal.SIGTERM)
+        self.signal(signal.SIGTERM)
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
 
     def wait(self, timeout: float = DEADLINE) -> int:
         try:
@@ -138,9 +152,16 @@ class Service(Process):
     """A pixel or a storage, and its admin listener."""
 
     def __init__(
-        self, module: str, config: Path, home: Path, env: Mapping[str, str] | None, port: int, admin_port: int
+        self,
+        module: str,
+        config: Path,
+        home: Path,
+        env: Mapping[str, str] | None,
+        port: int,
+        admin_port: int,
+        **launch: Any,
     ) -> None:
-        super().__init__(module, "--config", str(config), home=home, name=module, env=env)
+        super().__init__(module, "--config", str(config), home=home, name=module, env=env, **launch)
         self.port = port
         self.admin_port = admin_port
         self.config = config
@@ -148,7 +169,7 @@ class Service(Process):
     def reload(self, config: Config) -> None:
         """Writes another configuration into the service's file and tells it so."""
         write_config(self.config, config)
-        self._process.send_signal(signal.SIGHUP)
+        self.signal(signal.SIGHUP)
 
     def admin(self, path: str) -> Reply:
         return get(self.admin_port, path)

@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from tests.fake_aws import FakeAws
@@ -72,10 +72,16 @@ class Stack:
         return merged(base, override or {})
 
     def start_pixel(
-        self, override: Config | None = None, env: Mapping[str, str] | None = None, *, ready: bool = True
+        self,
+        override: Config | None = None,
+        env: Mapping[str, str] | None = None,
+        *,
+        ready: bool = True,
+        **launch: Any,
     ) -> Service:
+        """`launch` is how the process is started: see `Process`."""
         config = self.pixel_config(override)
-        return self._start("tracker.pixel", config, env, config["http"]["port"], ready)
+        return self._start("tracker.pixel", config, env, config["http"]["port"], ready, launch)
 
     def start_storage(
         self,
@@ -84,12 +90,21 @@ class Stack:
         *,
         ready: bool = True,
         module: str = "tracker.storage",
+        **launch: Any,
     ) -> Service:
-        return self._start(module, self.storage_config(override), env, 0, ready)
+        return self._start(module, self.storage_config(override), env, 0, ready, launch)
 
-    def _start(self, module: str, config: Config, env: Mapping[str, str] | None, port: int, ready: bool) -> Service:
+    def _start(
+        self,
+        module: str,
+        config: Config,
+        env: Mapping[str, str] | None,
+        port: int,
+        ready: bool,
+        launch: dict[str, Any],
+    ) -> Service:
         path = write_config(self.home / f"{module}-{uuid4().hex[:8]}.yaml", config)
-        service = Service(module, path, self.home, env, port, config["admin"]["port"])
+        service = Service(module, path, self.home, env, port, config["admin"]["port"], **launch)
         self._processes.append(service)
         if ready:
             service.wait_ready()

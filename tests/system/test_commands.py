@@ -124,27 +124,34 @@ def test_a_usage_error_is_two(tmp_path: Path, module: str) -> None:
     assert "usage" in done.stderr.lower()
 
 
-def test_a_second_storage_on_one_log_is_refused(stack: FakeStack) -> None:
-    first = stack.start_storage()
-    second = stack.start_storage(ready=False)
-    assert second.wait() not in (0, 2)
-    assert str(stack.log_path) in second.output
-    assert str(first.pid) in second.output or "lock" in second.output
-    assert "Traceback" not in second.output
-    assert first.is_ready()
-    first.stop()
-    stack.start_storage().stop()
+def test_a_second_service_on_one_log_or_outbox_waits_and_ends_with_a_status_that_is_restarted(stack: FakeStack) -> None:
+    pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
+    for (first, second), held in zip(pairs, (stack.log_path, stack.outbox), strict=True):
+        assert second.wait() == 1
+        assert second.logged("waiting_for_holder", str(held), str(first.pid))
+        assert second.logged("ended", str(held), str(first.pid))
+        assert "Traceback" not in second.output
+        assert second.family() == {}
+        assert first.is_ready()
+        first.stop()
 
 
-def test_a_second_pixel_on_one_outbox_is_refused(stack: FakeStack) -> None:
-    first = stack.start_pixel()
-    second = stack.start_pixel(ready=False)
-    assert second.wait() not in (0, 2)
-    assert str(stack.outbox) in second.output
-    assert "Traceback" not in second.output
-    assert second.family() == {}
-    assert first.is_ready()
-    first.stop()
+def test_a_service_that_waits_for_the_one_before_it_starts_once_that_has_ended(stack: FakeStack) -> None:
+    pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
+    for first, second in pairs:
+        second.wait_alive(lambda second=second: second.logged("waiting_for_holder"), "waiting")
+        first.stop()
+        second.wait_ready()
+        second.stop()
+
+
+def test_a_stop_request_ends_a_service_that_waits_for_the_one_before_it(stack: FakeStack) -> None:
+    pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
+    for first, second in pairs:
+        second.wait_alive(lambda second=second: second.logged("waiting_for_holder"), "waiting")
+        second.stop()
+        assert "Traceback" not in second.output
+        assert first.is_ready()
 
 
 def taken_addresses(stack: FakeStack, address: Config) -> dict[str, Service]:

@@ -5,12 +5,18 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tracker.config import load_pixel
-from tracker.lifecycle import run_command
-from tracker.pixel import service
+from tracker.start import prepare_service
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; without `arguments` it is this process's own, which is prepared first."""
+    if arguments is None:
+        prepare_service()
+    # Imported only now: a signal during these imports must find a process that is prepared.
+    from tracker.config import load_pixel
+    from tracker.lifecycle import run_command
+    from tracker.pixel import service
+
     parser = argparse.ArgumentParser(prog="tracker-pixel", description="Answers GET /track, publishes visits to SNS.")
     return run_command(
         parser,

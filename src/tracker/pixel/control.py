@@ -22,7 +22,8 @@ ANSWERING = b"answering\n"
 
 HEADERS_CUT = "headers_cut"
 HEADERS_UNTRUSTED = "headers_untrusted"
-BEATS = "beats"  # one a second, while the worker's loop turns
+BEATS = "beats"  # incremented each second by the worker's loop; main replaces a worker whose beats stop
+LOG_LINES_DROPPED = "log_lines_dropped"
 NOT_RECORDING = "not_recording"  # 1 while the worker's visits cannot be recorded
 
 
@@ -63,6 +64,7 @@ class Counts(MutableMapping[str, int]):
         *map(refused_connection, REFUSED_CONNECTIONS),
         HEADERS_CUT,
         HEADERS_UNTRUSTED,
+        LOG_LINES_DROPPED,
         BEATS,
         NOT_RECORDING,
     )

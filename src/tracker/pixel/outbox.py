@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path
 
 from tracker.core.message import JOURNAL_ID
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, HeldByAnother
 from tracker.files import OPERATOR_FAULTS, make_directory, sync_directory
 from tracker.pixel.journal import NEW
 from tracker.pixel.journal_reader import JournalReader
@@ -58,8 +58,8 @@ class Outbox:
     def open(self) -> None:
         """Make the directory and lock it.
 
-        Raises ConfigurationError for what an operator has to mend, OSError for a disk that is full, failing or
-        read-only and may be well again.
+        Raises ConfigurationError for what an operator has to fix, HeldByAnother while another pixel has the lock,
+        OSError for a disk that is full, failing or read-only and may recover.
         """
         if self.is_open:
             return
@@ -78,7 +78,7 @@ class Outbox:
         except OSError as error:
             owner = os.pread(lock, 20, 0).decode("latin-1").strip() or "unknown"
             os.close(lock)
-            raise ConfigurationError(
+            raise HeldByAnother(
                 f"outbox.dir: {self.directory} is in use by another pixel (process {owner}); "
                 "expected a directory of its own for each"
             ) from error

@@ -9,7 +9,6 @@ tried again, and both are said in the log, in /readyz and in the metrics. SIGHUP
 import asyncio
 import contextlib
 import logging
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ import msgspec
 from tracker import __version__, telemetry
 from tracker.config import PixelConfig
 from tracker.errors import ConfigurationError
-from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals, wait_while_held
+from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals, on_hangup, wait_while_held
 from tracker.listening import listen
 from tracker.logs import Structure
 from tracker.pixel.control import BACKLOG
@@ -46,9 +45,9 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     """
     stop = install_stop_signals()
     hangup = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+    on_hangup(hangup.set)
     outbox = Outbox(Path(config.outbox.dir))
-    _open(outbox)
+    await wait_while_held(lambda: _open(outbox), stop.requested)
     tally = Tally()
     # The one listening socket: workers inherit it, so that no connection is lost when one of them ends.
     http = config.http
@@ -97,7 +96,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     reloading = asyncio.create_task(reloader.run(hangup))
     manager = Manager()
     manager.ready()
-    beating = asyncio.create_task(manager.heartbeat(supervisor.is_heard))
+    beating = asyncio.create_task(manager.heartbeat(_turn))
     await _until_stopped(stop, workers, watching)
 
     manager.stopping()
@@ -144,6 +143,10 @@ def _open(outbox: Outbox) -> None:
         outbox.open()
     except OSError as error:
         log.error("outbox_unusable %s; visits are answered, not recorded, until it can be used", error.strerror)
+
+
+async def _turn() -> None:
+    """The loop turns: that is all the watchdog has to know of main, which replaces hanging workers by itself."""
 
 
 async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:

@@ -2,6 +2,18 @@
 
 A worker is started with the listening socket, so that no connection is lost when one ends, with a socket pair, so that
 it ends when main does, and with memory for its counts, so that these do not end with it.
+
+A worker that hangs (it is stopped, or its loop does not turn) is killed, and then replaced like one that died:
+
+1. The worker's loop increments `BEATS` in the shared memory each second.
+2. Main's loop calls `check` each second and counts the calls in a row in which the beats were the same. It counts its
+   own calls and not seconds: after a suspend of the host, or after a time in which main itself was stopped, the clock
+   has moved on, but there was only one call, and the worker has the next ones to beat again.
+3. After SILENT_CHECKS the worker does not count as answering. After HUNG_CHECKS (a worker that has not answered yet:
+   START_CHECKS) it is killed.
+4. A worker in uninterruptible sleep is not killed. It waits for a disk: the signal would only take effect when the disk
+   answers, and would then end a healthy worker.
+5. The next worker is started when the killed one has really ended, so hanging processes do not pile up.
 """
 
 import asyncio
@@ -10,18 +22,31 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Mapping
 
 from tracker import telemetry
 from tracker.config import PixelConfig
 from tracker.lifecycle import Backoff
 from tracker.pixel.control import ANSWERING, BEATS, NOT_RECORDING, Command, Counts, Hello, encode
 from tracker.pixel.tally import Tally
+from tracker.processes import waits_for_disk
 
 log = logging.getLogger("tracker.pixel.slot")
 
 KILL_SECONDS = 1.0
-SILENT_SECONDS = 30.0  # a worker whose loop has not turned for so long hangs
+SILENT_CHECKS = 3  # one a second
+HUNG_CHECKS = 8
+START_CHECKS = 60  # a cold disk and a busy host can make a start slow
 STEADY_SECONDS = 10.0  # a worker that lived so long did not die of its start
+
+# What a worker may have in its environment; see docs/security.md. It faces the internet, so it gets no credentials, and
+# its configuration comes over the socket pair. A name ending in "_", or PYTHON, stands for all names that begin so.
+ENVIRONMENT = (
+    *("PATH", "HOME", "PYTHON", "__PYVENV_LAUNCHER__"),  # what an interpreter needs to find the same modules as main
+    *("LD_", "DYLD_", "MALLOC_", "GLIBC_TUNABLES", "UV_"),  # allocator and libraries
+    *("LANG", "LANGUAGE", "LC_", "TZ", "TZDIR", "TMPDIR"),
+    "COVERAGE_",
+)
 
 
 class Slot:
@@ -38,7 +63,9 @@ class Slot:
         self._writer: asyncio.StreamWriter | None = None
         self._counts: Counts | None = None
         self._counted: dict[str, int] = {}
-        self._beats = (0, 0.0)  # how many were counted, and since when, by the loop's clock
+        self._process: asyncio.subprocess.Process | None = None  # while it may have to be killed
+        self._beats = 0
+        self._silent = 0  # checks in a row that saw no new beat
         self._drain: float | None = None
         self._drained = asyncio.Event()
 
@@ -47,12 +74,30 @@ class Slot:
         """Whether its worker, if one answers, records its visits."""
         return self._counts is None or not self.answers.is_set() or not self._counts[NOT_RECORDING]
 
-    def is_heard(self) -> bool:
-        """Whether the loop of its worker, if one answers, still turns."""
-        now = asyncio.get_running_loop().time()
-        if self._counts is None or not self.answers.is_set() or self._counts[BEATS] != self._beats[0]:
-            self._beats = (self._counts[BEATS] if self._counts is not None else 0, now)
-        return now - self._beats[1] < SILENT_SECONDS
+    @property
+    def answering(self) -> bool:
+        """Whether its worker answers, as far as one can know: it has said so, and its loop still turns."""
+        return self.answers.is_set() and self._silent < SILENT_CHECKS
+
+    def check(self) -> None:
+        """Kill the worker if it hangs. To be called each second, by main's loop (see above)."""
+        if self._process is None or self._counts is None or self._drain is not None:  # a drain has its own deadline
+            return
+        if self._counts[BEATS] != self._beats:
+            self._beats, self._silent = self._counts[BEATS], 0
+            return
+        self._silent += 1
+        limit = HUNG_CHECKS if self.answers.is_set() else START_CHECKS
+        if self._silent >= limit and not waits_for_disk(self._process.pid):
+            log.error(
+                "worker_hangs slot=%d pid=%d checks=%d; its loop does not turn: it is killed, and another is started",
+                self._number,
+                self._process.pid,
+                self._silent,
+            )
+            self.answers.clear()
+            self._process.kill()
+            self._process = None
 
     def allow(self, room: int) -> None:
         """Let the worker add at most `room` bytes until the next call."""
@@ -106,6 +151,7 @@ class Slot:
                 counts.close()
                 raise
         self._counts, self._counted = counts, {}
+        self._process, self._beats, self._silent = process, 0, 0
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         try:
@@ -116,8 +162,8 @@ class Slot:
             await self._listen(reader)
             return await process.wait()
         finally:
-            self._writer = None
-            writer.close()  # the worker stops at once when it hears nothing more
+            self._writer = self._process = None
+            writer.close()  # the worker stops at once when its end is closed
             self.answers.clear()
             if process.returncode is None:
                 process.kill()
@@ -129,19 +175,29 @@ class Slot:
 
     async def _start(self, control: int, memory: int) -> asyncio.subprocess.Process:
         descriptors = {"listener": self._listener.fileno(), "control": control, "counts": memory}
-        command = [sys.executable, "-m", "tracker.pixel.worker"]
+        command = [sys.executable, "-m", "tracker.pixel.start_worker", "--main", str(os.getpid())]
         for name, descriptor in descriptors.items():
             command += [f"--{name}", str(descriptor)]
         return await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, pass_fds=tuple(descriptors.values())
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=tuple(descriptors.values()),
+            env=worker_environment(os.environ),
         )
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(ConnectionError):  # it died in mid-word
             while line := await reader.readline():
                 if line == ANSWERING:
+                    self._silent = 0  # its beats begin now
                     self.answers.set()
 
     def _tell(self, words: Hello | Command) -> None:
         if self._writer is not None and not self._writer.is_closing():
             self._writer.write(encode(words))
+
+
+def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The part of main's environment that its workers get."""
+    prefixes = tuple(name for name in ENVIRONMENT if name.endswith("_") or name == "PYTHON")
+    return {name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(prefixes)}

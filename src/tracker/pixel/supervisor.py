@@ -5,10 +5,10 @@ new worker is the trial of the configuration: if it does not answer, the reload 
 """
 
 import asyncio
-import os
 import socket
 
 from tracker.config import PixelConfig
+from tracker.cpus import usable_cpus
 from tracker.errors import ReloadFailed
 from tracker.lifecycle import Deadline, wait_for_event
 from tracker.pixel.slot import Slot
@@ -16,6 +16,7 @@ from tracker.pixel.tally import Tally
 
 TRIAL_SECONDS = 15.0
 ROLL_SECONDS = 8.0  # for the end of one worker during a reload
+CHECK_SECONDS = 1.0  # between two looks whether a worker hangs
 
 
 class Supervisor:
@@ -34,16 +35,12 @@ class Supervisor:
     @property
     def answering(self) -> int:
         """How many workers answer."""
-        return sum(slot.answers.is_set() for slot in self._running)
+        return sum(slot.answering for slot in self._running)
 
     @property
     def recording(self) -> bool:
         """Whether every worker that answers records its visits."""
         return all(slot.recording for slot in self._running)
-
-    async def is_heard(self) -> bool:
-        """Whether the loops of all workers that answer still turn."""
-        return all(slot.is_heard() for slot in self._running)
 
     def pids(self) -> list[int]:
         """The processes of the workers."""
@@ -64,7 +61,9 @@ class Supervisor:
         """Keep all workers running, until drained."""
         async with self._tasks:
             self._slots = [self._open(number, self._config) for number in range(_worker_count(self._config))]
+            checking = self._tasks.create_task(self._check())
             await self._draining.wait()
+            checking.cancel()
 
     async def wait_answering(self, seconds: float) -> None:
         """Return once the first worker answers, or after `seconds`."""
@@ -96,6 +95,12 @@ class Supervisor:
             slot.drain(seconds)
         self._draining.set()
 
+    async def _check(self) -> None:
+        while True:
+            await asyncio.sleep(CHECK_SECONDS)
+            for slot in self._running:
+                slot.check()
+
     def _open(self, number: int, config: PixelConfig) -> Slot:
         room = self._room // (len(self._running) + 1) if self._slots else self._room // _worker_count(config)
         slot = Slot(number=number, config=config, listener=self._listener, tally=self._tally, room=room)
@@ -109,9 +114,7 @@ class Supervisor:
 
 
 def _worker_count(config: PixelConfig) -> int:
-    if config.workers != "auto":
-        return config.workers
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return usable_cpus() if config.workers == "auto" else config.workers
 
 
 async def finish(running: "asyncio.Task[None]", deadline: Deadline) -> None:

@@ -14,7 +14,13 @@ from collections.abc import Iterable, Mapping
 from tracker import telemetry
 from tracker.core.discards import NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 from tracker.core.message import Message
-from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, refused_connection, refused_request
+from tracker.pixel.control import (
+    HEADERS_CUT,
+    HEADERS_UNTRUSTED,
+    LOG_LINES_DROPPED,
+    refused_connection,
+    refused_request,
+)
 from tracker.pixel.journal_reader import JournalReader
 
 
@@ -51,6 +57,7 @@ class Tally:
             telemetry.CONNECTIONS_REFUSED.labels(reason).inc(new(refused_connection(reason)))
         telemetry.HEADERS_CUT.inc(new(HEADERS_CUT))
         telemetry.HEADERS_UNTRUSTED.inc(new(HEADERS_UNTRUSTED))
+        telemetry.LOG_LINES_DROPPED.inc(new(LOG_LINES_DROPPED))
 
     def published(self, journal: JournalReader, message: Message) -> None:
         telemetry.PUBLISHED.inc()

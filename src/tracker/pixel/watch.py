@@ -10,7 +10,7 @@ import os
 from datetime import UTC, datetime
 
 from tracker import telemetry
-from tracker.errors import ConfigurationError
+from tracker.errors import TrackerError
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.supervisor import Supervisor
 from tracker.pixel.tally import Tally
@@ -49,7 +49,7 @@ class Watch:
         outbox = self._outbox
         try:
             free = await asyncio.to_thread(self._scan)
-        except (OSError, ConfigurationError) as error:
+        except (OSError, TrackerError) as error:  # HeldByAnother too, where the first open failed
             if str(error) != self._trouble:
                 log.error("outbox_unusable %s; tried again every second", error)
             self._trouble = str(error)

@@ -1,30 +1,28 @@
-"""A worker process: answers and appends, nothing else. It has no AWS client and no credentials.
+"""A worker process: answers and appends, nothing else. It has no AWS client, and no credentials in its environment.
 
-Main starts it with three inherited descriptors: the listening socket, a socket pair over which the worker hears its
-configuration and commands, and the memory in which it counts. When the pair closes, main is gone and the worker stops
-at once.
+Main starts it (`start_worker`) with three inherited descriptors: the listening socket, a socket pair over which the
+worker receives its configuration and commands, and the memory in which it counts. When the pair closes, main is gone
+and the worker stops at once.
 """
 
-import argparse
 import asyncio
 import logging
 import os
-import signal
 import socket
-import sys
 
 import msgspec
 
 from tracker.files import raise_open_files
-from tracker.lifecycle import run
+from tracker.lifecycle import exit_now
 from tracker.logs import setup_logging
-from tracker.pixel.control import ANSWERING, BACKLOG, BEATS, NOT_RECORDING, Command, Counts, Hello
+from tracker.pixel.control import ANSWERING, BACKLOG, BEATS, LOG_LINES_DROPPED, NOT_RECORDING, Command, Counts, Hello
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
+from tracker.standard_error import STREAM
 
 log = logging.getLogger("tracker.pixel.worker")
 
-RECORDING_SECONDS = 0.25
+STATE_SECONDS = 0.25
 BEAT_SECONDS = 1.0
 CONTROL_LINE_BYTES = 1 << 20
 OTHER_FILES = 64  # open in a worker beside its visitors' connections, at most
@@ -33,9 +31,6 @@ FEW_CONNECTIONS = 4096
 
 async def serve(listener: socket.socket, control: socket.socket, counts: Counts) -> None:
     """Answer until main says drain; end the process when main is gone."""
-    # A signal to the whole group or unit is for main, which then tells its workers in the right order.
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     reader, writer = await asyncio.open_unix_connection(sock=control, limit=CONTROL_LINE_BYTES)
     if not (greeting := await _read(reader)):
         return  # main is gone already
@@ -48,7 +43,7 @@ async def serve(listener: socket.socket, control: socket.socket, counts: Counts)
     drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
     essential = [
         asyncio.create_task(recorder.run()),
-        asyncio.create_task(_tell_recording(recorder, counts)),
+        asyncio.create_task(_tell_state(recorder, counts)),
         asyncio.create_task(_beat(counts)),
         asyncio.create_task(_obey(reader, recorder, drain)),
     ]
@@ -90,10 +85,11 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
         return b""
 
 
-async def _tell_recording(recorder: Recorder, counts: Counts) -> None:
+async def _tell_state(recorder: Recorder, counts: Counts) -> None:
     while True:
         counts[NOT_RECORDING] = not recorder.recording
-        await asyncio.sleep(RECORDING_SECONDS)
+        counts[LOG_LINES_DROPPED] = STREAM.dropped
+        await asyncio.sleep(STATE_SECONDS)
 
 
 async def _beat(counts: Counts) -> None:
@@ -105,22 +101,4 @@ async def _beat(counts: Counts) -> None:
 def _end_with(task: "asyncio.Task[None]") -> None:
     """A worker without its recorder or its orders is of no use; main starts another."""
     log.critical("worker_ended", exc_info=task.exception())
-    os._exit(1)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="A worker of tracker-pixel; only tracker-pixel starts it.")
-    for name in ("listener", "control", "counts"):
-        parser.add_argument(f"--{name}", type=int, required=True)
-    arguments = parser.parse_args()
-    listener = socket.socket(fileno=arguments.listener)
-    control = socket.socket(fileno=arguments.control)
-    counts = Counts(arguments.counts)
-    os.close(arguments.counts)
-    listener.setblocking(False)
-    control.setblocking(False)
-    return run(lambda: serve(listener, control, counts))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    exit_now(1)

@@ -3,13 +3,22 @@
 import argparse
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tracker.config import StorageConfig, load_storage
-from tracker.lifecycle import run_command
+from tracker.start import prepare_service
+
+if TYPE_CHECKING:
+    from tracker.config import StorageConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; without `arguments` it is this process's own, which is prepared first."""
+    if arguments is None:
+        prepare_service()
+    # Imported only now: a signal during these imports must find a process that is prepared.
+    from tracker.config import load_storage
+    from tracker.lifecycle import run_command
+
     parser = argparse.ArgumentParser(
         prog="tracker-storage", description="From SQS into the visit log, each visit once."
     )
@@ -19,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_command(parser, arguments, load_storage, _serve)
 
 
-def _serve(config: StorageConfig, options: argparse.Namespace) -> Coroutine[Any, Any, None]:
+def _serve(config: "StorageConfig", options: argparse.Namespace) -> Coroutine[Any, Any, None]:
     # Imported only now: a usage error, --check and --help need no botocore, which takes longest of all to load.
     from tracker.storage.service import serve
 

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tracker.errors import AppendFailed, ConfigurationError, LogChanged, TrackerError
+from tracker.errors import AppendFailed, ConfigurationError, HeldByAnother, LogChanged, TrackerError
 from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory
 from tracker.storage.ledger import Ledger, Pending
 from tracker.storage.rotation import drop_reservations, finish, go_on_with
@@ -35,7 +35,7 @@ def ledger_path(path: Path) -> Path:
 
 @contextmanager
 def only_writer(path: Path) -> Iterator[None]:
-    """Hold the log's lock; raises AppendFailed naming the process that has it."""
+    """Hold the log's lock; raises HeldByAnother naming the process that has it."""
     lock = ledger_dir(path) / "lock"
     try:
         make_directory(lock.parent, 0o777)
@@ -47,7 +47,7 @@ def only_writer(path: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise AppendFailed(f"{path} already has a writer: process {holder} holds {lock}") from None
+            raise HeldByAnother(f"{path} already has a writer: process {holder} holds {lock}") from None
         with contextlib.suppress(OSError):  # a full disk: the number is only a courtesy
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

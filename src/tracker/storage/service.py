@@ -8,10 +8,9 @@ A stage that dies ends the process: what it held comes again, and what is stored
 import asyncio
 import json
 import logging
-import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,14 @@ from tracker.admin import AdminServer
 from tracker.aws import Queue, open_queue
 from tracker.config import StorageConfig
 from tracker.errors import QueueFailed
-from tracker.lifecycle import Backoff, Deadline, install_stop_signals, wait_for_event
+from tracker.lifecycle import (
+    Backoff,
+    Deadline,
+    install_stop_signals,
+    on_hangup,
+    wait_for_event,
+    wait_while_held,
+)
 from tracker.logs import Structure
 from tracker.storage import figures
 from tracker.storage.acknowledger import Acknowledger
@@ -45,10 +51,10 @@ RELEASE_SECONDS = 2.0  # of the stop's time, kept for giving back what was not a
 async def serve(config: StorageConfig, *, accept_log: bool) -> None:
     """Run until SIGTERM or SIGINT; raises TrackerError when the log or its ledger cannot be used."""
     stop, reopen = install_stop_signals().requested, asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reopen.set)
+    on_hangup(reopen.set)
     path, mode = Path(config.log.path), int(config.log.mode, 8)
     async with (
-        _open_files(path, mode, accept_log=accept_log) as (executor, ledger, visit_log),
+        _open_files(path, mode, stop, accept_log=accept_log) as (executor, ledger, visit_log),
         open_queue(config.sqs) as queue,
     ):
         outage = Outage()
@@ -157,11 +163,13 @@ async def _release(held: Held, deadline: Deadline) -> None:
 
 @asynccontextmanager
 async def _open_files(
-    path: Path, mode: int, *, accept_log: bool
+    path: Path, mode: int, stop: asyncio.Event, *, accept_log: bool
 ) -> AsyncIterator[tuple[ThreadPoolExecutor, Ledger, VisitLog]]:
     """The log and its ledger, in agreement and ours alone; both belong to the executor's one thread."""
     loop = asyncio.get_running_loop()
-    with only_writer(path), ThreadPoolExecutor(1, thread_name_prefix="writer") as executor:
+    with ExitStack() as held:
+        await wait_while_held(lambda: held.enter_context(only_writer(path)), stop)
+        executor = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writer"))
         ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, mode, accept=accept_log))
         try:
             visit_log = await open_log(path, executor)

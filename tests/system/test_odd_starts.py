@@ -1,0 +1,102 @@
+"""The services as other people's tools start them: closed descriptors, early signals, a strange environment."""
+
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from .processes import Service
+from .stack import FakeStack
+from .wire import get, wait_for
+
+ODD_ENVIRONMENT = {
+    "PROMETHEUS_MULTIPROC_DIR": "/nowhere",
+    "prometheus_multiproc_dir": "/nowhere",
+    "PYTHONASYNCIODEBUG": "1",
+    "PYTHONOPTIMIZE": "2",
+    "TMPDIR": "/nowhere",
+    "LC_ALL": "C",
+    "PYTHONUTF8": "0",
+}
+SECRETS = {
+    "AWS_ACCESS_KEY_ID": "access-key",
+    "AWS_SECRET_ACCESS_KEY": "secret-key",
+    "AWS_SESSION_TOKEN": "session-token",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN": "container-token",
+    "TRACKER_LOGGING__LEVEL": "debug",
+    "TRACKER_X": "other-secret",
+    "DATABASE_PASSWORD": "password",
+}
+
+
+def works(stack: FakeStack, pixel: Service, storage: Service) -> None:
+    """A visit becomes a line, the metrics answer, nothing was logged that looks like a fault, the stop is clean."""
+    assert get(pixel.port, headers=[("Referer", "https://odd.example/")]).is_gif
+    stack.wait_lines(1)
+    pixel.wait_metric("tracker_pixel_hits", 1)
+    storage.wait_metric("tracker_storage_visits_appended", 1)
+    for service in (pixel, storage):
+        service.stop()
+        assert "Traceback" not in service.output
+        assert not service.logged("died")
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 2>&-", "0<&- 1>&- 2>&-"])
+def test_the_services_work_with_standard_descriptors_closed(stack: FakeStack, closed: str) -> None:
+    launcher = ("sh", "-c", f'exec "$@" {closed}', "sh")
+    works(stack, stack.start_pixel({"workers": 2}, launcher=launcher), stack.start_storage(launcher=launcher))
+
+
+def test_the_services_work_in_an_environment_meant_for_others(stack: FakeStack) -> None:
+    launcher = ("sh", "-c", 'umask 0777; ulimit -n 128; unset HOME; exec "$@"', "sh")
+    pixel = stack.start_pixel(env=ODD_ENVIRONMENT, launcher=launcher)
+    works(stack, pixel, stack.start_storage(env=ODD_ENVIRONMENT, launcher=launcher))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the environment of another process is read from /proc")
+def test_a_worker_has_no_credentials_and_no_setting_in_its_environment(stack: FakeStack) -> None:
+    pixel = stack.start_pixel({"workers": 2}, env=SECRETS)
+    wait_for(lambda: len(pixel.workers()) == 2, "two workers")
+    assert "access-key" in Path(f"/proc/{pixel.pid}/environ").read_text()
+    for pid in pixel.workers():
+        environment = dict(entry.split("=", 1) for entry in Path(f"/proc/{pid}/environ").read_text().split("\0")[:-1])
+        assert not environment.keys() & SECRETS.keys()
+        assert not set(environment.values()) & set(SECRETS.values())
+        assert not [name for name in environment if name.startswith(("AWS_", "TRACKER_", "NOTIFY"))]
+        assert environment["PYTHONPATH"]
+
+
+def signalled_early(service: Service, number: signal.Signals) -> None:
+    """Send the signal as soon as the service has prepared itself, long before its event loop runs."""
+
+    def prepared() -> bool:
+        blocked = re.search(r"^SigBlk:\s*(\w+)", Path(f"/proc/{service.pid}/status").read_text(), re.MULTILINE)
+        return blocked is not None and bool(int(blocked[1], 16) & 1 << (number - 1))
+
+    service.wait_alive(prepared, "prepared")
+    service.signal(number)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the blocked signals of another process are read from /proc")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_request_in_the_first_second_is_a_clean_stop(stack: FakeStack, number: signal.Signals) -> None:
+    services = [stack.start_pixel(ready=False), stack.start_storage(ready=False)]
+    for service in services:
+        signalled_early(service, number)
+    for service in services:
+        assert service.wait() == 0
+        assert f"by={number.name}" in service.output
+        assert "Traceback" not in service.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the blocked signals of another process are read from /proc")
+def test_a_sighup_in_the_first_second_is_acted_on_when_the_service_is_ready(stack: FakeStack) -> None:
+    pixel, storage = stack.start_pixel(ready=False), stack.start_storage(ready=False)
+    for service in (pixel, storage):
+        signalled_early(service, signal.SIGHUP)
+    for service in (pixel, storage):
+        service.wait_ready()
+    pixel.wait_metric("tracker_pixel_reloads", 1, 'result="applied"')
+    works(stack, pixel, storage)
