@@ -25,6 +25,13 @@ class MalformedMessage(TrackerError):
     """A message or line that is not what the wire contract says; it is counted and left where it is."""
 
 
+class ConflictingMessage(TrackerError):
+    """A message whose bytes differ from those that another message has brought for the same range of a journal.
+
+    It is counted and left where it is, for only one of the two can be what the pixel recorded.
+    """
+
+
 class PublishFailed(TrackerError):
     """SNS did not take a message; try again later."""
 
@@ -79,13 +86,42 @@ class AppendFailed(TrackerError):
     """The visit log or its ledger did not take a batch; nothing of it may be deleted from SQS."""
 
 
-class StorageFull(AppendFailed):
-    """No room on the disk: the append is rolled back; pause and try again."""
+class AppendPaused(AppendFailed):
+    """Nothing can be appended for now. The append was rolled back: wait and try again.
+
+    `event` is the first word of the log message about it.
+    """
+
+    event = "append_paused"
+
+
+class StorageFull(AppendPaused):
+    """The disk of the visit log or of its ledger has no room."""
+
+    event = "storage_full"
+
+
+class LedgerBusy(AppendPaused):
+    """Another program has locked the ledger."""
+
+    event = "ledger_busy"
+
+
+class LedgerMoved(AppendPaused):
+    """The ledger's file was removed, moved or replaced: the next start would not see what is committed to it now."""
+
+    event = "ledger_moved"
 
 
 class LogChanged(AppendFailed):
-    """The visit log is not as the ledger knows it; only the operator can say what is right."""
+    """The visit log or its ledger is not as this process left it; only the operator can say what is right."""
 
 
-class LogMoved(LogChanged):
+class LedgerDamaged(LogChanged):
+    """The ledger's file is no database, or a damaged one."""
+
+
+class LogMoved(LogChanged, AppendPaused):
     """The visit log was put aside, whole, under another name: pause until a SIGHUP says that this was meant."""
+
+    event = "log_moved"

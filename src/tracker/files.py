@@ -9,7 +9,7 @@ from pathlib import Path
 _UNLIMITED = 1 << 20  # open files; more connections than that are not one process's
 
 # Errors that an operator has to mend. Every other may be over by the next start: a full, failing or read-only disk.
-OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP}
+OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.EISDIR}
 
 fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 

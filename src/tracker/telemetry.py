@@ -159,6 +159,11 @@ DUPLICATES = Counter(
 MALFORMED = Counter(
     "tracker_storage_messages_malformed", "Messages left to the dead-letter queue as unreadable.", registry=STORAGE
 )
+CONFLICTING = Counter(
+    "tracker_storage_messages_conflicting",
+    "Messages left to the dead-letter queue because other bytes were stored for the same range of their journal.",
+    registry=STORAGE,
+)
 ACKNOWLEDGED = Counter("tracker_storage_messages_acknowledged", "Messages deleted from SQS.", registry=STORAGE)
 HELD = Gauge(
     "tracker_storage_messages_held", "Messages received and neither deleted nor left to the queue.", registry=STORAGE
@@ -179,6 +184,9 @@ MISSING_BYTES = Gauge(
     "tracker_storage_missing_bytes",
     "Bytes of journals that the ledger lacks before what it has, or before a journal's end.",
     registry=STORAGE,
+)
+GAPPED_JOURNALS = Gauge(
+    "tracker_storage_gapped_journals", "Journals of which the ledger lacks such bytes.", registry=STORAGE
 )
 LOG_BYTES = Gauge("tracker_storage_log_bytes", "Size of the visit log.", registry=STORAGE)
 LOG_FREE_BYTES = Gauge(

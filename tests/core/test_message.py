@@ -54,11 +54,11 @@ def envelope(sent: Message) -> str:
     )
 
 
-@given(st.lists(visits, min_size=1, max_size=8), st.integers(0, 10**18 - 1), st.booleans())
+@given(st.lists(visits, min_size=1, max_size=8), st.integers(0, 10**15 - 1), st.booleans())
 def test_what_is_packed_is_unpacked(many: list[Visit], start: int, compress: bool) -> None:
     data = lines_of(many)
     sent = pack(JOURNAL, start, data, compress=compress)
-    expected = StoredSpan(JOURNAL, start, data, [format_line(visit).decode() for visit in many])
+    expected = StoredSpan(JOURNAL, start, data, zlib.crc32(data), [format_line(visit).decode() for visit in many])
     assert unpack(sent.attributes, sent.body) == expected
     assert unpack({}, envelope(sent)) == expected
     assert (sent.start, sent.end, sent.visits) == (start, expected.end, len(many))
@@ -99,7 +99,7 @@ def test_a_compressed_body_needs_no_escape_in_a_form_whatever_its_length() -> No
         assert sent.attributes["Encoding"] == "zlib+base64url"
         assert quote(sent.body, safe="-._~") == sent.body  # botocore's own set
         assert zlib.decompress(base64.urlsafe_b64decode(sent.body)) == data
-        assert unpack(sent.attributes, sent.body) == StoredSpan(JOURNAL, 0, data, format_lines(data))
+        assert unpack(sent.attributes, sent.body) == StoredSpan(JOURNAL, 0, data, zlib.crc32(data), format_lines(data))
         spare.add(len(base64.urlsafe_b64decode(sent.body)) - len(zlib.compress(data, 1)))
     assert spare == {0, 5, 10}
 
@@ -170,7 +170,9 @@ def test_a_closing_message_that_says_anything_else_is_malformed(changes: dict[st
         {"Start": " 1"},
         {"Start": "1.0"},
         {"Start": "٣"},
-        {"Start": "1" * 19},
+        {"Start": "1" * 16},
+        {"Start": "\n1"},
+        {"Start": "1\n"},
         {"Visits": None},
         {"Visits": "1"},
         {"Visits": "3"},
@@ -218,9 +220,19 @@ def test_a_body_that_is_not_whole_lines_of_visits_is_malformed(data: bytes) -> N
         unpack(attributes, base64.urlsafe_b64encode(raw).decode())
 
 
+@pytest.mark.parametrize("end", [10**15 - 1, 10**15])
+def test_an_end_that_no_journal_can_have_is_malformed(end: int) -> None:
+    message = closing(JOURNAL, end)
+    if end < 10**15:
+        assert unpack(message.attributes, message.body) == Closing(JOURNAL, end)
+    else:
+        with pytest.raises(MalformedMessage, match="at most 15 digits"):
+            unpack(message.attributes, message.body)
+
+
 def test_unknown_attributes_are_ignored() -> None:
     attributes, body = packed(LINE, Traceparent="00-1")
-    assert unpack(attributes, body) == StoredSpan(JOURNAL, 0, LINE, format_lines(LINE))
+    assert unpack(attributes, body) == StoredSpan(JOURNAL, 0, LINE, zlib.crc32(LINE), format_lines(LINE))
 
 
 def sent_as(raw: bytes) -> str:
@@ -253,7 +265,7 @@ def test_a_bomb_is_refused_at_the_limit_and_its_last_byte_is_taken(monkeypatch: 
     data = LINE * 1000
     attributes, raw = deflated(data)
     monkeypatch.setattr(message, "MAX_INFLATED_BYTES", len(data))
-    assert unpack(attributes, sent_as(raw)) == StoredSpan(JOURNAL, 0, data, format_lines(data))
+    assert unpack(attributes, sent_as(raw)) == StoredSpan(JOURNAL, 0, data, zlib.crc32(data), format_lines(data))
     monkeypatch.setattr(message, "MAX_INFLATED_BYTES", len(data) - 1)
     with pytest.raises(MalformedMessage, match="more than"):
         unpack(attributes, sent_as(raw))

@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker.core.spans import merge, subtract
+from tracker.core.spans import add, merge, overlapping, subtract
 
 positions = st.integers(min_value=0, max_value=60)
 intervals = st.tuples(positions, positions)
@@ -41,3 +41,22 @@ def test_intervals_that_touch_become_one() -> None:
 
 def test_a_span_is_cut_in_the_middle() -> None:
     assert subtract((0, 10), [(3, 5), (5, 6), (9, 40)]) == [(0, 3), (6, 9)]
+
+
+@given(intervals, st.lists(intervals))
+def test_what_overlaps_a_span_is_all_that_subtracting_from_it_needs(
+    span: tuple[int, int], many: list[tuple[int, int]]
+) -> None:
+    stored = merge(many)
+    found = overlapping(span, stored)
+    assert held([*found]) & held([span]) == held(stored) & held([span])
+    assert all(start < span[1] and end > span[0] for start, end in found) or span[0] >= span[1]
+
+
+@given(st.lists(intervals))
+def test_adding_one_interval_after_the_other_is_merging_them(many: list[tuple[int, int]]) -> None:
+    stored: list[tuple[int, int]] = []
+    for start, end in many:
+        if start < end:
+            add(stored, start, end)
+    assert stored == merge(many)

@@ -16,12 +16,14 @@ SOAK = os.environ.get("TRACKER_SOAK") == "1"
 
 OVERLAP = {"m1": "ab", "m2": "bc"}  # two spans of a journal, the second partly published before
 FOREIGN = {"m1": "ab", "m2": "S"}  # a span, and one visit of a message without our attributes
+CONFLICT = {"m1": "a", "m2": "1"}  # two spans of the same range, of which the bytes differ
 ALL = {"m1": "ab", "m2": "bc", "m3": "S"}
 ONCE = Left(kill=1, power=1, fsync=1, full=1, again=1)
 TWICE = ONCE._replace(kill=2)
 
 # With all rules every property has to hold in each of these; what shows a rule to be needed lies within them.
 STORAGE = {"overlap": (OVERLAP, TWICE), "foreign": (FOREIGN, ONCE), "removed": (OVERLAP, Left(kill=1, remove=1))}
+STORAGE["conflict"] = (CONFLICT, ONCE)
 if SOAK:
     STORAGE |= {
         "three messages": (ALL, ONCE),
@@ -47,6 +49,7 @@ STORAGE_BREAKS = {
     "4f": "refused",
     "5": "lost",
     "6": "twice",
+    "8": "lost",
 }
 
 
@@ -54,7 +57,7 @@ def storage_without(rule: str) -> Storage:
     """The scenario that shows what a rule is for."""
     if rule == "5":
         return Storage(*STORAGE["removed"], {rule})
-    return Storage(FOREIGN if rule == "6" else OVERLAP, ONCE, {rule})
+    return Storage({"6": FOREIGN, "8": CONFLICT}.get(rule, OVERLAP), ONCE, {rule})
 
 
 @functools.cache

@@ -17,7 +17,7 @@ A deleted message's visits are thereby in the log exactly once, and stay there t
 from collections.abc import Iterable
 
 from tests.model.files import File
-from tests.model.storage_process import RECOVERING, RUNNING, Moves, Process
+from tests.model.storage_process import RECOVERING, RUNNING, Moves, Process, conflicts
 from tests.model.storage_state import Ledger, Left, State, down, lines
 
 
@@ -90,8 +90,9 @@ class Storage(Process):
     def at_rest(self, s: State) -> bool:
         if s.taken_away or s.removed:
             return True  # now it is up to the operator
-        stored = set(self.visits) <= set(s.log.durable)
-        return stored and not s.queue and s.phase == "idle" and s.ledger.pending is None
+        left = {message for message in s.queue if conflicts(self.messages[message], s.ledger.stored)}
+        stored = set(self.visits) <= set(s.log.durable).union(*(self.messages[message] for message in left))
+        return stored and s.queue == left and s.phase == "idle" and s.ledger.pending is None
 
 
 def _partly_written(s: State, least: int) -> Iterable[tuple[int, File]]:

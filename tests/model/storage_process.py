@@ -20,7 +20,7 @@ What `without` names is left out; each place says what the process does instead.
 from collections.abc import Iterable, Iterator
 from itertools import chain, combinations
 
-from tests.model.storage_state import Ledger, Pending, State, down, lines, union
+from tests.model.storage_state import Ledger, Pending, State, down, lines, place, union
 
 RECOVERING = {"rewrite", "resync", "merge", "cut", "sync-cut", "drop"}
 RUNNING = {"idle", "taken", "committed", "written", "synced", "short", "sync-short", "full", "remember"}
@@ -100,10 +100,25 @@ class Process:
             again = sum(message not in s.queue - s.acknowledged for message in batch)
             if again <= s.left.again:  # held, or deleted, and there once more
                 known = s.ledger.stored + (s.ledger.pending.visits if s.ledger.pending and s.durable else "")
-                brought = dict.fromkeys("".join(self.messages[message] for message in batch))
-                new = "".join(visit for visit in brought if visit not in known)
+                taken, new = self._cut_and_compare(batch, known)
                 left = s.left._replace(again=s.left.again - again)
-                yield f"take {' '.join(batch)}", s._replace(phase="taken", batch=batch, new=new, left=left)
+                what = f"take {' '.join(batch)}"
+                if taken:
+                    yield what, s._replace(phase="taken", batch=taken, new=new, left=left)
+                else:
+                    yield what, s._replace(left=left)
+
+    def _cut_and_compare(self, batch: Iterable[str], known: str) -> tuple[tuple[str, ...], str]:
+        """Which messages are taken and which visits they bring, beside those whose bytes the ledger knows."""
+        at = {place(visit): visit for visit in known}
+        taken: list[str] = []
+        for message in batch:
+            visits = self.messages[message]
+            if "8" in self.without or not conflicts(visits, at.values()):
+                taken.append(message)
+                for visit in visits:
+                    at.setdefault(place(visit), visit)
+        return tuple(taken), "".join(visit for visit in at.values() if visit not in known)
 
     def _taken(self, s: State) -> Moves:
         following = "committed" if s.new else "synced"
@@ -178,6 +193,12 @@ def _cuts(s: State, size: int) -> Moves:
     yield "cut", s._replace(log=s.log.cut(size))
     if s.log.cache != s.log.disk:
         yield "cut what the kernel has written already", s._replace(log=s.log.synced().cut(size))
+
+
+def conflicts(visits: str, known: Iterable[str]) -> bool:
+    """Whether a visit of these has other bytes than a known one of its range."""
+    at = {place(visit): visit for visit in known}
+    return any(at.get(place(visit), visit) != visit for visit in visits)
 
 
 def _foreign(visits: str) -> str:

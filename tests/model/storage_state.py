@@ -22,6 +22,7 @@ RULES = {
     "4f": "recovery makes the cut durable before it forgets the append",
     "5": "before an append the log must be the file that has its name",
     "6": "the MessageId of a foreign message is in the commit of its append",
+    "8": "a repeat whose bytes differ from what was stored for its range is left in SQS",
 }
 
 
@@ -80,6 +81,11 @@ def down(s: State) -> State:
 
 def lines(visits: str) -> str:
     return "".join(visit + "." for visit in visits)
+
+
+def place(visit: str) -> str:
+    """The range of a visit in its journal. A digit is another visit for the range of a letter: 1 for that of a."""
+    return "abc"["123".index(visit)] if visit in "123" else visit
 
 
 def union(*visits: str) -> str:

@@ -10,11 +10,12 @@ import pytest
 
 from tests.model.checker import Exploration
 from tests.model.replay import Replay
-from tests.model.scenarios import FOREIGN, MEMORY, ONCE, OVERLAP, SOAK
+from tests.model.scenarios import CONFLICT, FOREIGN, MEMORY, ONCE, OVERLAP, SOAK
 from tests.model.storage_model import Storage
 from tests.model.storage_state import Left, State
 
 SCENARIOS = {"overlap": (OVERLAP, ONCE), "foreign": (FOREIGN, Left(kill=1)), "removed": (OVERLAP, Left(remove=1))}
+SCENARIOS["conflict"] = (CONFLICT, Left(kill=1, full=1))
 
 
 def kind(state: State, what: str, following: State) -> tuple[object, ...]:

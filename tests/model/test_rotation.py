@@ -10,7 +10,7 @@ import pytest
 from tests.model.checker import told
 from tests.model.rotation_model import PROCEDURE, RULES, Rotation, State, names_of
 from tests.model.scenarios import MEMORY, explored
-from tests.storage.rig import A, open_rig, span
+from tests.storage.rig import SENT_MS, A, open_rig, span
 from tracker.config import Rotate
 from tracker.storage import rotation, visit_log
 from tracker.storage.ledger import Append, Ledger
@@ -51,7 +51,8 @@ def lay_out(folder: Path, s: State) -> Path:
     ledger = Ledger(ledger_path(path))
     ledger.adopt(s.size, inodes["old" if s.rotating else names_of(s)["log"]])
     if s.pending:
-        ledger.begin(Append(data=bytearray(dict(s.lines)[names_of(s)["log"]][-2:].encode()), ranges={A: [(0, 2)]}))
+        data = bytearray(dict(s.lines)[names_of(s)["log"]][-2:].encode())
+        ledger.begin(Append(data=data, ranges={A: [(0, 2)]}, heard={A: SENT_MS}))
     if s.rotating:
         ledger.rotate_to(NAMES[s.rotating])
     ledger.close()

@@ -31,6 +31,8 @@ from tracker.operations.service_checks import (
     judge_storage_metrics,
     judge_visibility,
 )
+from tracker.storage.ledger import Ledger
+from tracker.storage.recovery import ledger_path
 
 from .conftest import REGION, Bench, proxy
 
@@ -304,6 +306,19 @@ def test_what_an_outbox_should_not_hold(tmp_path: Path) -> None:
     found(findings, Level.FAULT, "outbox", "everybody may write")
 
 
+def test_a_ledger_that_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    ledger_path(log).parent.mkdir()
+    ledger_path(log).write_bytes(b"no database" * 1000)
+    finding = found(list(check_log(LogConfig(path=str(log)))), Level.FAULT, "visit log", "ledger.sqlite is damaged")
+    assert "--accept-log" in finding.what
+    ledger_path(log).write_bytes(b"")
+    found(list(check_log(LogConfig(path=str(log)))), Level.FAULT, "visit log", "ledger.sqlite is empty")
+    ledger_path(log).unlink()
+    Ledger(ledger_path(log)).close()
+    assert not [each for each in check_log(LogConfig(path=str(log))) if "ledger.sqlite" in each.what]
+
+
 def test_a_visit_log_that_is_a_link_and_what_a_crash_left(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
     (tmp_path / "visits.log.torn-20261124T100000.000000Z").touch()
@@ -337,9 +352,13 @@ def test_a_visibility_timeout_too_short_for_the_disk(timeout: int, slowest: floa
 
 
 def test_what_storage_counts_is_judged() -> None:
-    metrics = Metrics("tracker_storage_missing_bytes 276\ntracker_storage_messages_malformed_total 2\n")
+    metrics = Metrics(
+        "tracker_storage_missing_bytes 276\ntracker_storage_gapped_journals 3\n"
+        "tracker_storage_messages_malformed_total 2\ntracker_storage_messages_conflicting_total 4\n"
+    )
     findings = list(judge_storage_metrics(metrics))
-    found(findings, Level.WARNING, "storage", "276 bytes of journals")
+    found(findings, Level.WARNING, "storage", "276 bytes of 3 journals")
+    found(findings, Level.FAULT, "storage", "4 times a message had other bytes")
     found(findings, Level.WARNING, "storage", "2 times a message could not be read")
     assert not list(judge_storage_metrics(Metrics("tracker_storage_missing_bytes 0\n")))
 

@@ -4,7 +4,9 @@ import asyncio
 import gzip
 import os
 import re
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, o
 from tracker.cli import main
 from tracker.core.message import pack
 from tracker.storage import accounts
-from tracker.storage.accounts import Gap
+from tracker.storage.accounts import Account, Gap
 from tracker.storage.recovery import ledger_path
 
 HOUR_MS = 3_600_000
@@ -34,6 +36,11 @@ def config(tmp_path: Path, path: Path) -> Path:
 
 def now_ms() -> int:
     return int(time.time() * 1000)
+
+
+def accounts_of(path: Path) -> list[Account]:
+    with accounts.open_books(ledger_path(path)) as books:
+        return list(books.accounts())
 
 
 def audit(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -99,12 +106,50 @@ async def test_forgotten_gaps_are_shown_and_not_counted_and_their_bytes_stay_kno
     assert "its gaps given up" in said
     before = logged(path)
     async with open_rig(path) as rig:
-        assert await rig.call(rig.ledger.missing_bytes) == offset_of(C, 5) - offset_of(C, 3)
+        assert await rig.call(rig.ledger.gaps) == (offset_of(C, 5) - offset_of(C, 3), 1)
         await rig.write(span(B, 5, 8))
     assert logged(path) == before
     status, said = audit(capsys, "--config", config, "--forget", "d" * 32)
     assert status == 1
     assert f"knows no journal {'d' * 32}" in said
+
+
+async def test_silent_journals_that_are_open_or_have_gaps_are_given_up_at_once(
+    path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    day = 24 * HOUR_MS
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1, sent_ms=now_ms() - 40 * day), close(A, 1, sent_ms=now_ms() - 40 * day))
+        await rig.write(span(B, 0, 1, sent_ms=now_ms() - 40 * day))  # as `format: single` leaves every journal
+        await rig.write(span(C, 2, 3, sent_ms=now_ms() - 31 * day))
+        await rig.write(span("d" * 32, 2, 3, sent_ms=now_ms() - 29 * day))
+        await rig.write(span("e" * 32, 0, 1, sent_ms=now_ms()))
+        status, said = await asyncio.to_thread(audit, capsys, "--config", config, "--forget-silent", 30)
+        assert status == 1
+        assert said.startswith("2 journals given up that were silent for 30 days\n")
+        assert {each.journal for each in accounts_of(path) if each.excused} == {B, C}
+        assert await rig.call(rig.ledger.gaps) == (offset_of("d" * 32, 2), 1)
+        later = now_ms() + 200 * day
+        await rig.write(span("e" * 32, 1, 2, sent_ms=later))
+        await rig.call(rig.ledger.settle)
+    assert [each.journal for each in accounts_of(path) if each.heard_ms < later] == ["d" * 32]
+
+
+@pytest.mark.parametrize("days", ["-1", "nan", "inf", "soon"])
+def test_days_of_silence_that_are_no_number_of_days_are_a_usage_error(config: Path, days: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["audit", "--config", str(config), f"--forget-silent={days}"])
+
+
+async def test_wrong_sums_of_the_ledger_are_named(path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    await store_with_gaps(path)
+    assert "SUMS" not in audit(capsys, "--config", config)[1]
+    with closing(sqlite3.connect(ledger_path(path))) as db:
+        db.execute("UPDATE journal SET stored = stored + 1 WHERE id = ?", (A,))
+        db.commit()
+    status, said = audit(capsys, "--config", config, "--grace", 86_400)
+    assert status == 1
+    assert f"SUMS: journal {A}: {offset_of(A, 4) + 1} bytes up to {offset_of(A, 4)} are noted" in said
 
 
 async def test_all_lists_complete_journals_too(path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -120,7 +165,7 @@ async def test_the_ledger_is_read_while_storage_writes(
             await rig.write(span(A, number, number + 1))
             status, said = await asyncio.to_thread(audit, capsys, "--config", config, "--log", path)
             assert status == 0, said
-            [account] = accounts.read(ledger_path(path)).accounts
+            [account] = accounts_of(path)
             assert account.stored_bytes == offset_of(A, number + 1)
             assert account.gaps == ()
 
@@ -130,7 +175,7 @@ async def test_a_missing_beginning_and_overlapping_intervals_are_told_exactly(pa
         await rig.write(span(A, 3, 4, sent_ms=7))
         await rig.write(span(A, 6, 7, sent_ms=9))
         await rig.write(span(A, 2, 5, sent_ms=8))
-    [account] = accounts.read(ledger_path(path)).accounts
+    [account] = accounts_of(path)
     assert account.gaps == (Gap(0, offset_of(A, 2), 7), Gap(offset_of(A, 5), offset_of(A, 6), 9))
 
 
@@ -211,14 +256,17 @@ async def test_a_broken_or_foreign_ledger_is_said(path: Path, config: Path, caps
     ledger_path(path).write_bytes(b"no database at all" * 100)
     status, said = audit(capsys, "--config", config)
     assert status == 1
-    assert "cannot be read: file is not a database" in said
+    assert "is damaged: file is not a database. Start once with --accept-log" in said
     ledger_path(path).write_bytes(b"")
-    assert "layout 0" in audit(capsys, "--config", config)[1]
+    assert "ledger.sqlite is empty" in audit(capsys, "--config", config)[1]
+    ledger_path(path).unlink()
+    ledger_path(path).mkdir()
+    assert "cannot be read: it is no file" in audit(capsys, "--config", config)[1]
 
 
 async def test_bytes_beyond_a_closing_message_are_stored_and_no_gap(path: Path) -> None:
     async with open_rig(path) as rig:
         message = pack(A, 0, lines(A, 0, 4), compress=False)
         await rig.write(close(A, 2), delivery(message.body, message.attributes))
-    [account] = accounts.read(ledger_path(path)).accounts
+    [account] = accounts_of(path)
     assert (account.gaps, account.closed_end) == ((), offset_of(A, 2))

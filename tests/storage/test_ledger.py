@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.storage.rig import SENT_MS, A, B
-from tracker.errors import AppendFailed, LogChanged
+from tracker.errors import LedgerDamaged, LogChanged
 from tracker.storage import ledger as ledger_module
 from tracker.storage.ledger import DAY_MS, Append, Ledger
 
@@ -21,6 +21,7 @@ def ranges_of(ledger: Ledger) -> list[tuple[str, int, int]]:
 
 def store(ledger: Ledger, append: Append) -> None:
     append.data += b"x"
+    append.heard = dict.fromkeys([*append.ranges, *append.closed], SENT_MS) | append.heard
     ledger.begin(append)
     ledger.durable()
 
@@ -43,7 +44,7 @@ def test_ranges_that_touch_become_one(ledger: Ledger) -> None:
 
 
 def test_only_a_durable_append_counts(ledger: Ledger) -> None:
-    ledger.begin(Append(data=bytearray(b"xy"), ranges={A: [(0, 10)]}, seen={"m": 1}))
+    ledger.begin(Append(data=bytearray(b"xy"), ranges={A: [(0, 10)]}, seen={"m": 1}, heard={A: 1}))
     assert ledger.missing(A, (0, 10)) == [(0, 10)]
     assert not ledger.has_seen("m")
     assert ledger.size == 0
@@ -117,17 +118,17 @@ def test_a_ledger_of_another_layout_is_refused(tmp_path: Path) -> None:
 
 def test_a_ledger_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_bytes(b"no database" * 1000)
-    with pytest.raises(AppendFailed, match="ledger cannot be used"):
+    with pytest.raises(LedgerDamaged, match=r"is damaged: file is not a database\. Start once with --accept-log"):
         Ledger(tmp_path / "ledger.sqlite")
 
 
 def test_missing_bytes_are_gaps_and_missing_tails_of_all_journals(ledger: Ledger) -> None:
-    assert ledger.missing_bytes() == 0
+    assert ledger.gaps() == (0, 0)
     heard = {A: SENT_MS, B: SENT_MS, C: SENT_MS}
     store(ledger, Append(ranges={A: [(0, 10), (15, 20)], B: [(7, 9)]}, heard=heard))
-    assert ledger.missing_bytes() == 5 + 7
+    assert ledger.gaps() == (5 + 7, 2)
     store(ledger, Append(ranges={A: [(10, 15)]}, closed={A: 20, B: 12, C: 4}))
-    assert ledger.missing_bytes() == 7 + 3 + 4  # what is under way counts as stored
+    assert ledger.gaps() == (7 + 3 + 4, 2)  # what is under way counts as stored
     ledger.close()
 
 
@@ -163,7 +164,8 @@ def test_a_start_makes_durable_what_it_finds_in_the_ledger(tmp_path: Path) -> No
     (tmp_path / "first").mkdir()
     first = Ledger(tmp_path / "first" / "ledger.sqlite")
     first.adopt(0, 1)
-    first.begin(Append(data=bytearray(b"a\n"), ranges={A: [(0, 2)]}))  # its fsync failed, say, and the process died
+    # Its fsync failed, say, and the process died.
+    first.begin(Append(data=bytearray(b"a\n"), ranges={A: [(0, 2)]}, heard={A: 1}))
     second_dir = shutil.copytree(tmp_path / "first", tmp_path / "second")
     first.close()
     second = Ledger(second_dir / "ledger.sqlite")

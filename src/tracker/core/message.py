@@ -27,7 +27,10 @@ _DEFLATED = "zlib+base64url"
 _OURS = frozenset(("Journal", "Start", "Visits", "Encoding", "Crc32", "Closed"))
 
 JOURNAL_ID = re.compile(r"[0-9a-f]{32}")
-_NUMBER = re.compile(r"[0-9]{1,18}")  # always fits SQLite's 63 bits, whatever is added to it
+# Offsets, ends and counts. A worker that appends 30,000 visits of 276 bytes a second for 3.8 years has appended 10^15
+# bytes. Every sum of two such numbers fits SQLite's 63 bits, and a double holds each of them exactly.
+MAX_DIGITS = 15
+_NUMBER = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}")
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -47,11 +50,16 @@ class Message(msgspec.Struct, frozen=True):
 
 
 class StoredSpan(msgspec.Struct, frozen=True):
-    """What a delivery holds of a journal: `data` is its bytes from `start`, `lines` of each of its lines the log's."""
+    """A part of a journal, as a delivery brings it.
+
+    `data` has the journal's bytes from the offset `start` on, `crc32` is their CRC-32. `lines` has one line of the
+    visit log for each line of `data`.
+    """
 
     journal: str
     start: int
     data: bytes
+    crc32: int
     lines: list[str]
 
     @property
@@ -141,7 +149,7 @@ def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | Closing | S
         raise MalformedMessage("Crc32 differs from that of the body")
     if not data.endswith(b"\n") or data.count(b"\n") != visits:
         raise MalformedMessage("the body is not as many whole lines as Visits says")
-    return StoredSpan(journal, start, data, format_lines(data))
+    return StoredSpan(journal, start, data, int(crc32, 16), format_lines(data))
 
 
 class _EnvelopeAttribute(msgspec.Struct):
@@ -180,7 +188,7 @@ def _required(attributes: Mapping[str, str], name: str) -> str:
 def _number(attributes: Mapping[str, str], name: str) -> int:
     text = _required(attributes, name)
     if not _NUMBER.fullmatch(text):
-        raise MalformedMessage(f"attribute {name} is not a decimal number of at most 18 digits")
+        raise MalformedMessage(f"attribute {name} is not a decimal number of at most {MAX_DIGITS} digits")
     return int(text)
 
 

@@ -4,7 +4,8 @@ Intervals are half-open, ``[start, end)``; an empty one holds nothing and is nev
 ascending and disjoint.
 """
 
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
 
 
 def merge(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -35,3 +36,20 @@ def subtract(span: tuple[int, int], stored: Iterable[tuple[int, int]]) -> list[t
     if position < end:
         left.append((position, end))
     return left
+
+
+def overlapping(span: tuple[int, int], stored: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
+    """Those of `stored` that share a byte with the span, found by bisection: `stored` is ascending and disjoint."""
+    first = bisect_left(stored, (span[0],))
+    if first and stored[first - 1][1] > span[0]:
+        first -= 1
+    return stored[first : bisect_left(stored, (span[1],), first)]
+
+
+def add(stored: list[tuple[int, int]], start: int, end: int) -> None:
+    """Put an interval that is not empty into `stored`, which is ascending and disjoint and has no two that touch."""
+    first = bisect_left(stored, (start,))
+    if first and stored[first - 1][1] >= start:
+        first -= 1
+    last = bisect_left(stored, (end + 1,), first)
+    stored[first:last] = merge([*stored[first:last], (start, end)])

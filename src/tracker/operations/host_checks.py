@@ -1,4 +1,7 @@
-"""What the services stand on: their directories, disks, locks and limits. Looks only, takes no lock, writes nothing."""
+"""What the services stand on: their directories, disks, locks and limits.
+
+Nothing of theirs is written, and none of their locks is taken: a service that starts meanwhile is not disturbed.
+"""
 
 import os
 import re
@@ -8,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tracker.config import LogConfig, OutboxConfig
+from tracker.errors import TrackerError
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox import PUBLISHER_LOCK, REFUSED
-from tracker.storage.recovery import ledger_dir
+from tracker.storage.accounts import read_extent
+from tracker.storage.recovery import ledger_dir, ledger_path
 
 FULL_SHARE = 0.02  # of the disk free, and below
 NEARLY_FULL_SHARE = 0.10
@@ -81,7 +86,22 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
             why="harmless: their visits came again and are in the log; they hold addresses all the same",
             mend="remove them",
         )
+    yield from _check_ledger(ledger_path(path))
     yield from _check_lock("visit log", ledger_dir(path) / "lock", "storage", "tracker-storage")
+
+
+def _check_ledger(ledger: Path) -> Iterator[Finding]:
+    if not os.path.lexists(ledger):
+        return  # storage has never run here, and its lock says so
+    try:
+        read_extent(ledger)
+    except TrackerError as error:
+        yield fault(
+            "visit log",
+            str(error),
+            why="without its ledger storage can write nothing; visits wait in the queue, for as long as its retention",
+            mend="run the doctor as the service's user; see docs/operations.md, a ledger that cannot be used",
+        )
 
 
 def judge_disk(subject: str, directory: Path, free: int, total: int) -> Finding:

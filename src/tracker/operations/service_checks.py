@@ -191,7 +191,8 @@ def judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
     if missing := metrics.total("tracker_storage_missing_bytes"):
         yield warning(
             "storage",
-            f"{missing:.0f} bytes of journals are in no line, though later ones are",
+            f"{missing:.0f} bytes of {metrics.total('tracker_storage_gapped_journals'):.0f} journals are in no line, "
+            "though later ones are",
             why="their messages are still on their way, in the dead-letter queue, or lost between SNS and SQS",
             mend="look again in a minute; redrive the dead-letter queue; tracker audit --config FILE names the offsets",
         )
@@ -201,6 +202,14 @@ def judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
             f"{count:.0f} times a message could not be read since its start",
             why="such messages are left to the dead-letter queue; nothing of them is in the log",
             mend="read why in its log (message_malformed); is something else publishing with Type = Visit?",
+        )
+    if count := metrics.total("tracker_storage_messages_conflicting_total"):
+        yield fault(
+            "storage",
+            f"{count:.0f} times a message had other bytes than those stored for the same range of its journal",
+            why="two copies of one outbox are published, or somebody forges messages; nothing of these is in the log",
+            mend="find the second copy (a restored snapshot or image of a running pixel) and give it an empty "
+            "outbox.dir; storage's log (message_conflicting) names the journal",
         )
 
 

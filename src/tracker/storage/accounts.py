@@ -1,20 +1,26 @@
 """The ledger's books as others read them: for each journal what is stored, what is missing and since when.
 
-Reads one consistent state, also while storage writes. A gap is an interval that lies before stored bytes, or before the
-end that the journal's closing message named, and that no append has stored.
+The books are a copy, taken in one step: one consistent state, also while storage writes. Whoever reads them, however
+slowly, keeps storage from no checkpoint, which a transaction on the ledger itself would do. A gap is an interval that
+lies before stored bytes, or before the end that the journal's closing message named, and that no append has stored.
 """
 
+import errno
 import itertools
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from tracker.core import spans
-from tracker.errors import AppendFailed, TrackerError
-from tracker.storage.ledger import LAYOUT
+from tracker.errors import TrackerError
+from tracker.storage.ledger import DAY_MS, LAYOUT, sqlite_errors
+
+BUSY_SECONDS = 10.0  # how long a lock of another program is waited for
+EXCUSED_AT_ONCE = 500  # journals in one transaction, so that storage waits for none longer than some 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +51,86 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True)
-class Books:
-    """The whole ledger. The log holds `size` bytes for certain; up to `pending_end` an append is under way."""
+class Extent:
+    """The log holds `size` bytes for certain; up to `pending_end` an append is under way."""
 
     size: int
     pending_end: int
     inode: int | None
-    accounts: tuple[Account, ...]
 
 
-def read(ledger: Path) -> Books:
-    """The state of `ledger.sqlite`. Raises TrackerError when it is not there or cannot be read."""
+class Books:
+    """A copy of the ledger. Its memory does not grow with the number of journals. The pending append is stored here."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.extent = _extent(db)
+        self._db = db
+        db.execute(
+            'INSERT OR IGNORE INTO stored (journal, start, "end", since_ms)'
+            ' SELECT journal, start, "end", heard_ms FROM pending_range JOIN journal ON id = journal'
+        )
+
+    def accounts(self) -> Iterator[Account]:
+        """Every journal, the one that was heard of last at the end."""
+        rows = self._db.execute(
+            "SELECT id, heard_ms, closed_end, excused, stored, max(coalesce(closed_end, 0), top) > stored"
+            " FROM journal ORDER BY heard_ms, id"
+        )
+        for journal, heard_ms, closed_end, excused, stored, has_gaps in rows:
+            gaps = tuple(self._gaps(journal, closed_end or 0, heard_ms)) if has_gaps else ()
+            yield Account(journal, heard_ms, closed_end, bool(excused), stored, gaps)
+
+    def wrong_sums(self) -> Iterator[str]:
+        """What the ledger keeps as sums and a full count finds otherwise: nothing, unless the ledger is damaged."""
+        rows = self._db.execute(
+            "SELECT id, stored, top,"
+            ' (SELECT coalesce(sum("end" - start), 0) FROM stored AS each WHERE each.journal = id) AS bytes,'
+            ' (SELECT coalesce(max("end"), 0) FROM stored AS each WHERE each.journal = id) AS last'
+            " FROM journal WHERE stored <> bytes OR (top <> last AND NOT excused)"
+        )
+        for journal, stored, top, counted, last in rows:
+            yield f"journal {journal}: {stored} bytes up to {top} are noted, {counted} up to {last} are counted"
+        kept = self._db.execute("SELECT high, low, journals FROM total").fetchone()
+        # In halves, for a sum of forged ends could exceed SQLite's integers.
+        found = self._db.execute(
+            "SELECT coalesce(sum(missing >> 32), 0), coalesce(sum(missing & 4294967295), 0),"
+            " coalesce(sum(missing > 0), 0) FROM journal"
+        ).fetchone()
+        if kept != found:
+            yield f"{_text(*kept)} are noted, {_text(*found)} are counted"
+
+    def _gaps(self, journal: str, closed_end: int, heard_ms: int) -> Iterator[Gap]:
+        """Each gap, known since the first of what is stored beyond it."""
+        intervals: Sequence[tuple[int, int, int]] = self._db.execute(
+            'SELECT start, "end", since_ms FROM stored WHERE journal = ? ORDER BY start', (journal,)
+        ).fetchall()
+        known = [*itertools.accumulate((since for _, _, since in reversed(intervals)), min)][::-1]
+        position = 0
+        for (start, end, _), since_ms in zip(intervals, known, strict=True):
+            if start > position:
+                yield Gap(position, start, since_ms)
+            position = max(position, end)
+        if closed_end > position:
+            yield Gap(position, closed_end, heard_ms)
+
+
+@contextmanager
+def open_books(ledger: Path) -> Iterator[Books]:
+    """A copy of `ledger.sqlite` as it is now, in a temporary file of SQLite's.
+
+    Raises TrackerError when the ledger is not there or cannot be read.
+    """
+    with sqlite_errors(ledger), closing(sqlite3.connect("", isolation_level=None)) as copy:
+        with _connect(ledger, "ro") as db:
+            db.backup(copy)
+        yield Books(copy)
+
+
+def read_extent(ledger: Path) -> Extent:
+    """What the log should hold now. Raises TrackerError when the ledger is not there or cannot be read."""
     with _connect(ledger, "ro") as db:
         db.execute("BEGIN")  # one state, whatever is committed while we read
-        size, inode = db.execute("SELECT size, inode FROM log").fetchone() or (0, None)
-        pending = db.execute("SELECT offset + length FROM pending").fetchone()
-        intervals: dict[str, list[tuple[int, int, int]]] = {}
-        rows = db.execute(
-            'SELECT journal, start, "end", since_ms FROM stored UNION ALL'
-            ' SELECT journal, start, "end", heard_ms FROM pending_range JOIN journal ON id = journal'
-            " ORDER BY journal, start"
-        )
-        for journal, *interval in rows:
-            intervals.setdefault(journal, []).append(tuple(interval))
-        accounts = tuple(
-            _account(intervals.get(journal, []), journal, heard_ms, closed_end, bool(excused))
-            for journal, heard_ms, closed_end, excused in db.execute(
-                "SELECT id, heard_ms, closed_end, excused FROM journal ORDER BY heard_ms, id"
-            )
-        )
-        return Books(size, pending[0] if pending else size, inode, accounts)
+        return _extent(db)
 
 
 def excuse(ledger: Path, journal: str) -> None:
@@ -82,41 +138,74 @@ def excuse(ledger: Path, journal: str) -> None:
 
     Raises TrackerError when the ledger knows no such journal.
     """
-    with _connect(ledger, "rw") as db, db:
+    with _connect(ledger, "rw") as db:
         if not db.execute("UPDATE journal SET excused = 1 WHERE id = ?", (journal,)).rowcount:
             raise TrackerError(f"{ledger} knows no journal {journal}")
 
 
-def _account(
-    intervals: list[tuple[int, int, int]], journal: str, heard_ms: int, closed_end: int | None, excused: bool
-) -> Account:
-    gaps = tuple(_gaps(intervals, closed_end or 0, heard_ms))
-    stored = sum(end - start for start, end in spans.merge((start, end) for start, end, _ in intervals))
-    return Account(journal, heard_ms, closed_end, excused, stored, gaps)
+def excuse_silent(ledger: Path, days: float) -> int:
+    """Give all journals up that are open or have gaps and were not heard of for so many days; how many these are.
+
+    Time runs by SQS's clock and ends at the last message that storage has read: while storage is down, nobody is
+    silent. Storage may run meanwhile.
+    """
+    count, last = 0, ""
+    with _connect(ledger, "rw") as db:
+        (clock_ms,) = db.execute("SELECT clock_ms FROM log").fetchone() or (0,)
+        before = clock_ms - int(days * DAY_MS)
+        while silent := db.execute(
+            "SELECT id FROM journal WHERE id > ? AND heard_ms < ? AND NOT may_go ORDER BY id LIMIT ?",
+            (last, before, EXCUSED_AT_ONCE),
+        ).fetchall():
+            db.execute("BEGIN IMMEDIATE")
+            for (journal,) in silent:
+                count += db.execute(
+                    "UPDATE journal SET excused = 1 WHERE id = ? AND heard_ms < ?", (journal, before)
+                ).rowcount
+            db.execute("COMMIT")
+            last = silent[-1][0]
+    return count
 
 
-def _gaps(intervals: Sequence[tuple[int, int, int]], closed_end: int, heard_ms: int) -> Iterator[Gap]:
-    """Each gap, known since the first of what is stored beyond it."""
-    known = [*itertools.accumulate((since for _, _, since in reversed(intervals)), min)][::-1]
-    position = 0
-    for (start, end, _), since_ms in zip(intervals, known, strict=True):
-        if start > position:
-            yield Gap(position, start, since_ms)
-        position = max(position, end)
-    if closed_end > position:
-        yield Gap(position, closed_end, heard_ms)
+def _extent(db: sqlite3.Connection) -> Extent:
+    size, inode = db.execute("SELECT size, inode FROM log").fetchone() or (0, None)
+    pending = db.execute("SELECT offset + length FROM pending").fetchone()
+    return Extent(size, pending[0] if pending else size, inode)
+
+
+def _text(high: int, low: int, journals: int) -> str:
+    return f"{(high << 32) + low} missing bytes of {journals} journals"
+
+
+def _problem(ledger: Path) -> str | None:
+    """Why SQLite could not read this file. It is not opened to see: closing it would drop SQLite's locks on it."""
+    try:
+        status = ledger.stat()
+    except FileNotFoundError:
+        return f"{ledger}: there is no ledger; a storage that has run with this log has one"
+    except OSError as error:
+        return f"{ledger} cannot be read: {error.strerror}"
+    if not stat.S_ISREG(status.st_mode):
+        return f"{ledger} cannot be read: it is no file"
+    if not os.access(ledger, os.R_OK):
+        return f"{ledger} cannot be read: {os.strerror(errno.EACCES)}"
+    if not status.st_size:
+        return f"{ledger} is empty; storage would not start with it, and says what to do"
+    return None
 
 
 @contextmanager
 def _connect(ledger: Path, mode: str) -> Iterator[sqlite3.Connection]:
-    if not ledger.is_file():
-        raise TrackerError(f"{ledger}: there is no ledger; a storage that has run with this log has one")
-    try:
-        with closing(sqlite3.connect(f"file:{quote(str(ledger))}?mode={mode}", uri=True, timeout=10)) as db:
-            if (found := db.execute("PRAGMA user_version").fetchone()[0]) != LAYOUT:
-                raise TrackerError(
-                    f"{ledger} has layout {found}, expected {LAYOUT}: start storage of this release once"
-                )
-            yield db
-    except sqlite3.Error as error:
-        raise AppendFailed(f"{ledger} cannot be read: {error}") from error
+    if problem := _problem(ledger):
+        raise TrackerError(problem)
+    with (
+        sqlite_errors(ledger),
+        closing(
+            sqlite3.connect(
+                f"file:{quote(str(ledger))}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
+            )
+        ) as db,
+    ):
+        if (found := db.execute("PRAGMA user_version").fetchone()[0]) != LAYOUT:
+            raise TrackerError(f"{ledger} has layout {found}, expected {LAYOUT}: start storage of this release once")
+        yield db

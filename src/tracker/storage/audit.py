@@ -1,11 +1,13 @@
 """`tracker audit`: the proof that nothing is missing, from the ledger, and that nothing is foreign, from the log.
 
-Reads only, but for `--forget`, and disturbs a running storage in nothing. Exit status 1 when something is missing for
-longer than `--grace`, or the log is not as storage writes it.
+Only `--forget` and `--forget-silent` write. A running storage is not disturbed. The exit status is 1 when something has
+been missing for longer than `--grace`, when sums that the ledger keeps are wrong, or when the log is not as storage
+writes it.
 """
 
 import argparse
 import gzip
+import math
 import os
 import re
 import time
@@ -21,7 +23,7 @@ from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage import accounts
-from tracker.storage.accounts import Account, Books, Gap
+from tracker.storage.accounts import Account, Books
 from tracker.storage.recovery import ledger_path
 
 CONFIG = Path("config/storage.yaml")
@@ -54,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--forget", action="append", default=[], metavar="JOURNAL", help="give the gaps of this journal up, for good"
     )
+    parser.add_argument(
+        "--forget-silent",
+        type=_days,
+        metavar="DAYS",
+        help="the same for all journals that are open or have gaps and were not heard of for so many days",
+    )
     parser.add_argument("--all", action="store_true", help="list complete journals too")
 
 
@@ -65,11 +73,21 @@ def run(options: argparse.Namespace) -> int:
     if live is not None:
         for journal in options.forget:
             accounts.excuse(ledger_path(live), journal)
-        books = accounts.read(ledger_path(live))
-        well = _print_books(books, live, time.time() * 1000, options.grace, options.all)
+        if options.forget_silent is not None:
+            count = accounts.excuse_silent(ledger_path(live), options.forget_silent)
+            print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
+        with accounts.open_books(ledger_path(live)) as books:
+            well = _print_books(books, live, time.time() * 1000, options.grace, options.all)
     for file in logs:
         well &= _print_check(_check(file, live))
     return 0 if well else 1
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days < math.inf:
+        raise ValueError
+    return days
 
 
 def _live_log(config: Path | None, logs: list[Path]) -> Path | None:
@@ -81,27 +99,32 @@ def _live_log(config: Path | None, logs: list[Path]) -> Path | None:
 
 def _print_books(books: Books, log: Path, now_ms: float, grace: float, everything: bool) -> bool:
     line_bytes = _mean_line_bytes(log) + JOURNAL_EXTRA_BYTES
-    counted: list[Gap] = []
-    for account in books.accounts:
-        if not account.excused:
-            counted += [gap for gap in account.gaps if now_ms - gap.since_ms > grace * 1000]
+    journals = complete = stored = missing = gaps = 0
+    for account in books.accounts():
+        journals += 1
+        complete += not account.gaps and account.closed_end is not None
+        stored += account.stored_bytes
+        for gap in account.gaps if not account.excused else ():
+            if now_ms - gap.since_ms > grace * 1000:
+                missing, gaps = missing + gap.size, gaps + 1
         if everything or account.gaps or account.closed_end is None:
             _print_account(account, now_ms, line_bytes)
-    complete = sum(not account.gaps and account.closed_end is not None for account in books.accounts)
-    stored = sum(account.stored_bytes for account in books.accounts)
+    under_way = books.extent.pending_end - books.extent.size
     print(
-        f"{len(books.accounts)} journals, {complete} of them closed and complete; "
-        f"{stored} bytes of them stored; {log} has {books.size} bytes"
-        + (f" and an append of {books.pending_end - books.size} under way" if books.pending_end > books.size else "")
+        f"{journals} journals, {complete} of them closed and complete; "
+        f"{stored} bytes of them stored; {log} has {books.extent.size} bytes"
+        + (f" and an append of {under_way} under way" if under_way else "")
     )
-    if not counted:
+    if gaps:
+        about = _visits(missing, line_bytes)
+        print(f"MISSING: {missing} bytes in {gaps} gaps, about {about}, for longer than {grace:g} s")
+    else:
         print(f"nothing has been missing for longer than {grace:g} s")
-        return True
-    size = sum(gap.size for gap in counted)
-    print(
-        f"MISSING: {size} bytes in {len(counted)} gaps, about {_visits(size, line_bytes)}, for longer than {grace:g} s"
-    )
-    return False
+    wrong = 0
+    for wrong, problem in enumerate(books.wrong_sums(), 1):
+        if wrong <= SHOWN_LINES:
+            print(f"SUMS: {problem}")
+    return not gaps and not wrong
 
 
 def _print_account(account: Account, now_ms: float, line_bytes: float) -> None:
@@ -192,9 +215,9 @@ def _check(file: Path, live: Path | None) -> LogCheck:
     """Check a log and, if it is the live one, its length against the ledger: storage may be appending meanwhile."""
     if live is None or not live.exists() or not file.exists() or not file.samefile(live):
         return check_log(file)
-    before = accounts.read(ledger_path(live))
+    before = accounts.read_extent(ledger_path(live))
     check = check_log(file, before.size)
-    size, after = file.stat().st_size, accounts.read(ledger_path(live))
+    size, after = file.stat().st_size, accounts.read_extent(ledger_path(live))
     if before.inode == after.inode and not before.size <= size <= max(before.pending_end, after.pending_end):
         check.problems.append(f"LENGTH: {size} bytes, the ledger knows {before.size} to {after.pending_end}")
     return check

@@ -3,12 +3,15 @@
 Runs in the writer's thread, one delivery after the other. A delivery is taken whole or, malformed, not at all.
 """
 
+import zlib
+from collections.abc import Iterator
+
 from tracker.aws import Delivery
 from tracker.core import spans
 from tracker.core.log_line import format_line
 from tracker.core.message import Closing, SingleVisit, StoredSpan, unpack
-from tracker.errors import MalformedMessage
-from tracker.storage.ledger import Append, Ledger
+from tracker.errors import ConflictingMessage, MalformedMessage
+from tracker.storage.ledger import Append, Checksum, Ledger
 
 FULL_BYTES = 2 << 20  # of lines, and of message bodies: enough that one more fdatasync is little, beside them
 FULL_DELIVERIES = 1_000
@@ -31,7 +34,7 @@ class Batch:
         return size >= FULL_BYTES or len(self.deliveries) >= FULL_DELIVERIES
 
     def add(self, delivery: Delivery) -> None:
-        """Take a delivery; raises MalformedMessage, and then nothing of it is taken."""
+        """Take a delivery. Raises MalformedMessage and ConflictingMessage, and then nothing of it is taken."""
         content = unpack(delivery.attributes, delivery.body)
         if isinstance(content, SingleVisit):
             self._add_single(delivery, format_line(content.visit))
@@ -53,17 +56,40 @@ class Batch:
         self.append.seen[delivery.message_id] = delivery.sent_ms
 
     def _add_span(self, span: StoredSpan) -> None:
-        in_batch = self.append.ranges.get(span.journal, [])
-        new = [
-            piece
-            for missing in self._ledger.missing(span.journal, (span.start, span.end))
-            for piece in spans.subtract(missing, in_batch)
-        ]
-        lines = [line for start, end in new for line in _lines_of(span, start, end)]
+        ranges = self.append.ranges.get(span.journal, [])
+        new = self._ledger.missing(span.journal, (span.start, span.end), ranges)
+        if new != [(span.start, span.end)]:
+            self._compare(span)
+        lines = list(_lines_of(span, new))
         self.duplicates += len(span.lines) - len(lines)
         self._write("".join(lines).encode("ascii"), len(lines))
-        if new:
-            self.append.ranges[span.journal] = spans.merge([*in_batch, *new])
+        if not new:
+            return
+        for start, end in new:
+            spans.add(ranges, start, end)
+        self.append.ranges[span.journal] = ranges
+        checksum = Checksum(span.start, span.end, span.crc32)
+        self.append.checksums.setdefault(span.journal, []).append(checksum)
+
+    def _compare(self, span: StoredSpan) -> None:
+        """Compare a repeat with the checksums of what was stored before within its range.
+
+        Raises ConflictingMessage when bytes differ: an honest pixel never sends other bytes for the same range. Ranges
+        that only overlap cannot be compared, for the ledger has no bytes.
+        """
+        known = self._ledger.checksums(span.journal, (span.start, span.end))
+        known += [
+            each
+            for each in self.append.checksums.get(span.journal, [])
+            if span.start <= each.start and each.end <= span.end
+        ]
+        position = span.start
+        for start, end, crc32 in sorted(known, key=lambda each: (each.start, -each.end)):
+            if start < position:
+                continue  # so that no byte is read twice, however many ranges somebody made overlap
+            if zlib.crc32(memoryview(span.data)[start - span.start : end - span.start]) != crc32:
+                raise ConflictingMessage(f"journal {span.journal}: other bytes for [{start}, {end}) came before")
+            position = end
 
     def _close(self, closing: Closing) -> None:
         self.append.closed[closing.journal] = max(closing.end, self.append.closed.get(closing.journal, 0))
@@ -76,12 +102,17 @@ class Batch:
         self.visits += count
 
 
-def _lines_of(span: StoredSpan, start: int, end: int) -> list[str]:
-    """The lines of a part of the span, which has to lie on its line boundaries."""
-    first, last = start - span.start, end - span.start
-    if (first and span.data[first - 1] != 0x0A) or span.data[last - 1] != 0x0A:
-        raise MalformedMessage(f"what is stored of journal {span.journal} ends within a line of this span")
-    if last - first == len(span.data):
-        return span.lines
-    skipped = span.data.count(b"\n", 0, first)
-    return span.lines[skipped : skipped + span.data.count(b"\n", first, last)]
+def _lines_of(span: StoredSpan, parts: list[tuple[int, int]]) -> Iterator[str]:
+    """The lines of ascending parts of the span, each of which has to lie on its line boundaries."""
+    if parts == [(span.start, span.end)]:
+        yield from span.lines
+        return
+    position = line = 0
+    for start, end in parts:
+        first, last = start - span.start, end - span.start
+        if (first and span.data[first - 1] != 0x0A) or span.data[last - 1] != 0x0A:
+            raise MalformedMessage(f"what is stored of journal {span.journal} ends within a line of this span")
+        line += span.data.count(b"\n", position, first)
+        count = span.data.count(b"\n", first, last)
+        yield from span.lines[line : line + count]
+        position, line = last, line + count

@@ -1,4 +1,4 @@
-"""Figures that nothing on a visit's path would tell: what the ledger lacks, and the room on the log's disk."""
+"""Figures that no event on a visit's path would update: what the ledger lacks, and the room on the log's disk."""
 
 import asyncio
 import logging
@@ -16,13 +16,18 @@ FIGURES_SECONDS = 10.0
 
 
 async def watch(ledger: Ledger, path: Path, executor: Executor) -> None:
-    """Look every ten seconds, in the writer's thread, which alone may use the ledger; for as long as it is let."""
-    loop = asyncio.get_running_loop()
+    """Read the figures every ten seconds until cancelled. One that cannot be read keeps no other from being read."""
     while True:
         try:
-            telemetry.MISSING_BYTES.set(await loop.run_in_executor(executor, ledger.missing_bytes))
+            # In the writer's thread, which alone may use the ledger.
+            gaps = await asyncio.get_running_loop().run_in_executor(executor, ledger.gaps)
+            telemetry.MISSING_BYTES.set(gaps.size)
+            telemetry.GAPPED_JOURNALS.set(gaps.journals)
+        except AppendFailed as error:
+            log.warning("gaps_unread error=%s; the gauges of missing bytes keep their last values", error)
+        try:
             disk = await asyncio.to_thread(os.statvfs, path.parent)
             telemetry.LOG_FREE_BYTES.set(disk.f_bavail * disk.f_frsize)
-        except (AppendFailed, OSError) as error:
-            log.warning("figures_unread error=%s", error)
+        except OSError as error:
+            log.warning("free_space_unread error=%s; the gauge of free space keeps its last value", error)
         await asyncio.sleep(FIGURES_SECONDS)

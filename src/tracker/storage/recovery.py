@@ -15,9 +15,16 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tracker.errors import AppendFailed, ConfigurationError, HeldByAnother, LogChanged, TrackerError
+from tracker.errors import (
+    AppendFailed,
+    ConfigurationError,
+    HeldByAnother,
+    LedgerDamaged,
+    LogChanged,
+    TrackerError,
+)
 from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory
-from tracker.storage.ledger import Ledger, Pending
+from tracker.storage.ledger import COST_OF_A_NEW_LEDGER, Ledger, Pending, check
 from tracker.storage.rotation import drop_reservations, finish, go_on_with
 from tracker.storage.visit_log import CHANGED_BY, create_log
 
@@ -59,7 +66,7 @@ def only_writer(path: Path) -> Iterator[None]:
 def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     """The ledger of the log `path`, the two in agreement; raises LogChanged when they cannot be brought there."""
     try:
-        ledger = Ledger(ledger_path(path))
+        ledger = _open(path, accept)
         try:
             _agree(path, mode, ledger, accept)
         except BaseException:
@@ -69,6 +76,44 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     except OSError as error:
         raise AppendFailed(f"{path}: cannot be recovered: {error}") from error
     return ledger
+
+
+def _open(path: Path, accept: bool) -> Ledger:
+    file = ledger_path(path)
+    try:
+        if not accept:
+            _refuse_emptied(file, path)
+            return Ledger(file)
+        try:
+            if file.exists():
+                check(file)  # damage may lie where a start does not look
+            return Ledger(file)
+        except LedgerDamaged as error:
+            _set_aside(file, error)
+            return Ledger(file)
+    except OSError as error:
+        raise _no_place(error) from error
+
+
+def _refuse_emptied(file: Path, log_path: Path) -> None:
+    """To SQLite an empty file is a new database: it would forget all that the log holds."""
+    if file.exists() and log_path.exists() and not file.stat().st_size and log_path.stat().st_size:
+        raise LogChanged(
+            f"{file} is empty and {log_path} is not: put the ledger back, or start once with --accept-log to begin a "
+            f"new one. {COST_OF_A_NEW_LEDGER}"
+        )
+
+
+def _set_aside(file: Path, error: LedgerDamaged) -> None:
+    """Rename a damaged ledger with the files that belong to it, so that a new one can begin."""
+    target = f"{file.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
+    # The database first: SQLite deletes a write-ahead log that it finds without one, and would read an older state
+    # from a database without its write-ahead log.
+    for suffix in ("", "-wal", "-shm"):
+        with contextlib.suppress(FileNotFoundError):
+            file.with_name(file.name + suffix).rename(file.with_name(target + suffix))
+    sync_directory(file.parent)
+    log.warning("ledger_set_aside file=%s error=%s; a new ledger begins with the log as it is", target, error)
 
 
 def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:

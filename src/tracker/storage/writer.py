@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tracker import telemetry
 from tracker.aws import Delivery
-from tracker.errors import LogMoved, MalformedMessage, StorageFull
+from tracker.errors import AppendPaused, ConflictingMessage, MalformedMessage
 from tracker.lifecycle import wait_for_event
 from tracker.storage import freshness
 from tracker.storage.batch import Batch
@@ -27,7 +27,7 @@ log = logging.getLogger("tracker.writer")
 
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 1.0
-REMEMBERED_MALFORMED = 1_000  # MessageIds, so that each is logged once though it comes again and again
+REMEMBERED_REFUSED = 1_000  # MessageIds, so that each is logged once though it comes again and again
 
 T = TypeVar("T")
 
@@ -35,9 +35,9 @@ T = TypeVar("T")
 class Writer:
     """One batch after the other, until the hand-over is closed; the ledger and the log in the executor's one thread.
 
-    `acknowledge` is given the deliveries whose lines are durable, `leave` the malformed ones. `reopen`, when set, asks
-    to go on with the file that has the log's name by then: the old one was put aside. `rotated` is told of each file
-    that a rotation has put aside.
+    `acknowledge` is given the deliveries whose lines are durable, `leave` the malformed and the conflicting ones.
+    `reopen`, when set, asks to go on with the file that has the log's name by then: the old one was put aside.
+    `rotated` is told of each file that a rotation has put aside.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class Writer:
         self._reopen = reopen
         self._rotated = rotated
         self._closed = False
-        self._malformed: dict[str, None] = {}
+        self._refused: dict[str, None] = {}  # malformed or conflicting
+        self._paused_by = ""  # the event that was logged
         self.paused: str | None = None  # the reason while nothing can be appended
 
     async def run(self) -> None:
@@ -97,7 +98,7 @@ class Writer:
         batch = Batch(ledger=self._ledger)
         delivery = await self._next()
         while delivery is not None:
-            await self._add(batch, delivery)
+            await self._with_pauses(partial(self._add, batch, delivery), tend_log=False)
             if batch.is_full or self._handover.empty():
                 return batch
             delivery = self._handover.get_nowait()
@@ -116,33 +117,34 @@ class Writer:
     async def _add(self, batch: Batch, delivery: Delivery) -> None:
         try:
             await self._call(batch.add, delivery)
-        except MalformedMessage as error:
-            telemetry.MALFORMED.inc()
-            if delivery.message_id not in self._malformed:
-                log.warning("message_malformed id=%s reason=%s left_to=dead-letter queue", delivery.message_id, error)
-                self._malformed[delivery.message_id] = None
-                if len(self._malformed) > REMEMBERED_MALFORMED:
-                    del self._malformed[next(iter(self._malformed))]
+        except (MalformedMessage, ConflictingMessage) as error:
+            conflicts = isinstance(error, ConflictingMessage)
+            (telemetry.CONFLICTING if conflicts else telemetry.MALFORMED).inc()
+            if delivery.message_id not in self._refused:
+                event = "message_conflicting" if conflicts else "message_malformed"
+                log.warning("%s id=%s reason=%s; left to the dead-letter queue", event, delivery.message_id, error)
+                self._refused[delivery.message_id] = None
+                if len(self._refused) > REMEMBERED_REFUSED:
+                    del self._refused[next(iter(self._refused))]
             self._leave([delivery])
 
-    async def _with_pauses(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Try a step again, every second, while the disk is full or the log was moved; once only during a stop."""
+    async def _with_pauses(self, step: Callable[[], Awaitable[None]], *, tend_log: bool = True) -> None:
+        """Try a step again, every second, while it raises AppendPaused; once only during a stop."""
         while True:
             try:
-                await self._tend_log()
+                if tend_log:
+                    await self._tend_log()
                 await step()
                 break
-            except (StorageFull, LogMoved) as error:
-                if self.paused is None and isinstance(error, StorageFull):
-                    log.error("storage_full error=%s action=nothing is deleted, tried again every second", error)
-                elif self.paused is None:
-                    log.error("log_moved error=%s action=nothing is deleted, tried again every second", error)
-                self.paused = str(error)
+            except AppendPaused as error:
+                if self._paused_by != error.event:
+                    log.error("%s error=%s; nothing is deleted, tried again every second", error.event, error)
+                self.paused, self._paused_by = str(error), error.event
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
         if self.paused is not None:
             log.info("storage_resumed")
-            self.paused = None
+            self.paused, self._paused_by = None, ""
 
     async def _tend_log(self) -> None:
         """Between two appends: follow the log's name if that was asked for, rotate if it is time."""
@@ -150,7 +152,7 @@ class Writer:
             self._reopen.clear()
             try:
                 await self._follow()
-            except StorageFull:
+            except AppendPaused:
                 self._reopen.set()
                 raise
         if self._rotation.is_due(self._log.status()):
