@@ -13,6 +13,7 @@ import pytest
 from tests.fake_topic import FakeTopic
 from tests.pixel.journals import journal_with, line
 from tests.waiting import until
+from tracker import telemetry
 from tracker.config import SnsConfig
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, unpack
 from tracker.errors import PublishFailed, PublishRefused
@@ -383,3 +384,75 @@ async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
         await until(lambda: len(closings(topic.accepted)) == 1)
         readable = True
         await until(lambda: len(closings(topic.accepted)) == 2)
+
+
+class Unready(FakeTopic):
+    """A topic whose credentials cannot be had: `trouble` is raised, or the wait for them has no end."""
+
+    def __init__(self, trouble: PublishFailed | None) -> None:
+        super().__init__()
+        self.trouble = trouble
+        self.asked = 0
+        self.is_ready = asyncio.Event()
+
+    async def ready(self) -> None:
+        self.asked += 1
+        if self.trouble is not None and not self.is_ready.is_set():
+            raise self.trouble
+        await self.is_ready.wait()
+
+
+async def test_a_topic_that_is_not_ready_is_seen_without_any_visit_and_gone_when_it_is(outbox: Outbox) -> None:
+    topic = Unready(PublishFailed("credentials from credential_process: no answer in time"))
+    publisher = publisher_of(outbox, topic)
+    async with running(publisher):
+        await until(lambda: topic.asked > 3)
+        assert publisher.trouble == str(topic.trouble)
+        assert telemetry.PUBLISHING._value.get() == 0
+        topic.is_ready.set()
+        await until(lambda: publisher.trouble is None)
+        assert telemetry.PUBLISHING._value.get() == 1
+
+
+@pytest.mark.parametrize("trouble", [None, PublishFailed("no credentials")], ids=["no answer", "failure"])
+async def test_a_topic_that_is_not_ready_delays_no_stop_when_nothing_waits(
+    outbox: Outbox, trouble: PublishFailed | None
+) -> None:
+    topic = Unready(trouble)
+    publisher = publisher_of(outbox, topic)
+    publishing = asyncio.create_task(publisher.run())
+    await until(lambda: topic.asked)
+    publisher.drain()
+    async with asyncio.timeout(5):
+        await publishing
+
+
+async def test_visits_that_wait_at_a_stop_are_published_if_the_topic_is_ready_in_time(outbox: Outbox) -> None:
+    journal_with(outbox.directory, line(1)).close()
+    outbox.scan()
+    topic = Unready(None)
+    publisher = publisher_of(outbox, topic)
+    publishing = asyncio.create_task(publisher.run())
+    await until(lambda: topic.asked)
+    publisher.drain()
+    await until(lambda: topic.asked > 1)
+    topic.is_ready.set()
+    async with asyncio.timeout(5):
+        await publishing
+    assert stored(topic.accepted) == line(1)
+
+
+async def test_a_new_configuration_is_taken_while_the_topic_is_not_ready(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(1))
+    outbox.scan()
+    topics = {"packed": Unready(PublishFailed("no credentials")), "plain": FakeTopic()}
+    publisher = Publisher(
+        outbox=outbox,
+        config=SnsConfig(topic_arn=ARN, linger=0.01),
+        open_topic=lambda config: topics[config.format].open(config),
+    )
+    async with running(publisher):
+        await until(lambda: publisher.trouble)
+        publisher.reconfigure(SnsConfig(topic_arn=ARN, linger=0.01, format="plain"))
+        await until(lambda: stored(topics["plain"].accepted) == line(1))
+    journal.close()

@@ -15,7 +15,7 @@ from tracker.config import SnsConfig
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, closing, pack
 from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
-from tracker.lifecycle import Backoff, wait_for_event
+from tracker.lifecycle import Backoff, ends_before, wait_for_event
 from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.tally import Tally
@@ -28,13 +28,18 @@ SINGLES_BYTES = 2 * LONG_LINE  # enough for as many visits of a usual length
 
 
 class Topic(Protocol):
-    """Where messages go: one outcome a message, None when it is accepted."""
+    """Where messages go. `publish` gives one outcome a message, None when it is accepted.
+
+    `ready` makes sure that the topic can be called (credentials, settings) and raises PublishFailed when it cannot.
+    """
+
+    async def ready(self) -> None: ...
 
     async def publish(self, messages: list[Message]) -> list[PublishFailed | None]: ...
 
 
 class OpenTopic(Protocol):
-    """Makes a `Topic`; raises PublishFailed."""
+    """Makes a `Topic`, which need not be ready."""
 
     def __call__(self, config: SnsConfig) -> AbstractAsyncContextManager[Topic]: ...
 
@@ -82,14 +87,33 @@ class Publisher:
         """Publish until drained; raises nothing for what SNS or the disk does."""
         while True:
             config = self._config
-            try:
-                async with self._open_topic(config) as topic:
+            async with self._open_topic(config) as topic:
+                if await self._wait_ready(topic, config):
                     await self._publish_all(topic, config)
-                if config is self._config:
-                    return
+            if config is self._config:
+                return
+
+    async def _wait_ready(self, topic: Topic, config: SnsConfig) -> bool:
+        """Wait until the topic can be called; False when there is no need any more: drained, or reconfigured."""
+        failed = False
+        while config is self._config:
+            if self._draining.is_set() and not self._outbox.journals:
+                return False
+            try:
+                if self._draining.is_set():
+                    await topic.ready()
+                elif not await ends_before(self._draining, topic.ready()):
+                    continue
             except PublishFailed as error:
+                failed = True
                 self._fail(error)
-                await asyncio.sleep(self._backoff.next())
+                await self._pause()
+                continue
+            if failed:
+                self._backoff.reset()
+                self._recover()
+            return True
+        return False
 
     async def _publish_all(self, topic: Topic, config: SnsConfig) -> None:
         """Pass over the journals until drained, or until the configuration is another."""
@@ -111,7 +135,7 @@ class Publisher:
             if self._accepted > accepted:
                 self._backoff.reset()
             if self._failed > failed:
-                await asyncio.sleep(self._backoff.next())
+                await self._pause()
                 continue
             if self._accepted > accepted:
                 self._recover()
@@ -120,6 +144,11 @@ class Publisher:
             if not any(more):
                 linger = max(0.0, config.linger - (loop.time() - began))
                 await (asyncio.sleep(0.01) if self._draining.is_set() else wait_for_event(self._draining, linger))
+
+    async def _pause(self) -> None:
+        """Wait before the next try. The beginning of the drain ends the wait."""
+        seconds = self._backoff.next()
+        await (asyncio.sleep(seconds) if self._draining.is_set() else wait_for_event(self._draining, seconds))
 
     async def _advance(self, topic: Topic, journal: JournalReader) -> bool:
         """Publish the journal's next messages; whether more waits right behind them."""
