@@ -22,6 +22,7 @@ from tracker.pixel import publisher as module
 from tracker.pixel.journal_reader import JournalReader, Span
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
+from tracker.telemetry import total
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
 FORMATS = ["packed", "plain", "single"]
@@ -333,9 +334,9 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
     outbox.scan()
     real_take, fired = JournalReader.take, False
 
-    def take(self: JournalReader, limit: int) -> Span | None:
+    def take(self: JournalReader, limit: int, start: int | None = None) -> Span | None:
         nonlocal fired
-        span = real_take(self, limit)
+        span = real_take(self, limit, start)
         if span is None and not fired:  # seen to the end; before that is acted on: a visit, a death, a look
             fired = True
             journal.append(line(2))
@@ -351,6 +352,27 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
         await publisher.run()
     assert stored(topic.accepted) == line(1) + line(2)
     assert [message.start for message in closings(topic.accepted)] == [len(line(1) + line(2))]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("damage", [b"\x00" * 4096 + b"\n", b'{"Referer":"\xff"}\n', b"no visit\n"])
+async def test_damage_in_a_live_journal_costs_its_line_alone_and_is_counted(
+    outbox: Outbox, format: str, damage: bytes
+) -> None:
+    journals = [journal_with(outbox.directory, line(1), damage, line(2), damage), journal_with(outbox.directory)]
+    outbox.scan()
+    discarded = total(telemetry.DISCARDED)
+    topic = FakeTopic()
+    async with running(publisher_of(outbox, topic, format)):
+        await until(lambda: line(2) in b"".join(span.data for span in spans_of(topic.accepted)))
+        journals[0].append(line(3))
+        journals[1].append(line(4))
+        await until(lambda: sum(message.visits for message in topic.accepted) == 4)
+    found = {each for span in spans_of(topic.accepted) for each in span.data.splitlines(keepends=True)}
+    assert found == {line(n) for n in (1, 2, 3, 4)}
+    assert total(telemetry.DISCARDED) - discarded == 2
+    for journal in journals:
+        journal.close()
 
 
 async def test_a_foreign_file_in_a_journal_is_kept_and_delays_nobody(outbox: Outbox) -> None:
@@ -372,10 +394,10 @@ async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
         journal.close()
     real_take, readable = JournalReader.take, False
 
-    def take(self: JournalReader, limit: int) -> Span | None:
+    def take(self: JournalReader, limit: int, start: int | None = None) -> Span | None:
         if self.path == journals[0].path and not readable:
             raise PermissionError(13, "Permission denied")
-        return real_take(self, limit)
+        return real_take(self, limit, start)
 
     monkeypatch.setattr(JournalReader, "take", take)
     topic = FakeTopic()

@@ -16,14 +16,13 @@ from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, closin
 from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, ends_before, wait_for_event
-from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
+from tracker.pixel.journal_reader import LONG_LINE, JournalReader, Span, UnreadableJournal
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.publisher")
 
 SINGLES = 80  # visits in flight under `format: single`: eight batches of ten
-LONG_LINE = 65_536  # more than the longest line: two headers of 2,048 characters, twelve bytes each at worst
 SINGLES_BYTES = 2 * LONG_LINE  # enough for as many visits of a usual length
 
 
@@ -188,8 +187,7 @@ class Publisher:
             if span.data:
                 progress.window = _messages(journal.name, span, self._config.format)
                 progress.end = progress.window[-1].end
-                # A span as long as may be was probably cut short by that limit.
-                progress.limited = progress.end < span.end or len(span.data) > limit - LONG_LINE
+                progress.limited = progress.end < span.end or span.more
                 return
 
     async def _publish_window(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
