@@ -1,10 +1,10 @@
-"""All of the outbox reaches the topic, in order, whatever SNS answers; only a proven refusal gives a visit up."""
+"""All of the outbox reaches the topic, in order, whatever SNS answers; only a proven refusal gives visits up."""
 
 import asyncio
 import contextlib
 import random
 import string
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -63,6 +63,16 @@ async def running(publisher: Publisher) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def refusing(line: bytes) -> Callable[[Message], PublishFailed | None]:
+    """SNS's answers when it refuses every message with this line in it."""
+
+    def answer(message: Message) -> PublishFailed | None:
+        span = unpack(message.attributes, message.body)
+        return PublishRefused("bad line") if isinstance(span, StoredSpan) and line in span.data else None
+
+    return answer
 
 
 def spans_of(messages: list[Message]) -> list[StoredSpan]:
@@ -201,41 +211,79 @@ async def test_a_topic_that_refuses_everything_costs_no_visit(outbox: Outbox, fo
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("bad", [0, 7, 18])
-async def test_exactly_the_refused_line_is_given_up(outbox: Outbox, format: str, bad: int) -> None:
+@pytest.mark.parametrize("bad", [0, 7, 19])
+async def test_a_message_that_sns_refuses_for_good_is_set_aside_whole_and_nothing_else(
+    outbox: Outbox, format: str, bad: int
+) -> None:
     lines = [line(n) for n in range(20)]
     journal_with(outbox.directory, *lines).close()
     journal_with(outbox.directory, line(99)).close()
-
-    def answer(message: Message) -> PublishFailed | None:
-        span = unpack(message.attributes, message.body)
-        refused = isinstance(span, StoredSpan) and lines[bad] in span.data
-        return PublishRefused("bad line") if refused else None
-
-    topic = FakeTopic(answer)
+    refused, published = total(telemetry.DISCARDED), total(telemetry.PUBLISHED_VISITS)
+    topic = FakeTopic(refusing(lines[bad]))
     await drain(outbox, topic, format)
-    assert (outbox.directory / "refused.ndjson").read_bytes() == lines[bad]
+    aside = [lines[bad]] if format == "single" else lines
+    assert (outbox.directory / "refused.ndjson").read_bytes() == b"".join(aside)
     seen = {each for span in spans_of(topic.accepted) for each in span.data.splitlines(keepends=True)}
-    assert seen == {*lines, line(99)} - {lines[bad]}
+    assert seen == {*lines, line(99)} - set(aside)
+    assert total(telemetry.DISCARDED) - refused == len(aside)
+    assert total(telemetry.PUBLISHED_VISITS) - published == len(seen)
 
 
-async def test_a_refused_line_is_kept_while_nothing_else_is_accepted(outbox: Outbox) -> None:
+async def test_a_live_journal_goes_on_behind_a_message_that_was_set_aside(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(0), line(1))
+    outbox.scan()
+    topic = FakeTopic(refusing(line(0)))
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: topic.tried)
+        assert not (outbox.directory / "refused.ndjson").exists()
+        journal.append(line(2))  # SNS accepts it as a probe: the topic is well, the first message is not
+        await until((outbox.directory / "refused.ndjson").exists)
+        journal.append(line(3))
+        await until(lambda: stored(topic.accepted) == line(2) + line(3))
+    assert (outbox.directory / "refused.ndjson").read_bytes() == line(0) + line(1)
+    journal.close()
+
+
+async def test_what_sns_accepted_last_is_the_probe_when_nothing_follows(outbox: Outbox) -> None:
     journal = journal_with(outbox.directory, line(0))
     outbox.scan()
-    calls = 0
+    topic = FakeTopic(refusing(line(1)))
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: topic.accepted)
+        journal.append(line(1))
+        await until((outbox.directory / "refused.ndjson").exists)
+    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
+    assert {message.body for message in topic.accepted} == {line(0).decode()}
+    journal.close()
+
+
+async def test_a_refused_message_is_kept_while_nothing_else_is_accepted(outbox: Outbox) -> None:
+    journal_with(outbox.directory, line(0)).close()
+    outbox.scan()
+    topic = FakeTopic(refusing(line(0)))
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: len(topic.tried) > 20)
+    assert not (outbox.directory / "refused.ndjson").exists()
+    assert len(outbox.journals) == 1
+
+
+async def test_what_is_accepted_in_the_same_call_is_no_evidence_against_a_refused_visit(outbox: Outbox) -> None:
+    """The topic's permissions may have been corrected while the call was under way."""
+    lines = [line(n) for n in range(40)]
+    journal_with(outbox.directory, *lines).close()
+    asked = 0
 
     def answer(message: Message) -> PublishFailed | None:
-        nonlocal calls
-        calls += 1
-        return PublishRefused("bad line") if message.start == 0 else None
+        nonlocal asked
+        asked += 1
+        if asked <= len(lines):
+            return PublishRefused("no permission") if message.start < len(lines[0]) * 20 else None
+        return PublishRefused("no permission for anything") if asked < 200 else None
 
     topic = FakeTopic(answer)
-    async with running(publisher_of(outbox, topic)):
-        await until(lambda: calls > 20)
-        assert not (outbox.directory / "refused.ndjson").exists()
-        journal.append(line(1))  # which SNS accepts: the topic is well, the first line is not
-        await until((outbox.directory / "refused.ndjson").exists)
-    journal.close()
+    await drain(outbox, topic, "single")
+    assert stored(topic.accepted) == b"".join(lines)
+    assert not (outbox.directory / "refused.ndjson").exists()
 
 
 async def test_partial_failures_of_a_batch_repeat_only_what_failed(outbox: Outbox) -> None:
@@ -302,7 +350,7 @@ async def test_an_unreadable_journal_is_set_aside_and_stops_nobody(outbox: Outbo
     assert (outbox.directory / f"{broken.path.name}.bad").is_dir()
 
 
-async def test_a_full_disk_keeps_the_refused_line_in_the_journal(
+async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal_with(outbox.directory, line(1), line(2)).close()
@@ -318,13 +366,37 @@ async def test_a_full_disk_keeps_the_refused_line_in_the_journal(
 
     monkeypatch.setattr(outbox, "give_up", full_at_first)
 
-    def answer(message: Message) -> PublishFailed | None:
-        return PublishRefused("bad") if message.visits and line(1).decode() in message.body else None
-
-    topic = FakeTopic(answer)
+    topic = FakeTopic(refusing(line(1)))
     await drain(outbox, topic, "plain")
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
-    assert {span.data for span in spans_of(topic.accepted)} == {line(2), line(3)}
+    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1) + line(2)
+    assert {span.data for span in spans_of(topic.accepted)} == {line(3)}
+
+
+async def test_a_crash_between_setting_aside_and_moving_on_loses_nothing_and_repeats_the_lines_in_the_file(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal_with(outbox.directory, line(1)).close()
+    journal_with(outbox.directory, line(2)).close()
+    give_up, crashed = outbox.give_up, asyncio.Event()
+
+    def crash_behind(data: bytes) -> None:
+        give_up(data)
+        crashed.set()
+        raise OSError(5, "the process ends here")
+
+    monkeypatch.setattr(outbox, "give_up", crash_behind)
+    outbox.scan()
+    async with running(publisher_of(outbox, FakeTopic(refusing(line(1))))):
+        await crashed.wait()
+    outbox.close()
+    after = Outbox(outbox.directory)
+    after.open()
+    journal_with(after.directory, line(3)).close()
+    await drain(after, FakeTopic(refusing(line(1))))
+    kept = (after.directory / "refused.ndjson").read_bytes()
+    assert kept.replace(line(1), b"") == b""
+    assert len(kept) >= 2 * len(line(1))
+    after.close()
 
 
 async def test_lines_written_while_the_publisher_looked_are_not_retired_with_their_journal(

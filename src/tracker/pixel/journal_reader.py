@@ -165,17 +165,6 @@ class JournalReader:
             raise
         return None
 
-    def after(self, offset: int) -> Span | None:
-        """The one line that begins at `offset`, if there is one."""
-        span = self.take(LONG_LINE, offset)
-        return span._replace(data=span.data[: span.data.index(b"\n") + 1]) if span and span.data else None
-
-    def read(self, start: int, end: int) -> bytes:
-        """The bytes of a span that was taken before."""
-        segments = self._segments()
-        at = max(segment for segment in segments if segment <= start)
-        return self._pread(at, start - at, end - start)
-
     def advance(self, offset: int) -> None:
         """Note that SNS has everything before `offset`, and remove the segments that lie before it."""
         if offset == self.published:
