@@ -20,6 +20,9 @@ class FakeTopic(Topic):
         self.gate = asyncio.Event()
         self.gate.set()
 
+    async def ready(self) -> None:
+        """Nothing has to be asked for."""
+
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
         self.tried.append(list(messages))
         await self.gate.wait()

@@ -56,6 +56,9 @@ class FakeQueue(Queue):
         now = asyncio.get_running_loop().time()
         return {message.message_id for message in self._messages.values() if message.hidden_until <= now}
 
+    async def ready(self) -> None:
+        """Nothing has to be asked for."""
+
     async def receive(self, wait_time: int) -> list[Delivery]:
         self._called("receive")
         try:

@@ -10,7 +10,32 @@ from collections.abc import Callable
 import pytest
 
 from tracker.errors import HeldByAnother, StopRequested
-from tracker.lifecycle import Backoff, Deadline, wait_for_event, wait_while_held
+from tracker.lifecycle import Backoff, Deadline, ends_before, wait_for_event, wait_while_held
+
+
+async def test_a_call_that_ends_before_the_event_ends_by_itself() -> None:
+    async def fail() -> None:
+        raise ValueError("its own")
+
+    event = asyncio.Event()
+    assert await ends_before(event, asyncio.sleep(0))
+    with pytest.raises(ValueError, match="its own"):
+        await ends_before(event, fail())
+
+
+async def test_a_call_is_cancelled_by_the_event_and_has_ended_then() -> None:
+    event, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            event.set()
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)  # as it takes to end a process
+            ended.set()
+
+    assert not await ends_before(event, endless())
+    assert ended.is_set()
 
 
 def test_backoff_doubles_up_to_its_cap_with_jitter() -> None:

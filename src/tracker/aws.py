@@ -1,24 +1,19 @@
 """SNS and SQS as the services see them: `Topic` takes messages, `Queue` gives deliveries. botocore stops here.
 
-Clients are long-lived. Every call has a deadline of its own, because aiobotocore leaves the total and the pool-wait
-timeout unset, and is tried only once more by botocore: outages of any length are the callers' backoff to ride out.
+Clients are long-lived and made when they are first needed (`aws_clients`). Every call has a deadline of its own,
+because aiobotocore leaves the total and the pool-wait timeout unset, and is tried only once more by botocore. An outage
+of any length is for the callers, who try again with a growing pause. Every failure is one of this project's errors.
 """
 
 import asyncio
-import ipaddress
-import os
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
 
-import aiohttp
 import msgspec
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession, get_session
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, NoRegionError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
+from tracker.aws_clients import Clients, ClientSettings, words
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.message import Message
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused, QueueFailed
@@ -29,8 +24,6 @@ BATCH_BYTES = 262_144 - 4_096  # PublishBatch's 256 KiB, less some room for AWS'
 BATCHES_IN_FLIGHT = 8
 
 _THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "RequestExpired")
-# A proxy's page in the place of a reply is a ResponseParserError, which is no BotoCoreError.
-_TROUBLE = (BotoCoreError, ClientError, ResponseParserError, aiohttp.ClientError, TimeoutError, OSError)
 
 T = TypeVar("T")
 
@@ -47,13 +40,74 @@ class Delivery(msgspec.Struct, eq=False):
     received_at: float
 
 
+# What we read of the replies, by AWS's own names. What is missing, empty or of another type makes the reply a failure.
+
+_Text = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Published(msgspec.Struct):
+    MessageId: _Text
+
+
+class _FailedEntry(msgspec.Struct):
+    Id: str
+    Code: str = ""
+    Message: str = ""
+    SenderFault: bool = False
+
+
+class _Entry(msgspec.Struct):
+    Id: str
+
+
+class _Batch(msgspec.Struct):
+    Successful: list[_Entry] = []
+    Failed: list[_FailedEntry] = []
+
+
+class _QueueUrl(msgspec.Struct):
+    QueueUrl: _Text
+
+
+class _Attributes(msgspec.Struct):
+    Attributes: dict[str, str]
+
+
+class _MessageAttribute(msgspec.Struct):
+    StringValue: str = ""
+
+
+class _SystemAttributes(msgspec.Struct):
+    SentTimestamp: int = 0
+    ApproximateReceiveCount: int = 0
+
+
+class _ReceivedMessage(msgspec.Struct):
+    MessageId: _Text
+    ReceiptHandle: _Text
+    Body: str
+    MessageAttributes: dict[str, _MessageAttribute] = {}
+    Attributes: _SystemAttributes = msgspec.field(default_factory=_SystemAttributes)
+
+
+class _Received(msgspec.Struct):
+    Messages: list[_ReceivedMessage] = []
+
+
 class Topic:
     """An SNS topic."""
 
-    def __init__(self, client: Any, arn: str) -> None:
-        self._client = client
+    def __init__(self, clients: Clients, arn: str) -> None:
+        self._clients = clients
         self._arn = arn
         self._in_flight = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+
+    async def ready(self) -> None:
+        """Have a client with valid credentials, as every call does first. Raises PublishFailed."""
+        try:
+            await self._clients.ready()
+        except AwsUnreachable as error:
+            raise _publish_error(error) from error
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
         """Publish all; one outcome a message, in their order, None where SNS has accepted it."""
@@ -65,11 +119,10 @@ class Topic:
 
     async def _publish_one(self, message: Message) -> PublishFailed | None:
         try:
-            async with asyncio.timeout(CALL_SECONDS):
-                await self._client.publish(
-                    TopicArn=self._arn, Message=message.body, MessageAttributes=_sns_attributes(message)
-                )
-        except _TROUBLE as error:
+            (client,) = await self._clients.ready()
+            call = client.publish(TopicArn=self._arn, Message=message.body, MessageAttributes=_sns_attributes(message))
+            _read(await ask(call), _Published)
+        except (AwsRefused, AwsUnreachable) as error:
             return _publish_error(error)
         return None
 
@@ -79,176 +132,166 @@ class Topic:
             for index, message in enumerate(batch)
         ]
         try:
-            async with self._in_flight, asyncio.timeout(CALL_SECONDS):
-                reply = await self._client.publish_batch(TopicArn=self._arn, PublishBatchRequestEntries=entries)
-        except _TROUBLE as error:
+            async with self._in_flight:
+                (client,) = await self._clients.ready()
+                call = client.publish_batch(TopicArn=self._arn, PublishBatchRequestEntries=entries)
+                reply = _read(await ask(call), _Batch)
+        except (AwsRefused, AwsUnreachable) as error:
             return [_publish_error(error)] * len(batch)
-        accepted = {entry["Id"] for entry in reply.get("Successful", ())}
-        failed = {entry["Id"]: entry for entry in reply.get("Failed", ())}
+        accepted = {entry.Id for entry in reply.Successful}
+        failed = {entry.Id: entry for entry in reply.Failed}
         outcomes: list[PublishFailed | None] = []
         for entry in entries:
             if entry["Id"] in accepted:
                 outcomes.append(None)
-            elif (failure := failed.get(entry["Id"])) is None:
+            elif (failure := failed.get(str(entry["Id"]))) is None:
                 outcomes.append(PublishFailed("SNS named the entry neither accepted nor failed"))
             else:
-                code = str(failure.get("Code"))
-                kind = PublishRefused if failure.get("SenderFault") and not _is_throttle(code) else PublishFailed
-                outcomes.append(kind(f"{code}: {failure.get('Message')}"))
+                kind = PublishRefused if failure.SenderFault and not _is_throttle(failure.Code) else PublishFailed
+                outcomes.append(kind(f"{failure.Code}: {failure.Message}"))
         return outcomes
 
 
 class Queue:
     """An SQS queue. Long polls have a client of their own: each holds a connection for as long as it lasts."""
 
-    def __init__(self, receiver: Any, caller: Any, name: str, visibility_timeout: int) -> None:
-        self._receiver = receiver
-        self._caller = caller
+    def __init__(self, clients: Clients, name: str, visibility_timeout: int) -> None:
+        self._clients = clients
         self._name = name
-        self._url = name if "://" in name else None
+        self._url = name if "://" in name else ""
         self._visibility_timeout = visibility_timeout
+
+    async def ready(self) -> None:
+        """Have clients with valid credentials, and the queue's URL, as every call does first. Raises QueueFailed.
+
+        It may be cancelled at any time, which a `receive` may not.
+        """
+        await self._ready()
 
     async def receive(self, wait_time: int) -> list[Delivery]:
         """Up to ten deliveries, after at most `wait_time` seconds of long polling."""
-        call = self._receiver.receive_message(
-            QueueUrl=await self._queue_url(),
+        receiver, _ = await self._ready()
+        call = receiver.receive_message(
+            QueueUrl=self._url,
             MaxNumberOfMessages=BATCH_ENTRIES,
             WaitTimeSeconds=wait_time,
             VisibilityTimeout=self._visibility_timeout,
             MessageAttributeNames=["All"],
             MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
         )
-        reply = await _queue_call(call, CALL_SECONDS + wait_time)
+        reply = await _queue_call(call, _Received, CALL_SECONDS + wait_time)
         now = asyncio.get_running_loop().time()
-        return [_delivery(message, now) for message in reply.get("Messages", ())]
+        return [_delivery(message, now) for message in reply.Messages]
 
     async def delete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
         """Delete up to ten; those SQS did not confirm."""
+        _, caller = await self._ready()
         entries = [{"Id": str(i), "ReceiptHandle": delivery.receipt} for i, delivery in enumerate(deliveries)]
-        call = self._caller.delete_message_batch(QueueUrl=await self._queue_url(), Entries=entries)
-        reply = await _queue_call(call, CALL_SECONDS)
-        done = {entry["Id"] for entry in reply.get("Successful", ())}
+        reply = await _queue_call(caller.delete_message_batch(QueueUrl=self._url, Entries=entries), _Batch)
+        done = {entry.Id for entry in reply.Successful}
         return [delivery for i, delivery in enumerate(deliveries) if str(i) not in done]
 
     async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
-        """Hide up to ten deliveries for `seconds` from now; 0 gives them back at once."""
+        """Hide up to ten deliveries for `seconds` from now; 0 gives them back at once.
+
+        SQS may refuse it for some of them, which are visible already. Raises QueueFailed when it names not all of them.
+        """
+        _, caller = await self._ready()
         entries = [
             {"Id": str(i), "ReceiptHandle": delivery.receipt, "VisibilityTimeout": seconds}
             for i, delivery in enumerate(deliveries)
         ]
-        call = self._caller.change_message_visibility_batch(QueueUrl=await self._queue_url(), Entries=entries)
-        await _queue_call(call, CALL_SECONDS)
+        call = caller.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        reply = await _queue_call(call, _Batch)
+        named = {entry.Id for entry in reply.Successful} | {entry.Id for entry in reply.Failed}
+        if any(entry["Id"] not in named for entry in entries):
+            raise QueueFailed("ChangeMessageVisibilityBatch: the reply does not name all entries")
 
     async def attributes(self) -> dict[str, str]:
         """All attributes of the queue, as SQS names them."""
-        call = self._caller.get_queue_attributes(QueueUrl=await self._queue_url(), AttributeNames=["All"])
-        reply = await _queue_call(call, CALL_SECONDS)
-        return dict(reply.get("Attributes", {}))
+        _, caller = await self._ready()
+        call = caller.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
+        return (await _queue_call(call, _Attributes)).Attributes
 
-    async def _queue_url(self) -> str:
-        if self._url is None:
-            reply = await _queue_call(self._caller.get_queue_url(QueueName=self._name), CALL_SECONDS)
-            if "QueueUrl" not in reply:
-                raise QueueFailed(
-                    "the reply names no queue: check that the endpoint is SQS and no proxy answers for it"
-                )
-            self._url = str(reply["QueueUrl"])
-        return self._url
+    async def _ready(self) -> Sequence[Any]:
+        try:
+            clients = await self._clients.ready()
+        except AwsUnreachable as error:
+            raise QueueFailed(str(error)) from error
+        if not self._url:
+            self._url = (await _queue_call(clients[1].get_queue_url(QueueName=self._name), _QueueUrl)).QueueUrl
+        return clients
 
 
 @asynccontextmanager
 async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
-    """A client for the topic; raises PublishFailed when none can be made (no region, broken profile)."""
-    async with AsyncExitStack() as stack:
-        try:
-            region = config.region or config.topic_arn.split(":")[3]
-            client = await _client(stack, get_session(), "sns", region, config.endpoint_url, CALL_SECONDS)
-        except (*_TROUBLE, ValueError) as error:  # botocore says ValueError to an endpoint of the environment
-            raise _publish_error(error) from error
-        yield Topic(client, config.topic_arn)
+    """The topic. Its client is made by the first call, which raises PublishFailed when that fails."""
+    region = config.region or config.topic_arn.split(":")[3]
+    clients = Clients("sns", region, config.endpoint_url, ClientSettings(CALL_SECONDS))
+    try:
+        yield Topic(clients, config.topic_arn)
+    finally:
+        await clients.close()
 
 
 @asynccontextmanager
 async def open_queue(config: SqsConfig) -> AsyncIterator[Queue]:
-    """Clients for the queue; raises QueueFailed when none can be made (no region, broken profile)."""
-    async with AsyncExitStack() as stack:
-        try:
-            long = CALL_SECONDS + config.wait_time
-            session = get_session()  # one for both: what botocore loads into it takes as much memory as all the rest
-            where = config.region, config.endpoint_url
-            receiver = await _client(stack, session, "sqs", *where, long, config.receivers)
-            caller = await _client(stack, session, "sqs", *where, CALL_SECONDS)
-        except (*_TROUBLE, ValueError) as error:
-            raise _queue_error(error) from error
-        yield Queue(receiver, caller, config.queue, config.visibility_timeout)
+    """The queue. Its clients are made by the first call, which raises QueueFailed when that fails."""
+    receiver = ClientSettings(CALL_SECONDS + config.wait_time, config.receivers)
+    clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(CALL_SECONDS))
+    try:
+        yield Queue(clients, config.queue, config.visibility_timeout)
+    finally:
+        await clients.close()
 
 
 @asynccontextmanager
 async def open_client(service: str, region: str | None, endpoint: str | None) -> AsyncIterator[Any]:
-    """A client of any service for the commands that look after it; its calls go through `ask`."""
-    async with AsyncExitStack() as stack:
-        try:
-            client = await _client(stack, get_session(), service, region, endpoint, CALL_SECONDS)
-        except (*_TROUBLE, ValueError) as error:
-            raise AwsUnreachable(_words(error)) from error
+    """A client of any service for the commands that look after it; its calls go through `ask`.
+
+    Raises AwsUnreachable when none can be made.
+    """
+    clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS))
+    try:
+        (client,) = await clients.ready()
         yield client
+    finally:
+        await clients.close()
 
 
-async def ask(call: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """The reply to a call; raises AwsRefused with SNS's or SQS's code, or AwsUnreachable."""
+async def ask(call: Awaitable[dict[str, Any]], *members: str, seconds: float | None = None) -> dict[str, Any]:
+    """The reply to a call, with all these members in it. After `seconds`, CALL_SECONDS by default, it is given up.
+
+    Raises AwsRefused with SNS's or SQS's code, or AwsUnreachable.
+    """
     try:
-        async with asyncio.timeout(CALL_SECONDS):
-            return await call
+        async with asyncio.timeout(CALL_SECONDS if seconds is None else seconds):
+            reply = await call
     except ClientError as error:
-        headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        raise AwsRefused(_words(error), code=code, date=headers.get("date")) from error
-    except _TROUBLE as error:
-        raise AwsUnreachable(_words(error)) from error
+        metadata = error.response.get("ResponseMetadata", {})
+        raise AwsRefused(
+            words(error),
+            code=str(error.response.get("Error", {}).get("Code", "")),
+            status=int(metadata.get("HTTPStatusCode", 500)),
+            date=metadata.get("HTTPHeaders", {}).get("date"),
+        ) from error
+    except Exception as error:  # botocore raises a KeyError, or anything else, for replies that it does not expect
+        raise AwsUnreachable(words(error)) from error
+    if missing := [member for member in members if not reply.get(member)]:
+        raise AwsUnreachable(_incomplete(f"it has no {missing[0]}"))
+    return reply
 
 
-async def _client(
-    stack: AsyncExitStack,
-    session: AioSession,
-    service: str,
-    region: str | None,
-    endpoint: str | None,
-    read_seconds: float,
-    pool: int = 10,
-) -> Any:
-    # One try of one second, botocore's own setting, makes a busy metadata service look like missing credentials.
-    session.set_config_variable("metadata_service_timeout", 3)
-    session.set_config_variable("metadata_service_num_attempts", 3)
-    settings = AioConfig(
-        connect_timeout=5,
-        read_timeout=read_seconds,
-        max_pool_connections=max(10, pool),
-        retries={"mode": "standard", "total_max_attempts": 2},
-    )
-    # The other AWS tools know AWS_REGION, and botocore alone does not.
-    region = region or os.environ.get("AWS_REGION") or None
-    options: dict[str, Any] = {"region_name": region, "endpoint_url": endpoint, "config": settings}
-    async with session.create_client(service, **options, **_PLACEHOLDERS) as probe:  # asks nobody, only resolves
-        endpoint = probe.meta.endpoint_url
-    if _is_loopback(endpoint):
-        # Nobody's metadata service has to be asked on the way to this very machine.
-        session.get_component("credential_provider").remove("iam-role")
-        if await session.get_credentials() is None:
-            options |= _PLACEHOLDERS
-    return await stack.enter_async_context(session.create_client(service, **options))
-
-
-_PLACEHOLDERS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
+def _read(reply: dict[str, Any], kind: type[T]) -> T:
+    """The reply as what it should be. Raises AwsUnreachable, for no AWS answers otherwise."""
     try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+        return msgspec.convert(reply, kind, strict=False)  # numbers come as text
+    except msgspec.ValidationError as error:
+        raise AwsUnreachable(_incomplete(str(error))) from error
+
+
+def _incomplete(what: str) -> str:
+    return f"the reply is not AWS's: {what}; check endpoint_url, and that no proxy answers for it"
 
 
 def _batches(messages: Sequence[Message]) -> list[list[Message]]:
@@ -267,51 +310,31 @@ def _sns_attributes(message: Message) -> dict[str, dict[str, str]]:
     return {name: {"DataType": "String", "StringValue": value} for name, value in message.attributes.items()}
 
 
-def _delivery(message: dict[str, Any], now: float) -> Delivery:
-    attributes = message.get("MessageAttributes", {})
-    system = message.get("Attributes", {})
+def _delivery(message: _ReceivedMessage, now: float) -> Delivery:
     return Delivery(
-        message_id=message["MessageId"],
-        receipt=message["ReceiptHandle"],
-        body=message["Body"],
-        attributes={name: value.get("StringValue", "") for name, value in attributes.items()},
-        sent_ms=int(system.get("SentTimestamp", 0)),
-        receive_count=int(system.get("ApproximateReceiveCount", 0)),
+        message_id=message.MessageId,
+        receipt=message.ReceiptHandle,
+        body=message.Body,
+        attributes={name: value.StringValue for name, value in message.MessageAttributes.items()},
+        sent_ms=message.Attributes.SentTimestamp,
+        receive_count=message.Attributes.ApproximateReceiveCount,
         received_at=now,
     )
 
 
-async def _queue_call(call: Awaitable[T], seconds: float) -> T:
+async def _queue_call(call: Awaitable[dict[str, Any]], kind: type[T], seconds: float | None = None) -> T:
     try:
-        async with asyncio.timeout(seconds):
-            return await call
-    except _TROUBLE as error:
-        raise _queue_error(error) from error
+        return _read(await ask(call, seconds=seconds), kind)
+    except (AwsRefused, AwsUnreachable) as error:
+        raise QueueFailed(str(error)) from error
 
 
-def _publish_error(error: Exception) -> PublishFailed:
-    if isinstance(error, ClientError):
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-        code = error.response.get("Error", {}).get("Code", "")
-        if 400 <= status < 500 and status != 429 and not _is_throttle(code):
-            return PublishRefused(_words(error))
-    return PublishFailed(_words(error))
+def _publish_error(error: AwsRefused | AwsUnreachable) -> PublishFailed:
+    """A refusal when SNS itself says, by a code of its own, that the request is at fault."""
+    if isinstance(error, AwsRefused) and error.code and 400 <= error.status < 500 and error.status != 429:
+        return (PublishFailed if _is_throttle(error.code) else PublishRefused)(str(error))
+    return PublishFailed(str(error))
 
 
 def _is_throttle(code: str) -> bool:
     return any(word in code for word in _THROTTLES)  # KMSThrottling too
-
-
-def _queue_error(error: Exception) -> QueueFailed:
-    return QueueFailed(_words(error))
-
-
-def _words(error: Exception) -> str:
-    """One line for the operator: what happened and, where it is plain, what mends it."""
-    if isinstance(error, NoCredentialsError):
-        return "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
-    if isinstance(error, NoRegionError):
-        return "no AWS region found: set the region in the configuration, with --region, or AWS_REGION"
-    if isinstance(error, TimeoutError):
-        return "no reply in time: check the endpoint and the network"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -45,15 +45,16 @@ class QueueFailed(TrackerError):
 
 
 class AwsUnreachable(TrackerError):
-    """A command could not ask AWS: no credentials, no region, no network."""
+    """AWS could not be asked: no credentials, no region, no network, or something else answered in its place."""
 
 
 class AwsRefused(TrackerError):
-    """AWS answered a command with an error; `code` is its own name for it, `date` its clock's HTTP date."""
+    """AWS answered a call with an error; `code` is its own name for it, `date` its clock's HTTP date."""
 
-    def __init__(self, text: str, *, code: str, date: str | None = None) -> None:
+    def __init__(self, text: str, *, code: str, status: int = 400, date: str | None = None) -> None:
         super().__init__(text)
         self.code = code
+        self.status = status
         self.date = date
 
     @property

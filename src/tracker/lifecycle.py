@@ -106,6 +106,21 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
     return event.is_set()
 
 
+async def ends_before(event: asyncio.Event, call: Coroutine[Any, Any, object]) -> bool:
+    """Await `call`, but cancel it as soon as `event` is set; whether it ended by itself. Raises what it raises."""
+    calling, waiting = asyncio.ensure_future(call), asyncio.ensure_future(event.wait())
+    try:
+        await asyncio.wait((calling, waiting), return_when=asyncio.FIRST_COMPLETED)
+        ended = calling.done()
+    finally:
+        calling.cancel()
+        waiting.cancel()
+        await asyncio.gather(calling, waiting, return_exceptions=True)
+    if ended:
+        calling.result()
+    return ended
+
+
 async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: float = HELD_SECONDS) -> T:
     """What `take` returns, tried again for `seconds` while it raises HeldByAnother: its holder may be about to end.
 

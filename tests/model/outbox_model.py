@@ -3,13 +3,16 @@
 The maker, a worker, appends the visits a, b, c and answers each once its line is written; a segment holds two lines.
 The publisher, in main, looks for whole lines behind the published offset, publishes them, notes the offset, and
 removes segments; when the maker is gone it takes the lock, sends the closing message and removes the journal. SNS and
-storage are one: what is accepted is cut by its offsets against what is stored. What may befall: SIGKILL of the worker,
-also amid a write, and of main; a publish whose reply is lost; a short write; a cut of it that fails.
+storage are one: what is accepted is cut by its offsets against what is stored. What SNS refuses is tried again, and is
+set aside in a file once SNS has accepted something else since. What may befall: SIGKILL of the worker, also amid a
+write, and of main; a publish whose reply is lost; a short write; a cut of it that fails; a topic that refuses
+everything for a while; a visit, b, that SNS refuses for good.
 
 Not here: a power cut, for what it may take is bounded by time, not by order; and rule 1's look at the path after
 taking a lock, which guards against a second publisher, while here is one.
 
-    lost        an answered visit is stored, or in a segment
+    lost        an answered visit is stored, in a segment, or set aside
+    given up    nothing is set aside that SNS would accept from a topic that is well
     twice       no visit is stored twice
     malformed   nothing is published but whole lines
     unended     a removed journal has said where it ended, and that is where its lines ended
@@ -30,6 +33,8 @@ RULES = {
     "4": "the published offset moves only once SNS has accepted what is before it",
     "4a": "a segment goes only once all of it is published",
     "4b": "the closing message is accepted before the last segment goes",
+    "7": "a span is set aside only when SNS has accepted something else since it refused the span",
+    "7a": "what is set aside is durable before the journal moves on",
 }
 VISITS = "abc"
 SEGMENT = 4  # bytes: two lines
@@ -46,21 +51,29 @@ class State(NamedTuple):
     noted: int = 0  # the published offset, in its file
     removed: bool = False
     # the publisher
-    main: str = "looks"  # or "holds", a span; "empty", nothing waited; "closed", the closing message is out; "dead"
+    # "holds" a span; "refused", that span; "aside", that span is in the file; "moved" on, though it is not;
+    # "empty", nothing waited; "closed", the closing message is out; "dead"
+    main: str = "looks"
     adopted: bool = False
     orphan: bool = False  # whether it was adopted before the last look
     published: int = 0
     span: tuple[int, str] = (0, "")
+    evidence: bool = False  # whether SNS has accepted something else since it refused the span
+    aside: str = ""  # visits in the file
+    given_up: bool = False  # whether a span without b was set aside
     # SNS, SQS, storage
     stored: tuple[tuple[int, str], ...] = ()  # offsets and visits
     ended: int = -1
     malformed: bool = False
+    refuses_all: bool = False
+    refuses_b: bool = False
     # faults left
     kills: int = 1
     main_kills: int = 1
     lost_replies: int = 1
     short: int = 1
     cut_failures: int = 1
+    topic_faults: int = 1
 
 
 class Outbox:
@@ -72,6 +85,8 @@ class Outbox:
 
     def steps(self, s: State) -> Moves:
         yield from self._make(s)
+        if s.refuses_all:
+            yield "the topic's permissions are corrected", s._replace(refuses_all=False)
         if s.main == "dead":
             yield "main starts", s._replace(main="looks", published=s.noted)
         elif not s.removed:
@@ -105,7 +120,12 @@ class Outbox:
             start, text = s.span
             if self.without == "4" and s.published <= start:
                 yield "note the offset first", _advanced(s, start + len(text))
-            yield f"publish {text}", self._advance(_accepted(s), start + len(text))._replace(main="looks")
+            if _is_refused(s):
+                yield f"publish {text}: refused", s._replace(main="refused", evidence=False)
+            else:
+                yield f"publish {text}", self._advance(_accepted(s), start + len(text))._replace(main="looks")
+        if s.main in ("refused", "aside", "moved"):
+            yield from self._set_aside(s)
         if s.main == "empty" and (s.orphan or (self.without == "1a" and s.adopted)):
             if self.without == "4b":
                 yield "remove the journal", s._replace(removed=True, segments=())
@@ -113,6 +133,23 @@ class Outbox:
                 yield "send the closing message", s._replace(main="closed", ended=s.published)
         if s.main == "closed":
             yield "remove the journal", s._replace(removed=True, segments=())
+
+    def _set_aside(self, s: State) -> Moves:
+        start, text = s.span
+        kept = s._replace(aside=_union(s.aside, text), given_up=s.given_up or "b" not in text)
+        if s.main == "aside":
+            yield "move on", self._advance(s, start + len(text))._replace(main="looks")
+        elif s.main == "moved":
+            yield f"set {text} aside", kept._replace(main="looks")
+        elif not _is_refused(s):
+            yield "try again", s._replace(main="holds")
+        else:
+            if not s.refuses_all:
+                yield "SNS accepts something else", s._replace(evidence=True)
+            if (s.evidence or self.without == "7") and self.without == "7a":
+                yield "move on first", self._advance(s, start + len(text))._replace(main="moved")
+            elif s.evidence or self.without == "7":
+                yield f"set {text} aside", kept._replace(main="aside")
 
     def _look(self, s: State) -> tuple[int, str]:
         position = 0
@@ -139,9 +176,13 @@ class Outbox:
             if s.maker == "appends" and len(s.asked) < len(VISITS):
                 yield "SIGKILL of the worker amid a write", _asked(dead, VISITS[len(s.asked)])
         if s.main_kills and s.main != "dead":
-            forgotten = s._replace(main_kills=0, main="dead", adopted=False, orphan=False, span=(0, ""))
+            forgotten = s._replace(main_kills=0, main="dead", adopted=False, orphan=False, span=(0, ""), evidence=False)
             yield "SIGKILL of main", forgotten
-        if s.lost_replies and s.main == "holds":
+        if not s.asked and not s.refuses_b:
+            yield "a visit comes that SNS will refuse", s._replace(refuses_b=True)
+        if s.topic_faults and s.main != "dead":
+            yield "the topic refuses everything", s._replace(topic_faults=0, refuses_all=True)
+        if s.lost_replies and s.main == "holds" and not _is_refused(s):
             yield "publish, but the reply is lost", _accepted(s)._replace(main="looks", lost_replies=0)
         if s.short and s.maker == "appends" and len(s.asked) < len(VISITS):
             yield "short write", _asked(s, VISITS[len(s.asked)])._replace(maker="torn", short=0)
@@ -156,8 +197,10 @@ class Outbox:
         if any(stored.count(visit) > 1 for visit in VISITS):
             return "twice"
         kept = "".join(text for _, text in s.segments)
-        if any(visit not in stored and visit + "." not in kept for visit in s.answered):
+        if any(visit not in stored + s.aside and visit + "." not in kept for visit in s.answered):
             return "lost"
+        if s.given_up:
+            return "given up"
         return "unended" if s.removed and s.ended != 2 * len(s.answered) else None
 
     def at_rest(self, s: State) -> bool:
@@ -185,3 +228,11 @@ def _accepted(s: State) -> State:
 
 def _advanced(s: State, offset: int) -> State:
     return s._replace(published=offset, noted=offset)
+
+
+def _is_refused(s: State) -> bool:
+    return s.refuses_all or (s.refuses_b and "b" in s.span[1])
+
+
+def _union(visits: str, text: str) -> str:
+    return "".join(sorted({*visits, *text} - {"."}))

@@ -17,6 +17,8 @@ BREAKS = {
     "4": "lost",
     "4a": "lost",
     "4b": "unended",
+    "7": "given up",
+    "7a": "lost",
 }
 
 
@@ -24,7 +26,9 @@ def test_with_all_rules_no_fault_breaks_a_promise() -> None:
     exploration = explored("outbox", Outbox())
     assert exploration.broken is None, told(exploration.trace())
     assert {state.maker for state in exploration.states} == {"appends", "torn", "sealed", "dead"}
-    assert {state.main for state in exploration.states} == {"looks", "holds", "empty", "closed", "dead"}
+    assert {state.main for state in exploration.states} == {
+        *("looks", "holds", "refused", "aside", "empty", "closed", "dead")
+    }
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -5,10 +5,12 @@ from pathlib import Path
 from tracker.core.visit import encode_line
 from tracker.pixel.journal import Journal
 
+TIME = "2026-11-23T07:09:24.932706+00:00"
+
 
 def line(number: int, agent: str | None = None) -> bytes:
     """A journal's line, to be known again by its number."""
-    return encode_line("2026-11-23T07:09:24.932706+00:00", f"https://example.org/{number}", agent, "192.0.2.1")
+    return encode_line(TIME, f"https://example.org/{number}", agent, "192.0.2.1")
 
 
 def journal_with(outbox: Path, *lines: bytes, segment_bytes: int = 1 << 24) -> Journal:

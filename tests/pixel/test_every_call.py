@@ -25,7 +25,7 @@ from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, outbox, publisher
 from tracker.pixel import recorder as recorder_module
 from tracker.pixel.journal import Journal
-from tracker.pixel.journal_reader import JournalReader
+from tracker.pixel.journal_reader import JournalReader, Span
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.recorder import Recorder
@@ -221,15 +221,15 @@ class Adopting(Pixel):
         reader = JournalReader(journals[0].path)
         span = reader.take(SEGMENT_BYTES)
         assert span is not None
-        self._publish(reader, span.end, world)
+        self._publish(reader, span, world)
         for journal in journals:
             journal.close()
         (directory / f"{'c' * 32}.new").mkdir()
 
-    def _publish(self, reader: JournalReader, end: int, world: World) -> None:
-        message = pack(reader.name, 0, reader.read(0, end), compress=True)
+    def _publish(self, reader: JournalReader, span: Span, world: World) -> None:
+        message = pack(reader.name, span.start, span.data, compress=True)
         world.note("accepted", [message.attributes, message.body])
-        reader.advance(end)
+        reader.advance(span.end)
 
     async def run(self, root: Path, world: World) -> None:
         await drain(root / "outbox", world)

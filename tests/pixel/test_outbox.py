@@ -2,15 +2,18 @@
 
 import errno
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.pixel.journals import journal_with, line
+from tests.pixel.journals import TIME, journal_with, line
 from tracker import files
-from tracker.errors import ConfigurationError, HeldByAnother
+from tracker.core.log_line import format_lines
+from tracker.core.visit import encode_line, split_lines
+from tracker.errors import ConfigurationError, HeldByAnother, MalformedMessage
 from tracker.pixel import journal_reader
 from tracker.pixel import outbox as module
 from tracker.pixel.journal import LOCK, PUBLISHED, Journal, segment_name
@@ -73,21 +76,97 @@ def test_a_broken_published_offset_only_means_repeats(tmp_path: Path, content: b
     journal.close()
 
 
-def test_lines_that_are_no_visits_are_left_out_of_an_orphan_and_counted(tmp_path: Path) -> None:
+LIVE_OR_NOT = pytest.mark.parametrize("orphan", [True, False], ids=["orphan", "live"])
+
+
+@LIVE_OR_NOT
+def test_lines_that_are_no_visits_are_left_out_and_counted(tmp_path: Path, orphan: bool) -> None:
     damage = [b"\x00" * 300 + b"\n", b'{"half":\n', b"\n", b'"\xc3\xa9"\n', b'{"a":1}\r{}\n']
     content = [line(1), damage[0], damage[1], line(2), line(3), damage[2], damage[3], damage[4]]
     journal = journal_with(tmp_path, *content)
-    reader = reader_of(journal, orphan=True)
+    reader = reader_of(journal, orphan=orphan)
     spans = drained(reader)
     assert [span.data for span in spans] == [line(1), line(2) + line(3), b""]
     assert [span.skipped for span in spans] == [0, 2, 3]
     assert spans[1].start == len(b"".join(content[:3]))
+    if not orphan:
+        journal.close()
 
 
-def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_path: Path) -> None:
+@LIVE_OR_NOT
+def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_path: Path, orphan: bool) -> None:
     journal = journal_with(tmp_path, b"\x00" * 5000 + b"\n", line(1), line(2))
-    spans = drained(reader_of(journal, orphan=True), 1000)
+    spans = drained(reader_of(journal, orphan=orphan), 1000)
     assert b"".join(span.data for span in spans) == line(1) + line(2)
+    if not orphan:
+        journal.close()
+
+
+def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_that_goes(tmp_path: Path) -> None:
+    lines = [line(1, "Mozilla/5.0 (é|\x7f)"), line(2), encode_line(TIME, None, None, "2001:db8::1")]
+    good = b"".join(lines)
+    journal = journal_with(tmp_path, good)
+    reader = JournalReader(journal.path)
+    chance = random.Random(5)
+    path = journal.path / segment_name(0)
+    left_out = 0
+    for at in range(len(good)):
+        for byte in {good[at] ^ 1 << bit for bit in range(8)} | {0, 10, chance.randrange(256)}:
+            path.write_bytes(good[:at] + bytes((byte,)) + good[at + 1 :])
+            reader.published = 0
+            taken: list[bytes] = []
+            while (span := reader.take(1 << 20)) is not None:
+                assert len(format_lines(span.data)) == span.data.count(b"\n")  # raises for what storage refuses
+                taken += split_lines(span.data)
+                reader.published = span.end
+            starts = [0, len(lines[0]), len(lines[0] + lines[1]), len(good)]
+            whole = [each for each, end, start in zip(lines, starts[1:], starts, strict=False) if not start <= at < end]
+            # A lost newline makes one line of two.
+            beside = whole if good[at : at + 1] != b"\n" else [each for each in whole if each is lines[0]][:1]
+            assert set(beside) <= set(taken)
+            left_out += len(taken) < 3
+    assert left_out > len(good)  # most changes are noticed, and none that is not leaves anything that storage refuses
+    journal.close()
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::1", "::", "fe80::1:2:3", "::ffff:0:1"])
+def test_addresses_as_we_write_them_need_no_second_look(tmp_path: Path, address: str) -> None:
+    data = encode_line(TIME, "https://example.org/", "agent", address) * 3
+    assert journal_reader._are_visits(data)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        (b"192.0.2.1", b"992.0.2.1"),
+        (b"192.0.2.1", b"192.0.2.01"),
+        (b"192.0.2.1", b"192.0.2"),
+        (b"192.0.2.1", b":::"),
+        (b"192.0.2.1", b""),
+        (b"11-23", b"13-23"),
+        (b"11-23", b"02-30"),
+        (b"+00:00", b""),
+        (b"+00:00", b"+99:00"),
+        (b"IpAddress", b"IpAddresz"),
+        (b"VisitedAt", b"VisitedAu"),
+        (b'"https', b'"\\ud800https'),
+        (b'"https', b'"\x01https'),
+        (b'"Referer":"', b'"Referer":["'),
+        (b"null", b"5"),
+    ],
+)
+def test_one_line_that_storage_would_refuse_is_left_out_and_its_neighbours_are_not(
+    tmp_path: Path, change: tuple[bytes, bytes]
+) -> None:
+    damaged = line(2).replace(*change)
+    assert damaged != line(2)
+    with pytest.raises(MalformedMessage):
+        format_lines(damaged)
+    journal = journal_with(tmp_path, line(1), damaged, line(3))
+    spans = drained(JournalReader(journal.path))
+    assert [(span.data, span.skipped) for span in spans] == [(line(1), 0), (line(3), 1)]
+    assert spans[0].more
+    journal.close()
 
 
 def test_a_cut_off_segment_does_not_move_the_offsets_of_the_next(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-"""All of the outbox reaches the topic, in order, whatever SNS answers; only a proven refusal gives a visit up."""
+"""All of the outbox reaches the topic, in order, whatever SNS answers; only a proven refusal gives visits up."""
 
 import asyncio
 import contextlib
 import random
 import string
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import pytest
 from tests.fake_topic import FakeTopic
 from tests.pixel.journals import journal_with, line
 from tests.waiting import until
+from tracker import telemetry
 from tracker.config import SnsConfig
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, unpack
 from tracker.errors import PublishFailed, PublishRefused
@@ -21,6 +22,7 @@ from tracker.pixel import publisher as module
 from tracker.pixel.journal_reader import JournalReader, Span
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
+from tracker.telemetry import total
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
 FORMATS = ["packed", "plain", "single"]
@@ -61,6 +63,16 @@ async def running(publisher: Publisher) -> AsyncIterator[None]:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+
+
+def refusing(line: bytes) -> Callable[[Message], PublishFailed | None]:
+    """SNS's answers when it refuses every message with this line in it."""
+
+    def answer(message: Message) -> PublishFailed | None:
+        span = unpack(message.attributes, message.body)
+        return PublishRefused("bad line") if isinstance(span, StoredSpan) and line in span.data else None
+
+    return answer
 
 
 def spans_of(messages: list[Message]) -> list[StoredSpan]:
@@ -199,41 +211,79 @@ async def test_a_topic_that_refuses_everything_costs_no_visit(outbox: Outbox, fo
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("bad", [0, 7, 18])
-async def test_exactly_the_refused_line_is_given_up(outbox: Outbox, format: str, bad: int) -> None:
+@pytest.mark.parametrize("bad", [0, 7, 19])
+async def test_a_message_that_sns_refuses_for_good_is_set_aside_whole_and_nothing_else(
+    outbox: Outbox, format: str, bad: int
+) -> None:
     lines = [line(n) for n in range(20)]
     journal_with(outbox.directory, *lines).close()
     journal_with(outbox.directory, line(99)).close()
-
-    def answer(message: Message) -> PublishFailed | None:
-        span = unpack(message.attributes, message.body)
-        refused = isinstance(span, StoredSpan) and lines[bad] in span.data
-        return PublishRefused("bad line") if refused else None
-
-    topic = FakeTopic(answer)
+    refused, published = total(telemetry.DISCARDED), total(telemetry.PUBLISHED_VISITS)
+    topic = FakeTopic(refusing(lines[bad]))
     await drain(outbox, topic, format)
-    assert (outbox.directory / "refused.ndjson").read_bytes() == lines[bad]
+    aside = [lines[bad]] if format == "single" else lines
+    assert (outbox.directory / "refused.ndjson").read_bytes() == b"".join(aside)
     seen = {each for span in spans_of(topic.accepted) for each in span.data.splitlines(keepends=True)}
-    assert seen == {*lines, line(99)} - {lines[bad]}
+    assert seen == {*lines, line(99)} - set(aside)
+    assert total(telemetry.DISCARDED) - refused == len(aside)
+    assert total(telemetry.PUBLISHED_VISITS) - published == len(seen)
 
 
-async def test_a_refused_line_is_kept_while_nothing_else_is_accepted(outbox: Outbox) -> None:
+async def test_a_live_journal_goes_on_behind_a_message_that_was_set_aside(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(0), line(1))
+    outbox.scan()
+    topic = FakeTopic(refusing(line(0)))
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: topic.tried)
+        assert not (outbox.directory / "refused.ndjson").exists()
+        journal.append(line(2))  # SNS accepts it as a probe: the topic is well, the first message is not
+        await until((outbox.directory / "refused.ndjson").exists)
+        journal.append(line(3))
+        await until(lambda: stored(topic.accepted) == line(2) + line(3))
+    assert (outbox.directory / "refused.ndjson").read_bytes() == line(0) + line(1)
+    journal.close()
+
+
+async def test_what_sns_accepted_last_is_the_probe_when_nothing_follows(outbox: Outbox) -> None:
     journal = journal_with(outbox.directory, line(0))
     outbox.scan()
-    calls = 0
+    topic = FakeTopic(refusing(line(1)))
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: topic.accepted)
+        journal.append(line(1))
+        await until((outbox.directory / "refused.ndjson").exists)
+    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
+    assert {message.body for message in topic.accepted} == {line(0).decode()}
+    journal.close()
+
+
+async def test_a_refused_message_is_kept_while_nothing_else_is_accepted(outbox: Outbox) -> None:
+    journal_with(outbox.directory, line(0)).close()
+    outbox.scan()
+    topic = FakeTopic(refusing(line(0)))
+    async with running(publisher_of(outbox, topic)):
+        await until(lambda: len(topic.tried) > 20)
+    assert not (outbox.directory / "refused.ndjson").exists()
+    assert len(outbox.journals) == 1
+
+
+async def test_what_is_accepted_in_the_same_call_is_no_evidence_against_a_refused_visit(outbox: Outbox) -> None:
+    """The topic's permissions may have been corrected while the call was under way."""
+    lines = [line(n) for n in range(40)]
+    journal_with(outbox.directory, *lines).close()
+    asked = 0
 
     def answer(message: Message) -> PublishFailed | None:
-        nonlocal calls
-        calls += 1
-        return PublishRefused("bad line") if message.start == 0 else None
+        nonlocal asked
+        asked += 1
+        if asked <= len(lines):
+            return PublishRefused("no permission") if message.start < len(lines[0]) * 20 else None
+        return PublishRefused("no permission for anything") if asked < 200 else None
 
     topic = FakeTopic(answer)
-    async with running(publisher_of(outbox, topic)):
-        await until(lambda: calls > 20)
-        assert not (outbox.directory / "refused.ndjson").exists()
-        journal.append(line(1))  # which SNS accepts: the topic is well, the first line is not
-        await until((outbox.directory / "refused.ndjson").exists)
-    journal.close()
+    await drain(outbox, topic, "single")
+    assert stored(topic.accepted) == b"".join(lines)
+    assert not (outbox.directory / "refused.ndjson").exists()
 
 
 async def test_partial_failures_of_a_batch_repeat_only_what_failed(outbox: Outbox) -> None:
@@ -300,7 +350,7 @@ async def test_an_unreadable_journal_is_set_aside_and_stops_nobody(outbox: Outbo
     assert (outbox.directory / f"{broken.path.name}.bad").is_dir()
 
 
-async def test_a_full_disk_keeps_the_refused_line_in_the_journal(
+async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal_with(outbox.directory, line(1), line(2)).close()
@@ -316,13 +366,37 @@ async def test_a_full_disk_keeps_the_refused_line_in_the_journal(
 
     monkeypatch.setattr(outbox, "give_up", full_at_first)
 
-    def answer(message: Message) -> PublishFailed | None:
-        return PublishRefused("bad") if message.visits and line(1).decode() in message.body else None
-
-    topic = FakeTopic(answer)
+    topic = FakeTopic(refusing(line(1)))
     await drain(outbox, topic, "plain")
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
-    assert {span.data for span in spans_of(topic.accepted)} == {line(2), line(3)}
+    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1) + line(2)
+    assert {span.data for span in spans_of(topic.accepted)} == {line(3)}
+
+
+async def test_a_crash_between_setting_aside_and_moving_on_loses_nothing_and_repeats_the_lines_in_the_file(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal_with(outbox.directory, line(1)).close()
+    journal_with(outbox.directory, line(2)).close()
+    give_up, crashed = outbox.give_up, asyncio.Event()
+
+    def crash_behind(data: bytes) -> None:
+        give_up(data)
+        crashed.set()
+        raise OSError(5, "the process ends here")
+
+    monkeypatch.setattr(outbox, "give_up", crash_behind)
+    outbox.scan()
+    async with running(publisher_of(outbox, FakeTopic(refusing(line(1))))):
+        await crashed.wait()
+    outbox.close()
+    after = Outbox(outbox.directory)
+    after.open()
+    journal_with(after.directory, line(3)).close()
+    await drain(after, FakeTopic(refusing(line(1))))
+    kept = (after.directory / "refused.ndjson").read_bytes()
+    assert kept.replace(line(1), b"") == b""
+    assert len(kept) >= 2 * len(line(1))
+    after.close()
 
 
 async def test_lines_written_while_the_publisher_looked_are_not_retired_with_their_journal(
@@ -332,9 +406,9 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
     outbox.scan()
     real_take, fired = JournalReader.take, False
 
-    def take(self: JournalReader, limit: int) -> Span | None:
+    def take(self: JournalReader, limit: int, start: int | None = None) -> Span | None:
         nonlocal fired
-        span = real_take(self, limit)
+        span = real_take(self, limit, start)
         if span is None and not fired:  # seen to the end; before that is acted on: a visit, a death, a look
             fired = True
             journal.append(line(2))
@@ -350,6 +424,27 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
         await publisher.run()
     assert stored(topic.accepted) == line(1) + line(2)
     assert [message.start for message in closings(topic.accepted)] == [len(line(1) + line(2))]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("damage", [b"\x00" * 4096 + b"\n", b'{"Referer":"\xff"}\n', b"no visit\n"])
+async def test_damage_in_a_live_journal_costs_its_line_alone_and_is_counted(
+    outbox: Outbox, format: str, damage: bytes
+) -> None:
+    journals = [journal_with(outbox.directory, line(1), damage, line(2), damage), journal_with(outbox.directory)]
+    outbox.scan()
+    discarded = total(telemetry.DISCARDED)
+    topic = FakeTopic()
+    async with running(publisher_of(outbox, topic, format)):
+        await until(lambda: line(2) in b"".join(span.data for span in spans_of(topic.accepted)))
+        journals[0].append(line(3))
+        journals[1].append(line(4))
+        await until(lambda: sum(message.visits for message in topic.accepted) == 4)
+    found = {each for span in spans_of(topic.accepted) for each in span.data.splitlines(keepends=True)}
+    assert found == {line(n) for n in (1, 2, 3, 4)}
+    assert total(telemetry.DISCARDED) - discarded == 2
+    for journal in journals:
+        journal.close()
 
 
 async def test_a_foreign_file_in_a_journal_is_kept_and_delays_nobody(outbox: Outbox) -> None:
@@ -371,10 +466,10 @@ async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
         journal.close()
     real_take, readable = JournalReader.take, False
 
-    def take(self: JournalReader, limit: int) -> Span | None:
+    def take(self: JournalReader, limit: int, start: int | None = None) -> Span | None:
         if self.path == journals[0].path and not readable:
             raise PermissionError(13, "Permission denied")
-        return real_take(self, limit)
+        return real_take(self, limit, start)
 
     monkeypatch.setattr(JournalReader, "take", take)
     topic = FakeTopic()
@@ -383,3 +478,75 @@ async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
         await until(lambda: len(closings(topic.accepted)) == 1)
         readable = True
         await until(lambda: len(closings(topic.accepted)) == 2)
+
+
+class Unready(FakeTopic):
+    """A topic whose credentials cannot be had: `trouble` is raised, or the wait for them has no end."""
+
+    def __init__(self, trouble: PublishFailed | None) -> None:
+        super().__init__()
+        self.trouble = trouble
+        self.asked = 0
+        self.is_ready = asyncio.Event()
+
+    async def ready(self) -> None:
+        self.asked += 1
+        if self.trouble is not None and not self.is_ready.is_set():
+            raise self.trouble
+        await self.is_ready.wait()
+
+
+async def test_a_topic_that_is_not_ready_is_seen_without_any_visit_and_gone_when_it_is(outbox: Outbox) -> None:
+    topic = Unready(PublishFailed("credentials from credential_process: no answer in time"))
+    publisher = publisher_of(outbox, topic)
+    async with running(publisher):
+        await until(lambda: topic.asked > 3)
+        assert publisher.trouble == str(topic.trouble)
+        assert telemetry.PUBLISHING._value.get() == 0
+        topic.is_ready.set()
+        await until(lambda: publisher.trouble is None)
+        assert telemetry.PUBLISHING._value.get() == 1
+
+
+@pytest.mark.parametrize("trouble", [None, PublishFailed("no credentials")], ids=["no answer", "failure"])
+async def test_a_topic_that_is_not_ready_delays_no_stop_when_nothing_waits(
+    outbox: Outbox, trouble: PublishFailed | None
+) -> None:
+    topic = Unready(trouble)
+    publisher = publisher_of(outbox, topic)
+    publishing = asyncio.create_task(publisher.run())
+    await until(lambda: topic.asked)
+    publisher.drain()
+    async with asyncio.timeout(5):
+        await publishing
+
+
+async def test_visits_that_wait_at_a_stop_are_published_if_the_topic_is_ready_in_time(outbox: Outbox) -> None:
+    journal_with(outbox.directory, line(1)).close()
+    outbox.scan()
+    topic = Unready(None)
+    publisher = publisher_of(outbox, topic)
+    publishing = asyncio.create_task(publisher.run())
+    await until(lambda: topic.asked)
+    publisher.drain()
+    await until(lambda: topic.asked > 1)
+    topic.is_ready.set()
+    async with asyncio.timeout(5):
+        await publishing
+    assert stored(topic.accepted) == line(1)
+
+
+async def test_a_new_configuration_is_taken_while_the_topic_is_not_ready(outbox: Outbox) -> None:
+    journal = journal_with(outbox.directory, line(1))
+    outbox.scan()
+    topics = {"packed": Unready(PublishFailed("no credentials")), "plain": FakeTopic()}
+    publisher = Publisher(
+        outbox=outbox,
+        config=SnsConfig(topic_arn=ARN, linger=0.01),
+        open_topic=lambda config: topics[config.format].open(config),
+    )
+    async with running(publisher):
+        await until(lambda: publisher.trouble)
+        publisher.reconfigure(SnsConfig(topic_arn=ARN, linger=0.01, format="plain"))
+        await until(lambda: stored(topics["plain"].accepted) == line(1))
+    journal.close()

@@ -8,12 +8,18 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import pytest
 
+from tests.fake_aws import FakeAws
+from tests.fake_aws.queues import Attribute, Sent
 from tests.fakes import FakeQueue
 from tests.storage.rig import A, delivery, logged, pages, span
+from tracker import aws_clients, telemetry
 from tracker.config import LogConfig, SqsConfig, StorageAdmin, StorageConfig, StorageShutdown
+from tracker.local.provision import provision_at
 from tracker.storage import service
 from tracker.storage.__main__ import main
 from tracker.storage.ledger import Ledger
@@ -54,6 +60,86 @@ async def test_a_stop_stores_what_was_received_and_gives_the_rest_back(
     assert logged(path) == pages(A, 0, 7)
     assert queue.ids() == {bad}  # left to its visibility timeout and the dead-letter queue
     assert queue.visible() == set()
+
+
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `credential_process` that does not end while the file `hang` is there."""
+    path = tmp_path / "helper"
+    keys = '{"Version": 1, "AccessKeyId": "a", "SecretAccessKey": "b"}'
+    path.write_text(
+        f"#!/bin/sh\necho >>{tmp_path}/starts\nwhile [ -e {tmp_path}/hang ]; do sleep 0.1; done\necho '{keys}'\n"
+    )
+    path.chmod(0o755)
+    (tmp_path / "config").write_text(f"[default]\ncredential_process = {path}\n")
+    for name in os.environ:
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    (tmp_path / "hang").touch()
+    return tmp_path / "hang"
+
+
+async def readiness(port: int) -> tuple[int, dict[str, Any]]:
+    """`/readyz` of the service that is running here; 0 and nothing while it does not listen."""
+    try:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"http://127.0.0.1:{port}/readyz") as response,
+        ):
+            return response.status, await response.json()
+    except aiohttp.ClientError:
+        return 0, {}
+
+
+async def test_a_credential_helper_that_hangs_is_seen_and_delays_neither_start_nor_stop_nor_recovery(
+    tmp_path: Path, free_port: int, helper: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aws_clients, "HELPER_SECONDS", 1.0)
+    with FakeAws() as fake:
+        with monkeypatch.context() as patch:
+            patch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+            await provision_at(fake.door.url, "us-east-1")
+        message = span(A, 0, 4)
+        sent = Sent(message.body, {name: Attribute("String", value) for name, value in message.attributes.items()})
+        fake.queue("visits", lambda queue: queue.send(sent))
+        config = StorageConfig(
+            sqs=SqsConfig(queue="visits", region="us-east-1", endpoint_url=fake.sqs.url, wait_time=1),
+            log=LogConfig(path=str(tmp_path / "visits.log")),
+            admin=StorageAdmin(port=free_port),
+            shutdown=StorageShutdown(timeout=20),
+        )
+
+        async def reason() -> str:
+            status, detail = await readiness(free_port)
+            return str(detail["queue"]) if status == 200 else ""
+
+        async with asyncio.timeout(60):
+            running = asyncio.create_task(service.serve(config, accept_log=False))
+            while "credential_process" not in await reason():
+                await asyncio.sleep(0.05)
+            assert telemetry.STORAGE.get_sample_value("tracker_storage_receiving") == 0
+            monkeypatch.setattr(aws_clients, "HELPER_SECONDS", 60.0)
+            monkeypatch.setattr(aws_clients, "CREDENTIAL_SECONDS", 60.0)
+            starts = (tmp_path / "starts").stat().st_size
+            while (tmp_path / "starts").stat().st_size == starts:
+                await asyncio.sleep(0.05)
+            os.kill(os.getpid(), signal.SIGTERM)
+            async with asyncio.timeout(5):
+                await running
+
+            monkeypatch.setattr(aws_clients, "HELPER_SECONDS", 1.0)
+            running = asyncio.create_task(service.serve(config, accept_log=False))
+            while "credential_process" not in await reason():
+                await asyncio.sleep(0.05)
+            helper.unlink()
+            while logged(tmp_path / "visits.log") != pages(A, 0, 4):
+                await asyncio.sleep(0.05)
+            assert await reason() == "ok"
+            assert telemetry.STORAGE.get_sample_value("tracker_storage_receiving") == 1
+            os.kill(os.getpid(), signal.SIGTERM)
+            await running
 
 
 @pytest.fixture

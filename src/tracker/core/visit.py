@@ -8,6 +8,7 @@ import json
 import re
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import Annotated
 
 import msgspec
 
@@ -109,6 +110,35 @@ def decode_journal_lines(data: bytes) -> list[JournalLine]:
         return [decode(line) for line in lines]
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not lines of visits: {error}") from error
+
+
+class _CheckedLine(msgspec.Struct, gc=False):
+    # The keys of JournalLine; msgspec reads the time in C, and more strictly than `utc_time`.
+    ip: str = msgspec.field(name="IpAddress")
+    visited_at: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="VisitedAt")
+    referrer: str | None = msgspec.field(name="Referer", default=None)
+    user_agent: str | None = msgspec.field(name="UserAgent", default=None)
+
+
+_check = msgspec.json.Decoder(list[_CheckedLine]).decode
+
+
+def addresses_of(data: bytes) -> set[str]:
+    """The addresses in whole journal lines, unchecked. All else is checked as `decode_line` does, but much faster.
+
+    Raises MalformedMessage for what is not ASCII or not one visit a line. May raise it for lines that `decode_line`
+    takes, if they are not written as `encode_line` writes them.
+    """
+    lines = data.count(b"\n")
+    if not data.isascii() or data.count(b"}\n{") != lines - 1 or data[:1] != b"{" or data[-2:] != b"}\n":
+        raise MalformedMessage("not lines of visits in ASCII")
+    try:
+        checked = _check(b"[%b]" % data[:-1].replace(b"\n", b","))
+    except DECODING_FAILURES as error:
+        raise MalformedMessage(f"not lines of visits: {error}") from error
+    if len(checked) != lines:
+        raise MalformedMessage("more than one visit in a line")
+    return {line.ip for line in checked}
 
 
 def visit_of(line: JournalLine) -> Visit:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tracker.aws import ask, open_client
-from tracker.errors import AwsRefused, ConfigurationError
+from tracker.errors import AwsRefused, AwsUnreachable, ConfigurationError
 
 TOPIC = "tracking"
 QUEUE = "visits"
@@ -113,7 +113,7 @@ class _Work:
             self._note(f"topic {self._names.topic}", "", None, "")
             if self._dry_run:
                 return
-            arn = str((await ask(self._sns.create_topic(Name=self._names.topic)))["TopicArn"])
+            arn = str((await ask(self._sns.create_topic(Name=self._names.topic), "TopicArn"))["TopicArn"])
         self.arns["topic"] = arn
 
     async def _find_topic(self) -> str | None:
@@ -121,7 +121,7 @@ class _Work:
         while True:
             reply = await ask(self._sns.list_topics(**token))
             for topic in reply.get("Topics", ()):
-                if topic["TopicArn"].rpartition(":")[2] == self._names.topic:
+                if topic.get("TopicArn", "").rpartition(":")[2] == self._names.topic:
                     return str(topic["TopicArn"])
             if not reply.get("NextToken"):
                 return None
@@ -133,7 +133,7 @@ class _Work:
         if (url := await queue_url(self._sqs, name)) is None:
             self._note(thing, "", None, "")
             if not self._dry_run:
-                url = str((await ask(self._sqs.create_queue(QueueName=name)))["QueueUrl"])
+                url = str((await ask(self._sqs.create_queue(QueueName=name), "QueueUrl"))["QueueUrl"])
         if url is not None:
             have = await _patiently(lambda: queue_attributes(self._sqs, url))
             self.urls[role], self.arns[role] = url, have["QueueArn"]
@@ -174,7 +174,7 @@ class _Work:
                 call = self._sns.subscribe(
                     TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=wanted, ReturnSubscriptionArn=True
                 )
-                self.arns["subscription"] = str((await ask(call))["SubscriptionArn"])
+                self.arns["subscription"] = str((await ask(call, "SubscriptionArn"))["SubscriptionArn"])
             return
         self.arns["subscription"], have = existing
         for key, value in wanted.items():
@@ -194,7 +194,7 @@ async def queue_url(sqs: Any, name: str) -> str | None:
     if "://" in name:
         return name
     try:
-        return str((await ask(sqs.get_queue_url(QueueName=name)))["QueueUrl"])
+        return str((await ask(sqs.get_queue_url(QueueName=name), "QueueUrl"))["QueueUrl"])
     except AwsRefused as error:
         if error.is_missing:
             return None
@@ -202,7 +202,11 @@ async def queue_url(sqs: Any, name: str) -> str | None:
 
 
 async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
-    return dict((await ask(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])))["Attributes"])
+    """All attributes of the queue; its QueueArn is always among them."""
+    attributes = (await ask(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]), "Attributes"))["Attributes"]
+    if not attributes.get("QueueArn"):
+        raise AwsUnreachable("the reply is not AWS's: it has no QueueArn; check endpoint_url and proxies")
+    return dict(attributes)
 
 
 async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, dict[str, str]] | None:
@@ -211,11 +215,12 @@ async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, d
     while True:
         reply = await ask(sns.list_subscriptions_by_topic(TopicArn=topic_arn, **token))
         for each in reply.get("Subscriptions", ()):
-            if each["Protocol"] == "sqs" and each["Endpoint"] == queue_arn:
-                arn = str(each["SubscriptionArn"])
+            if each.get("Protocol") == "sqs" and each.get("Endpoint") == queue_arn:
+                arn = str(each.get("SubscriptionArn"))
                 if not arn.startswith("arn:"):
                     return arn, {}
-                return arn, dict((await ask(sns.get_subscription_attributes(SubscriptionArn=arn)))["Attributes"])
+                reply = await ask(sns.get_subscription_attributes(SubscriptionArn=arn), "Attributes")
+                return arn, dict(reply["Attributes"])
         if not reply.get("NextToken"):
             return None
         token = {"NextToken": reply["NextToken"]}

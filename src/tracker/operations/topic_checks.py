@@ -29,7 +29,7 @@ class Wiring:
 async def check_topic(config: SnsConfig, wiring: Wiring) -> AsyncIterator[Finding]:
     region = config.region or config.topic_arn.split(":")[3]
     async with open_client("sns", region, config.endpoint_url) as sns:
-        reply = await ask(sns.get_topic_attributes(TopicArn=config.topic_arn))
+        reply = await ask(sns.get_topic_attributes(TopicArn=config.topic_arn), "Attributes")
         yield ok("topic", config.topic_arn)
         if (clock := _clock(reply)) is not None:
             yield clock

@@ -135,12 +135,15 @@ class Outbox:
         """Every journal of the last look, those too that the publisher has done with since."""
         return list(self._known.values())
 
-    def give_up(self, line: bytes) -> None:
-        """Keep one line that SNS refuses in `refused.ndjson`, durable before the journal moves on."""
+    def give_up(self, lines: bytes) -> None:
+        """Append the lines of a refused message to `refused.ndjson`, all of them or none, and make them durable.
+
+        Raises OSError when that fails; the caller must not let the journal move on then.
+        """
         fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o640)
         try:
             length = os.fstat(fd).st_size
-            if os.write(fd, line) != len(line):
+            if os.write(fd, lines) != len(lines):
                 os.ftruncate(fd, length)
                 raise OSError(errno.ENOSPC, "short write")
             os.fsync(fd)

@@ -1,8 +1,14 @@
 """The publisher: takes spans from the outbox to the SNS topic, in order within each journal, and retires journals.
 
-The published offset moves only when SNS has accepted everything before it. A failure is ridden out for as long as it
-lasts. A refusal is first taken for a fault of the topic: only after SNS has accepted something else since is the
-refused span split, down to the line that is refused, which goes to `refused.ndjson`.
+The published offset moves only when SNS has accepted everything before it. After a failure the publisher tries again,
+for as long as it takes. What SNS refuses is handled in this order:
+
+1. A refusal is first taken for a fault of the topic or of its permissions. Nothing is given up.
+2. A probe is published: the message that SNS accepted last and, if that is refused too, what follows the refused
+   message in its journal. What is accepted arrives twice, and storage removes the repeat.
+3. When a message is refused again although SNS has accepted something else since its last refusal, the message is at
+   fault. Its lines go to `refused.ndjson`, durably, and then the journal moves on. After a crash between the two they
+   may be there twice.
 """
 
 import asyncio
@@ -12,29 +18,33 @@ from typing import Protocol
 
 from tracker import telemetry
 from tracker.config import SnsConfig
-from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, closing, pack
+from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, closing, pack, unpack
 from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
-from tracker.lifecycle import Backoff, wait_for_event
-from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
-from tracker.pixel.outbox import Outbox
+from tracker.lifecycle import Backoff, ends_before, wait_for_event
+from tracker.pixel.journal_reader import LONG_LINE, JournalReader, Span, UnreadableJournal
+from tracker.pixel.outbox import REFUSED, Outbox
 from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.publisher")
 
 SINGLES = 80  # visits in flight under `format: single`: eight batches of ten
-LONG_LINE = 65_536  # more than the longest line: two headers of 2,048 characters, twelve bytes each at worst
 SINGLES_BYTES = 2 * LONG_LINE  # enough for as many visits of a usual length
 
 
 class Topic(Protocol):
-    """Where messages go: one outcome a message, None when it is accepted."""
+    """Where messages go. `publish` gives one outcome a message, None when it is accepted.
+
+    `ready` makes sure that the topic can be called (credentials, settings) and raises PublishFailed when it cannot.
+    """
+
+    async def ready(self) -> None: ...
 
     async def publish(self, messages: list[Message]) -> list[PublishFailed | None]: ...
 
 
 class OpenTopic(Protocol):
-    """Makes a `Topic`; raises PublishFailed."""
+    """Makes a `Topic`, which need not be ready."""
 
     def __call__(self, config: SnsConfig) -> AbstractAsyncContextManager[Topic]: ...
 
@@ -47,7 +57,7 @@ class _Progress:
         self.end = 0  # of the window as it was taken
         self.limited = False  # whether more was waiting behind it
         self.damaged = 0  # lines left out, not counted yet
-        self.refused_at: dict[tuple[int, int], int] = {}  # how much SNS had accepted when it last refused a span
+        self.refused_at: dict[int, int] = {}  # start of a message, and how many SNS had accepted at its last refusal
         self.reported = False
         self.closed = False  # whether SNS has the closing message
 
@@ -63,7 +73,7 @@ class Publisher:
         self._open_topic = open_topic
         self._progress: dict[str, _Progress] = {}
         self._accepted = 0  # messages; the evidence that the topic is well
-        self._witness: Message | None = None  # the last one accepted
+        self._last_accepted: Message | None = None
         self._failed = 0
         self._down = 0  # failures that the next journal would meet too
         self._backoff = Backoff()
@@ -82,14 +92,33 @@ class Publisher:
         """Publish until drained; raises nothing for what SNS or the disk does."""
         while True:
             config = self._config
-            try:
-                async with self._open_topic(config) as topic:
+            async with self._open_topic(config) as topic:
+                if await self._wait_ready(topic, config):
                     await self._publish_all(topic, config)
-                if config is self._config:
-                    return
+            if config is self._config:
+                return
+
+    async def _wait_ready(self, topic: Topic, config: SnsConfig) -> bool:
+        """Wait until the topic can be called; False when there is no need any more: drained, or reconfigured."""
+        failed = False
+        while config is self._config:
+            if self._draining.is_set() and not self._outbox.journals:
+                return False
+            try:
+                if self._draining.is_set():
+                    await topic.ready()
+                elif not await ends_before(self._draining, topic.ready()):
+                    continue
             except PublishFailed as error:
+                failed = True
                 self._fail(error)
-                await asyncio.sleep(self._backoff.next())
+                await self._pause()
+                continue
+            if failed:
+                self._backoff.reset()
+                self._recover()
+            return True
+        return False
 
     async def _publish_all(self, topic: Topic, config: SnsConfig) -> None:
         """Pass over the journals until drained, or until the configuration is another."""
@@ -111,7 +140,7 @@ class Publisher:
             if self._accepted > accepted:
                 self._backoff.reset()
             if self._failed > failed:
-                await asyncio.sleep(self._backoff.next())
+                await self._pause()
                 continue
             if self._accepted > accepted:
                 self._recover()
@@ -120,6 +149,11 @@ class Publisher:
             if not any(more):
                 linger = max(0.0, config.linger - (loop.time() - began))
                 await (asyncio.sleep(0.01) if self._draining.is_set() else wait_for_event(self._draining, linger))
+
+    async def _pause(self) -> None:
+        """Wait before the next try. The beginning of the drain ends the wait."""
+        seconds = self._backoff.next()
+        await (asyncio.sleep(seconds) if self._draining.is_set() else wait_for_event(self._draining, seconds))
 
     async def _advance(self, topic: Topic, journal: JournalReader) -> bool:
         """Publish the journal's next messages; whether more waits right behind them."""
@@ -158,57 +192,57 @@ class Publisher:
                 journal.advance(span.start)
             if span.data:
                 progress.window = _messages(journal.name, span, self._config.format)
+                progress.refused_at.clear()
                 progress.end = progress.window[-1].end
-                # A span as long as may be was probably cut short by that limit.
-                progress.limited = progress.end < span.end or len(span.data) > limit - LONG_LINE
+                progress.limited = progress.end < span.end or span.more
                 return
 
     async def _publish_window(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
-        before = self._accepted
+        before = self._accepted  # what is accepted in the same call as a refusal proves nothing about the topic
         outcomes = await self._send(topic, progress.window)
-        waiting: list[Message] = []
         refused: list[Message] = []
-        for message, outcome in zip(progress.window, outcomes, strict=True):
+        for message, outcome in zip(progress.window.copy(), outcomes, strict=True):
             if outcome is None:
                 self._count_accepted(journal, message)
+                progress.window.remove(message)
                 continue
             self._fail(outcome)
-            waiting.append(message)
             if isinstance(outcome, PublishRefused):
                 refused.append(message)
-        progress.window = waiting
-        if not refused:
-            return
         for message in refused:
-            await self._doubt(journal, progress, message, before)
-        # Is it the topic, or what we send? A line from beyond tells, or what was accepted last: storage cuts repeats.
-        beyond = await asyncio.to_thread(journal.after, refused[-1].end)
-        probe = pack(journal.name, beyond.start, beyond.data, compress=False) if beyond else self._witness
-        if probe is not None and (await self._send(topic, [probe]))[0] is None:
-            self._accepted += 1
+            if before > progress.refused_at.get(message.start, before):
+                await self._give_up(journal, progress, message)
+            else:
+                progress.refused_at[message.start] = self._accepted
+        if refused:
+            await self._probe(topic, journal, refused[-1])
 
-    async def _doubt(self, journal: JournalReader, progress: _Progress, message: Message, before: int) -> None:
-        """Split a message that is refused again though SNS took something else since; give a single line up.
+    async def _probe(self, topic: Topic, journal: JournalReader, refused: Message) -> None:
+        """Find out whether SNS accepts another message now: what it accepted last, or what follows the refused one."""
+        probes = [self._last_accepted] if self._last_accepted is not None else []
+        if (span := await asyncio.to_thread(journal.take, LONG_LINE, refused.end)) is not None and span.data:
+            probes.append(_messages(journal.name, span, self._config.format)[0])
+        for probe in probes:
+            if (await self._send(topic, [probe]))[0] is None:
+                self._accepted += 1
+                return
 
-        `before` is what SNS had accepted when this try was sent: what it takes beside the refusal proves nothing.
-        """
-        key = (message.start, message.end)
-        if before <= progress.refused_at.get(key, before):
-            progress.refused_at[key] = self._accepted
-            return
-        at = progress.window.index(message)
-        data = await asyncio.to_thread(journal.read, *key)
-        if message.visits > 1:
-            middle = data.rindex(b"\n", 0, max(len(data) // 2, data.index(b"\n") + 1)) + 1
-            halves = Span(message.start, data[:middle]), Span(message.start + middle, data[middle:])
-            packed = self._config.format == "packed"
-            progress.window[at : at + 1] = [pack(journal.name, h.start, h.data, compress=packed) for h in halves]
-        else:
-            await asyncio.to_thread(self._outbox.give_up, data)
-            progress.window.remove(message)
-            self._tally.not_published(journal, "refused", 1)
-            log.error("visit_refused journal=%s offset=%d kept=refused.ndjson", journal.name, message.start)
-        del progress.refused_at[key]
+    async def _give_up(self, journal: JournalReader, progress: _Progress, message: Message) -> None:
+        """Set the lines of a refused message aside. Raises OSError when they cannot be kept: then it still waits."""
+        content = await asyncio.to_thread(unpack, message.attributes, message.body)
+        assert isinstance(content, StoredSpan)
+        await asyncio.to_thread(self._outbox.give_up, content.data)
+        progress.window.remove(message)
+        self._tally.not_published(journal, "refused", message.visits)
+        log.error(
+            "span_refused journal=%s start=%d end=%d visits=%d; SNS refuses this message and accepts others; its lines "
+            "are kept in %s and not published; look for what they have in common",
+            journal.name,
+            message.start,
+            message.end,
+            message.visits,
+            self._outbox.directory / REFUSED,
+        )
 
     async def _finish(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
         """An orphan is wholly published: say where it ends while its last segment is still there, then remove it."""
@@ -242,7 +276,7 @@ class Publisher:
 
     def _count_accepted(self, journal: JournalReader, message: Message) -> None:
         self._accepted += 1
-        self._witness = message
+        self._last_accepted = message
         self._tally.published(journal, message)
 
     def _fail(self, error: PublishFailed, *, everywhere: bool = True) -> None:

@@ -12,7 +12,7 @@ from itertools import islice
 from tracker import telemetry
 from tracker.aws import BATCH_ENTRIES, Delivery, Queue
 from tracker.errors import QueueFailed
-from tracker.lifecycle import Backoff, wait_for_event
+from tracker.lifecycle import Backoff, ends_before, wait_for_event
 
 log = logging.getLogger("tracker.receiver")
 
@@ -92,7 +92,11 @@ class Held:
 
 
 class Receiver:
-    """One long poll after the other until `stop`; the poll that runs then is let to its end, or it would strand."""
+    """One long poll after the other until `stop`.
+
+    A long poll that is running when the service stops is awaited. Cancelling it could leave up to ten messages
+    invisible until their visibility timeout. What goes before a poll, as asking for credentials, is cancelled.
+    """
 
     def __init__(
         self, *, queue: Queue, handover: Handover, held: Held, outage: Outage, wait_time: int, stop: asyncio.Event
@@ -109,6 +113,8 @@ class Receiver:
         while not self._stop.is_set():
             began = asyncio.get_running_loop().time()
             try:
+                if not await ends_before(self._stop, self._queue.ready()):
+                    return
                 deliveries = await self._queue.receive(self._wait_time)
             except QueueFailed as error:
                 self._outage.begins(error)
