@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import logging
 import os
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, open_rig, pages, span
 from tests.waiting import until
 from tracker import telemetry
+from tracker.aws import Delivery
 from tracker.core.message import pack
 from tracker.errors import AppendFailed, LogChanged, StorageFull
 from tracker.files import fdatasync
 from tracker.storage import visit_log as visit_log_module
 from tracker.storage import writer as writer_module
+from tracker.storage.audit import check_log
 
 SEED = (
     '{"Referer":"https://seed.example/","UserAgent":"","IpAddress":"192.0.2.9",'
@@ -121,7 +124,7 @@ async def test_closings_are_recorded_and_the_largest_end_counts(path: Path) -> N
     assert logged(path) == pages(A, 3, 6)
 
 
-async def test_seed_messages_are_known_by_their_message_id(path: Path) -> None:
+async def test_messages_of_the_legacy_dotnet_pixel_are_known_by_their_message_id(path: Path) -> None:
     async with open_rig(path) as rig:
         await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s1"))
         await rig.write(delivery(SEED, {}, message_id="s1"))
@@ -131,6 +134,26 @@ async def test_seed_messages_are_known_by_their_message_id(path: Path) -> None:
     async with open_rig(path) as rig:
         await rig.write(delivery(SEED, {}, message_id="s2"))
     assert path.read_text() == "2023-12-10T22:22:43.793620+00:00|https://seed.example/|null|192.0.2.9\n" * 2
+
+
+def _envelope(body: str, attributes: dict[str, str]) -> Delivery:
+    wrapped = {name: {"Type": "String", "Value": value} for name, value in attributes.items()}
+    return delivery(json.dumps({"Type": "Notification", "Message": body, "MessageAttributes": wrapped}), {})
+
+
+@pytest.mark.parametrize("text", ["x" * 11_000, "|" * 500_000, "😀" * 50_000, "\\" * 2_049, "nul" + "l" * 9_000])
+async def test_no_message_makes_a_line_that_the_audit_does_not_know(path: Path, text: str) -> None:
+    keys = {"Referer": text, "UserAgent": text, "IpAddress": "fe80::1%eth0", "VisitedAt": "9999-12-31T23:59:59.5Z"}
+    body = json.dumps(keys, ensure_ascii=False)
+    line = json.dumps(keys).encode("ascii") + b"\n"
+    packed, plain = pack(A, 0, line * 2, compress=True), pack(B, 0, line, compress=False)
+    async with open_rig(path) as rig:
+        await rig.write(delivery(body, {}), _envelope(body, {"Type": "Visit"}))
+        await rig.write(delivery(packed.body, packed.attributes), _envelope(plain.body, plain.attributes))
+        assert rig.left == []
+    assert logged(path) == [text[:2_048]] * 5
+    check = check_log(path)
+    assert (check.lines, check.problems) == (5, [])
 
 
 @pytest.mark.parametrize("fault", ["error", "short"])

@@ -87,7 +87,7 @@ class Writer:
             await self._log.append(self._log_end(), batch.append.data)
             await self._log.sync()
             self._ledger.durable()
-            freshness.observe(telemetry.FRESHNESS, batch.append.data, time.time())
+            await self._call(freshness.observe, telemetry.FRESHNESS, batch.append.data, time.time())
         telemetry.APPENDED.inc(batch.visits)
         telemetry.DUPLICATES.inc(batch.duplicates)
         await self._acknowledge(batch.deliveries)
