@@ -5,6 +5,8 @@ import errno
 import json
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,14 @@ from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, o
 from tests.waiting import until
 from tracker import telemetry
 from tracker.aws import Delivery
+from tracker.config import Rotate
 from tracker.core.message import pack
 from tracker.errors import AppendFailed, LogChanged, StorageFull
 from tracker.files import fdatasync
 from tracker.storage import visit_log as visit_log_module
 from tracker.storage import writer as writer_module
 from tracker.storage.audit import check_log
+from tracker.storage.rotation import rotated
 
 SEED = (
     '{"Referer":"https://seed.example/","UserAgent":"","IpAddress":"192.0.2.9",'
@@ -322,9 +326,8 @@ def _replace(path: Path) -> None:
         (_grow, "bytes where"),
         (lambda path: os.truncate(path, 3), "copytruncate"),
         (lambda path: path.unlink(), "deleted"),
-        (lambda path: os.link(path, path.with_suffix(".link")), "names instead of"),
     ],
-    ids=["grown", "cut", "deleted", "linked"],
+    ids=["grown", "cut", "deleted"],
 )
 async def test_a_log_changed_under_the_writer_ends_it(path: Path, change: Any, words: str) -> None:
     async with open_rig(path) as rig:
@@ -333,6 +336,37 @@ async def test_a_log_changed_under_the_writer_ends_it(path: Path, change: Any, w
         with pytest.raises(LogChanged, match=words):
             await rig.run([span(A, 1, 2)])
         assert len(rig.acknowledged) == 1
+
+
+@pytest.mark.parametrize("rotate", [Rotate(), Rotate(max_bytes=1)], ids=["no rotation", "rotation"])
+async def test_a_hard_link_to_the_log_and_its_removal_change_nothing(path: Path, rotate: Rotate) -> None:
+    first, second = path.with_suffix(".backup-1"), path.with_suffix(".backup-2")
+    changes: list[Callable[[], object]] = [
+        *(partial(os.link, path, first), partial(os.link, path, second)),
+        *(first.unlink, partial(os.link, path, first), second.unlink, first.unlink),
+    ]
+    async with open_rig(path, rotate=rotate) as rig:
+        running = asyncio.create_task(rig.writer.run())
+        for number in range(7):
+            rig.handover.put_nowait(span(A, number, number + 1))
+            await until(lambda: rig.handover.empty() and len(rig.acknowledged) > number)  # noqa: B023
+            if number < len(changes):
+                changes[number]()
+        rig.handover.put_nowait(None)
+        await running
+    assert [page for file in [*rotated(path), path] for page in logged(file)] == pages(A, 0, 7)
+
+
+async def test_a_log_that_has_a_hard_link_is_started_with_and_without_it(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+    os.link(path, path.with_suffix(".backup"))
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 1, 2))
+    path.with_suffix(".backup").unlink()
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 3))
+    assert logged(path) == pages(A, 0, 3)
 
 
 @pytest.mark.parametrize(

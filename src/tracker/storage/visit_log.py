@@ -1,7 +1,8 @@
 """The visit log: the append-only file that every visit ends in.
 
-`append` writes one batch where the ledger expects it, or leaves the file as it was; `sync` makes it durable. Neither
-goes on in doubt: a failed fdatasync may have dropped the pages it did not write, so it is never tried again.
+`append` writes one batch where the ledger expects it, or leaves the file as it was; `sync` makes it durable. After a
+failed fdatasync the kernel may have dropped the pages it could not write, so a failure ends the process: nothing is
+appended or synced again.
 """
 
 import asyncio
@@ -76,7 +77,6 @@ class VisitLog:
     def _take(self, file: AsyncFileIO, ends_mid_line: bool) -> None:
         self._file = file
         self._descriptor: int = file.fileno()
-        self._links = os.fstat(self._descriptor).st_nlink
         self.ends_mid_line = ends_mid_line  # then the next append begins with a newline
 
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -86,10 +86,8 @@ class VisitLog:
         status = os.fstat(self._descriptor)
         if status.st_size != offset:
             raise LogChanged(f"{self._path} has {status.st_size} bytes where {offset} were expected: {CHANGED_BY}")
-        if not status.st_nlink:
+        if not status.st_nlink:  # more than one name is harmless: a backup by hard links (cp -al, rsnapshot) adds one
             raise LogChanged(f"{self._path} was deleted under the running service")
-        if status.st_nlink != self._links:
-            raise LogChanged(f"{self._path} has {status.st_nlink} names instead of {self._links}")
         try:
             named = os.stat(self._path)
         except FileNotFoundError:
