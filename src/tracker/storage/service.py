@@ -22,6 +22,7 @@ from tracker.admin import AdminServer
 from tracker.aws import Queue, open_queue
 from tracker.config import StorageConfig
 from tracker.errors import QueueFailed
+from tracker.files import refuse_network_file_system
 from tracker.lifecycle import Backoff, Deadline, install_stop_signals, wait_for_event
 from tracker.logs import Structure
 from tracker.storage import figures
@@ -161,6 +162,7 @@ async def _open_files(
 ) -> AsyncIterator[tuple[ThreadPoolExecutor, Ledger, VisitLog]]:
     """The log and its ledger, in agreement and ours alone; both belong to the executor's one thread."""
     loop = asyncio.get_running_loop()
+    refuse_network_file_system(path.parent, "log.path")
     with only_writer(path), ThreadPoolExecutor(1, thread_name_prefix="writer") as executor:
         ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, mode, accept=accept_log))
         try:
