@@ -75,7 +75,11 @@ class AppendFailed(TrackerError):
     """The visit log or its ledger did not take a batch; nothing of it may be deleted from SQS."""
 
 
-class StorageFull(AppendFailed):
+class StoragePaused(AppendFailed):
+    """Nothing can be appended for now, and nothing was changed: pause and try again."""
+
+
+class StorageFull(StoragePaused):
     """No room on the disk: the append is rolled back; pause and try again."""
 
 

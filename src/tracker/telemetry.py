@@ -148,13 +148,18 @@ MISSING_BYTES = Gauge(
     "Bytes of journals that the ledger lacks before what it has, or before a journal's end.",
     registry=STORAGE,
 )
+ROTATIONS_FAILED = Counter(
+    "tracker_storage_rotations_failed",
+    "Tries of a rotation that were put off: the log could not be put aside, and grows.",
+    registry=STORAGE,
+)
 LOG_BYTES = Gauge("tracker_storage_log_bytes", "Size of the visit log.", registry=STORAGE)
 LOG_FREE_BYTES = Gauge(
     "tracker_storage_log_disk_free_bytes", "Room on the visit log's disk for storage's user.", registry=STORAGE
 )
 WRITING = Gauge(
     "tracker_storage_writing",
-    "1 while the visit log can be written, 0 while there is no room or the log was moved.",
+    "1 while the visit log can be written, 0 while it cannot: no room, or the log was moved.",
     registry=STORAGE,
 )
 RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)

@@ -2,9 +2,11 @@
 
 import gzip
 import os
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -70,6 +72,25 @@ def test_rotation_by_size_with_compression_under_load_and_kills(stack: Stack) ->
     )
     storage.stop()
     assert not list(stack.home.glob("*.part"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one process set the limits of another")
+def test_storage_without_descriptors_goes_on_in_the_old_log_and_rotates_later(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    storage = stack.start_storage({"log": {"rotate": {"max_bytes": 20_000}}})
+    with Load(pixel.port) as load:
+        wait_for(partial(_more_files, stack, 1), "a rotation")
+        limits = resource.prlimit(storage.pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(storage.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        wait_for(lambda: storage.logged("rotation_put_off"), "a rotation that is put off")
+        before, size = len(files(stack)), stack.log_path.stat().st_size
+        wait_for(lambda: stack.log_path.stat().st_size > size + 20_000, "appends to the log that was not rotated")
+        assert len(files(stack)) == before
+        resource.prlimit(storage.pid, resource.RLIMIT_NOFILE, limits)
+        wait_for(partial(_more_files, stack, before), "a rotation after all", timeout=60)
+    assert_exactly_once(stack, load)
+    assert len(storage.logged("rotation_put_off")) == 1
+    storage.stop()
 
 
 def logrotate(stack: Stack, storage: Service | None, *directives: str) -> None:

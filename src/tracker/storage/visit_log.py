@@ -17,7 +17,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from tracker import telemetry
-from tracker.errors import AppendFailed, LogChanged, LogMoved, StorageFull
+from tracker.errors import AppendFailed, LogChanged, LogMoved, StorageFull, StoragePaused
 from tracker.files import fdatasync, sync_directory
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -66,9 +66,16 @@ class VisitLog:
         return os.fstat(self._descriptor)
 
     async def reopen(self) -> None:
-        """Leave the file for the one that has its name now."""
+        """Leave the file for the one that has its name now.
+
+        Raises StoragePaused or AppendFailed, and then the old file is still the one that is open.
+        """
+        try:
+            opened = await _open(self._path, self._executor)
+        except OSError as error:
+            raise trouble(error, f"{self._path} cannot be opened") from error
         old = self._file
-        self._take(*await _open(self._path, self._executor))
+        self._take(*opened)
         await old.close()
 
     async def close(self) -> None:
@@ -130,14 +137,25 @@ def create_log(path: Path, mode: int) -> None:
     sync_directory(path.parent)
 
 
+def trouble(error: OSError, what: str) -> AppendFailed:
+    """What an error between two appends means for the writer; `what` could not be done.
+
+    After an EIO the process ends: it may come from an fsync, and a second fsync would not see what the first one lost.
+    Everything else may be fixed meanwhile (no room, no descriptors, no permission): a pause.
+    """
+    return (AppendFailed if error.errno == errno.EIO else StoragePaused)(f"{what}: {error.strerror}")
+
+
 async def _open(path: Path, executor: Executor) -> tuple[AsyncFileIO, bool]:
-    file = await aiofiles.open(path, "ab", buffering=0, executor=executor)
-    return file, await asyncio.get_running_loop().run_in_executor(executor, _ends_mid_line, path)
+    """The file, open for appending, and whether it ends within a line. Takes one descriptor. Raises OSError."""
+    file = await aiofiles.open(path, "a+b", buffering=0, executor=executor)
+    try:
+        return file, await asyncio.get_running_loop().run_in_executor(executor, _ends_mid_line, file.fileno())
+    except OSError:
+        await file.close()
+        raise
 
 
-def _ends_mid_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+def _ends_mid_line(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

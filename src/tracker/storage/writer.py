@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tracker import telemetry
 from tracker.aws import Delivery
-from tracker.errors import LogMoved, MalformedMessage, StorageFull
+from tracker.errors import LogMoved, MalformedMessage, StorageFull, StoragePaused
 from tracker.lifecycle import wait_for_event
 from tracker.storage import freshness
 from tracker.storage.batch import Batch
@@ -65,6 +65,7 @@ class Writer:
         self._reopen = reopen
         self._rotated = rotated
         self._closed = False
+        self._must_reopen = False  # the ledger has gone on with another file than the one that is open
         self._malformed: dict[str, None] = {}
         self.paused: str | None = None  # the reason while nothing can be appended
 
@@ -126,17 +127,15 @@ class Writer:
             self._leave([delivery])
 
     async def _with_pauses(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Try a step again, every second, while the disk is full or the log was moved; once only during a stop."""
+        """Try a step again, every second, while nothing can be appended or the log was moved; once during a stop."""
         while True:
             try:
                 await self._tend_log()
                 await step()
                 break
-            except (StorageFull, LogMoved) as error:
-                if self.paused is None and isinstance(error, StorageFull):
-                    log.error("storage_full error=%s action=nothing is deleted, tried again every second", error)
-                elif self.paused is None:
-                    log.error("log_moved error=%s action=nothing is deleted, tried again every second", error)
+            except (StoragePaused, LogMoved) as error:
+                if self.paused is None:
+                    log.error("%s error=%s action=nothing is deleted, tried again every second", _event(error), error)
                 self.paused = str(error)
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
@@ -146,11 +145,13 @@ class Writer:
 
     async def _tend_log(self) -> None:
         """Between two appends: follow the log's name if that was asked for, rotate if it is time."""
+        if self._must_reopen:
+            await self._open_anew()
         if self._reopen.is_set():
             self._reopen.clear()
             try:
                 await self._follow()
-            except StorageFull:
+            except StoragePaused:
                 self._reopen.set()
                 raise
         if self._rotation.is_due(self._log.status()):
@@ -158,16 +159,22 @@ class Writer:
                 await self._log.check(self._log_end())
             file = await self._call(self._rotation.rotate)
             if file is not None:
-                await self._log.reopen()
                 log.info("log_rotated file=%s", file)
                 self._rotated(file)
+                await self._open_anew()
 
     async def _follow(self) -> None:
         await self._call(self._ledger.settle)
         await self._log.check(self._log_end(), may_be_moved=True)
-        await self._call(self._rotation.follow)
-        await self._log.reopen()
+        if await self._call(self._rotation.follow):
+            await self._open_anew()
         log.info("log_reopened bytes=%d", self._log_end())
+
+    async def _open_anew(self) -> None:
+        """Leave the file that is open for the one that the ledger has gone on with. Nothing is appended before that."""
+        self._must_reopen = True
+        await self._log.reopen()
+        self._must_reopen = False
 
     async def _settle(self) -> None:
         if not self._ledger.is_settled:
@@ -180,3 +187,9 @@ class Writer:
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+
+
+def _event(error: StoragePaused | LogMoved) -> str:
+    if isinstance(error, LogMoved):
+        return "log_moved"
+    return "storage_full" if isinstance(error, StorageFull) else "storage_paused"
