@@ -75,17 +75,26 @@ class AppendFailed(TrackerError):
     """The visit log or its ledger did not take a batch; nothing of it may be deleted from SQS."""
 
 
-class StoragePaused(AppendFailed):
-    """Nothing can be appended for now, and nothing was changed: pause and try again."""
+class AppendPaused(AppendFailed):
+    """Nothing can be appended for now. The append was rolled back: wait and try again.
+
+    `event` is the first word of the log message about it.
+    """
+
+    event = "append_paused"
 
 
-class StorageFull(StoragePaused):
-    """No room on the disk: the append is rolled back; pause and try again."""
+class StorageFull(AppendPaused):
+    """The disk of the visit log or of its ledger has no room."""
+
+    event = "storage_full"
 
 
 class LogChanged(AppendFailed):
     """The visit log is not as the ledger knows it; only the operator can say what is right."""
 
 
-class LogMoved(LogChanged):
+class LogMoved(LogChanged, AppendPaused):
     """The visit log was put aside, whole, under another name: pause until a SIGHUP says that this was meant."""
+
+    event = "log_moved"

@@ -72,7 +72,7 @@ class Rotation:
     def rotate(self) -> Path | None:
         """Put the log aside and begin an empty one; where the old one is, or None when the log is still the old one.
 
-        Raises StoragePaused, after which it is called again before the next append, and AppendFailed. The caller has
+        Raises AppendPaused, after which it is called again before the next append, and AppendFailed. The caller has
         made sure that the name still leads to the log it writes.
         """
         self._ledger.settle()
@@ -120,7 +120,7 @@ class Rotation:
     def follow(self) -> bool:
         """Go on with the file that has the log's name now; whether it is another one. The ledger is settled.
 
-        Raises StoragePaused, after which it is called again before the next append, and AppendFailed.
+        Raises AppendPaused, after which it is called again before the next append, and AppendFailed.
         """
         try:
             status = self._path.stat() if self._path.exists() else None

@@ -17,7 +17,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from tracker import telemetry
-from tracker.errors import AppendFailed, LogChanged, LogMoved, StorageFull, StoragePaused
+from tracker.errors import AppendFailed, AppendPaused, LogChanged, LogMoved, StorageFull
 from tracker.files import fdatasync, sync_directory
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -68,7 +68,7 @@ class VisitLog:
     async def reopen(self) -> None:
         """Leave the file for the one that has its name now.
 
-        Raises StoragePaused or AppendFailed, and then the old file is still the one that is open.
+        Raises AppendPaused or AppendFailed, and then the old file is still the one that is open.
         """
         try:
             opened = await _open(self._path, self._executor)
@@ -143,7 +143,7 @@ def trouble(error: OSError, what: str) -> AppendFailed:
     After an EIO the process ends: it may come from an fsync, and a second fsync would not see what the first one lost.
     Everything else may be fixed meanwhile (no room, no descriptors, no permission): a pause.
     """
-    return (AppendFailed if error.errno == errno.EIO else StoragePaused)(f"{what}: {error.strerror}")
+    return (AppendFailed if error.errno == errno.EIO else AppendPaused)(f"{what}: {error.strerror}")
 
 
 async def _open(path: Path, executor: Executor) -> tuple[AsyncFileIO, bool]:

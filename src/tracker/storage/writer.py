@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tracker import telemetry
 from tracker.aws import Delivery
-from tracker.errors import LogMoved, MalformedMessage, StorageFull, StoragePaused
+from tracker.errors import AppendPaused, MalformedMessage
 from tracker.lifecycle import wait_for_event
 from tracker.storage import freshness
 from tracker.storage.batch import Batch
@@ -67,6 +67,7 @@ class Writer:
         self._closed = False
         self._must_reopen = False  # the ledger has gone on with another file than the one that is open
         self._malformed: dict[str, None] = {}
+        self._paused_by = ""  # the event that was logged
         self.paused: str | None = None  # the reason while nothing can be appended
 
     async def run(self) -> None:
@@ -127,21 +128,21 @@ class Writer:
             self._leave([delivery])
 
     async def _with_pauses(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Try a step again, every second, while nothing can be appended or the log was moved; once during a stop."""
+        """Try a step again, every second, while it raises AppendPaused; once only during a stop."""
         while True:
             try:
                 await self._tend_log()
                 await step()
                 break
-            except (StoragePaused, LogMoved) as error:
-                if self.paused is None:
-                    log.error("%s error=%s action=nothing is deleted, tried again every second", _event(error), error)
-                self.paused = str(error)
+            except AppendPaused as error:
+                if self._paused_by != error.event:
+                    log.error("%s error=%s; nothing is deleted, tried again every second", error.event, error)
+                self.paused, self._paused_by = str(error), error.event
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
         if self.paused is not None:
             log.info("storage_resumed")
-            self.paused = None
+            self.paused, self._paused_by = None, ""
 
     async def _tend_log(self) -> None:
         """Between two appends: follow the log's name if that was asked for, rotate if it is time."""
@@ -151,7 +152,7 @@ class Writer:
             self._reopen.clear()
             try:
                 await self._follow()
-            except StoragePaused:
+            except AppendPaused:
                 self._reopen.set()
                 raise
         if self._rotation.is_due(self._log.status()):
@@ -187,9 +188,3 @@ class Writer:
 
     async def _call(self, function: Callable[..., T], *arguments: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-
-def _event(error: StoragePaused | LogMoved) -> str:
-    if isinstance(error, LogMoved):
-        return "log_moved"
-    return "storage_full" if isinstance(error, StorageFull) else "storage_paused"
