@@ -28,7 +28,10 @@ FRESHNESS_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 
 
 
 class WeightedHistogram(Collector):
-    """A histogram that takes any number of equal observations at once. For one thread."""
+    """A histogram that takes any number of equal observations at once.
+
+    One thread observes, another may collect meanwhile: then a scrape has the observation that is under way in part.
+    """
 
     def __init__(self, name: str, help: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name, self._help = name, help

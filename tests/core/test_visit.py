@@ -173,6 +173,14 @@ def test_a_line_that_is_no_visit_is_malformed(line: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    "value",
+    [b"1" * 1_000_000, b"1e-99999", b'"' + b"x" * 1_000_000 + b'"', b"[" * 90 + b"]" * 90, b"{" + b" " * 9_999 + b"}"],
+)
+def test_whatever_an_unknown_key_holds_is_ignored(value: bytes) -> None:
+    assert decode_line(GOOD.replace(b"{", b'{"Unknown":' + value + b",")) == decode_line(GOOD)
+
+
+@pytest.mark.parametrize(
     "data",
     [
         GOOD[:-1],

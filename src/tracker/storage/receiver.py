@@ -116,7 +116,9 @@ class Held:
                 if errors:
                     return
 
-        await asyncio.gather(*(work() for _ in range(CALLS_IN_FLIGHT)))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CALLS_IN_FLIGHT):
+                group.create_task(work())
         return errors[0] if errors else None
 
 
