@@ -46,7 +46,7 @@ def test_all_but_the_queue_has_a_default(file: Path) -> None:
     file.write_text(SQS)
     config = load_storage(file, {})
     assert config.sqs.queue == "visits"
-    assert (config.sqs.receivers, config.sqs.wait_time, config.sqs.visibility_timeout) == (2, 10, 120)
+    assert (config.sqs.receivers, config.sqs.wait_time, config.sqs.visibility_timeout) == (2, 10, 30)
     assert (config.log.path, config.log.mode, config.admin.port) == ("var/visits.log", "0640", 8082)
 
 

@@ -129,7 +129,7 @@ class SqsConfig(Section, frozen=True):
     endpoint_url: Url | None = None
     receivers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     wait_time: Annotated[int, msgspec.Meta(ge=0, le=20)] = 10
-    visibility_timeout: Annotated[int, msgspec.Meta(ge=10, le=43_200)] = 120
+    visibility_timeout: Annotated[int, msgspec.Meta(ge=10, le=43_200)] = 30
 
 
 class Rotate(Section, frozen=True):

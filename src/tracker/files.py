@@ -3,13 +3,29 @@
 import contextlib
 import errno
 import os
+import re
 import resource
+import sys
 from pathlib import Path
+
+from tracker.errors import ConfigurationError
 
 _UNLIMITED = 1 << 20  # open files; more connections than that are not one process's
 
-# Errors that an operator has to mend. Every other may be over by the next start: a full, failing or read-only disk.
-OPERATOR_FAULTS = {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.EISDIR}
+# What fsync says of a directory on a file system that cannot sync directories: some FUSE and overlay mounts.
+_NOT_SYNCED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
+
+# Errors that an operator has to fix. Every other may be over by the next start: a full, failing or read-only disk.
+OPERATOR_FAULTS = {
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.EISDIR),
+    errno.ENAMETOOLONG,
+    *_NOT_SYNCED,
+}
+
+_NETWORK_FILE_SYSTEMS = re.compile(
+    r"nfs\d?|cifs|smb\w*|9p|afs|ceph|gfs2|ocfs2|lustre|beegfs"
+    r"|fuse\.(sshfs|glusterfs|s3fs|ceph\S*|rclone|gcsfuse|juicefs|mountpoint-s3)"
+)
 
 fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
@@ -22,12 +38,44 @@ def reason(error: OSError) -> str:
 
 
 def sync_directory(path: Path) -> None:
-    """Make names created, renamed or removed in `path` durable. Raises OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    """Make names created, renamed or removed in `path` durable.
+
+    Raises OSError. Where the file system cannot sync a directory, the error says so and what to do.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
+    except OSError as error:
+        if error.errno not in _NOT_SYNCED:
+            raise
+        raise OSError(
+            error.errno,
+            f"fsync of a directory is refused ({os.strerror(error.errno)}), so no file in it survives a power cut: "
+            "use a directory on a local file system such as ext4 or XFS",
+            str(path),
+        ) from error
     finally:
         os.close(fd)
+
+
+def refuse_network_file_system(directory: Path, key: str) -> None:
+    """Raises ConfigurationError, naming `key`, when `directory` is on a network file system.
+
+    There flock(2) and the page cache do not give what the outbox and the visit log are built on. `directory` need not
+    exist yet. Only Linux is asked, which lists in mountinfo what is mounted where.
+    """
+    if sys.platform != "linux":
+        return
+    best, kind = "", ""
+    path = str(directory.resolve())
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        left, _, right = line.partition(" - ")
+        # Space, tab, newline and backslash are written as three octal digits.
+        mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split(" ")[4])
+        if (path + "/").startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
+            best, kind = mount, right.split(" ")[0]
+    if _NETWORK_FILE_SYSTEMS.fullmatch(kind):
+        raise ConfigurationError(f"{key}: expected a directory on a local file system, {directory} is on {kind}")
 
 
 def raise_open_files() -> int:

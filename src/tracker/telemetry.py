@@ -29,7 +29,10 @@ FRESHNESS_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 
 
 
 class WeightedHistogram(Collector):
-    """A histogram that takes any number of equal observations at once. For one thread."""
+    """A histogram that takes any number of equal observations at once.
+
+    One thread observes, another may collect meanwhile: then a scrape has the observation that is under way in part.
+    """
 
     def __init__(self, name: str, help: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
         self._name, self._help = name, help
@@ -188,13 +191,18 @@ MISSING_BYTES = Gauge(
 GAPPED_JOURNALS = Gauge(
     "tracker_storage_gapped_journals", "Journals of which the ledger lacks such bytes.", registry=STORAGE
 )
+ROTATIONS_FAILED = Counter(
+    "tracker_storage_rotations_failed",
+    "Tries of a rotation that were put off: the log could not be put aside, and grows.",
+    registry=STORAGE,
+)
 LOG_BYTES = Gauge("tracker_storage_log_bytes", "Size of the visit log.", registry=STORAGE)
 LOG_FREE_BYTES = Gauge(
     "tracker_storage_log_disk_free_bytes", "Room on the visit log's disk for storage's user.", registry=STORAGE
 )
 WRITING = Gauge(
     "tracker_storage_writing",
-    "1 while the visit log can be written, 0 while there is no room or the log was moved.",
+    "1 while the visit log can be written, 0 while it cannot: no room, or the log was moved.",
     registry=STORAGE,
 )
 RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.core.strategies import odd_lines, visit_lines, visits
 from tracker.core.log_line import format_line, format_lines, parse_line
-from tracker.core.visit import Visit, decode_line, encode_line
+from tracker.core.visit import MAX_HEADER_CHARS, MAX_MESSAGE_LINES, Visit, decode_line, encode_line
 from tracker.errors import MalformedMessage
 
 PLAIN = encode_line("2026-11-23T07:09:24.932706+00:00", "https://a.example/", "curl/8", "192.0.2.1")
@@ -38,6 +38,45 @@ def test_lines_of_a_span_are_those_of_its_visits_one_by_one(many: list[bytes]) -
             format_lines(data)
     else:
         assert format_lines(data) == expected
+
+
+LONG_TEXTS = ["x", "|", "é", "😀", "\\", "\x7f", "a|é😀", "\x00"]
+
+
+@pytest.mark.parametrize("length", [MAX_HEADER_CHARS - 1, MAX_HEADER_CHARS, MAX_HEADER_CHARS + 1, 100_000])
+@pytest.mark.parametrize("pattern", LONG_TEXTS)
+@pytest.mark.parametrize("ascii_only", [True, False])
+@pytest.mark.parametrize("key", ["Referer", "UserAgent"])
+def test_a_longer_header_than_the_pixel_keeps_is_cut_as_the_pixel_cuts_it(
+    key: str, ascii_only: bool, pattern: str, length: int
+) -> None:
+    text = (pattern * length)[:length]
+    kept = text[:MAX_HEADER_CHARS]
+    keys = {"VisitedAt": TIME.isoformat(), "IpAddress": "192.0.2.1", key: text}
+    encoded = json.dumps(keys, ensure_ascii=ascii_only).encode() + b"\n"
+    referrer, user_agent = (kept, None) if key == "Referer" else (None, kept)
+    expected = Visit(TIME, referrer, user_agent, "192.0.2.1")
+    for before in range(3):
+        lines = format_lines(PLAIN * before + encoded + PLAIN)
+        assert parse_line(lines[before].encode()) == expected
+        assert [*lines[:before], *lines[before + 1 :]] == format_lines(PLAIN) * (before + 1)
+    assert decode_line(encoded) == expected
+
+
+@given(st.lists(st.tuples(st.integers(1900, 2300), st.booleans()), max_size=12))
+def test_of_lines_about_as_long_as_the_limit_each_is_cut_or_left_as_it_is(sizes: list[tuple[int, bool]]) -> None:
+    data = b"".join(
+        encode_line("2026-11-23T07:09:24.932706+00:00", "r" * size, "u" * (size * second), "192.0.2.1")
+        for size, second in sizes
+    )
+    assert format_lines(data) == [format_line(decode_line(line)).decode() for line in data.splitlines()]
+
+
+def test_a_message_of_more_lines_than_any_span_has_is_malformed() -> None:
+    assert len(format_lines(PLAIN * MAX_MESSAGE_LINES)) == MAX_MESSAGE_LINES
+    for data in (PLAIN * (MAX_MESSAGE_LINES + 1), b"\n" * (8 << 20)):
+        with pytest.raises(MalformedMessage, match=f"more than {MAX_MESSAGE_LINES} lines"):
+            format_lines(data)
 
 
 @pytest.mark.parametrize("control", [*range(0x0A), *range(0x0B, 0x20)])
@@ -105,7 +144,7 @@ def test_a_time_without_fraction_has_six_digits_all_the_same() -> None:
         (b"2026-11-23T09:09:24.932706+02:00|null|null|::ffff:192.0.2.1", None, None),
     ],
 )
-def test_the_seeds_lines_are_read(line: bytes, referrer: str | None, user_agent: str | None) -> None:
+def test_lines_of_the_legacy_dotnet_service_are_read(line: bytes, referrer: str | None, user_agent: str | None) -> None:
     assert parse_line(line) == Visit(TIME, referrer, user_agent, "192.0.2.1")
 
 

@@ -110,6 +110,10 @@ def test_times_are_cut_to_microseconds_and_converted_to_utc(text: str, expected:
         "2023-12-10T22:22:60.793620+00:00",
         "2023-12-10T22:22:43.7936\u0662\u0660+00:00",
         "2023-12-10T22:22:43.793620-99:00",
+        "2023-12-10T22:22:43." + "7" * 1_000_000 + "+00:00",
+        "12023-12-10T22:22:43+00:00",
+        "-001-12-10T22:22:43+00:00",
+        "0000-12-10T22:22:43+00:00",
     ],
 )
 def test_a_time_that_is_none_or_naive_or_out_of_range_is_malformed(text: str) -> None:
@@ -152,6 +156,9 @@ def test_a_time_as_text_is_the_time_or_malformed_whatever_is_changed_in_it(text:
         GOOD.replace(b'"curl/8"', b"8"),
         GOOD.replace(b"192.0.2.1", b"192.0.2.1:80"),
         GOOD.replace(b"192.0.2.1", b"192.0.2.256"),
+        GOOD.replace(b"192.0.2.1", b" 192.0.2.1"),
+        GOOD.replace(b"192.0.2.1", b"192.0.2.1\\n"),
+        GOOD.replace(b"192.0.2.1", b"fe80::1%" + b"z" * 1_000_000),
         GOOD.replace(b'"192.0.2.1"', b"null"),
         GOOD.replace(b"+00:00", b""),
         GOOD.replace(b"2026-11-23T07:09:24.932706+00:00", b"0001-01-01T00:00:00+05:00"),
@@ -163,6 +170,14 @@ def test_a_line_that_is_no_visit_is_malformed(line: bytes) -> None:
         decode_line(line)
     with pytest.raises(MalformedMessage):
         lines_of(GOOD + (line if line.count(b"\n") < 2 else line.replace(b"\n", b"")) + b"\n")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"1" * 1_000_000, b"1e-99999", b'"' + b"x" * 1_000_000 + b'"', b"[" * 90 + b"]" * 90, b"{" + b" " * 9_999 + b"}"],
+)
+def test_whatever_an_unknown_key_holds_is_ignored(value: bytes) -> None:
+    assert decode_line(GOOD.replace(b"{", b'{"Unknown":' + value + b",")) == decode_line(GOOD)
 
 
 @pytest.mark.parametrize(

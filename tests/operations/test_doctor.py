@@ -338,7 +338,10 @@ def test_a_disk_that_is_nearly_full(subject: str, free: int, level: Level) -> No
 
 @pytest.mark.parametrize(
     ("timeout", "slowest", "level"),
-    [(120, 0.25, Level.OK), (120, 29.0, Level.OK), (120, 60.0, Level.WARNING), (10, 0.25, Level.WARNING)],
+    [
+        *((30, 0.25, Level.OK), (30, 5.0, Level.OK), (30, 10.0, Level.WARNING)),
+        *((120, 29.0, Level.OK), (120, 60.0, Level.WARNING), (10, 0.25, Level.WARNING)),
+    ],
 )
 def test_a_visibility_timeout_too_short_for_the_disk(timeout: int, slowest: float, level: Level) -> None:
     name = "tracker_storage_fsync_seconds"

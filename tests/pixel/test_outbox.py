@@ -320,15 +320,6 @@ def test_a_path_that_cannot_be_a_directory_is_the_operators_to_mend(tmp_path: Pa
         Outbox(tmp_path / "file" / "outbox").open()
 
 
-def test_network_file_systems_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if sys.platform != "linux":
-        pytest.skip("mountinfo is Linux's")
-    mounts = f"1 0 0:1 / / rw - ext4 /dev/x rw\n2 1 0:2 / {tmp_path} rw - nfs4 server:/x rw\n"
-    monkeypatch.setattr(Path, "read_text", lambda self: mounts)
-    with pytest.raises(ConfigurationError, match=r"outbox\.dir: expected a local file system, .* is on nfs4"):
-        Outbox(tmp_path).open()
-
-
 def test_the_lock_of_a_killed_maker_is_free(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from tracker.pixel.journal import Journal;"

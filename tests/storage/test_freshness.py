@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from tracker.core.log_line import format_line
 from tracker.core.visit import Visit, utc_time, visited_at_text
-from tracker.storage.freshness import STRIDE_BYTES, observe
+from tracker.storage.freshness import OLDEST_SECONDS, STRIDE_BYTES, observe
 from tracker.telemetry import FRESHNESS_BUCKETS, WeightedHistogram
 
 NOW_US = 1_795_417_764_932_000
@@ -59,6 +59,15 @@ def test_the_newline_of_somebody_elses_line_is_no_visit() -> None:
 
 def test_a_clock_behind_the_pixels_counts_as_fresh() -> None:
     assert counted(log_line(-5_000_000))[0] == 1
+
+
+@pytest.mark.parametrize("year", [1, 1000, 1969, 9999])
+def test_a_visit_of_an_absurd_year_does_not_set_the_mean(year: int) -> None:
+    result = histogram()
+    line = format_line(Visit(utc_time(f"{year:04}-01-01T00:00:00Z"), None, None, "::1"))
+    observe(result, line + log_line(0) * 9, NOW_US / 1e6)
+    assert sum(result._counts) == 10
+    assert result._sum <= OLDEST_SECONDS
 
 
 def test_nothing_is_nothing() -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from tests.storage.rig import A, journal_line, logged, open_rig, pages, span
 from tests.waiting import until
+from tracker import telemetry
 from tracker.config import Rotate
 from tracker.core.log_line import parse_line
 from tracker.errors import ConfigurationError, LogChanged
@@ -208,55 +209,168 @@ async def test_a_death_at_any_step_loses_and_repeats_nothing(
     assert {"_reserve", "rotate_to", "rename", "create_log", "adopt"} <= set(reached)
 
 
-@pytest.mark.parametrize("step", ["reserve", "rename", "create"])
-async def test_a_full_disk_pauses_a_rotation_and_ends_it_when_there_is_room(
-    path: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
-    owner, name = {
-        "reserve": (Rotation, "_reserve"),
-        "rename": (Path, "rename"),
-        "create": (rotation, "create_log"),
-    }[step]
-    real, room = getattr(owner, name), asyncio.Event()
+CANNOT_BEGIN: list[Any] = [
+    pytest.param(owner, name, number, id=f"{name.strip('_')} {errno.errorcode[number]}")
+    for owner, name in ((os, "open"), (os, "scandir"), (Path, "rename"))
+    for number in (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EEXIST, errno.EROFS, errno.EIO)
+]
 
-    def full(*arguments: Any) -> Any:
-        if not room.is_set():
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments)
+
+class Failing:
+    """In the place of `owner.name`: fails with `number` until it is mended."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str, number: int) -> None:
+        self.tries = 0
+        self.mended = False
+        real = getattr(owner, name)
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if self.mended or (owner is os and "visits.log.2" not in f"{arguments[0]}" and name == "open"):
+                return real(*arguments, **options)
+            self.tries += 1
+            raise OSError(number, os.strerror(number))
+
+        patch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize(("owner", "name", "number"), CANNOT_BEGIN)
+async def test_a_rotation_that_cannot_begin_is_put_off_and_appends_go_on(
+    path: Path, caplog: pytest.LogCaptureFixture, owner: Any, name: str, number: int
+) -> None:
+    counter = telemetry.ROTATIONS_FAILED._value
+    before = counter.get()
+    with pytest.MonkeyPatch.context() as patch:
+        async with open_rig(path, rotate=SMALL) as rig:
+            await rig.write(span(A, 0, 1))
+            failing = Failing(patch, owner, name, number)
+            for index in range(1, 5):
+                await rig.write(span(A, index, index + 1))
+            assert len(rig.acknowledged) == 5
+            assert rig.ledger.rotating is None
+            assert (failing.tries, counter.get() - before) == (1, 1), "not tried at every append"
+            assert logged(path) == pages(A, 0, 5)
+    [said] = [record.getMessage() for record in caplog.records]
+    assert said.startswith(f"rotation_put_off path={path} error={os.strerror(number)} ")
+    async with open_rig(path, rotate=SMALL) as rig:
+        await rig.write(span(A, 4, 6))
+    assert [len(logged(file)) for file in rotated(path)] == [5]
+    assert all_pages(path) == pages(A, 0, 6)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(os, "open"), (Path, "rename")])
+async def test_a_rotation_that_was_put_off_is_tried_again_by_itself_and_said_once(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str
+) -> None:
+    monkeypatch.setattr(rotation, "RETRY_SECONDS", 0.0)
+    async with open_rig(path, rotate=SMALL) as rig:
+        await rig.write(span(A, 0, 1))
+        failing = Failing(monkeypatch, owner, name, errno.EMFILE)
+        for index in range(1, 4):
+            await rig.write(span(A, index, index + 1))
+        assert failing.tries == 3
+        failing.mended = True
+        await rig.write(span(A, 4, 5))
+        assert [len(logged(file)) for file in rotated(path)] == [4]
+        failing.mended = False
+        await rig.write(span(A, 5, 6))
+    assert all_pages(path) == pages(A, 0, 6)
+    said = [record.getMessage().split()[0] for record in caplog.records]
+    assert said == ["rotation_put_off"] * 2, "once for each time it began to fail"
+    assert [file for file in path.parent.glob("visits.log.2*") if not file.stat().st_size] == []
+
+
+async def test_a_rename_that_was_done_and_says_that_it_failed_is_a_rotation(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        real(self, target)
+        raise OSError(errno.EIO, "Input/output error")
 
     async with open_rig(path, rotate=SMALL) as rig:
         await rig.write(span(A, 0, 1))
-        monkeypatch.setattr(owner, name, full)
+        monkeypatch.setattr(Path, "rename", late)
+        await rig.write(span(A, 1, 2))
+        assert rig.rotated == rotated(path)
+    assert [len(logged(file)) for file in rotated(path)] == [1]
+    assert all_pages(path) == pages(A, 0, 2)
+
+
+@pytest.mark.parametrize("time", ["20269999T990000.000000Z", "20260230T000000.000000Z.gz", "00000101T000000.000000Z"])
+async def test_a_name_that_is_no_time_is_somebody_elses_file(path: Path, time: str) -> None:
+    foreign = path.with_name(f"visits.log.{time}")
+    foreign.touch()
+    async with open_rig(path, rotate=SMALL) as rig:
+        await rig.write(span(A, 0, 1))
+        await rig.write(span(A, 1, 2))
+    assert len(rotated(path)) == 1
+    assert foreign.exists()
+
+
+async def test_when_no_later_name_is_left_the_rotation_is_put_off(path: Path) -> None:
+    path.with_name("visits.log.99991231T235959.999999Z").write_text("somebody else's")
+    async with open_rig(path, rotate=SMALL) as rig:
+        await rig.write(span(A, 0, 1))
+        await rig.write(span(A, 1, 2))
+    assert logged(path) == pages(A, 0, 2)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EROFS])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(rotation, "sync_directory"), (rotation, "create_log"), (visit_log, "_open")],
+    ids=["sync", "create", "open"],
+)
+async def test_a_rotation_that_has_begun_is_finished_before_the_next_append(
+    path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int
+) -> None:
+    monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
+    async with open_rig(path, rotate=SMALL) as rig:
+        await rig.write(span(A, 0, 1))
+        failing = Failing(monkeypatch, owner, name, number)
         running = asyncio.create_task(rig.run([span(A, 1, 3)]))
-        await until(lambda: rig.writer.paused)
-        assert "cannot be rotated: No space left" in str(rig.writer.paused)
+        await until(lambda: rig.writer.paused and failing.tries > 2)
+        assert os.strerror(number) in str(rig.writer.paused)
         assert len(rig.acknowledged) == 1
-        room.set()
+        failing.mended = True
         await running
+        assert rig.writer.paused is None
+        assert rig.rotated == rotated(path)
+    assert len(logged(rotated(path)[0])) == 1
     assert all_pages(path) == pages(A, 0, 3)
 
 
-async def test_a_reopening_without_room_is_tried_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EACCES])
+@pytest.mark.parametrize(
+    ("owner", "name"), [(rotation, "create_log"), (rotation, "sync_directory"), (visit_log, "_open")]
+)
+async def test_a_reopening_that_fails_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int
+) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
-    real, room = visit_log.create_log, asyncio.Event()
-
-    def full(*arguments: Any) -> Any:
-        if not room.is_set():
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(*arguments)
-
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 1))
-        path.rename(path.with_suffix(".1"))
-        monkeypatch.setattr(rotation, "create_log", full)
+        aside = path.rename(path.with_suffix(".1"))
+        failing = Failing(monkeypatch, owner, name, number)
         rig.reopen.set()
         running = asyncio.create_task(rig.run([span(A, 1, 3)]))
-        await until(lambda: rig.writer.paused)
-        assert "cannot be reopened: No space left" in str(rig.writer.paused)
-        room.set()
+        await until(lambda: rig.writer.paused and failing.tries > 2)
+        assert os.strerror(number) in str(rig.writer.paused)
+        failing.mended = True
         await running
-    assert logged(path) == pages(A, 1, 3)
+    assert logged(aside) + logged(path) == pages(A, 0, 3)
+
+
+async def test_a_sighup_for_a_log_that_was_not_moved_opens_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+        failing = Failing(monkeypatch, visit_log, "_open", errno.EMFILE)
+        rig.reopen.set()
+        await rig.write(span(A, 1, 2))
+        assert not rig.reopen.is_set()
+    assert failing.tries == 0
+    assert logged(path) == pages(A, 0, 2)
 
 
 async def test_a_stop_amid_a_rotation_without_room_is_finished_by_the_next_start(

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,18 @@ from tests.fake_aws import FakeAws
 from tests.fake_aws.queues import Attribute, Sent
 from tests.fakes import FakeQueue
 from tests.storage.rig import A, delivery, logged, pages, span
+from tests.waiting import until
 from tracker import aws_clients, telemetry
+from tracker.aws import Delivery
 from tracker.config import LogConfig, SqsConfig, StorageAdmin, StorageConfig, StorageShutdown
+from tracker.core.log_line import parse_line
+from tracker.errors import AppendFailed, LogChanged, QueueFailed
 from tracker.local.provision import provision_at
-from tracker.storage import service
+from tracker.storage import service, visit_log
 from tracker.storage.__main__ import main
-from tracker.storage.ledger import Ledger
+from tracker.storage.batch import Batch
+from tracker.storage.ledger import Append, Ledger
+from tracker.storage.receiver import Held
 
 
 def put(queue: FakeQueue, name: str, first: int, last: int) -> str:
@@ -30,36 +38,152 @@ def put(queue: FakeQueue, name: str, first: int, last: int) -> str:
     return queue.send(message.body, message.attributes)
 
 
-async def test_a_stop_stores_what_was_received_and_gives_the_rest_back(
-    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    queue, path = FakeQueue(), tmp_path / "visits.log"
+@pytest.fixture
+def queue(monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
+    made = FakeQueue()
 
     @contextlib.asynccontextmanager
     async def fake(config: SqsConfig) -> AsyncIterator[FakeQueue]:
-        yield queue
+        yield made
 
     monkeypatch.setattr(service, "open_queue", fake)
-    config = StorageConfig(
-        sqs=SqsConfig(queue="visits", wait_time=1),
-        log=LogConfig(path=str(path)),
+    return made
+
+
+@pytest.fixture
+def config(tmp_path: Path, free_port: int) -> StorageConfig:
+    return StorageConfig(
+        sqs=SqsConfig(queue="visits", wait_time=1, visibility_timeout=3_600),
+        log=LogConfig(path=str(tmp_path / "visits.log")),
         admin=StorageAdmin(port=free_port),
         shutdown=StorageShutdown(timeout=5),
     )
+
+
+def stored(config: StorageConfig) -> int:
+    path = Path(config.log.path)
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+async def test_a_stop_stores_what_was_received_and_gives_the_rest_back(queue: FakeQueue, config: StorageConfig) -> None:
     put(queue, A, 0, 4)
     bad = queue.send(delivery("no visit", {}).body)
     async with asyncio.timeout(20):
         running = asyncio.create_task(service.serve(config, accept_log=False))
-        while not path.exists() or path.read_bytes().count(b"\n") < 4:
-            await asyncio.sleep(0.01)
+        await until(lambda: stored(config) == 4)
         put(queue, A, 2, 7)
-        while path.read_bytes().count(b"\n") < 7:
-            await asyncio.sleep(0.01)
+        await until(lambda: stored(config) == 7)
         os.kill(os.getpid(), signal.SIGTERM)
         await running
-    assert logged(path) == pages(A, 0, 7)
+    assert logged(Path(config.log.path)) == pages(A, 0, 7)
     assert queue.ids() == {bad}  # left to its visibility timeout and the dead-letter queue
     assert queue.visible() == set()
+
+
+def _fail_fdatasync(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
+    def broken(descriptor: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    patch.setattr(visit_log, "fdatasync", broken)
+
+
+def _grow_log(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
+    with Path(config.log.path).open("ab") as file:
+        file.write(b"foreign\n")
+
+
+def _corrupt_ledger(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
+    def corrupt(self: Ledger, append: Append) -> None:
+        raise AppendFailed("the ledger cannot be used: database disk image is malformed")
+
+    patch.setattr(Ledger, "begin", corrupt)
+
+
+def _break_writer(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
+    patch.setattr(Batch, "add", lambda self, delivery: 1 / 0)
+
+
+def _break_extension(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
+    async def broken(self: Held) -> None:
+        raise KeyError("a bug")
+
+    patch.setattr(Held, "extend", broken)
+    patch.setattr(Batch, "add", lambda self, delivery: time.sleep(1.5))  # so that something is held meanwhile
+
+
+DEATHS: list[Any] = [
+    pytest.param(_fail_fdatasync, AppendFailed, id="failed fdatasync"),
+    pytest.param(_grow_log, LogChanged, id="changed log"),
+    pytest.param(_corrupt_ledger, AppendFailed, id="corrupt ledger"),
+    pytest.param(_break_writer, ZeroDivisionError, id="bug in the writer"),
+    pytest.param(_break_extension, KeyError, id="bug beside the stages"),
+]
+Death = Callable[[pytest.MonkeyPatch, StorageConfig, FakeQueue], None]
+
+
+async def _die(config: StorageConfig, queue: FakeQueue, death: Death, error: type[Exception]) -> None:
+    """Store four visits, then let `death` happen while five messages are received; the service ends with `error`."""
+    put(queue, A, 0, 4)
+    before = telemetry.total(telemetry.APPENDED)
+    with pytest.MonkeyPatch.context() as patch:
+        async with asyncio.timeout(30):
+            running = asyncio.create_task(service.serve(config, accept_log=False))
+            await until(lambda: telemetry.total(telemetry.APPENDED) == before + 4)
+            death(patch, config, queue)
+            for number in range(4, 9):
+                put(queue, A, number, number + 1)
+            with pytest.raises(ExceptionGroup) as caught:
+                await running
+    assert caught.group_contains(error)
+    assert len(caught.value.exceptions) == 1, "the error is the only one"
+
+
+@pytest.mark.parametrize(("death", "error"), DEATHS)
+async def test_however_storage_ends_what_is_durable_is_deleted_and_the_rest_given_back(
+    queue: FakeQueue, config: StorageConfig, death: Death, error: type[Exception]
+) -> None:
+    await _die(config, queue, death, error)
+    assert len(queue.ids()) == 5, "the message of the first four was durable"
+    assert queue.visible() == queue.ids()
+    async with asyncio.timeout(20):
+        running = asyncio.create_task(service.serve(config, accept_log=True))
+        await until(lambda: not queue.ids())
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+    lines = Path(config.log.path).read_bytes().splitlines()
+    assert [parse_line(line).referrer for line in lines if line != b"foreign"] == pages(A, 0, 9)
+
+
+@pytest.mark.parametrize("how", ["refuses", "hangs", "breaks"])
+async def test_a_queue_that_takes_nothing_back_hides_no_error_and_holds_no_end_up(
+    queue: FakeQueue, config: StorageConfig, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    async def change_visibility(deliveries: Sequence[Delivery], seconds: int) -> None:
+        if how == "refuses":
+            raise QueueFailed("no")
+        if how == "breaks":
+            raise TypeError("a bug")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(queue, "change_visibility", change_visibility)
+    await _die(config, queue, _fail_fdatasync, AppendFailed)
+    assert queue.visible() < queue.ids()
+
+
+async def test_a_stop_while_the_log_is_moved_gives_everything_back(queue: FakeQueue, config: StorageConfig) -> None:
+    path = Path(config.log.path)
+    put(queue, A, 0, 4)
+    async with asyncio.timeout(20):
+        running = asyncio.create_task(service.serve(config, accept_log=False))
+        await until(lambda: not queue.ids())
+        path.rename(path.with_suffix(".1"))
+        put(queue, A, 4, 5)
+        put(queue, A, 5, 6)
+        await until(lambda: queue.ids() and not queue.visible())
+        os.kill(os.getpid(), signal.SIGTERM)
+        await running
+    assert len(queue.ids()) == 2
+    assert queue.visible() == queue.ids()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from tests.fakes import FakeQueue
 from tracker.aws import Delivery
 from tracker.storage import acknowledger as acknowledger_module
 from tracker.storage.acknowledger import Acknowledger
-from tracker.storage.receiver import Handover, Held, Outage, Receiver
+from tracker.storage.receiver import CALLS_IN_FLIGHT, Handover, Held, Outage, Receiver
 from tracker.storage.service import check_redrive
 
 
@@ -28,7 +28,7 @@ async def test_held_deliveries_stay_hidden_and_dropped_ones_do_not() -> None:
     kept, dropped = queue.send("kept"), queue.send("dropped")
     deliveries = await queue.receive(0)
     for delivery in deliveries:
-        delivery.received_at -= 6  # past half of the visibility timeout
+        delivery.received_at -= 6  # past a third of the visibility timeout
     held.add(deliveries)
     held.drop([delivery for delivery in deliveries if delivery.message_id == dropped])
     await held.extend()
@@ -38,6 +38,83 @@ async def test_held_deliveries_stay_hidden_and_dropped_ones_do_not() -> None:
     assert queue.visible() == {dropped}
     await held.release()
     assert queue.visible() == {kept, dropped}
+
+
+class SlowQueue(FakeQueue):
+    """Whose calls to change the visibility wait until `answers` is set, and which counts how many wait at a time."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.answers = asyncio.Event()
+        self.waiting = self.most = 0
+
+    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        try:
+            await self.answers.wait()
+        finally:
+            self.waiting -= 1
+        await super().change_visibility(deliveries, seconds)
+
+
+def many_due(held: Held, count: int, hidden_seconds: float) -> None:
+    """Let `held` hold deliveries that were received so long ago."""
+    now = asyncio.get_running_loop().time()
+    held.add(Delivery(f"m{n}", f"r{n}", "", {}, 0, 1, now - hidden_seconds) for n in range(count))
+
+
+async def test_thousands_are_hidden_again_several_calls_at_a_time() -> None:
+    queue = SlowQueue()
+    held = Held(queue=queue, visibility_timeout=30)
+    many_due(held, 2_005, 11)
+    extending = asyncio.create_task(held.extend())
+    await until(lambda: queue.waiting > 1)
+    queue.answers.set()
+    await extending
+    assert 1 < queue.most <= CALLS_IN_FLIGHT
+    assert queue.calls.count("change_visibility") == 201
+    await held.extend()
+    assert queue.calls.count("change_visibility") == 201, "nothing is due again"
+
+
+async def test_a_queue_that_does_not_answer_is_asked_again_before_anything_becomes_visible() -> None:
+    queue = SlowQueue()
+    held = Held(queue=queue, visibility_timeout=10)
+    many_due(held, 100, 4)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    async with asyncio.timeout(30):
+        await held.extend()
+    assert loop.time() - began < 6, "there is time for another try"
+    assert queue.most <= CALLS_IN_FLIGHT, "an outage is not met with a call for each ten of them"
+    queue.answers.set()
+    await held.extend()
+    assert queue.calls.count("change_visibility") == 10
+
+
+async def test_in_an_outage_what_was_confirmed_is_not_hidden_again() -> None:
+    queue = FakeQueue()
+    held = Held(queue=queue, visibility_timeout=30)
+    many_due(held, 200, 11)
+    queue.fail = lambda call: queue.calls.count(call) == 2
+    await held.extend()
+    tried = queue.calls.count("change_visibility")
+    assert 1 < tried <= 1 + CALLS_IN_FLIGHT, "after a failure no new call is begun"
+    await held.extend()
+    assert queue.calls.count("change_visibility") - tried == 20 - (tried - 1)
+
+
+@pytest.mark.parametrize("visibility_timeout", [10, 30, 120])
+async def test_two_thirds_of_the_visibility_timeout_are_left_when_it_is_extended(visibility_timeout: int) -> None:
+    queue = FakeQueue()
+    held = Held(queue=queue, visibility_timeout=visibility_timeout)
+    many_due(held, 10, visibility_timeout * 0.3)
+    await held.extend()
+    assert queue.calls == []
+    many_due(held, 10, visibility_timeout * 0.35)
+    await held.extend()
+    assert queue.calls == ["change_visibility"]
 
 
 async def test_what_is_held_is_kept_hidden_by_itself() -> None:

@@ -2,8 +2,11 @@
 
 import asyncio
 import errno
+import json
 import logging
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +15,15 @@ import pytest
 from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, open_rig, pages, span
 from tests.waiting import until
 from tracker import telemetry
+from tracker.aws import Delivery
+from tracker.config import Rotate
 from tracker.core.message import pack
 from tracker.errors import AppendFailed, LogChanged, StorageFull
 from tracker.files import fdatasync
 from tracker.storage import visit_log as visit_log_module
 from tracker.storage import writer as writer_module
+from tracker.storage.audit import check_log
+from tracker.storage.rotation import rotated
 
 SEED = (
     '{"Referer":"https://seed.example/","UserAgent":"","IpAddress":"192.0.2.9",'
@@ -121,7 +128,7 @@ async def test_closings_are_recorded_and_the_largest_end_counts(path: Path) -> N
     assert logged(path) == pages(A, 3, 6)
 
 
-async def test_seed_messages_are_known_by_their_message_id(path: Path) -> None:
+async def test_messages_of_the_legacy_dotnet_pixel_are_known_by_their_message_id(path: Path) -> None:
     async with open_rig(path) as rig:
         await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s1"))
         await rig.write(delivery(SEED, {}, message_id="s1"))
@@ -131,6 +138,26 @@ async def test_seed_messages_are_known_by_their_message_id(path: Path) -> None:
     async with open_rig(path) as rig:
         await rig.write(delivery(SEED, {}, message_id="s2"))
     assert path.read_text() == "2023-12-10T22:22:43.793620+00:00|https://seed.example/|null|192.0.2.9\n" * 2
+
+
+def _envelope(body: str, attributes: dict[str, str]) -> Delivery:
+    wrapped = {name: {"Type": "String", "Value": value} for name, value in attributes.items()}
+    return delivery(json.dumps({"Type": "Notification", "Message": body, "MessageAttributes": wrapped}), {})
+
+
+@pytest.mark.parametrize("text", ["x" * 11_000, "|" * 500_000, "😀" * 50_000, "\\" * 2_049, "nul" + "l" * 9_000])
+async def test_no_message_makes_a_line_that_the_audit_does_not_know(path: Path, text: str) -> None:
+    keys = {"Referer": text, "UserAgent": text, "IpAddress": "fe80::1%eth0", "VisitedAt": "9999-12-31T23:59:59.5Z"}
+    body = json.dumps(keys, ensure_ascii=False)
+    line = json.dumps(keys).encode("ascii") + b"\n"
+    packed, plain = pack(A, 0, line * 2, compress=True), pack(B, 0, line, compress=False)
+    async with open_rig(path) as rig:
+        await rig.write(delivery(body, {}), _envelope(body, {"Type": "Visit"}))
+        await rig.write(delivery(packed.body, packed.attributes), _envelope(plain.body, plain.attributes))
+        assert rig.left == []
+    assert logged(path) == [text[:2_048]] * 5
+    check = check_log(path)
+    assert (check.lines, check.problems) == (5, [])
 
 
 @pytest.mark.parametrize("fault", ["error", "short"])
@@ -299,9 +326,8 @@ def _replace(path: Path) -> None:
         (_grow, "bytes where"),
         (lambda path: os.truncate(path, 3), "copytruncate"),
         (lambda path: path.unlink(), "deleted"),
-        (lambda path: os.link(path, path.with_suffix(".link")), "names instead of"),
     ],
-    ids=["grown", "cut", "deleted", "linked"],
+    ids=["grown", "cut", "deleted"],
 )
 async def test_a_log_changed_under_the_writer_ends_it(path: Path, change: Any, words: str) -> None:
     async with open_rig(path) as rig:
@@ -310,6 +336,37 @@ async def test_a_log_changed_under_the_writer_ends_it(path: Path, change: Any, w
         with pytest.raises(LogChanged, match=words):
             await rig.run([span(A, 1, 2)])
         assert len(rig.acknowledged) == 1
+
+
+@pytest.mark.parametrize("rotate", [Rotate(), Rotate(max_bytes=1)], ids=["no rotation", "rotation"])
+async def test_a_hard_link_to_the_log_and_its_removal_change_nothing(path: Path, rotate: Rotate) -> None:
+    first, second = path.with_suffix(".backup-1"), path.with_suffix(".backup-2")
+    changes: list[Callable[[], object]] = [
+        *(partial(os.link, path, first), partial(os.link, path, second)),
+        *(first.unlink, partial(os.link, path, first), second.unlink, first.unlink),
+    ]
+    async with open_rig(path, rotate=rotate) as rig:
+        running = asyncio.create_task(rig.writer.run())
+        for number in range(7):
+            rig.handover.put_nowait(span(A, number, number + 1))
+            await until(lambda: rig.handover.empty() and len(rig.acknowledged) > number)  # noqa: B023
+            if number < len(changes):
+                changes[number]()
+        rig.handover.put_nowait(None)
+        await running
+    assert [page for file in [*rotated(path), path] for page in logged(file)] == pages(A, 0, 7)
+
+
+async def test_a_log_that_has_a_hard_link_is_started_with_and_without_it(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+    os.link(path, path.with_suffix(".backup"))
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 1, 2))
+    path.with_suffix(".backup").unlink()
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 3))
+    assert logged(path) == pages(A, 0, 3)
 
 
 @pytest.mark.parametrize(

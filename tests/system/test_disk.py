@@ -60,7 +60,7 @@ def test_storage_waits_for_room_and_goes_on_by_itself(disk: SmallDisk | FileLimi
         if isinstance(disk, FileLimit):
             disk.fill([storage.pid], spare=0)
             storage.wait_alive(lambda: "too large" in storage.readiness(), "nothing goes in any more")
-            # Once is enough of this: it takes half of the visibility timeout.
+            # Once is enough of this: it takes a third of the visibility timeout.
             storage.wait_alive(lambda: hidden_longer_than_once(stack), "held deliveries hidden again")
         assert len(stack.log_text()) == length
         disk.free([storage.pid])

@@ -2,9 +2,11 @@
 
 import gzip
 import os
+import resource
 import shutil
 import signal
 import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -70,6 +72,26 @@ def test_rotation_by_size_with_compression_under_load_and_kills(stack: Stack) ->
     )
     storage.stop()
     assert not list(stack.home.glob("*.part"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one process set the limits of another")
+def test_storage_without_descriptors_goes_on_in_the_old_log_and_rotates_later(stack: Stack) -> None:
+    due = 200_000
+    pixel = stack.start_pixel()
+    storage = stack.start_storage({"log": {"rotate": {"max_bytes": due}}})
+    limits = resource.prlimit(storage.pid, resource.RLIMIT_NOFILE)
+    with Load(pixel.port, pause=0.02) as load:
+        storage.wait_metric("tracker_storage_messages_acknowledged", 1)  # its connections are there
+        resource.prlimit(storage.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
+        assert files(stack) == [stack.log_path]
+        wait_for(lambda: stack.log_path.stat().st_size > due + 20_000, "appends to a log that is due", timeout=60)
+        assert storage.logged("rotation_put_off")
+        assert files(stack) == [stack.log_path]
+        resource.prlimit(storage.pid, resource.RLIMIT_NOFILE, limits)
+        wait_for(partial(_more_files, stack, 1), "a rotation after all", timeout=60)
+    assert_exactly_once(stack, load)
+    assert len(storage.logged("rotation_put_off")) == 1
+    storage.stop()
 
 
 def logrotate(stack: Stack, storage: Service | None, *directives: str) -> None:

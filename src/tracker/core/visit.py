@@ -18,6 +18,15 @@ from tracker.errors import MalformedMessage
 MAX_HEADER_CHARS = 2048
 """Of the referrer and of the user agent, this many characters are kept."""
 
+MAX_MESSAGE_LINES = 32_768
+"""A message with more lines is malformed. A span of the pixel has at most a third of that: 1 MiB, 97 bytes a line.
+
+It bounds the time and the memory that storage spends on one message: the slowest lines take 35 microseconds each.
+"""
+
+MAX_TIME_CHARS = 64
+"""A longer text is no time; ISO 8601 with microseconds and an offset has 32, the legacy .NET pixel writes 33."""
+
 CANARY_AGENT = "tracker-doctor/"
 """How the user agent of a visit begins that `tracker doctor` made; no person was there."""
 
@@ -100,10 +109,15 @@ def split_lines(data: bytes) -> list[bytes]:
 
 
 def decode_journal_lines(data: bytes) -> list[JournalLine]:
-    """What whole lines hold, one JSON object each. Raises MalformedMessage; so does a blank line, or one over two."""
-    *lines, rest = data.split(b"\n")
+    """What whole lines hold, one JSON object each, not yet checked and not yet cut.
+
+    Raises MalformedMessage, also for a blank line, for an object that spans two lines, and for more than
+    `MAX_MESSAGE_LINES`.
+    """
+    *lines, rest = data.split(b"\n", MAX_MESSAGE_LINES)
     if rest:
-        raise MalformedMessage("the last line is cut off")
+        more = b"\n" in rest
+        raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines" if more else "the last line is cut off")
     decode = _decoder.decode
     try:
         # One by one: to msgspec's decode_lines a newline is any white space, to the ledger it is a place to cut.
@@ -142,8 +156,17 @@ def addresses_of(data: bytes) -> set[str]:
 
 
 def visit_of(line: JournalLine) -> Visit:
-    """The visit a line holds. Raises MalformedMessage."""
-    return Visit(utc_time(line.visited_at), line.referrer or None, line.user_agent or None, mandatory_ip(line.ip))
+    """The visit a line holds, with both headers cut as the pixel cuts them. Raises MalformedMessage."""
+    time, ip = utc_time(line.visited_at), mandatory_ip(line.ip)
+    return Visit(time, cut_header(line.referrer), cut_header(line.user_agent), ip)
+
+
+def cut_header(text: str | None) -> str | None:
+    """What is recorded of a header: its first `MAX_HEADER_CHARS` characters, None for an empty one.
+
+    The pixel cuts before it records. Storage cuts again, because anybody who may publish to the topic can send more.
+    """
+    return text[:MAX_HEADER_CHARS] if text else None
 
 
 def mandatory_ip(text: str) -> str:
@@ -158,6 +181,8 @@ def mandatory_ip(text: str) -> str:
 
 def utc_time(text: str) -> datetime:
     """An ISO 8601 time in UTC. Digits after the sixth of the fraction are cut. Raises MalformedMessage."""
+    if len(text) > MAX_TIME_CHARS:
+        raise MalformedMessage("not an ISO 8601 time")
     try:
         time = datetime.fromisoformat(text)
         if time.tzinfo is UTC:

@@ -183,7 +183,7 @@ def judge_visibility(config: SqsConfig, metrics: Metrics) -> Iterator[Finding]:
         f"sqs.visibility_timeout is {timeout} s, and fsyncs took up to {slowest:g} s",
         why="a message that is visible again before it is deleted is delivered twice: cut, but paid for, and each "
         "time nearer to the dead-letter queue",
-        mend=f"set sqs.visibility_timeout to {max(120, min(43_200, int(min(slowest, 10_800) * 4)))}",
+        mend=f"set sqs.visibility_timeout to {max(SHORT_VISIBILITY, min(43_200, int(min(slowest, 10_800) * 4)))}",
     )
 
 

@@ -10,9 +10,7 @@ import errno
 import fcntl
 import logging
 import os
-import re
 import shutil
-import sys
 import threading
 import time
 from datetime import datetime
@@ -20,7 +18,7 @@ from pathlib import Path
 
 from tracker.core.message import JOURNAL_ID
 from tracker.errors import ConfigurationError, HeldByAnother
-from tracker.files import OPERATOR_FAULTS, make_directory, sync_directory
+from tracker.files import OPERATOR_FAULTS, make_directory, refuse_network_file_system, sync_directory
 from tracker.pixel.journal import NEW
 from tracker.pixel.journal_reader import JournalReader
 
@@ -32,7 +30,6 @@ COUNT_AT_A_LOOK = 256 << 20  # bytes; of a long backlog the rest is counted at t
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
 _SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW  # a link in the outbox is nothing that we made
-_NETWORK_FILE_SYSTEMS = re.compile(r"nfs\d?|cifs|smb\w*|9p|afs|ceph|gfs2|lustre|fuse\.(sshfs|glusterfs|s3fs|ceph\S*)")
 
 
 class Outbox:
@@ -65,7 +62,8 @@ class Outbox:
             return
         try:
             make_directory(self.directory, 0o750)
-            _refuse_network_file_system(self.directory)
+            refuse_network_file_system(self.directory, "outbox.dir")
+            sync_directory(self.directory)  # journals are made durable in it: where that is refused, none can be made
             lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | _SAFELY, 0o640)
         except OSError as error:
             if error.errno in OPERATOR_FAULTS:
@@ -163,18 +161,3 @@ def _tree_size(entry: "os.DirEntry[str]") -> int:
     if entry.is_dir(follow_symlinks=False):
         return sum(_tree_size(inner) for inner in os.scandir(entry.path))
     return entry.stat(follow_symlinks=False).st_size
-
-
-def _refuse_network_file_system(directory: Path) -> None:
-    """flock and page cache mean little on a network file system; Linux says in mountinfo what is under a path."""
-    if sys.platform != "linux":
-        return
-    best, kind = "", ""
-    path = str(directory.resolve())
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        left, _, right = line.partition(" - ")
-        mount = left.split(" ")[4].encode().decode("unicode_escape")
-        if (path + "/").startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
-            best, kind = mount, right.split(" ")[0]
-    if _NETWORK_FILE_SYSTEMS.fullmatch(kind):
-        raise ConfigurationError(f"outbox.dir: expected a local file system, {directory} is on {kind}")

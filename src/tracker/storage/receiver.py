@@ -1,12 +1,14 @@
 """The receiving end: long polls, the hand-over to the writer, and what becomes of a delivery until it is deleted.
 
 A delivery is in `Held` from its receipt until it is acknowledged or left. While it is held it stays hidden in SQS,
-however long the disk is full; what a stop finds held and not appended is given back at once.
+however long the disk is full: its visibility timeout is extended again and again. Whatever is held when the service
+ends, and was not appended, is given back to the queue at once. After a SIGKILL nobody extends, so it comes back when
+the visibility timeout has passed.
 """
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from tracker import telemetry
@@ -17,6 +19,7 @@ from tracker.lifecycle import Backoff, ends_before, wait_for_event
 log = logging.getLogger("tracker.receiver")
 
 MAX_HIDDEN_SECONDS = 43_200 - 600  # SQS hides a message for twelve hours from its receipt at most
+CALLS_IN_FLIGHT = 4  # of ten deliveries each; the deletes take four of the client's ten connections, too
 SHORT_POLL_PAUSE = 0.5
 
 Handover = asyncio.Queue[Delivery | None]  # None: nothing comes any more
@@ -59,36 +62,64 @@ class Held:
             self._hidden_at.pop(delivery, None)
 
     async def run(self) -> None:
-        """Keep the held ones hidden, for ever."""
+        """Keep the held ones hidden, until cancelled."""
         while True:
             await asyncio.sleep(min(1.0, self._visibility_timeout / 10))
             await self.extend()
 
     async def extend(self) -> None:
-        """Hide those again that have been hidden for half of the visibility timeout."""
+        """Hide those again that have been hidden for a third of the visibility timeout.
+
+        Two thirds are left for what may go wrong. A call that SQS does not answer is given up after a sixth, so there
+        are at least two tries before a delivery becomes visible to others.
+        """
         now = asyncio.get_running_loop().time()
         due = [
             delivery
             for delivery, hidden_at in self._hidden_at.items()
-            if now - hidden_at > self._visibility_timeout / 2 and now - delivery.received_at < MAX_HIDDEN_SECONDS
+            if now - hidden_at > self._visibility_timeout / 3 and now - delivery.received_at < MAX_HIDDEN_SECONDS
         ]
-        for batch in _batches(due):
-            try:
-                await self._queue.change_visibility(batch, self._visibility_timeout)
-            except QueueFailed as error:
-                log.debug("extension_failed deliveries=%d error=%s", len(batch), error)
-                return  # the receivers tell of an outage; the next round tries again
+
+        def extended(batch: list[Delivery]) -> None:
             self._hidden_at.update((delivery, now) for delivery in batch if delivery in self._hidden_at)
+
+        if error := await self._hide(due, self._visibility_timeout, extended):
+            # The receivers log an outage; the next round tries again.
+            log.debug("extension_failed deliveries=%d error=%s", len(due), error)
 
     async def release(self) -> None:
         """Give all that is held back to the queue."""
-        for batch in _batches(list(self._hidden_at)):
-            try:
-                await self._queue.change_visibility(batch, 0)
-            except QueueFailed as error:
-                log.warning("release_failed deliveries=%d error=%s", len(self._hidden_at), error)
-                return  # they come back by themselves when their visibility ends
-            self.drop(batch)
+        if error := await self._hide(list(self._hidden_at), 0, self.drop):
+            log.warning(
+                "release_failed deliveries=%d error=%s; they come back after their visibility timeout", len(self), error
+            )
+
+    async def _hide(
+        self, deliveries: Sequence[Delivery], seconds: int, done: Callable[[list[Delivery]], None]
+    ) -> str | None:
+        """Hide these for `seconds` from now, four calls of ten at a time; `done` is given each ten that SQS confirms.
+
+        Returns the error after which it was given up, None if there was none: in an outage the others would fail too.
+        """
+        batches = _batches(deliveries)
+        errors: list[str] = []
+
+        async def work() -> None:
+            for batch in batches:  # each of the four takes the next one
+                try:
+                    async with asyncio.timeout(max(2.0, self._visibility_timeout / 6)):
+                        await self._queue.change_visibility(batch, seconds)
+                except (QueueFailed, TimeoutError) as error:
+                    errors.append(str(error) or "SQS did not answer in time")
+                else:
+                    done(batch)
+                if errors:
+                    return
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(CALLS_IN_FLIGHT):
+                group.create_task(work())
+        return errors[0] if errors else None
 
 
 class Receiver:

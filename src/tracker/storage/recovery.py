@@ -117,7 +117,10 @@ def _set_aside(file: Path, error: LedgerDamaged) -> None:
 
 
 def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
-    sync_directory(path.parent)  # the ledger's directory may be new
+    try:
+        sync_directory(path.parent)  # the ledger's directory may be new
+    except OSError as error:
+        raise _no_place(error) from error
     if path.is_symlink():
         raise ConfigurationError(f"log.path: expected the file itself, {path} is a symbolic link to {path.resolve()}")
     _finish_rotation(path, mode, ledger, accept)
@@ -215,7 +218,7 @@ def _create(path: Path, mode: int) -> None:
 def _no_place(error: OSError) -> TrackerError:
     """A full or failing disk is no configuration error, after which nobody starts the process again."""
     if error.errno in OPERATOR_FAULTS:
-        return ConfigurationError(f"log.path: expected a place that can be written: {error}")
+        return ConfigurationError(f"log.path: expected a directory and a file that can be written: {error}")
     return AppendFailed(f"log.path cannot be written: {error}")
 
 

@@ -2,7 +2,8 @@
 
     SQS -> Receiver -> hand-over -> Writer (Batch, Ledger, VisitLog) -> Acknowledger -> SQS
 
-A stage that dies ends the process: what it held comes again, and what is stored is cut.
+A stage that dies ends the process. However the process ends, unless it is killed: what is durable is deleted from SQS,
+and the rest is given back at once, so that the next start need not wait for the visibility timeout.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from tracker.admin import AdminServer
 from tracker.aws import Queue, open_queue
 from tracker.config import StorageConfig
 from tracker.errors import QueueFailed
+from tracker.files import refuse_network_file_system
 from tracker.lifecycle import (
     Backoff,
     Deadline,
@@ -46,6 +48,7 @@ log = logging.getLogger("tracker.storage")
 HANDOVER_DELIVERIES = 20
 FEWEST_RECEIVES = 10  # below, a few crashes send good visits to the dead-letter queue
 RELEASE_SECONDS = 2.0  # of the stop's time, kept for giving back what was not appended
+FLUSH_SECONDS = 2.0  # for deleting what is durable, when a stage has died
 
 
 async def serve(config: StorageConfig, *, accept_log: bool) -> None:
@@ -95,13 +98,15 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
         telemetry.HELD.set_function(lambda: len(held))
         admin = AdminServer(host=config.admin.host, port=config.admin.port, ready=ready, registry=telemetry.STORAGE)
         await admin.start(stop)
+        acknowledging = asyncio.create_task(acknowledger.run())
+        deadline = Deadline(float("inf"))
         try:
             log.info("started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
             async with asyncio.TaskGroup() as group:
                 receiving = [group.create_task(receiver.run()) for receiver in receivers]
                 writing = group.create_task(writer.run())
-                acknowledging = group.create_task(acknowledger.run())
                 beside = [
+                    group.create_task(_outlive(acknowledging)),
                     group.create_task(held.run()),
                     group.create_task(check_redrive(queue, stop)),
                     group.create_task(figures.watch(ledger, path, executor)),
@@ -114,10 +119,11 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
                 manager.stopping()
                 deadline = Deadline(config.shutdown.timeout)
                 await _drain(deadline, handover, acknowledger, receiving, writing, acknowledging)
-                for task in (*receiving, writing, acknowledging, *beside):
+                for task in (*receiving, writing, *beside):
                     task.cancel()
-            await _release(held, deadline)
         finally:
+            seconds = min(FLUSH_SECONDS + RELEASE_SECONDS, deadline.remaining())
+            await _give_back(held, acknowledger, acknowledging, Deadline(seconds))
             await admin.stop()
     log.info(
         "stopped received=%d appended=%d duplicates=%d malformed=%d acknowledged=%d",
@@ -151,14 +157,37 @@ async def _drain(
         log.warning("stop_incomplete action=what was not appended or not deleted comes again")
 
 
-async def _release(held: Held, deadline: Deadline) -> None:
+async def _outlive(task: asyncio.Task[None]) -> None:
+    """End when `task` does, and raise what it raises; a cancellation does not reach it."""
+    await asyncio.shield(task)
+
+
+async def _give_back(
+    held: Held, acknowledger: Acknowledger, acknowledging: asyncio.Task[None], deadline: Deadline
+) -> None:
+    """However the stages ended: delete what is durable, then give the rest back to the queue, before the deadline.
+
+    Raises nothing, because it may run while an error is on its way that says why the service ends. What cannot be given
+    back comes again by itself when its visibility timeout ends.
+    """
+    try:
+        async with asyncio.timeout(max(0.0, deadline.remaining() - RELEASE_SECONDS)):
+            if not acknowledging.done():
+                await acknowledger.close()
+                await asyncio.wait([acknowledging])
+    except TimeoutError:
+        log.debug("deletes_unfinished")
+    acknowledging.cancel()
+    await asyncio.gather(acknowledging, return_exceptions=True)
     if held:
         log.info("deliveries_released count=%d", len(held))
     try:
         async with asyncio.timeout(max(RELEASE_SECONDS / 2, deadline.remaining())):
             await held.release()
-    except TimeoutError:
-        pass  # they come back by themselves when their visibility ends
+    except Exception as error:  # a TimeoutError too
+        log.warning(
+            "release_failed deliveries=%d error=%r; they come back after their visibility timeout", len(held), error
+        )
 
 
 @asynccontextmanager
@@ -167,6 +196,7 @@ async def _open_files(
 ) -> AsyncIterator[tuple[ThreadPoolExecutor, Ledger, VisitLog]]:
     """The log and its ledger, in agreement and ours alone; both belong to the executor's one thread."""
     loop = asyncio.get_running_loop()
+    refuse_network_file_system(path.parent, "log.path")
     with ExitStack() as held:
         await wait_while_held(lambda: held.enter_context(only_writer(path)), stop)
         executor = held.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writer"))

@@ -1,7 +1,8 @@
 """The visit log: the append-only file that every visit ends in.
 
-`append` writes one batch where the ledger expects it, or leaves the file as it was; `sync` makes it durable. Neither
-goes on in doubt: a failed fdatasync may have dropped the pages it did not write, so it is never tried again.
+`append` writes one batch where the ledger expects it, or leaves the file as it was; `sync` makes it durable. After a
+failed fdatasync the kernel may have dropped the pages it could not write, so a failure ends the process: nothing is
+appended or synced again.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ import aiofiles
 from aiofiles.threadpool.binary import AsyncFileIO
 
 from tracker import telemetry
-from tracker.errors import AppendFailed, LogChanged, LogMoved, StorageFull
+from tracker.errors import AppendFailed, AppendPaused, LogChanged, LogMoved, StorageFull
 from tracker.files import fdatasync, sync_directory
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -65,9 +66,16 @@ class VisitLog:
         return os.fstat(self._descriptor)
 
     async def reopen(self) -> None:
-        """Leave the file for the one that has its name now."""
+        """Leave the file for the one that has its name now.
+
+        Raises AppendPaused or AppendFailed, and then the old file is still the one that is open.
+        """
+        try:
+            opened = await _open(self._path, self._executor)
+        except OSError as error:
+            raise trouble(error, f"{self._path} cannot be opened") from error
         old = self._file
-        self._take(*await _open(self._path, self._executor))
+        self._take(*opened)
         await old.close()
 
     async def close(self) -> None:
@@ -76,7 +84,6 @@ class VisitLog:
     def _take(self, file: AsyncFileIO, ends_mid_line: bool) -> None:
         self._file = file
         self._descriptor: int = file.fileno()
-        self._links = os.fstat(self._descriptor).st_nlink
         self.ends_mid_line = ends_mid_line  # then the next append begins with a newline
 
     async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -86,10 +93,8 @@ class VisitLog:
         status = os.fstat(self._descriptor)
         if status.st_size != offset:
             raise LogChanged(f"{self._path} has {status.st_size} bytes where {offset} were expected: {CHANGED_BY}")
-        if not status.st_nlink:
+        if not status.st_nlink:  # more than one name is harmless: a backup by hard links (cp -al, rsnapshot) adds one
             raise LogChanged(f"{self._path} was deleted under the running service")
-        if status.st_nlink != self._links:
-            raise LogChanged(f"{self._path} has {status.st_nlink} names instead of {self._links}")
         try:
             named = os.stat(self._path)
         except FileNotFoundError:
@@ -132,14 +137,25 @@ def create_log(path: Path, mode: int) -> None:
     sync_directory(path.parent)
 
 
+def trouble(error: OSError, what: str) -> AppendFailed:
+    """What an error between two appends means for the writer; `what` could not be done.
+
+    After an EIO the process ends: it may come from an fsync, and a second fsync would not see what the first one lost.
+    Everything else may be fixed meanwhile (no room, no descriptors, no permission): a pause.
+    """
+    return (AppendFailed if error.errno == errno.EIO else AppendPaused)(f"{what}: {error.strerror}")
+
+
 async def _open(path: Path, executor: Executor) -> tuple[AsyncFileIO, bool]:
-    file = await aiofiles.open(path, "ab", buffering=0, executor=executor)
-    return file, await asyncio.get_running_loop().run_in_executor(executor, _ends_mid_line, path)
+    """The file, open for appending, and whether it ends within a line. Takes one descriptor. Raises OSError."""
+    file = await aiofiles.open(path, "a+b", buffering=0, executor=executor)
+    try:
+        return file, await asyncio.get_running_loop().run_in_executor(executor, _ends_mid_line, file.fileno())
+    except OSError:
+        await file.close()
+        raise
 
 
-def _ends_mid_line(path: Path) -> bool:
-    with path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) == 0:
-            return False
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) != b"\n"
+def _ends_mid_line(descriptor: int) -> bool:
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"

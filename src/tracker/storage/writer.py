@@ -65,6 +65,7 @@ class Writer:
         self._reopen = reopen
         self._rotated = rotated
         self._closed = False
+        self._must_reopen = False  # the ledger has gone on with another file than the one that is open
         self._refused: dict[str, None] = {}  # malformed or conflicting
         self._paused_by = ""  # the event that was logged
         self.paused: str | None = None  # the reason while nothing can be appended
@@ -88,7 +89,7 @@ class Writer:
             await self._log.append(self._log_end(), batch.append.data)
             await self._log.sync()
             self._ledger.durable()
-            freshness.observe(telemetry.FRESHNESS, batch.append.data, time.time())
+            await self._call(freshness.observe, telemetry.FRESHNESS, batch.append.data, time.time())
         telemetry.APPENDED.inc(batch.visits)
         telemetry.DUPLICATES.inc(batch.duplicates)
         await self._acknowledge(batch.deliveries)
@@ -148,6 +149,8 @@ class Writer:
 
     async def _tend_log(self) -> None:
         """Between two appends: follow the log's name if that was asked for, rotate if it is time."""
+        if self._must_reopen:
+            await self._open_anew()
         if self._reopen.is_set():
             self._reopen.clear()
             try:
@@ -160,16 +163,22 @@ class Writer:
                 await self._log.check(self._log_end())
             file = await self._call(self._rotation.rotate)
             if file is not None:
-                await self._log.reopen()
                 log.info("log_rotated file=%s", file)
                 self._rotated(file)
+                await self._open_anew()
 
     async def _follow(self) -> None:
         await self._call(self._ledger.settle)
         await self._log.check(self._log_end(), may_be_moved=True)
-        await self._call(self._rotation.follow)
-        await self._log.reopen()
+        if await self._call(self._rotation.follow):
+            await self._open_anew()
         log.info("log_reopened bytes=%d", self._log_end())
+
+    async def _open_anew(self) -> None:
+        """Leave the file that is open for the one that the ledger has gone on with. Nothing is appended before that."""
+        self._must_reopen = True
+        await self._log.reopen()
+        self._must_reopen = False
 
     async def _settle(self) -> None:
         if not self._ledger.is_settled:
