@@ -16,6 +16,7 @@ from uuid import uuid4
 from tests.ports import free_port
 
 from .broker import Aws
+from .log_pipe import LogPipe
 from .wire import DEADLINE, Reply, get, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,21 +60,29 @@ def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> su
 
 
 class Process:
-    """A process leading a session of its own; what it prints goes to a file."""
+    """A process leading a session of its own.
 
-    def __init__(self, *arguments: str, home: Path, name: str, env: Mapping[str, str] | None = None) -> None:
+    What it prints goes to a file: directly, or with `piped` through a pipe whose reader can be stalled (`log_pipe`).
+    """
+
+    def __init__(
+        self, *arguments: str, home: Path, name: str, env: Mapping[str, str] | None = None, piped: bool = False
+    ) -> None:
         self.name = name
         self._output = home / f"{name}-{uuid4().hex[:8]}.out"
         with self._output.open("wb") as output:
+            self.log_pipe = LogPipe(self._output.with_suffix(".pipe"), self._output) if piped else None
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=self.log_pipe.write_end if self.log_pipe else output,
                 stderr=subprocess.STDOUT,
                 cwd=home,
                 env=environment(home, env),
                 start_new_session=True,
             )
+        if self.log_pipe:
+            self.log_pipe.start()
         self.pid = self._process.pid
 
     @property
@@ -132,15 +141,24 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
+        if self.log_pipe:
+            self.log_pipe.close()
 
 
 class Service(Process):
     """A pixel or a storage, and its admin listener."""
 
     def __init__(
-        self, module: str, config: Path, home: Path, env: Mapping[str, str] | None, port: int, admin_port: int
+        self,
+        module: str,
+        config: Path,
+        home: Path,
+        env: Mapping[str, str] | None,
+        port: int,
+        admin_port: int,
+        piped: bool = False,
     ) -> None:
-        super().__init__(module, "--config", str(config), home=home, name=module, env=env)
+        super().__init__(module, "--config", str(config), home=home, name=module, env=env, piped=piped)
         self.port = port
         self.admin_port = admin_port
         self.config = config
@@ -154,8 +172,14 @@ class Service(Process):
         return get(self.admin_port, path)
 
     def is_ready(self) -> bool:
+        return self._is_ok("/readyz")
+
+    def is_alive(self) -> bool:
+        return self._is_ok("/healthz")
+
+    def _is_ok(self, path: str) -> bool:
         try:
-            return self.admin("/readyz").status == 200
+            return self.admin(path).status == 200
         except OSError:
             return False
 

@@ -69,6 +69,10 @@ class Connection:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    def half_close(self) -> None:
+        """Sends nothing more, and still reads."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def _more(self) -> None:
         data = self._socket.recv(65536)
         if not data:
