@@ -147,6 +147,10 @@ class Queue:
                 self._hide(message, 0.0)
         self.on_send()
 
+    def remove(self, wanted: Callable[[Sent], bool]) -> None:
+        """Takes such messages out, in flight or not."""
+        self._messages = {name: each for name, each in self._messages.items() if not wanted(each.sent)}
+
     def redrive_to(self, source: "Queue") -> int:
         """Moves all messages back to their source, as the console's redrive does: new ids, no receives."""
         moved = [self._messages.pop(message_id) for message_id in list(self._messages)]
@@ -170,7 +174,11 @@ class Queue:
         return [each.hidden_until - each.received_at for each in self._messages.values() if each.hidden_until > now]
 
     def bodies(self) -> list[str]:
-        return [message.sent.body for message in self._messages.values()]
+        return [sent.body for sent in self.sent()]
+
+    def sent(self) -> list[Sent]:
+        """The messages in the queue, in flight or not, as they were sent."""
+        return [message.sent for message in self._messages.values()]
 
     def _put(self, message: Message) -> str:
         self._messages[message.id] = message

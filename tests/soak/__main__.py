@@ -53,13 +53,16 @@ def _siege(seed: int, rounds: int) -> bool:
     began = time.monotonic()
     home = Path(tempfile.mkdtemp(prefix="tracker-siege-"))
     siege = Siege(home, seed)
-    tally = siege.run(rounds, _progress)
-    print(f"\n{_table(tally)}\n{time.monotonic() - began:.0f} s")
-    if tally.is_clean:
+    try:
+        siege.run(rounds, _progress)
+    except AssertionError as error:
+        siege.tally.strange.append(str(error))
+    print(f"\n{_table(siege.tally)}\n{time.monotonic() - began:.0f} s")
+    if siege.tally.is_clean:
         shutil.rmtree(home)
     else:
-        print(f"NOT CLEAN: {siege.repeat()}\n{tally}\nlog, outbox and output are in {home}")
-    return tally.is_clean
+        print(f"NOT CLEAN: {siege.repeat()}\n{siege.tally}\nlog, outbox and output are in {home}")
+    return siege.tally.is_clean
 
 
 def _progress(tally: Tally) -> None:
@@ -70,8 +73,9 @@ def _table(tally: Tally) -> str:
     rows = [("rounds", tally.rounds)]
     rows += [(f"fault: {kind}", count) for kind, count in sorted(tally.injected.items())]
     rows += [("visits answered", tally.answered), ("missing", len(tally.missing)), ("twice", len(tally.twice))]
-    rows += [("torn", len(tally.torn)), ("torn appends kept aside", tally.kept_aside)]
-    rows += [("else not as it should be", len(tally.strange))]
+    rows += [("torn", len(tally.torn)), ("damaged in a journal", tally.damaged)]
+    rows += [("torn appends kept aside", tally.kept_aside), ("else not as it should be", len(tally.strange))]
+    rows += [(f"largest {process}, MiB", kib >> 10) for process, kib in sorted(tally.memory.items())]
     return "\n".join(f"| {name:<32} | {count:>9,} |" for name, count in rows)
 
 

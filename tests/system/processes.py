@@ -16,6 +16,7 @@ from uuid import uuid4
 from tests.ports import free_port
 
 from .broker import Aws
+from .log_pipe import LogPipe
 from .wire import DEADLINE, Reply, get, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,8 +60,9 @@ def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> su
 
 
 class Process:
-    """A process leading a session of its own; what it prints goes to a file.
+    """A process leading a session of its own.
 
+    What it prints goes to a file: directly, or with `piped` through a pipe whose reader can be stalled (`log_pipe`).
     `stderr` may be another descriptor; `launcher` is a command that executes the one that follows it.
     """
 
@@ -72,19 +74,23 @@ class Process:
         env: Mapping[str, str] | None = None,
         stderr: int = subprocess.STDOUT,
         launcher: Sequence[str] = (),
+        piped: bool = False,
     ) -> None:
         self.name = name
         self._output = home / f"{name}-{uuid4().hex[:8]}.out"
         with self._output.open("wb") as output:
+            self.log_pipe = LogPipe(self._output.with_suffix(".pipe"), self._output) if piped else None
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", *arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
+                stdout=self.log_pipe.write_end if self.log_pipe else output,
                 stderr=stderr,
                 cwd=home,
                 env=environment(home, env),
                 start_new_session=True,
             )
+        if self.log_pipe:
+            self.log_pipe.start()
         self.pid = self._process.pid
 
     @property
@@ -146,6 +152,8 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
+        if self.log_pipe:
+            self.log_pipe.close()
 
 
 class Service(Process):
@@ -175,8 +183,14 @@ class Service(Process):
         return get(self.admin_port, path)
 
     def is_ready(self) -> bool:
+        return self._is_ok("/readyz")
+
+    def is_alive(self) -> bool:
+        return self._is_ok("/healthz")
+
+    def _is_ok(self, path: str) -> bool:
         try:
-            return self.admin("/readyz").status == 200
+            return self.admin(path).status == 200
         except OSError:
             return False
 

@@ -37,6 +37,7 @@ class Stack:
         self.aws.subscribe(self.topic_arn, self.aws.queue_attributes(self.queue_url)["QueueArn"], raw=raw)
         self.log_path = home / "visits.log"
         self.outbox = home / "outbox"
+        self.piped = False  # whether the services to be started write their log into a pipe
         self._processes: list[Process] = []
 
     def destroy(self) -> None:
@@ -104,6 +105,7 @@ class Stack:
         launch: dict[str, Any],
     ) -> Service:
         path = write_config(self.home / f"{module}-{uuid4().hex[:8]}.yaml", config)
+        launch.setdefault("piped", self.piped)
         service = Service(module, path, self.home, env, port, config["admin"]["port"], **launch)
         self._processes.append(service)
         if ready:

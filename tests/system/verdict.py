@@ -7,6 +7,12 @@ from pathlib import Path
 
 from .stack import FakeStack
 
+STRANGER_IP = "192.0.2.9"
+"""The address of a stranger's visits. Of the length of our visitors' own, so that one can stand for the other."""
+
+# The longest line of a visit: two fields of 2,048 characters, at most four bytes of UTF-8 each, every byte escaped.
+LONGEST_LINE = 2 * 2_048 * 4 * 4 + 100
+_STRANGERS_LINE = re.compile(rb"[^|]+\|[ -{}~]+\|[ -{}~]+\|" + re.escape(STRANGER_IP.encode()))
 _LINE = re.compile(
     rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+00:00\|(https://site\.example/\d+/\d+)\|load\|127\.0\.0\.1"
 )
@@ -20,22 +26,32 @@ class Tally:
     injected: Counter[str] = field(default_factory=Counter)
     answered: int = 0
     missing: set[str] = field(default_factory=set)
+    overwritten: set[str] = field(default_factory=set)  # visits whose line in a journal was damaged, sent or not
+    damaged: int = 0  # those of them that are not in the log
     twice: set[str] = field(default_factory=set)
     torn: set[bytes] = field(default_factory=set)
     kept_aside: int = 0  # torn appends that storage found at its start
     strange: list[str] = field(default_factory=list)  # what else is not as it should be
+    memory: dict[str, int] = field(default_factory=dict)  # the largest resident size of a process, in KiB
 
     @property
     def is_clean(self) -> bool:
         return not (self.missing or self.twice or self.torn or self.strange)
 
     def judge(self, log: bytes) -> Counter[str]:
-        """The referrers in a log that is the load's alone, each as often as it is there; any other line is torn."""
-        lines = [(line, _LINE.fullmatch(line)) for line in log.split(b"\n")[:-1]]
+        """The referrers of our visitors in a log, each as often as it is there.
+
+        A line that is neither theirs nor a proper one of a stranger is torn.
+        """
+        lines = [(line, _LINE.fullmatch(line)) for line in log.split(b"\n")[:-1] if not _is_strangers(line)]
         self.torn = {line for line, match in lines if match is None}
         referrers = Counter(match[1].decode() for _, match in lines if match is not None)
         self.twice = {referrer for referrer, times in referrers.items() if times > 1}
         return referrers
+
+
+def _is_strangers(line: bytes) -> bool:
+    return len(line) <= LONGEST_LINE and _STRANGERS_LINE.fullmatch(line) is not None
 
 
 class Foreign:
