@@ -1,6 +1,9 @@
 """The metrics: named as Prometheus asks, described once, and documented as they are."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,14 @@ LABELS = {
     "status": {str(status) for status in REFUSED_STATUSES},
     "version": None,
 }
+
+
+@pytest.mark.parametrize("name", ["PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"])
+def test_a_directory_for_the_metrics_of_other_programs_is_ignored(name: str) -> None:
+    program = "from tracker import telemetry; telemetry.HITS.inc(); print(telemetry.total(telemetry.HITS))"
+    environment = {**os.environ, name: "/nowhere"}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("1\n", "")
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)

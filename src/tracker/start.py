@@ -1,8 +1,7 @@
 """What a process of a service does before anything else, so that no odd start harms it.
 
-A service may be started with descriptors 0, 1 or 2 closed, with a standard error that nobody reads, with a signal sent
-before it can act on it, or with variables in its environment that are meant for other programs. The entry points call
-these functions before they import what takes long to load.
+A service may be started with descriptors 0, 1 or 2 closed, with a standard error that nobody reads, or with a signal
+sent before it can act on it. The entry points call these functions before they import what takes long to load.
 """
 
 import contextlib
@@ -24,9 +23,6 @@ def prepare_service() -> None:
     _open_standard_descriptors()
     standard_error.install()
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    for name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
-        # prometheus_client would keep its values in files there, which ours neither need nor can do in full.
-        os.environ.pop(name, None)
 
 
 def prepare_worker(main: int) -> None:

@@ -154,7 +154,9 @@ async def test_time_in_which_main_itself_stood_still_makes_no_worker_hang(
         (worker,) = supervisor.pids()
         if worker_stopped_too:
             os.kill(worker, signal.SIGSTOP)
+        await asyncio.sleep(0.8)  # a check has seen its last beat
         time.sleep(1.5 * slot.HUNG_CHECKS * 0.5)  # this loop is main's
+        await asyncio.sleep(0.8)  # a check or two before the worker has had its turn
         os.kill(worker, signal.SIGCONT)
         for _ in range(slot.HUNG_CHECKS):
             await asyncio.sleep(0.5)
