@@ -1,8 +1,10 @@
 """The repository keeps its word: documents and files name only what is there, and say what the code says."""
 
+import importlib
 import pkgutil
 import re
 import subprocess
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -10,8 +12,10 @@ import msgspec
 import pytest
 import yaml
 
+import tracker
 from tracker import config
 from tracker.local.demo import embed_snippet
+from tracker.pixel.fast_lane import PlainRequests
 from tracker.pixel.reload import FIXED
 
 ROOT = Path(__file__).parent.parent
@@ -166,3 +170,57 @@ def test_no_locked_version_is_below_its_floor(name: str) -> None:
     assert not below
     if name == "development":  # which locks everything
         assert floors.keys() <= locked.keys()
+
+
+# Internal modules of `re`, without type hints: what a pattern is parsed to, and which of it is one character.
+_parser = importlib.import_module("re._parser")
+_compiler = importlib.import_module("re._compiler")
+
+
+def _wrong_in_some_python(parsed: object) -> Iterator[str]:
+    """The parts of a parsed pattern that Python 3.11.2, or any later release, matches wrongly.
+
+    Possessive quantifiers around more than one character: half of a group is accepted before 3.11.5 (gh-106052,
+    gh-100061), captures are wrong before 3.12.8 and 3.13.1 (gh-101955).
+    """
+    if isinstance(parsed, _parser.SubPattern):
+        parsed = parsed.data
+    if isinstance(parsed, list | tuple):
+        if parsed and parsed[0] is _parser.POSSESSIVE_REPEAT and not _compiler._simple(parsed[1][2]):
+            yield f"a possessive quantifier around {parsed[1][2]}"
+        for part in parsed:
+            yield from _wrong_in_some_python(part)
+
+
+def test_no_pattern_is_one_that_some_python_matches_wrongly() -> None:
+    # The one that a constructor makes, and those of all modules; also `name = re.compile(...).fullmatch`.
+    values: list[object] = [PlainRequests("/track", ["Referer", "User-Agent"])._match]
+    for module in pkgutil.walk_packages(tracker.__path__, "tracker."):
+        if not module.name.endswith(".__main__"):  # which runs when it is imported
+            values += vars(importlib.import_module(module.name)).values()
+    patterns = {pattern for value in values if isinstance(pattern := getattr(value, "__self__", value), re.Pattern)}
+    assert len(patterns) > 10
+    for pattern in patterns:
+        wrong = list(_wrong_in_some_python(_parser.parse(pattern.pattern, pattern.flags)))
+        assert not wrong, f"{pattern.pattern!r} has {wrong}"
+
+
+def test_no_pattern_within_a_function_is_one_that_some_python_matches_wrongly() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        found = re.search(r"\)(?:[*+?]|\{\d*,?\d*\}|\{\{.*?\}\})\+", path.read_text(encoding="utf-8"))
+        assert found is None, f"{path.relative_to(ROOT)} has a possessive quantifier around a group: {found[0]}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_wrong"),
+    [
+        ("(?:ab?c)*+", True),
+        ("x(?:y(?:ab){1,2}+|z)", True),
+        ("(?=(?:ab)?+)", True),
+        ("([ab])++", True),
+        ("(?i:[ab])*+a?+.{2,3}+", False),
+        ("(?>(?:ab?c)*)", False),
+    ],
+)
+def test_wrongly_matched_patterns_are_recognised(pattern: str, is_wrong: bool) -> None:
+    assert bool(list(_wrong_in_some_python(_parser.parse(pattern)))) == is_wrong
