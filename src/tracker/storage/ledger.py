@@ -11,7 +11,7 @@ Synchronous, and used from one thread only: the writer's. Times are SQS's, in mi
 import sqlite3
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,8 +85,9 @@ class Ledger:
     """`ledger.sqlite`; raises StorageFull when its disk is, AppendFailed for any other trouble."""
 
     def __init__(self, path: Path) -> None:
-        with _sqlite_errors():
+        with _sqlite_errors(), ExitStack() as closing_on_failure:
             self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
+            closing_on_failure.callback(self._db.close)
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA wal_autocheckpoint = 100")
@@ -104,6 +105,7 @@ class Ledger:
             self.inode: int | None = row[2] if row else None  # of the log file, to know it again under another name
             self.rotating: str | None = row[3] if row else None  # the name that the log is being moved to
             self.pending = self._read_pending()
+            closing_on_failure.pop_all()
         self._pending_is_durable = False
         self._pruned_ms = 0
 
