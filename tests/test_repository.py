@@ -1,6 +1,7 @@
 """The repository keeps its word: documents and files name only what is there, and say what the code says."""
 
 import importlib
+import os
 import pkgutil
 import re
 import subprocess
@@ -106,6 +107,29 @@ def test_make_alone_is_make_help() -> None:
     assert runs[0] == runs[1] != ""
 
 
+@pytest.mark.parametrize(
+    ("python", "made_anew"), [("PYTHON=another", True), ("PYTHON=same", False), ("", False)], ids=str
+)
+def test_an_environment_is_made_anew_exactly_when_another_python_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, made_anew: bool
+) -> None:
+    for name in ("PYTHON", "MAKEFLAGS", "MFLAGS"):  # of the `make test` that runs this
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "pyvenv.cfg").touch()
+    for path, version in ((environment / "bin/python", 1), (tmp_path / "same", 1), (tmp_path / "another", 2)):
+        path.write_text(f"#!/bin/sh\necho {version}\n")
+        path.chmod(0o755)
+    (environment / ".ready").touch()  # newer than the lock
+    command = ["make", "--dry-run", "types", f"VENV={environment}", *python.split()]
+    recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("another -m venv --clear" in recipe) == made_anew
+    assert ("pip" in recipe) == made_anew
+    assert recipe.rstrip().endswith("bin/mypy")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(document: Path) -> None:
     for link in _LINK.findall(_FENCE.sub("", document.read_text(encoding="utf-8"))):
@@ -144,7 +168,7 @@ def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
 def test_every_locked_requirement_has_its_hashes(name: str) -> None:
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
@@ -159,7 +183,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers[0].split("."))
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
 def test_no_locked_version_is_below_its_floor(name: str) -> None:
     floors = dict(re.findall(r"^([a-z0-9-]+)>=(\S+)", (ROOT / "requirements/floors.txt").read_text(), re.MULTILINE))
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))
