@@ -1,7 +1,11 @@
 # Everything an engineer types. `make` alone lists it.
+# The Python of the environment; another one than before makes the environment anew.
 PYTHON ?= python3
-BIN := .venv/bin
-READY := .venv/.ready
+# The environment, and the lock it is made from.
+VENV ?= .venv
+LOCK ?= requirements/development.txt
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
 # Test processes: the long tests wait for real processes more than they compute.
 JOBS ?= 2
 
@@ -49,7 +53,7 @@ types: $(READY) ## mypy, strict, over src and tests
 	$(BIN)/mypy
 
 # Keeps the pins that still fit; make lock ARGS=--upgrade moves them. aiobotocore and moto move together (both pin botocore).
-COMPILE = ../$(BIN)/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+COMPILE = $(abspath $(BIN))/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--custom-compile-command "make lock" $(ARGS)
 
 lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--upgrade for newer versions
@@ -57,19 +61,29 @@ lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--up
 	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
 	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
+	cd requirements && $(COMPILE) -c development.txt testing.in -o testing.txt
 
 metrics: $(READY) ## write the table of metrics into docs/metrics.md
 	@$(BIN)/python -m tracker.telemetry docs/metrics.md
 
 clean: ## remove .venv, caches and build output; var/ with its visits stays
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info
+	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment, made again from the lock when the lock or the package's metadata changes.
-$(READY): requirements/development.txt setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Tracker needs Python 3.11 or newer; name one: make PYTHON=python3.12 ...")'
-	@echo "Setting up .venv from requirements/development.txt ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r requirements/development.txt
+# The environment, made again when the lock or the package's metadata changes, or when another Python is named: by
+# PYTHON=... on the command line or in the process environment. Without it an environment keeps the Python it has.
+ifneq ($(origin PYTHON),file)
+version = $(shell $(1) -c 'import sys; print(sys.version)' 2>/dev/null)
+ifneq ($(call version,$(PYTHON)),$(call version,$(BIN)/python))
+.PHONY: $(READY)
+CLEAR := $(if $(wildcard $(VENV)/pyvenv.cfg),--clear)
+endif
+endif
+
+$(READY): $(LOCK) setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 2) and "Tracker needs Python 3.11.2 or newer; name one: make PYTHON=python3.12 ...")'
+	@echo "Setting up $(VENV) from $(LOCK) ..."
+	@test -x $(BIN)/python -a -z "$(CLEAR)" || $(PYTHON) -m venv $(CLEAR) $(VENV)
+	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $(LOCK)
 	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
 	@touch $@

@@ -1,8 +1,11 @@
 """The repository keeps its word: documents and files name only what is there, and say what the code says."""
 
+import importlib
+import os
 import pkgutil
 import re
 import subprocess
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -10,8 +13,10 @@ import msgspec
 import pytest
 import yaml
 
+import tracker
 from tracker import config
 from tracker.local.demo import embed_snippet
+from tracker.pixel.fast_lane import PlainRequests
 from tracker.pixel.reload import FIXED
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +107,29 @@ def test_make_alone_is_make_help() -> None:
     assert runs[0] == runs[1] != ""
 
 
+@pytest.mark.parametrize(
+    ("python", "made_anew"), [("PYTHON=another", True), ("PYTHON=same", False), ("", False)], ids=str
+)
+def test_an_environment_is_made_anew_exactly_when_another_python_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, made_anew: bool
+) -> None:
+    for name in ("PYTHON", "MAKEFLAGS", "MFLAGS"):  # of the `make test` that runs this
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    environment = tmp_path / "environment"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "pyvenv.cfg").touch()
+    for path, version in ((environment / "bin/python", 1), (tmp_path / "same", 1), (tmp_path / "another", 2)):
+        path.write_text(f"#!/bin/sh\necho {version}\n")
+        path.chmod(0o755)
+    (environment / ".ready").touch()  # newer than the lock
+    command = ["make", "--dry-run", "types", f"VENV={environment}", *python.split()]
+    recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert ("another -m venv --clear" in recipe) == made_anew
+    assert ("pip" in recipe) == made_anew
+    assert recipe.rstrip().endswith("bin/mypy")
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(document: Path) -> None:
     for link in _LINK.findall(_FENCE.sub("", document.read_text(encoding="utf-8"))):
@@ -140,7 +168,7 @@ def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
 def test_every_locked_requirement_has_its_hashes(name: str) -> None:
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
@@ -155,7 +183,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers[0].split("."))
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
 def test_no_locked_version_is_below_its_floor(name: str) -> None:
     floors = dict(re.findall(r"^([a-z0-9-]+)>=(\S+)", (ROOT / "requirements/floors.txt").read_text(), re.MULTILINE))
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))
@@ -166,3 +194,57 @@ def test_no_locked_version_is_below_its_floor(name: str) -> None:
     assert not below
     if name == "development":  # which locks everything
         assert floors.keys() <= locked.keys()
+
+
+# Internal modules of `re`, without type hints: what a pattern is parsed to, and which of it is one character.
+_parser = importlib.import_module("re._parser")
+_compiler = importlib.import_module("re._compiler")
+
+
+def _wrong_in_some_python(parsed: object) -> Iterator[str]:
+    """The parts of a parsed pattern that Python 3.11.2, or any later release, matches wrongly.
+
+    Possessive quantifiers around more than one character: half of a group is accepted before 3.11.5 (gh-106052,
+    gh-100061), captures are wrong before 3.12.8 and 3.13.1 (gh-101955).
+    """
+    if isinstance(parsed, _parser.SubPattern):
+        parsed = parsed.data
+    if isinstance(parsed, list | tuple):
+        if parsed and parsed[0] is _parser.POSSESSIVE_REPEAT and not _compiler._simple(parsed[1][2]):
+            yield f"a possessive quantifier around {parsed[1][2]}"
+        for part in parsed:
+            yield from _wrong_in_some_python(part)
+
+
+def test_no_pattern_is_one_that_some_python_matches_wrongly() -> None:
+    # The one that a constructor makes, and those of all modules; also `name = re.compile(...).fullmatch`.
+    values: list[object] = [PlainRequests("/track", ["Referer", "User-Agent"])._match]
+    for module in pkgutil.walk_packages(tracker.__path__, "tracker."):
+        if not module.name.endswith(".__main__"):  # which runs when it is imported
+            values += vars(importlib.import_module(module.name)).values()
+    patterns = {pattern for value in values if isinstance(pattern := getattr(value, "__self__", value), re.Pattern)}
+    assert len(patterns) > 10
+    for pattern in patterns:
+        wrong = list(_wrong_in_some_python(_parser.parse(pattern.pattern, pattern.flags)))
+        assert not wrong, f"{pattern.pattern!r} has {wrong}"
+
+
+def test_no_pattern_within_a_function_is_one_that_some_python_matches_wrongly() -> None:
+    for path in (ROOT / "src").rglob("*.py"):
+        found = re.search(r"\)(?:[*+?]|\{\d*,?\d*\}|\{\{.*?\}\})\+", path.read_text(encoding="utf-8"))
+        assert found is None, f"{path.relative_to(ROOT)} has a possessive quantifier around a group: {found[0]}"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "is_wrong"),
+    [
+        ("(?:ab?c)*+", True),
+        ("x(?:y(?:ab){1,2}+|z)", True),
+        ("(?=(?:ab)?+)", True),
+        ("([ab])++", True),
+        ("(?i:[ab])*+a?+.{2,3}+", False),
+        ("(?>(?:ab?c)*)", False),
+    ],
+)
+def test_wrongly_matched_patterns_are_recognised(pattern: str, is_wrong: bool) -> None:
+    assert bool(list(_wrong_in_some_python(_parser.parse(pattern)))) == is_wrong

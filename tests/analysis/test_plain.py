@@ -1,14 +1,17 @@
 """Whatever is in a file, the lines that go on are the ones the log itself would have."""
 
+import tracemalloc
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.core.strategies import visits
 from tracker.analysis import plain
+from tracker.analysis.log_files import CHUNK
 from tracker.analysis.plain import tidy
 from tracker.core.log_line import format_line, parse_line
-from tracker.core.visit import Visit
+from tracker.core.visit import MAX_HEADER_CHARS, Visit
 from tracker.errors import MalformedMessage
 
 LINE = b"2026-11-23T07:09:24.932706+00:00|https://example.com/|Mozilla/5.0|192.0.2.1\n"
@@ -99,11 +102,27 @@ def test_the_usual_lines_do_pass_at_a_glance() -> None:
         assert is_plain(LINE.replace(b"Mozilla/5.0", text)), text
 
 
-def test_a_long_odd_line_takes_no_longer_than_it_is_long() -> None:
-    hostile = LINE.replace(b"192.0.2.1", b"1:" * 100_000)
-    assert tidy(LINE + hostile + LINE) == (LINE + LINE, 1)
-    long = LINE.replace(b"Mozilla", b"\\xC3\\xBC" * 30_000)
-    assert tidy(long) == (long, 0)
+@pytest.mark.parametrize(
+    "piece", [b"a", b"\\x", b"\\xC3\\xBC", b"\\xE2\\x80\\xAE", b"a\\x7C", b"\\x5C", b"1:", b"1.", b"|"]
+)
+@pytest.mark.parametrize("column", [b"https://example.com/", b"Mozilla/5.0", b"192.0.2.1"])
+def test_a_long_odd_line_costs_time_in_proportion(column: bytes, piece: bytes) -> None:
+    long = LINE.replace(column, piece * (CHUNK // len(piece)))  # a quadratic match takes minutes
+    expected, malformed = by_hand(long)
+    assert tidy(LINE + long + LINE) == (LINE + expected + LINE, malformed)
+
+
+def test_many_lines_of_many_escapes_cost_little_memory() -> None:
+    line = LINE.replace(b"Mozilla/5.0", b"\\xC3\\xBC" * MAX_HEADER_CHARS)
+    assert is_plain(line)
+    block = line * (CHUNK // len(line))
+    tracemalloc.start()
+    try:
+        assert tidy(block) == (block, 0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * CHUNK
 
 
 @pytest.mark.parametrize(

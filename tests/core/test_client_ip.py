@@ -274,6 +274,34 @@ def test_a_canonical_address_is_its_own_canonical_form(address: object) -> None:
     assert canonical_ip(ip) == ip
 
 
+# `str` of an IPv6Address, and what `ipaddress` takes for a zone, differ between the releases of Python.
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::ffff:c000:201", "192.0.2.1"),
+        ("::FFFF:c000:201%eth0", "192.0.2.1"),
+        ("::ffff:0.0.0.0", "0.0.0.0"),
+        ("::192.0.2.1", "::c000:201"),
+        ("::ffff:0:192.0.2.1", "::ffff:0:c000:201"),
+        ("64:ff9b::192.0.2.1", "64:ff9b::c000:201"),
+        ("1:2:3:4:5:6:192.0.2.1", "1:2:3:4:5:6:c000:201"),
+        ("1:0:0:2:0:0:0:3", "1:0:0:2::3"),
+        ("1:2:3:4:5:6:0:7", "1:2:3:4:5:6:0:7"),
+        ("0:0:0:0:0:0:0:0", "::"),
+        ("fe80::1%1", "fe80::1"),
+        ("fe80::1%", None),
+        ("fe80::1%a%b", None),
+        ("::ffff:192.0.2.01", None),
+        ("::ffff:192.0.2", None),
+        ("::1/128", None),
+        (" ::1", None),
+    ],
+)
+def test_an_address_is_spelled_alike_on_every_python(text: str, expected: str | None) -> None:
+    assert canonical_ip(text) == expected
+
+
 @given(st.text())
 def test_any_text_is_a_canonical_address_or_none(text: str) -> None:
     ip = canonical_ip(text)

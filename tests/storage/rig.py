@@ -139,10 +139,12 @@ async def open_rig(
     (path.parent / f"{path.name}.d").mkdir(exist_ok=True)
     with ThreadPoolExecutor(1) as executor:
         ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, 0o640, accept=accept))
-        visit_log = await open_log(path, executor)
         try:
-            rotation = Rotation(path=path, mode=0o640, config=rotate, ledger=ledger, clock=clock)
-            yield Rig(executor, ledger, visit_log, rotation)
+            visit_log = await open_log(path, executor)
+            try:
+                rotation = Rotation(path=path, mode=0o640, config=rotate, ledger=ledger, clock=clock)
+                yield Rig(executor, ledger, visit_log, rotation)
+            finally:
+                await visit_log.close()
         finally:
-            await visit_log.close()
             await loop.run_in_executor(executor, ledger.close)

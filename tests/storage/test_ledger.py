@@ -108,12 +108,13 @@ def test_a_delivery_keeps_its_journal_for_another_180_days(ledger: Ledger) -> No
     ledger.close()
 
 
-def test_a_ledger_of_another_layout_is_refused(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "ledger.sqlite") as db:
+def test_a_ledger_of_another_layout_is_refused_and_closed(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as db:
         db.execute("PRAGMA user_version = 7")
-    db.close()
-    with pytest.raises(LogChanged, match="layout 7"):
+    with pytest.raises(LogChanged, match="layout 7") as refused:
         Ledger(tmp_path / "ledger.sqlite")
+    # SQLite removes the write-ahead log when the last connection closes; `refused` would keep one that is open.
+    assert [path.name for path in tmp_path.iterdir()] == ["ledger.sqlite"], refused
 
 
 def test_a_ledger_that_is_none_is_one_clear_error(tmp_path: Path) -> None:

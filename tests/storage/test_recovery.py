@@ -1,5 +1,6 @@
 """The start: a log that is taken over, completed, cut back, or refused; and one writer only."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Callable
@@ -8,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.storage.rig import A, lines, logged, offset_of, open_rig, pages, span
-from tracker.errors import ConfigurationError, HeldByAnother, LogChanged
+from tracker.errors import AppendFailed, ConfigurationError, HeldByAnother, LogChanged
 from tracker.storage import recovery
-from tracker.storage.recovery import only_writer
+from tracker.storage.recovery import ledger_dir, only_writer, open_ledger
 
 OLD = b"2023-12-10T22:22:43.7936205+00:00|https://old.example/|null|192.168.1.1"
 
@@ -49,6 +50,22 @@ async def test_an_existing_log_is_taken_over_as_it_is(path: Path, ending: bytes)
     assert logged(path) == ["https://old.example/"] * 2 + pages(A, 0, 3)
     async with open_rig(path):
         assert path.read_bytes() == found
+
+
+@pytest.mark.parametrize("of", [lambda path: path.parent, ledger_dir], ids=["the log", "the ledger"])
+def test_a_start_that_fails_to_sync_a_directory_closes_the_ledger(
+    path: Path, monkeypatch: pytest.MonkeyPatch, of: Callable[[Path], Path]
+) -> None:
+    def fail(directory: Path) -> None:
+        if directory == of(path):
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(recovery, "sync_directory", fail)
+    ledger_dir(path).mkdir()
+    with pytest.raises(AppendFailed, match="cannot be recovered") as failed:
+        open_ledger(path, 0o640, accept=False)
+    # SQLite removes the write-ahead log when the last connection closes; `failed` would keep one that is open.
+    assert [file.name for file in ledger_dir(path).iterdir()] == ["ledger.sqlite"], failed
 
 
 async def test_a_whole_pending_append_is_written_again_and_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

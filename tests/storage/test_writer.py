@@ -24,6 +24,7 @@ from tracker.storage import visit_log as visit_log_module
 from tracker.storage import writer as writer_module
 from tracker.storage.audit import check_log
 from tracker.storage.rotation import rotated
+from tracker.storage.visit_log import VisitLog
 
 SEED = (
     '{"Referer":"https://seed.example/","UserAgent":"","IpAddress":"192.0.2.9",'
@@ -367,6 +368,27 @@ async def test_a_log_that_has_a_hard_link_is_started_with_and_without_it(path: P
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 3))
     assert logged(path) == pages(A, 0, 3)
+
+
+async def test_an_append_that_runs_while_the_log_is_cut_is_in_it_once_and_the_next_is_refused(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = VisitLog.check
+
+    async def cut_behind_the_check(log: VisitLog, offset: int) -> None:
+        await check(log, offset)
+        os.truncate(path, 0)
+
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1))
+        with monkeypatch.context() as patch:
+            patch.setattr(VisitLog, "check", cut_behind_the_check)
+            await rig.write(span(A, 1, 2))
+        assert len(rig.acknowledged) == 2
+        with pytest.raises(LogChanged, match="copytruncate"):
+            await rig.run([span(A, 2, 3)])
+        assert len(rig.acknowledged) == 2
+        assert logged(path) == pages(A, 1, 2)
 
 
 @pytest.mark.parametrize(

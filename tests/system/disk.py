@@ -1,10 +1,15 @@
-"""Disks without room: a real file system on a loop device, which can also be frozen, and a limit on how long a file may
-get, for which nobody's leave is needed."""
+"""Disks without room, and disks that stand still.
+
+`SmallDisk` is a real file system on a loop device, which can be filled and frozen. Containers do not permit that, so
+each test that uses it also runs on a stand-in that needs no privilege: `FileLimit` for a disk without room,
+`LockedLedger` for one that stands still.
+"""
 
 import contextlib
 import os
 import resource
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -30,7 +35,7 @@ class SmallDisk:
             _run("mkfs.ext4", "-q", "-m", "0", str(image))
             _run("mount", "-o", "loop", str(image), str(self.path))
         except (OSError, subprocess.CalledProcessError) as error:
-            pytest.skip(f"not permitted: a file system on a loop device: {error}")
+            pytest.skip(f"not permitted: a file system on a loop device (the stand-in of the same test runs): {error}")
 
     def fill(self, pids: Iterable[int]) -> None:
         """Takes all room there is, to the last byte."""
@@ -56,6 +61,28 @@ class SmallDisk:
 
     def close(self) -> None:
         _run("umount", "--lazy", str(self.path))
+
+
+class LockedLedger:
+    """No file system of its own: it makes the writer of a log below `path` wait, by holding the lock of its ledger.
+
+    SQLite waits ten seconds for the lock; the ledger is to be frozen for less.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self.path = home / "locked"
+        self.path.mkdir()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The writer waits at its next commit, which comes before its next append; its event loop goes on."""
+        (ledger,) = self.path.rglob("ledger.sqlite")
+        with contextlib.closing(sqlite3.connect(ledger, timeout=60, isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            yield
+
+    def close(self) -> None:
+        shutil.rmtree(self.path)
 
 
 class FileLimit:

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fake_aws.queues import Queue
 
-from .disk import FileLimit, SmallDisk
+from .disk import FileLimit, LockedLedger, SmallDisk
 from .stack import FakeStack
 from .wire import Load, wait_for
 
@@ -18,11 +18,11 @@ OLD_LINE = (
 )  # longer than the ledger's files, which the limit then spares
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    disk = SmallDisk(tmp_path)
-    yield disk
-    disk.close()
+@pytest.fixture(params=[SmallDisk, LockedLedger])
+def still_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SmallDisk | LockedLedger]:
+    made: SmallDisk | LockedLedger = request.param(tmp_path)
+    yield made
+    made.close()
 
 
 @pytest.fixture(params=[SmallDisk, FileLimit])
@@ -132,15 +132,15 @@ def test_the_pixel_answers_without_room_and_records_again_by_itself(
 
 
 def test_a_disk_that_stands_still_loses_nothing_and_stores_nothing_twice(
-    small_disk: SmallDisk, stack: FakeStack
+    still_disk: SmallDisk | LockedLedger, stack: FakeStack
 ) -> None:
-    stack.log_path = small_disk.path / "visits.log"
+    stack.log_path = still_disk.path / "visits.log"
     pixel = stack.start_pixel()
     storage = stack.start_storage({"sqs": {"visibility_timeout": VISIBILITY}})
     with Load(pixel.port) as load:
         load.wait_answered(100)
         stack.wait_lines(50)
-        with small_disk.frozen():
+        with still_disk.frozen():
             storage.wait_alive(lambda: stack.in_queue(Queue.counts)[0] > 20, "a queue that grows, for nobody receives")
             assert storage.admin("/healthz").status == 200
             stack.redeliver()  # as if it stood still for longer than they are hidden

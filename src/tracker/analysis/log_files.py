@@ -27,29 +27,25 @@ LONGEST_PLAIN_LINE = 8 * CHUNK
 _GZIP = b"\x1f\x8b"
 
 
-class LogFile(io.RawIOBase):
-    """A file up to the size it has now, a pipe to its end."""
+class LogFile(io.FileIO):
+    """A file up to the size it has now, a pipe to its end. ``-`` is standard input. Raises OSError."""
 
     def __init__(self, name: str) -> None:
+        if name == "-":
+            super().__init__(0, closefd=False)
+        else:
+            super().__init__(name)
         self.name = name
-        self._raw = io.FileIO(0, closefd=False) if name == "-" else io.FileIO(name)
-        status = os.fstat(self._raw.fileno())
+        status = os.fstat(self.fileno())
         self.identity = (status.st_dev, status.st_ino)
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self.bytes_read = 0
 
-    def readable(self) -> bool:
-        return True
-
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # it is one whenever BufferedReader asks
         left = len(buffer) if self.size is None else self.size - self.bytes_read
-        count = self._raw.readinto(buffer[:left]) or 0
+        count = super().readinto(buffer[:left]) or 0
         self.bytes_read += count
         return count
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
 
 
 class LogFiles:
@@ -115,24 +111,24 @@ class LogFiles:
                 raise TrackerError(f"{file.name}: cannot be read: {error}") from error
 
     def _whole_lines(self, file: LogFile) -> Iterator[bytes]:
-        buffered = io.BufferedReader(file, CHUNK)
-        compressed = buffered.peek(2)[:2] == _GZIP
-        stream = gzip.GzipFile(fileobj=buffered) if compressed else buffered
         rest = b""  # of a line whose end is in the next chunk
         too_long = False  # and it was given up
-        try:
-            while chunk := stream.read(CHUNK):
-                first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
-                if last and (too_long or len(rest) + first > CHUNK):
-                    yield chunk[first:last]  # an empty line in its place: malformed, too
-                elif last:
-                    yield rest + chunk[:last]
-                if last:
-                    rest, too_long = chunk[last:], False
-                elif len(rest := rest + chunk) > CHUNK:
-                    rest, too_long = b"", True
-        except EOFError:
-            too_long = True
+        with io.BufferedReader(file, CHUNK) as buffered:
+            compressed = buffered.peek(2)[:2] == _GZIP
+            stream = gzip.GzipFile(fileobj=buffered) if compressed else buffered
+            try:
+                while chunk := stream.read(CHUNK):
+                    first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
+                    if last and (too_long or len(rest) + first > CHUNK):
+                        yield chunk[first:last]  # an empty line in its place: malformed, too
+                    elif last:
+                        yield rest + chunk[:last]
+                    if last:
+                        rest, too_long = chunk[last:], False
+                    elif len(rest := rest + chunk) > CHUNK:
+                        rest, too_long = b"", True
+            except EOFError:
+                too_long = True
         if rest or too_long:
             self.unfinished += 1
 

@@ -17,11 +17,13 @@ _MAX_ADDRESS_CHARS = 64  # 45 for the longest IPv6 text, and a zone; what is lon
 # A numeric port, or an obfuscated one (RFC 7239, 6.3).
 _PORT = re.compile(r"[0-9]{1,5}|_[A-Za-z0-9._-]{1,64}")
 
-# A pair of a Forwarded element, up to its semicolon (RFC 7239, 4). Possessive throughout: no backtracking, so linear.
-# A value without quotes may hold the colons and brackets of an address, against the RFC but as many proxies write it.
+# A pair of a Forwarded element, up to its semicolon (RFC 7239, 4). A value without quotes may hold the colons and
+# brackets of an address, against the RFC but as many proxies write it.
+# Linear: after each repetition the next character alone decides how the match goes on; giving one back fails at once.
+# Possessive quantifiers stand behind single characters only, as explained in analysis/plain.py.
 _PAIR = re.compile(
     r"""[ \t]*+
-        (?: ([!\#$%&'*+.^_`|~0-9A-Za-z-]++) = (?: "((?:[^"\\]++|\\.)*+)" | ([^\s;,"]++) ) )?+
+        (?: ([!\#$%&'*+.^_`|~0-9A-Za-z-]++) = (?: "([^"\\]*+(?:\\.[^"\\]*+)*)" | ([^\s;,"]++) ) )?
         [ \t]*+ (?: ; | \Z )""",
     re.VERBOSE | re.DOTALL,
 )
@@ -30,9 +32,11 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _V4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 
-# Dotted decimal without leading zeros: the one way `ipaddress` reads an IPv4 address, and writes it.
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-is_ipv4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}").fullmatch
+IPV4 = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
+"""A pattern: dotted decimal without leading zeros, the one way `ipaddress` reads an IPv4 address, and writes it."""
+
+is_ipv4 = re.compile(IPV4).fullmatch
 
 
 def canonical_ip(text: str) -> str | None:

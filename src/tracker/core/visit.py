@@ -180,28 +180,28 @@ def mandatory_ip(text: str) -> str:
 
 
 def utc_time(text: str) -> datetime:
-    """An ISO 8601 time in UTC. Digits after the sixth of the fraction are cut. Raises MalformedMessage."""
-    if len(text) > MAX_TIME_CHARS:
-        raise MalformedMessage("not an ISO 8601 time")
+    """The UTC time of a text in the form of RFC 3339. Digits after the sixth of the fraction are cut.
+
+    Raises MalformedMessage, also for the other forms of ISO 8601 that `datetime.fromisoformat` takes: each release of
+    Python takes different ones (3.14 the hour 24), and a message must become the same line on all of them.
+    """
+    if len(text) > MAX_TIME_CHARS or not (_is_second(text[:19]) and _is_fraction_and_offset(text, 19)):
+        raise MalformedMessage("not a time with seconds and an offset from UTC, as 2026-11-23T07:09:24.932706+00:00 is")
     try:
-        time = datetime.fromisoformat(text)
-        if time.tzinfo is UTC:
-            return time
-        if time.tzinfo is None:
-            raise MalformedMessage("time has no offset from UTC")
-        return time.astimezone(UTC)
+        return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:  # OverflowError: year 1 or 9999, moved over the edge
-        raise MalformedMessage("not an ISO 8601 time") from error
+        raise MalformedMessage("a time before the year 1, after 9999, or 24 hours and more off UTC") from error
 
 
 def utc_time_text(text: str) -> str:
     """`utc_time` as text of always six digits; what is that already, as all our own times are, is not made anew."""
-    if len(text) == 32 and _is_fraction(text, 19) and _is_second(text[:19]):
+    if len(text) == 32 and _is_our_fraction(text, 19) and _is_second(text[:19]):
         return text
     return utc_time(text).isoformat(timespec="microseconds")
 
 
-_is_fraction = re.compile(r"\.[0-9]{6}\+00:00").fullmatch
+_is_our_fraction = re.compile(r"\.[0-9]{6}\+00:00").fullmatch
+_is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})").fullmatch
 
 
 @lru_cache(maxsize=256)

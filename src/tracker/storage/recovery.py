@@ -69,10 +69,10 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
         ledger = _open(path, accept)
         try:
             _agree(path, mode, ledger, accept)
+            sync_directory(ledger_dir(path))
         except BaseException:
             ledger.close()
             raise
-        sync_directory(ledger_dir(path))
     except OSError as error:
         raise AppendFailed(f"{path}: cannot be recovered: {error}") from error
     return ledger
