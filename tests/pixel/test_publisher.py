@@ -512,6 +512,8 @@ async def test_a_topic_that_is_not_ready_is_seen_without_any_visit_and_gone_when
 async def test_a_topic_that_is_not_ready_delays_no_stop_when_nothing_waits(
     outbox: Outbox, trouble: PublishFailed | None
 ) -> None:
+    journal_with(outbox.directory).close()  # of a worker that answered nobody
+    outbox.scan()
     topic = Unready(trouble)
     publisher = publisher_of(outbox, topic)
     publishing = asyncio.create_task(publisher.run())

@@ -134,7 +134,7 @@ class _CheckedLine(msgspec.Struct, gc=False):
     user_agent: str | None = msgspec.field(name="UserAgent", default=None)
 
 
-_check = msgspec.json.Decoder(list[_CheckedLine]).decode
+_check_lines = msgspec.json.Decoder(_CheckedLine).decode_lines
 
 
 def addresses_of(data: bytes) -> set[str]:
@@ -143,15 +143,16 @@ def addresses_of(data: bytes) -> set[str]:
     Raises MalformedMessage for what is not ASCII or not one visit a line. May raise it for lines that `decode_line`
     takes, if they are not written as `encode_line` writes them.
     """
-    lines = data.count(b"\n")
-    if not data.isascii() or data.count(b"}\n{") != lines - 1 or data[:1] != b"{" or data[-2:] != b"}\n":
-        raise MalformedMessage("not lines of visits in ASCII")
+    if not data.isascii() or not data.endswith(b"\n"):
+        raise MalformedMessage("not lines of ASCII")
     try:
-        checked = _check(b"[%b]" % data[:-1].replace(b"\n", b","))
+        checked = _check_lines(data)
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not lines of visits: {error}") from error
-    if len(checked) != lines:
-        raise MalformedMessage("more than one visit in a line")
+    # To msgspec a newline is any white space. A newline within a visit, a blank line, or two visits in a line change
+    # the number of visits. (Two of these that cancel out go unnoticed here, not by storage.)
+    if len(checked) != data.count(b"\n"):
+        raise MalformedMessage("not one visit a line")
     return {line.ip for line in checked}
 
 

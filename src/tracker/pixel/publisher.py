@@ -99,11 +99,15 @@ class Publisher:
                 return
 
     async def _wait_ready(self, topic: Topic, config: SnsConfig) -> bool:
-        """Wait until the topic can be called; False when there is no need any more: drained, or reconfigured."""
-        failed = False
+        """Wait until the topic can be called; False when there is no need any more: drained, or reconfigured.
+
+        Journals in which nothing waits are left to the next start, which sends their closing messages.
+        """
+        tried = failed = False
         while config is self._config:
-            if self._draining.is_set() and not self._outbox.journals:
+            if tried and self._draining.is_set() and not self._outbox.waiting:
                 return False
+            tried = True
             try:
                 if self._draining.is_set():
                     await topic.ready()
