@@ -183,8 +183,10 @@ def mandatory_ip(text: str) -> str:
 def utc_time(text: str) -> datetime:
     """The UTC time of a text in the form of RFC 3339, which allows `t` or a space for `T`, and `z` for `Z`.
 
-    Digits after the sixth of the fraction are cut. Raises MalformedMessage, also for the other forms of ISO 8601 that `datetime.fromisoformat` takes: each release of
-    Python takes different ones (3.14 the hour 24), and a message must become the same line on all of them.
+    An offset without its colon is taken, too, because `addresses_of` takes it: what the pixel publishes, storage must
+    not refuse. Digits after the sixth of the fraction are cut. Raises MalformedMessage, also for the other forms of
+    ISO 8601 that `datetime.fromisoformat` takes: each release of Python takes different ones (3.14 the hour 24), and a
+    message must become the same line on all of them.
     """
     if len(text) <= MAX_TIME_CHARS:
         separator = "T" if text[10:11] in ("t", " ") else text[10:11]
@@ -205,7 +207,7 @@ def utc_time_text(text: str) -> str:
 
 
 _is_our_fraction = re.compile(r"\.[0-9]{6}\+00:00").fullmatch
-_is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})").fullmatch
+_is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:?[0-9]{2})").fullmatch
 
 
 @lru_cache(maxsize=256)
