@@ -7,7 +7,8 @@ files that are broken, so:
    settings anew.
 2. Credentials are asked for before each call. The credential provider that fails or does not answer is named.
 3. Both together have a deadline. A program that a provider started does not outlive it.
-4. No redirect is followed, an answer has a largest size, and an answer that is not AWS's is an error.
+4. No redirect is followed and an answer has a largest size, also where credentials come from. An answer that is not
+   AWS's is an error.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioProcessProvider
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession, get_session
+from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher, _RefCountedSessionMixin
 from botocore.exceptions import NoCredentialsError, NoRegionError
 
 from tracker.errors import AwsUnreachable
@@ -44,6 +46,8 @@ MAX_REPLY_BYTES = 32 << 20
 MAX_WORDS = 500
 """Characters of another program's error text that are repeated in ours."""
 
+_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+"""Variables that name a file; `web_identity_token_file` of a profile is the third such setting."""
 _PROVIDERS = {"custom-process": "credential_process"}  # botocore's name for it: the one of the setting
 _PLACEHOLDERS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
@@ -96,7 +100,7 @@ class Clients:
         options: dict[str, Any] = {"region_name": region, "endpoint_url": self._endpoint}
         async with session.create_client(self._service, **options, **_PLACEHOLDERS) as probe:  # only resolves
             endpoint = probe.meta.endpoint_url
-        await self._check_certificates(session)
+        await self._check_files(session)
         self._step = "credentials: "
         providers = session.get_component("credential_provider")
         if _is_loopback(endpoint):
@@ -139,13 +143,26 @@ class Clients:
         if not all(key and isinstance(key, str) for key in (keys.access_key, keys.secret_key)):
             raise ValueError("expected an access key and a secret key, both text")
 
-    async def _check_certificates(self, session: AioSession) -> None:
-        """botocore says of a missing or broken CA bundle only that there is one, and not where."""
-        bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-        if not bundle:
-            return
-        self._step = f"CA bundle {bundle}: "
-        await asyncio.to_thread(_load_certificates, Path(bundle))
+    async def _check_files(self, session: AioSession) -> None:
+        """Refuse settings that name a pipe or a device in the place of a file, and a CA bundle that cannot be used.
+
+        botocore opens the files of tokens on the event loop, where opening a pipe would stop everything for ever. Of a
+        missing or broken CA bundle it says only that there is one, and not where.
+        """
+        tokens = {name: os.environ.get(name) for name in _TOKEN_FILES}
+        tokens["web_identity_token_file"] = session.get_scoped_config().get("web_identity_token_file")
+        for setting, path in tokens.items():
+            if path:
+                self._step = f"{setting} {path}: "
+                await asyncio.to_thread(_refuse_pipe, Path(path))
+        if bundle := session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"):
+            self._step = f"CA bundle {bundle}: "
+            await asyncio.to_thread(_load_certificates, Path(bundle))
+
+
+def _refuse_pipe(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a missing file is the provider's to report, if it is asked at all
+        raise ValueError("expected a file, this is a pipe, a device or a directory")
 
 
 def _load_certificates(bundle: Path) -> None:
@@ -276,6 +293,14 @@ class _HttpSession(AIOHTTPSession):  # type: ignore[misc]
 
     async def _get_session(self, proxy_url: str | None) -> "_Requests":
         return _Requests(await super()._get_session(proxy_url))
+
+
+class _MetadataSession(_RefCountedSessionMixin, _HttpSession):  # type: ignore[misc]
+    """The same for the services that give credentials to a machine or a container. Their answers are short."""
+
+
+AioIMDSFetcher._ref_counted_session_cls = _MetadataSession
+AioContainerMetadataFetcher._ref_counted_session_cls = _MetadataSession
 
 
 class _Requests:
