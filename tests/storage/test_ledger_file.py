@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -262,7 +263,24 @@ def test_a_ledger_of_another_user_is_a_configuration_error_that_names_it() -> No
                 os.seteuid(0)
 
 
-@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY], ids=["EIO", "read-only"])
+async def test_a_ledger_at_its_quota_pauses_the_writer_until_there_is_room(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 2))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{ledger_path(path)}-wal").stat().st_size, hard))
+        try:
+            running = asyncio.create_task(rig.run([span(A, 0, 3)]))
+            await until(lambda: rig.writer.paused)
+            assert "quota" in str(rig.writer.paused)
+            assert (logged(path), len(rig.acknowledged)) == (pages(A, 0, 2), 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await running
+        assert len(rig.acknowledged) == 2
+    assert logged(path) == pages(A, 0, 3)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_READONLY], ids=["fsync", "read-only"])
 async def test_an_ill_disk_under_the_ledger_ends_the_writer(
     path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

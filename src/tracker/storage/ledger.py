@@ -39,6 +39,10 @@ KEPT_SPANS = 100_000  # whose CRC-32 is known; some 15 MB
 COMPARED_SPANS = 100  # at most with one message
 START_BUSY_SECONDS = 10.0  # how long a start waits for another program's lock
 BUSY_SECONDS = 0.5  # how long the writer's thread waits for one; the writer itself pauses and tries again
+# SQLite says of ENOSPC alone that the disk is full. A quota, a limit of file sizes or an index of the write-ahead log
+# that finds no room is one of these. The transaction is rolled back, so it can be tried again. After a failed fsync,
+# which has a code of its own, it must not be.
+_UNWRITTEN = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 COST_OF_A_NEW_LEDGER = (
     "Visits that the log has already and whose messages SQS delivers again, from the queue or by a redrive, are then "
     "written a second time, and every journal that goes on shows a gap before its next byte"
@@ -496,6 +500,10 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
         if code == sqlite3.SQLITE_FULL:
             raise StorageFull(f"no room for the ledger {path}: {error}") from error
+        if getattr(error, "sqlite_errorcode", 0) in _UNWRITTEN:
+            raise StorageFull(
+                f"the ledger {path} cannot be written ({error}): check quotas, limits of file sizes, and the disk"
+            ) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise LedgerBusy(f"another program has locked {path} ({error}): let it end") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
