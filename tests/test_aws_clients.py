@@ -238,6 +238,15 @@ async def test_a_message_that_lacks_what_every_message_has_is_a_failure(server: 
                 server.answer = answering(200, json.dumps({"Messages": [GOOD, odd]}))
                 with pytest.raises(QueueFailed, match="not AWS's"):
                     await queue.receive(0)
+
+
+@pytest.mark.parametrize("sent", ["-1", str(2**63), "9" * 40, "soon"])
+async def test_a_time_of_sending_that_no_clock_shows_is_a_failure(server: Server, sent: str) -> None:
+    """The ledger counts the time by it, and forgets by it."""
+    server.answer = answering(200, json.dumps({"Messages": [{**GOOD, "Attributes": {"SentTimestamp": sent}}]}))
+    async with open_queue(server.sqs) as queue:
+        with pytest.raises(QueueFailed, match="SentTimestamp"):
+            await queue.receive(0)
         server.answer = answering(200, json.dumps({"Messages": [GOOD], "SomethingNew": 1}))
         assert [delivery.body for delivery in await queue.receive(0)] == ["b"]
 

@@ -22,6 +22,7 @@ CALL_SECONDS = 10.0  # a call that takes longer is taken for lost
 BATCH_ENTRIES = 10  # PublishBatch, DeleteMessageBatch, ChangeMessageVisibilityBatch
 BATCH_BYTES = 262_144 - 4_096  # PublishBatch's 256 KiB, less some room for AWS's own counting
 BATCHES_IN_FLIGHT = 8
+LATEST_MS = 253_402_300_799_999  # since 1970, the end of the year 9999; the ledger's clock never goes back
 
 _THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "RequestExpired")
 
@@ -78,7 +79,7 @@ class _MessageAttribute(msgspec.Struct):
 
 
 class _SystemAttributes(msgspec.Struct):
-    SentTimestamp: int = 0
+    SentTimestamp: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)] = 0
     ApproximateReceiveCount: int = 0
 
 
