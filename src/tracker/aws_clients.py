@@ -14,6 +14,7 @@ files that are broken, so:
 import asyncio
 import contextlib
 import ipaddress
+import json
 import logging
 import os
 import signal
@@ -41,7 +42,9 @@ CREDENTIAL_SECONDS = 10.0
 HELPER_SECONDS = 8.0
 """For a `credential_process`; less than the above, so that credentials which are still valid go on being used."""
 MAX_HELPER_BYTES = 65_536
-MAX_REPLY_BYTES = 32 << 20
+MAX_REPLY_BYTES = 1 << 18
+"""No reply of AWS is so long but one with messages. A longer one is not parsed, which takes time on the event loop."""
+MAX_MESSAGES_BYTES = 32 << 20
 """Ten messages of 1 MiB are the largest reply there is; escaped in JSON they may be three times as long."""
 MAX_WORDS = 500
 """Characters of another program's error text that are repeated in ours."""
@@ -53,10 +56,15 @@ _PLACEHOLDERS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 
 class ClientSettings(NamedTuple):
-    """How one client waits: at most `read_seconds` for the next bytes of a reply, on at most `connections` at once."""
+    """What one client waits for and takes.
+
+    At most `read_seconds` for the next bytes of a reply, on at most `connections` at once. `receives` says that replies
+    may bring messages, so that they may be long.
+    """
 
     read_seconds: float
     connections: int = 10
+    receives: bool = False
 
 
 class Clients:
@@ -122,7 +130,9 @@ class Clients:
                         self._service,
                         **options,
                         config=AioConfig(
-                            read_timeout=each.read_seconds, max_pool_connections=max(10, each.connections)
+                            read_timeout=each.read_seconds,
+                            max_pool_connections=max(10, each.connections),
+                            http_session_cls=_ReceivingSession if each.receives else _HttpSession,
                         ),
                     )
                 )
@@ -291,8 +301,18 @@ logging.getLogger("aiobotocore.credentials").addFilter(_in_one_line)
 class _HttpSession(AIOHTTPSession):  # type: ignore[misc]
     """aiobotocore's HTTP session, but it follows no redirect and reads no endless answer."""
 
+    def _largest_reply(self) -> int:
+        return MAX_REPLY_BYTES
+
     async def _get_session(self, proxy_url: str | None) -> "_Requests":
-        return _Requests(await super()._get_session(proxy_url))
+        return _Requests(await super()._get_session(proxy_url), self._largest_reply())
+
+
+class _ReceivingSession(_HttpSession):
+    """The same for replies with messages."""
+
+    def _largest_reply(self) -> int:
+        return MAX_MESSAGES_BYTES
 
 
 class _MetadataSession(_RefCountedSessionMixin, _HttpSession):  # type: ignore[misc]
@@ -306,29 +326,31 @@ AioContainerMetadataFetcher._ref_counted_session_cls = _MetadataSession
 class _Requests:
     """The one method of aiohttp's session that aiobotocore calls."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, largest: int) -> None:
         self._session = session
+        self._largest = largest
 
     async def request(self, method: str, **options: Any) -> "_Response":
-        return _Response(await self._session.request(method, allow_redirects=False, **options))
+        return _Response(await self._session.request(method, allow_redirects=False, **options), self._largest)
 
 
 class _Response:
     """What aiobotocore reads of aiohttp's response."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, largest: int) -> None:
         self.url = response.url
         self.status = response.status
         self.raw_headers = response.raw_headers
         self._response = response
+        self._largest = largest
 
     async def read(self) -> bytes:
         body = bytearray()
         try:
             async for chunk in self._response.content.iter_any():
                 body += chunk
-                if len(body) > MAX_REPLY_BYTES:
-                    raise ValueError(f"the reply is longer than {MAX_REPLY_BYTES} bytes")
+                if len(body) > self._largest:
+                    raise ValueError(f"the reply is longer than {self._largest} bytes")
         except BaseException:
             self._response.close()
             raise
@@ -359,14 +381,23 @@ def _refuse_foreign_reply(response_dict: dict[str, Any], operation_model: Any, *
         sound = operation_model.output_shape is None
     else:
         members = operation_model.output_shape.members if operation_model.output_shape else {}
-        try:
-            reply = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        except (msgspec.MsgspecError, UnicodeError):
-            sound = False
-        else:
-            sound = not reply or not reply.keys().isdisjoint(members)
+        names = _member_names(body)
+        sound = names is not None and (not names or not names.isdisjoint(members))
     if not sound:
         raise ForeignReply("the answer is not one of SNS or SQS: check endpoint_url, and that no proxy answers for it")
+
+
+def _member_names(body: bytes) -> set[str] | None:
+    """The names of the members of a JSON object; None for anything else."""
+    try:
+        return set(msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
+    except (msgspec.MsgspecError, UnicodeError):
+        pass
+    try:  # botocore's parser, which is slower and takes more: half a surrogate pair in one message fails no other one
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return set(reply) if isinstance(reply, dict) else None
 
 
 def _is_loopback(url: str) -> bool:
