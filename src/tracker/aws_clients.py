@@ -41,6 +41,8 @@ CREDENTIAL_SECONDS = 10.0
 """For making the clients, and for renewing credentials, each time."""
 HELPER_SECONDS = 8.0
 """For a `credential_process`; less than the above, so that credentials which are still valid go on being used."""
+KILL_SECONDS = 0.5
+"""For the end of a `credential_process` that was killed."""
 MAX_HELPER_BYTES = 65_536
 MAX_REPLY_BYTES = 1 << 18
 """No reply of AWS is so long but one with messages. A longer one is not parsed, which takes time on the event loop."""
@@ -255,17 +257,20 @@ class _Helper:
                 output = await asyncio.gather(_all_of(self._process.stdout), _all_of(self._process.stderr))
                 await self._process.wait()
         except TimeoutError:
-            self._kill()
+            await self._kill()
             raise ValueError(f"the program did not end within {HELPER_SECONDS:g} seconds") from None
         except BaseException:
-            self._kill()
+            await self._kill()
             raise
         return output
 
-    def _kill(self) -> None:
+    async def _kill(self) -> None:
         """End the program and what it started; a program that ended by itself may leave something running."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):  # a process that waits for a disk ends later
+            async with asyncio.timeout(KILL_SECONDS):
+                await self._process.wait()
 
 
 async def _all_of(stream: asyncio.StreamReader) -> bytes:

@@ -79,8 +79,8 @@ async def test_a_ledger_that_is_moved_under_the_writer_pauses_it_until_it_is_bac
         await running
         assert len(rig.acknowledged) == 2
     assert logged(path) == pages(A, 0, 3)
-    assert [record.getMessage().split()[0] for record in caplog.records if record.levelno == logging.ERROR] == [
-        "ledger_moved"
+    assert [record.getMessage().split()[:2] for record in caplog.records if record.levelno == logging.ERROR] == [
+        ["append_paused", "cause=ledger_moved"]
     ]
 
 
@@ -130,8 +130,8 @@ async def test_a_ledger_that_another_program_has_locked_pauses_the_writer_until_
         assert rig.writer.paused is None
         assert len(rig.acknowledged) == 3
     assert logged(path) == pages(A, 0, 4)
-    assert [record.getMessage().split()[0] for record in caplog.records if record.levelno == logging.ERROR] == [
-        "ledger_busy"
+    assert [record.getMessage().split()[:2] for record in caplog.records if record.levelno == logging.ERROR] == [
+        ["append_paused", "cause=ledger_busy"]
     ]
 
 

@@ -128,10 +128,16 @@ class Writer:
                 await self._call(batch.add, delivery)
                 return
             except (MalformedMessage, ConflictingMessage) as error:
-                conflicts = isinstance(error, ConflictingMessage)
-                counter = telemetry.CONFLICTING if conflicts else telemetry.MALFORMED
-                event = "message_conflicting" if conflicts else "message_malformed"
-                log.warning("%s id=%s reason=%s; left to the dead-letter queue", event, delivery.message_id, error)
+                if isinstance(error, ConflictingMessage):
+                    counter = telemetry.CONFLICTING
+                    log.warning(
+                        "message_conflicting id=%s reason=%s; left to the dead-letter queue", delivery.message_id, error
+                    )
+                else:
+                    counter = telemetry.MALFORMED
+                    log.warning(
+                        "message_malformed id=%s reason=%s; left to the dead-letter queue", delivery.message_id, error
+                    )
             self._refused[delivery.message_id] = counter
             if len(self._refused) > REMEMBERED_REFUSED:
                 del self._refused[next(iter(self._refused))]
@@ -148,7 +154,11 @@ class Writer:
                 break
             except AppendPaused as error:
                 if self._paused_by != error.event:
-                    log.error("%s error=%s; nothing is deleted, tried again every second", error.event, error)
+                    log.error(
+                        "append_paused cause=%s error=%s; nothing is deleted, tried again every second",
+                        error.event,
+                        error,
+                    )
                 self.paused, self._paused_by = str(error), error.event
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
