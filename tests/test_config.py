@@ -476,3 +476,29 @@ def test_a_section_from_the_environment_is_blamed_for_its_own_keys_alone(file: P
         "environment TRACKER_LOG__ROTATE: log.rotate.every: expected day or hour, got 'year'",
         "environment TRACKER_LOG__ROTATE__COMPRESS: log.rotate.compress: expected gzip or none, got 'zip'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("http", "admin", "shared"),
+    [
+        ("*", "127.0.0.1", True),
+        ("192.0.2.1", "*", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::1", "::", True),
+        ("192.0.2.1", "127.0.0.1", False),
+        ("0.0.0.0", "::1", False),
+        ("::", "127.0.0.1", False),
+    ],
+)
+def test_two_listeners_of_one_pixel_never_wait_for_each_others_port(
+    file: Path, http: str, admin: str, shared: bool
+) -> None:
+    text = SNS + f'http: {{host: "{http}", port: 9000}}\nadmin: {{host: "{admin}"}}'
+    port = {"TRACKER_ADMIN__PORT": "9000"}
+    if shared:
+        said = complaint(load_pixel, file, text, port)
+        expected = "admin.port: expected another port than http.port, got 9000 for both"
+        assert said == f"environment TRACKER_ADMIN__PORT: {expected}"
+    else:
+        assert pixel(file, text, **port).admin.port == 9000

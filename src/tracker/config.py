@@ -50,7 +50,10 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of the file; unknown keys are errors."""
 
     def mistakes(self) -> Iterator[tuple[str, str, str]]:
-        """What is wrong beyond the types of its keys: key, index in its list ("[0]", or nothing), what was expected."""
+        """What is wrong beyond the types of its keys: key, index in its list ("[0]", or nothing), what was expected.
+
+        The key may be one of a section below, as a path with dots.
+        """
         return iter(())
 
 
@@ -154,6 +157,10 @@ class PixelConfig(Section, frozen=True):
     shutdown: PixelShutdown = PixelShutdown()
     logging: Logging = Logging()
 
+    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+        if self.admin.port == self.http.port and _share_addresses(self.admin.host, self.http.host):
+            yield "admin.port", "", f"expected another port than http.port, got {self.admin.port} for both"
+
 
 class StorageConfig(Section, frozen=True):
     sqs: SqsConfig
@@ -161,6 +168,14 @@ class StorageConfig(Section, frozen=True):
     admin: StorageAdmin = StorageAdmin()
     shutdown: StorageShutdown = StorageShutdown()
     logging: Logging = Logging()
+
+
+def _share_addresses(host: str, other: str) -> bool:
+    """Whether two listeners with these hosts have an address in common, as far as that is known without a lookup."""
+    if host == other or "*" in (host, other):
+        return True
+    is_ipv6 = ":" in host, ":" in other
+    return ("0.0.0.0" in (host, other) and not any(is_ipv6)) or ("::" in (host, other) and all(is_ipv6))
 
 
 Config = TypeVar("Config", PixelConfig, StorageConfig)
@@ -399,7 +414,7 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
         return None
     section = kind(**values)
     for key, index, expectation in section.mistakes():
-        mistakes.add((*path, key), expectation, index=index)
+        mistakes.add((*path, *key.split(".")), expectation, index=index)
     return section
 
 
