@@ -105,6 +105,18 @@ PIXEL_MISTAKES = {
         SNS + "http: {path: track}",
         "http.path: expected a path such as /track, of letters, digits and . _ ~ / -",
     ),
+    "a boolean that is none": (
+        SNS + "http: {port: !!bool x}",
+        "expected YAML: a value does not have its tag's form: 'x'",
+    ),
+    "a number without digits": (
+        SNS + 'http: {port: !!int ""}',
+        "expected YAML: a value does not have its tag's form: string index out of range",
+    ),
+    "more bytes than a file can have": (
+        SNS + "outbox: {max_bytes: 9223372036854775808}",
+        "outbox.max_bytes: expected int <= 9223372036854775807",
+    ),
     "no workers": (SNS + "workers: 0", "workers: expected int >= 1"),
     "workers by another word": (SNS + "workers: many", "workers: expected auto or a number, got 'many'"),
     "unknown word": (SNS + "privacy: {ip: half}", "privacy.ip: expected full or truncated, got 'half'"),

@@ -36,6 +36,7 @@ def _form(pattern: str, description: str) -> msgspec.Meta:
 
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]  # the longest file of Linux
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Url = Annotated[str, _form(r"https?://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?", "an http or https URL without credentials")]
 # No control character, those of Unicode (C1, line and paragraph separator) included.
@@ -93,8 +94,8 @@ class Privacy(Section, frozen=True):
 
 class OutboxConfig(Section, frozen=True):
     dir: Text = "var/outbox"
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1_073_741_824
-    segment_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16_777_216
+    max_bytes: Bytes = 1_073_741_824
+    segment_bytes: Bytes = 16_777_216
     fsync_interval: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 1.0
 
 
@@ -136,7 +137,7 @@ class SqsConfig(Section, frozen=True):
 
 
 class Rotate(Section, frozen=True):
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: Bytes | None = None
     every: Literal["hour", "day"] | None = None
     compress: Literal["none", "gzip"] = "none"
 
@@ -332,6 +333,8 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise ConfigurationError(_line(where, "expected YAML that is not nested so deeply")) from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigurationError(_line(where, f"expected YAML: {' '.join(str(error).split())}")) from None
+    except Exception as error:  # a tag that does not go with its value, as in "!!bool x", has no error of its own
+        raise ConfigurationError(_line(where, f"expected YAML: a value does not have its tag's form: {error}")) from None
 
 
 def _override(kind: type[Section], content: dict[str, Any], environ: Mapping[str, str], mistakes: _Mistakes) -> None:
