@@ -334,7 +334,8 @@ def _parse_yaml(text: str, where: str) -> Any:
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigurationError(_line(where, f"expected YAML: {' '.join(str(error).split())}")) from None
     except Exception as error:  # a tag that does not go with its value, as in "!!bool x", has no error of its own
-        raise ConfigurationError(_line(where, f"expected YAML: a value does not have its tag's form: {error}")) from None
+        problem = f"expected YAML: a value does not have its tag's form: {error}"
+        raise ConfigurationError(_line(where, problem)) from None
 
 
 def _override(kind: type[Section], content: dict[str, Any], environ: Mapping[str, str], mistakes: _Mistakes) -> None:
