@@ -13,6 +13,7 @@ for as long as it takes. What SNS refuses is handled in this order:
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -22,9 +23,9 @@ from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, Stored
 from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, ends_before, wait_for_event
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.journal_reader import LONG_LINE, JournalReader, Span, UnreadableJournal
 from tracker.pixel.outbox import REFUSED, Outbox
-from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.publisher")
 
@@ -63,12 +64,22 @@ class _Progress:
 
 
 class Publisher:
-    """Publishes the outbox. `trouble` says what stands in the way, None when nothing does."""
+    """Publishes the outbox. `trouble` says what stands in the way, None when nothing does.
 
-    def __init__(self, *, outbox: Outbox, config: SnsConfig, open_topic: OpenTopic, tally: Tally | None = None) -> None:
+    `config` returns the configuration in force. When it is another one, the next pass over the journals follows it.
+    """
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox,
+        config: Callable[[], SnsConfig],
+        open_topic: OpenTopic,
+        accounting: Accounting | None = None,
+    ) -> None:
         self.trouble: str | None = None
         self._outbox = outbox
-        self._tally = tally or Tally()
+        self._accounting = accounting or Accounting()
         self._config = config
         self._open_topic = open_topic
         self._progress: dict[str, _Progress] = {}
@@ -84,27 +95,25 @@ class Publisher:
         """Let `run` return once the outbox is empty."""
         self._draining.set()
 
-    def reconfigure(self, config: SnsConfig) -> None:
-        """Go on with another configuration, from the next pass over the journals on."""
-        self._config = config
-
     async def run(self) -> None:
         """Publish until drained; raises nothing for what SNS or the disk does."""
         while True:
-            config = self._config
+            config = self._config()
             async with self._open_topic(config) as topic:
                 if await self._wait_ready(topic, config):
                     await self._publish_all(topic, config)
-            if config is self._config:
+            if config is self._config():
                 return
 
     async def _wait_ready(self, topic: Topic, config: SnsConfig) -> bool:
-        """Wait until the topic can be called; False when there is no need any more: drained, or reconfigured.
+        """Wait until the topic can be called. False when that is not needed any more.
+
+        It is not needed when the publisher is drained and nothing waits, or when another configuration is in force.
 
         Journals in which nothing waits are left to the next start, which sends their closing messages.
         """
         tried = failed = False
-        while config is self._config:
+        while config is self._config():
             if tried and self._draining.is_set() and not self._outbox.waiting:
                 return False
             tried = True
@@ -127,7 +136,7 @@ class Publisher:
     async def _publish_all(self, topic: Topic, config: SnsConfig) -> None:
         """Pass over the journals until drained, or until the configuration is another."""
         loop = asyncio.get_running_loop()
-        while config is self._config:
+        while config is self._config():
             began = loop.time()
             accepted, failed, down = self._accepted, self._failed, self._down
             journals = self._outbox.journals
@@ -187,7 +196,7 @@ class Publisher:
 
     def _fill_window(self, journal: JournalReader, progress: _Progress) -> None:
         """Read and pack what comes next. Blocks: for a thread."""
-        limit = SINGLES_BYTES if self._config.format == "single" else MAX_SPAN_BYTES
+        limit = SINGLES_BYTES if self._config().format == "single" else MAX_SPAN_BYTES
         while (span := journal.take(limit)) is not None:
             journal.count(to=span.end)
             if span.skipped:
@@ -195,7 +204,7 @@ class Publisher:
                 log.error("lines_damaged journal=%s before=%d count=%d", journal.name, span.start, span.skipped)
                 journal.advance(span.start)
             if span.data:
-                progress.window = _messages(journal.name, span, self._config.format)
+                progress.window = _messages(journal.name, span, self._config().format)
                 progress.refused_at.clear()
                 progress.end = progress.window[-1].end
                 progress.limited = progress.end < span.end or span.more
@@ -225,7 +234,7 @@ class Publisher:
         """Find out whether SNS accepts another message now: what it accepted last, or what follows the refused one."""
         probes = [self._last_accepted] if self._last_accepted is not None else []
         if (span := await asyncio.to_thread(journal.take, LONG_LINE, refused.end)) is not None and span.data:
-            probes.append(_messages(journal.name, span, self._config.format)[0])
+            probes.append(_messages(journal.name, span, self._config().format)[0])
         for probe in probes:
             if (await self._send(topic, [probe]))[0] is None:
                 self._accepted += 1
@@ -237,7 +246,7 @@ class Publisher:
         assert isinstance(content, StoredSpan)
         await asyncio.to_thread(self._outbox.give_up, content.data)
         progress.window.remove(message)
-        self._tally.not_published(journal, "refused", message.visits)
+        self._accounting.not_published(journal, "refused", message.visits)
         log.error(
             "span_refused journal=%s start=%d end=%d visits=%d; SNS refuses this message and accepts others; its lines "
             "are kept in %s and not published; look for what they have in common",
@@ -250,7 +259,7 @@ class Publisher:
 
     async def _finish(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
         """An orphan is wholly published: say where it ends while its last segment is still there, then remove it."""
-        if journal.published and self._config.format != "single" and not progress.closed:
+        if journal.published and self._config().format != "single" and not progress.closed:
             outcome = (await self._send(topic, [closing(journal.name, journal.published)]))[0]
             if outcome is not None:
                 self._fail(outcome)
@@ -274,14 +283,14 @@ class Publisher:
             return await topic.publish(messages)
 
     def _count_found(self, journal: JournalReader, progress: _Progress) -> None:
-        self._tally.found([journal])
+        self._accounting.found([journal])
         damaged, progress.damaged = progress.damaged, 0
-        self._tally.not_published(journal, "damaged", damaged)
+        self._accounting.not_published(journal, "damaged", damaged)
 
     def _count_accepted(self, journal: JournalReader, message: Message) -> None:
         self._accepted += 1
         self._last_accepted = message
-        self._tally.published(journal, message)
+        self._accounting.published(journal, message)
 
     def _fail(self, error: PublishFailed, *, everywhere: bool = True) -> None:
         """Count and tell a failure; `everywhere` unless it is one journal's own."""
