@@ -16,9 +16,10 @@ from tracker.core.visit import encode_line, split_lines
 from tracker.errors import ConfigurationError, HeldByAnother, MalformedMessage
 from tracker.pixel import journal_reader
 from tracker.pixel import outbox as module
-from tracker.pixel.journal import LOCK, PUBLISHED, Journal, segment_name
+from tracker.pixel.journal import Journal
 from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox_files import committed_path, lock_path, refused_lines, segment_path, segments
 
 
 def reader_of(journal: Journal, *, orphan: bool = False) -> JournalReader:
@@ -50,7 +51,7 @@ def test_spans_are_whole_lines_up_to_the_limit_across_segments(tmp_path: Path) -
 
 def test_a_torn_tail_is_not_read(tmp_path: Path) -> None:
     journal = journal_with(tmp_path, line(1))
-    with (journal.path / segment_name(0)).open("ab") as segment:
+    with segment_path(journal.path, 0).open("ab") as segment:
         segment.write(line(2)[:-1])
     reader = reader_of(journal, orphan=True)
     assert [span.data for span in drained(reader)] == [line(1)]
@@ -61,8 +62,7 @@ def test_published_segments_go_and_the_offset_survives_a_restart(tmp_path: Path)
     journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]))
     reader = reader_of(journal)
     reader.advance(len(lines[0]) * 2)
-    left = sorted(path.name for path in journal.path.iterdir() if path.name.isdigit())
-    assert left == [segment_name(len(lines[0]) * 2), segment_name(len(lines[0]) * 3)]
+    assert segments(journal.path) == [len(lines[0]) * 2, len(lines[0]) * 3]
     again = JournalReader(journal.path)
     assert b"".join(span.data for span in drained(again)) == b"".join(lines[2:])
     journal.close()
@@ -71,7 +71,7 @@ def test_published_segments_go_and_the_offset_survives_a_restart(tmp_path: Path)
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x00" * 20, b"9" * 19])
 def test_a_broken_published_offset_only_means_repeats(tmp_path: Path, content: bytes) -> None:
     journal = journal_with(tmp_path, line(1))
-    (journal.path / PUBLISHED).write_bytes(content)
+    committed_path(journal.path).write_bytes(content)
     assert JournalReader(journal.path).published == 0
     journal.close()
 
@@ -108,7 +108,7 @@ def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_
     journal = journal_with(tmp_path, good)
     reader = JournalReader(journal.path)
     chance = random.Random(5)
-    path = journal.path / segment_name(0)
+    path = segment_path(journal.path, 0)
     left_out = 0
     for at in range(len(good)):
         for byte in {good[at] ^ 1 << bit for bit in range(8)} | {0, 10, chance.randrange(256)}:
@@ -172,7 +172,7 @@ def test_one_line_that_storage_would_refuse_is_left_out_and_its_neighbours_are_n
 def test_a_cut_off_segment_does_not_move_the_offsets_of_the_next(tmp_path: Path) -> None:
     lines = [line(n) for n in range(4)]
     journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]) * 2)
-    os.truncate(journal.path / segment_name(0), len(lines[0]) + 7)
+    os.truncate(segment_path(journal.path, 0), len(lines[0]) + 7)
     spans = drained(reader_of(journal, orphan=True))
     assert [(span.start, span.data) for span in spans] == [
         (0, lines[0]),
@@ -182,7 +182,7 @@ def test_a_cut_off_segment_does_not_move_the_offsets_of_the_next(tmp_path: Path)
 
 def test_segments_that_contradict_each_other_are_unreadable(tmp_path: Path) -> None:
     journal = journal_with(tmp_path, line(1), line(2), segment_bytes=len(line(1)))
-    with (journal.path / segment_name(0)).open("ab") as segment:
+    with segment_path(journal.path, 0).open("ab") as segment:
         segment.write(line(3))
     reader = reader_of(journal, orphan=True)
     with pytest.raises(UnreadableJournal):
@@ -212,7 +212,7 @@ def test_a_journal_without_a_lock_is_left_alone_while_its_maker_may_live(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = journal_with(tmp_path, line(1))
-    (journal.path / LOCK).unlink()
+    lock_path(journal.path).unlink()
     assert not JournalReader(journal.path).adopt()
     monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)
     assert JournalReader(journal.path).adopt()
@@ -259,7 +259,7 @@ def test_a_refused_line_that_there_is_no_room_for_is_kept_whole_the_next_time(
         with pytest.raises(OSError, match="short write"):
             outbox.give_up(line(2))
     outbox.give_up(line(2))
-    assert (tmp_path / module.REFUSED).read_bytes() == line(1) + line(2)
+    assert refused_lines(tmp_path).read_bytes() == line(1) + line(2)
 
 
 def test_the_names_of_new_directories_are_durable_up_to_the_one_that_was_there(
@@ -289,17 +289,18 @@ def test_a_new_directory_that_cannot_be_made_durable_is_made_again(
 def test_retiring_removes_the_lock_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = reader_of(journal_with(tmp_path, line(1), line(2), segment_bytes=1), orphan=True)
     reader.advance(len(line(1)))
-    order: list[str] = []
+    order: list[Path] = []
     unlink = os.unlink
 
     def note(path: Path, *arguments: object, **options: object) -> None:
-        order.append(Path(path).name)
+        order.append(Path(path))
         unlink(path)
 
     monkeypatch.setattr(os, "unlink", note)
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: note(self))
     reader.retire()
-    assert order == [segment_name(len(line(1))), PUBLISHED, LOCK]
+    journal = reader.path
+    assert order == [segment_path(journal, len(line(1))), committed_path(journal), lock_path(journal)]
     assert list(tmp_path.iterdir()) == []
 
 

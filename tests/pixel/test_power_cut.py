@@ -4,7 +4,6 @@ The states of the disk are those of `tests.seam.disk`.
 """
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from tests.pixel.test_every_call import Accepting, Pixel, Publishing, drain, imp
 from tests.seam import faults
 from tests.seam.method import LONG, SEED, World, cut_power, cuts, live, stage
 from tracker import telemetry
-from tracker.pixel.journal import PUBLISHED
+from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
 __all__ = ["impatient"]
 
@@ -63,11 +62,9 @@ def synced(world: World) -> set[int]:
 def damage(outbox: Path, sound: set[bytes]) -> int:
     """How many lines not yet published are none that was ever appended."""
     count = 0
-    for journal in outbox.glob("?" * 32):
-        text = (journal / PUBLISHED).read_bytes() if (journal / PUBLISHED).exists() else b""
-        published = int(text) if re.fullmatch(rb"\d{20}", text) else 0
-        for segment in journal.glob("?" * 20):
-            rest = segment.read_bytes()[max(0, published - int(segment.name)) :]
+    for journal in journals(outbox) if outbox.exists() else []:
+        for segment in segments(journal):
+            rest = segment_path(journal, segment).read_bytes()[max(0, committed_offset(journal) - segment) :]
             count += len([piece for piece in rest.split(b"\n")[:-1] if piece + b"\n" not in sound])
     return count
 

@@ -17,9 +17,9 @@ from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, publisher
 from tracker.pixel.control import HEADERS_CUT, Counts, refused_connection, refused_request
-from tracker.pixel.journal import segment_name
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox_files import segment_path
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.tally import Tally
 
@@ -72,8 +72,7 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
         reader.count()
         assert reader.found == 10
     journal.append(line(10))
-    (last,) = [path for path in journal.path.iterdir() if path.name == segment_name(9 * len(line(0)))]
-    with last.open("ab") as segment:
+    with segment_path(journal.path, 9 * len(line(0))).open("ab") as segment:
         segment.write(line(11)[:-1])
     reader.count()
     assert reader.found == 11, "a line without its newline may still be cut"

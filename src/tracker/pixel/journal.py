@@ -16,10 +16,8 @@ from collections import deque
 from pathlib import Path
 
 from tracker.files import fdatasync, sync_directory
+from tracker.pixel.outbox_files import lock_path, new_path, segment_path
 
-LOCK = "lock"
-PUBLISHED = "published"
-NEW = ".new"  # suffix of a journal that is being made
 SEGMENT_SECONDS = 3600.0
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -43,16 +41,16 @@ class Journal:
     @classmethod
     def create(cls, outbox: Path, segment_bytes: int) -> "Journal":
         """Make a new journal in `outbox`, locked and durable. Blocks on the disk; raises OSError."""
-        name = secrets.token_hex(16)
-        path = outbox / f"{name}{NEW}"
+        journal = outbox / secrets.token_hex(16)
+        path = new_path(journal)
         path.mkdir(mode=0o750)
         fds: list[int] = []
         try:
-            fds.append(os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
+            fds.append(os.open(lock_path(path), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640))
             fcntl.flock(fds[0], fcntl.LOCK_EX | fcntl.LOCK_NB)
-            fds.append(os.open(path / segment_name(0), _APPEND, 0o640))
+            fds.append(os.open(segment_path(path, 0), _APPEND, 0o640))
             sync_directory(path)
-            path = path.rename(outbox / name)
+            path = path.rename(journal)
             sync_directory(outbox)
         except OSError:
             for fd in fds:
@@ -86,8 +84,8 @@ class Journal:
         """What is wrong with the files under us, if anything; ends a segment that is an hour old."""
         try:
             held = os.fstat(self._segment)
-            named = os.stat(self.path / segment_name(self._start))
-            lock = os.stat(self.path / LOCK)
+            named = os.stat(segment_path(self.path, self._start))
+            lock = os.stat(lock_path(self.path))
         except OSError as error:
             return f"lost its name: {error.strerror}"
         if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino) or lock.st_ino != os.fstat(self._lock).st_ino:
@@ -130,7 +128,7 @@ class Journal:
         # The one name the loop makes itself: it must be the exact end of the lines before it.
         start = self._start + self._length
         try:
-            segment = os.open(self.path / segment_name(start), _APPEND, 0o640)
+            segment = os.open(segment_path(self.path, start), _APPEND, 0o640)
         except FileExistsError:  # made by an open that said it failed, or by somebody else: it will not go away
             self.sealed = True
             raise
@@ -151,8 +149,3 @@ class Journal:
             os.ftruncate(self._segment, self._length)
         except OSError:
             self.sealed = True  # a torn line stands at the end, and only its missing newline tells
-
-
-def segment_name(start: int) -> str:
-    """File name of the segment whose first byte has the offset `start`."""
-    return f"{start:020d}"

@@ -13,7 +13,6 @@ import fcntl
 import itertools
 import logging
 import os
-import re
 import socket
 import threading
 import time
@@ -23,17 +22,16 @@ from typing import NamedTuple
 
 from tracker.core.visit import addresses_of, decode_line, split_lines
 from tracker.errors import MalformedMessage
-from tracker.pixel.journal import LOCK, PUBLISHED, segment_name
+from tracker.pixel import outbox_files
+from tracker.pixel.outbox_files import lock_path, segment_path
 
 log = logging.getLogger("tracker.pixel.journal_reader")
 
-BAD = ".bad"
 ABANDONED_SECONDS = 60.0  # nobody writes to a journal that is silent for so long and has no lock
 
 COUNT_BYTES = 1 << 20  # read at a time
 LONG_LINE = 65_536  # more than the longest line: two headers of 2,048 characters, twelve bytes each at worst
 
-_SEGMENT = re.compile(r"\d{20}")
 _UNREADABLE = {errno.EIO, errno.EUCLEAN, errno.EBADMSG} if hasattr(errno, "EUCLEAN") else {errno.EIO}
 
 
@@ -68,7 +66,7 @@ class JournalReader:
         self.path = path
         self.name = path.name
         self._lock: int | None = None  # held by us once its maker is gone
-        self.published = self._read_published()
+        self.published = outbox_files.committed_offset(path)
         self.earlier = earlier
         self.found = 0
         self._counted = self.published  # every line before it is in `found`
@@ -84,14 +82,14 @@ class JournalReader:
         if self._lock is not None:
             return False
         try:
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(lock_path(self.path), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             if self._maker_may_live():
                 return False
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            lock = os.open(lock_path(self.path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_ino != os.stat(self.path / LOCK).st_ino:
+            if os.fstat(lock).st_ino != os.stat(lock_path(self.path)).st_ino:
                 raise OSError(errno.ESTALE, "the lock is another file now")
         except OSError:
             os.close(lock)
@@ -101,17 +99,15 @@ class JournalReader:
 
     def waiting(self) -> int:
         """Bytes that SNS has not accepted yet, a torn tail included."""
-        segments = self._segments()
-        if not segments:
-            return 0
-        return max(0, segments[-1] + self._size(segments[-1]) - self.published)
+        starts = outbox_files.segments(self.path)
+        return max(0, starts[-1] + self._size(starts[-1]) - self.published) if starts else 0
 
     def count(self, *, to: int | None = None, limit: int | None = None) -> None:
         """Find the lines up to the offset `to`, or all there are; stop after `limit` bytes, if one is given."""
         left = limit
         with self._counting:
-            segments = self._segments()
-            for segment, following in itertools.zip_longest(segments, segments[1:]):
+            starts = outbox_files.segments(self.path)
+            for segment, following in itertools.zip_longest(starts, starts[1:]):
                 if (to is not None and self._counted >= to) or (left is not None and left <= 0):
                     return
                 end = segment + self._size(segment) if following is None else following
@@ -146,11 +142,11 @@ class JournalReader:
         """
         offset = self.published if start is None else start
         try:
-            segments = self._segments()
-            for index, segment in enumerate(segments):
+            starts = outbox_files.segments(self.path)
+            for index, segment in enumerate(starts):
                 end = segment + self._size(segment)
-                if index + 1 < len(segments) and end > segments[index + 1]:
-                    raise UnreadableJournal(f"segment {segment} reaches into {segments[index + 1]}")
+                if index + 1 < len(starts) and end > starts[index + 1]:
+                    raise UnreadableJournal(f"segment {segment} reaches into {starts[index + 1]}")
                 offset = max(offset, segment)  # a power cut may have taken what was before
                 while offset < end:
                     data = self._pread(segment, offset - segment, min(limit, end - offset))
@@ -171,22 +167,17 @@ class JournalReader:
             return
         self.published = offset
         with contextlib.suppress(OSError):  # it only saves repeats
-            fd = os.open(self.path / PUBLISHED, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            try:
-                os.pwrite(fd, b"%020d" % offset, 0)
-            finally:
-                os.close(fd)
-        segments = self._segments()
-        for segment, following in itertools.pairwise(segments):
+            outbox_files.write_committed_offset(self.path, offset)
+        for segment, following in itertools.pairwise(outbox_files.segments(self.path)):
             if following <= offset:
-                os.unlink(self.path / segment_name(segment))
+                os.unlink(segment_path(self.path, segment))
 
     def retire(self) -> None:
         """Remove the journal; its lock goes last, so that a crash in between leaves an orphan and not a riddle."""
-        for segment in self._segments():
-            os.unlink(self.path / segment_name(segment))
-        (self.path / PUBLISHED).unlink(missing_ok=True)
-        (self.path / LOCK).unlink(missing_ok=True)
+        for segment in outbox_files.segments(self.path):
+            os.unlink(segment_path(self.path, segment))
+        outbox_files.committed_path(self.path).unlink(missing_ok=True)
+        lock_path(self.path).unlink(missing_ok=True)
         try:
             self.path.rmdir()
         except OSError as error:
@@ -198,7 +189,7 @@ class JournalReader:
 
     def set_aside(self) -> None:
         """Put an unreadable journal out of the way, for the operator to look at."""
-        self.path.rename(self.path.with_name(self.name + BAD))
+        self.path.rename(outbox_files.bad_path(self.path))
         self.release()
 
     def release(self) -> None:
@@ -206,27 +197,17 @@ class JournalReader:
         if lock is not None:
             os.close(lock)
 
-    def _segments(self) -> list[int]:
-        return sorted(int(name) for name in os.listdir(self.path) if _SEGMENT.fullmatch(name))
-
     def _size(self, segment: int) -> int:
-        return os.stat(self.path / segment_name(segment)).st_size
+        return os.stat(segment_path(self.path, segment)).st_size
 
     def _pread(self, segment: int, at: int, count: int) -> bytes:
         if count <= 0:
             return b""
-        fd = os.open(self.path / segment_name(segment), os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(segment_path(self.path, segment), os.O_RDONLY | os.O_CLOEXEC)
         try:
             return os.pread(fd, count, at)
         finally:
             os.close(fd)
-
-    def _read_published(self) -> int:
-        try:
-            text = (self.path / PUBLISHED).read_bytes()
-        except OSError:
-            return 0
-        return int(text) if _SEGMENT.fullmatch(text.decode("latin-1")) else 0
 
     def _maker_may_live(self) -> bool:
         """Without a lock file only silence tells: a live maker notices within a second and begins anew."""

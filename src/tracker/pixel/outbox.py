@@ -5,9 +5,7 @@ orphan, taken over here and removed once SNS has all of it. Everything in this m
 threads.
 """
 
-import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -16,16 +14,13 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tracker.core.message import JOURNAL_ID
-from tracker.errors import ConfigurationError, HeldByAnother
-from tracker.files import OPERATOR_FAULTS, make_directory, refuse_network_file_system, sync_directory
-from tracker.pixel.journal import NEW
+from tracker.errors import ConfigurationError
+from tracker.files import OPERATOR_FAULTS, make_directory, refuse_network_file_system, sync_directory, take_lock
 from tracker.pixel.journal_reader import JournalReader
+from tracker.pixel.outbox_files import is_journal, is_new_journal, publisher_lock, refused_lines
 
 log = logging.getLogger("tracker.pixel.outbox")
 
-REFUSED = "refused.ndjson"
-PUBLISHER_LOCK = "publisher.lock"
 COUNT_AT_A_LOOK = 256 << 20  # bytes; of a long backlog the rest is counted at the next look
 ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
 
@@ -64,24 +59,16 @@ class Outbox:
             make_directory(self.directory, 0o750)
             refuse_network_file_system(self.directory, "outbox.dir")
             sync_directory(self.directory)  # journals are made durable in it: where that is refused, none can be made
-            lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | _SAFELY, 0o640)
+            lock = take_lock(
+                publisher_lock(self.directory),
+                f"outbox.dir: expected a directory that no other pixel uses, {self.directory}",
+            )
         except OSError as error:
             if error.errno in OPERATOR_FAULTS:
                 raise ConfigurationError(
                     f"outbox.dir: expected a directory that can be written, {self.directory}: {error.strerror}"
                 ) from error
             raise
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(lock, 20, 0).decode("latin-1").strip() or "unknown"
-            os.close(lock)
-            raise HeldByAnother(
-                f"outbox.dir: {self.directory} is in use by another pixel (process {owner}); "
-                "expected a directory of its own for each"
-            ) from error
-        with contextlib.suppress(OSError):  # a full disk: the number is only a courtesy
-            os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
         self._earlier = frozenset(os.listdir(self.directory))
         self._lock = lock
 
@@ -100,14 +87,14 @@ class Outbox:
             ages: list[datetime] = []
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
-                    if JOURNAL_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                    if is_journal(entry.name) and entry.is_dir(follow_symlinks=False):
                         # The same reader for as long as the journal is there: it may hold the lock.
                         journal = there[entry.name] = self._known.get(entry.name) or self._reader_of(Path(entry.path))
                         adopted += journal.adopt()
                         journal.count(limit=COUNT_AT_A_LOOK)
                         waiting += journal.waiting()
                         ages += filter(None, [journal.oldest()])
-                    elif JOURNAL_ID.fullmatch(entry.name.removesuffix(NEW)):  # one that is being made, or was
+                    elif is_new_journal(entry.name):  # one that is being made, or was
                         self._sweep(entry)
                     size += _tree_size(entry)
                 except FileNotFoundError:
@@ -138,7 +125,7 @@ class Outbox:
 
         Raises OSError when that fails; the caller must not let the journal move on then.
         """
-        fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o640)
+        fd = os.open(refused_lines(self.directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o640)
         try:
             length = os.fstat(fd).st_size
             if os.write(fd, lines) != len(lines):

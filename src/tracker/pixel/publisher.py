@@ -23,7 +23,8 @@ from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, ends_before, wait_for_event
 from tracker.pixel.journal_reader import LONG_LINE, JournalReader, Span, UnreadableJournal
-from tracker.pixel.outbox import REFUSED, Outbox
+from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox_files import refused_lines
 from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.publisher")
@@ -245,7 +246,7 @@ class Publisher:
             message.start,
             message.end,
             message.visits,
-            self._outbox.directory / REFUSED,
+            refused_lines(self._outbox.directory),
         )
 
     async def _finish(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
