@@ -9,15 +9,15 @@ from zlib import compress
 import pytest
 
 from tests.pixel.requests import ODD, PLAIN, whole
-from tests.pixel.wires import Lanes, Notes, Wire, settle
+from tests.pixel.wires import BothPaths, Notes, Wire, settle
 from tests.waiting import until
 from tracker.config import Http, PixelConfig, SnsConfig
 from tracker.core.discards import NOT_READING, REFUSED_STATUSES
 from tracker.pixel import connections as module
 from tracker.pixel.connections import BODY_BYTES, HEAD_BYTES, WRITE_BYTES, Connection
 from tracker.pixel.control import refused_connection, refused_request
-from tracker.pixel.fast_lane import PIPELINED
-from tracker.pixel.http_lane import Fallback
+from tracker.pixel.fallback import Fallback
+from tracker.pixel.fast_path import PIPELINED
 
 CONFIG = PixelConfig(sns=SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking"))
 HOST = b"Host: a"
@@ -32,7 +32,7 @@ class Visitor:
 
     def __init__(self, *, fast: bool = True, config: PixelConfig = CONFIG, capacity: int | None = None) -> None:
         self.notes = Notes()
-        connect, self._close = Lanes(config, "203.0.113.5").open(self.notes)
+        connect, self._close = BothPaths(config, "203.0.113.5").open(self.notes)
         self.wire = Wire(connect(fast), "203.0.113.5", capacity)
 
     async def send(self, *reads: bytes) -> None:
@@ -376,8 +376,8 @@ async def test_a_burst_of_one_visitor_keeps_the_others_waiting_for_a_few_request
 
 
 async def test_of_many_bursts_one_goes_on_in_each_pass_of_the_loop() -> None:
-    lanes, notes = Lanes(CONFIG, None), Notes()
-    connect, close = lanes.open(notes)
+    paths, notes = BothPaths(CONFIG, None), Notes()
+    connect, close = paths.open(notes)
     wires = [Wire(connect(True), "203.0.113.5") for _ in range(20)]
     for wire in wires:
         wire.read(b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n" * 100)

@@ -10,7 +10,7 @@ import msgspec
 from tracker.config import OutboxConfig, PixelConfig
 from tracker.pixel.collector import Collector
 from tracker.pixel.connections import Connection, Connections
-from tracker.pixel.fast_lane import PlainRequests
+from tracker.pixel.fast_path import FastPath
 from tracker.pixel.recorder import Recorder
 
 QUIET_PASSES = 4  # of the loop, after which nothing more is to be expected
@@ -128,14 +128,14 @@ class Outcome:
     counts: dict[str, int]  # discarded visits and refused requests, by reason; and headers cut
 
 
-class Nothing(PlainRequests):
+class Nothing(FastPath):
     """Takes no request for plain, so that the fallback has all of them."""
 
     def find(self, read: bytes) -> list[re.Match[str]]:
         return []
 
 
-class Lanes:
+class BothPaths:
     """The two ways to the same answers: `fast`, with the fallback behind it, and the fallback alone."""
 
     def __init__(self, config: PixelConfig, peer: str | None) -> None:
@@ -183,7 +183,7 @@ class Lanes:
             )
             both.append(connections)
         self.connections, slow = both
-        slow.plain = Nothing(http.path, [])
+        slow.fast_path = Nothing(http.path, [])
 
         async def close() -> None:
             for connections in both:

@@ -1,6 +1,6 @@
 """The visitors' connections of one worker: reads become visits and answers.
 
-    read ─▶ PlainRequests.find ─▶ Collector.line ─▶ (end of the loop's pass) Recorder.record ─▶ GIF      fast path
+    read ─▶ FastPath.find ─▶ Collector.line ─▶ (end of the loop's pass) Recorder.record ─▶ GIF      fast path
       └──▶ one head at a time ─▶ Fallback.read ─▶ Collector.line ─▶ Recorder.record ─▶ answer            fallback
 
 1. A read that is nothing but whole, plain requests is answered by the fast path, if nothing is left over from before.
@@ -34,11 +34,11 @@ from typing import TYPE_CHECKING, cast
 from tracker.core.discards import NOT_READING
 from tracker.pixel.answers import LAST_GET, NOT_ALLOWED, NOT_FOUND, PIXEL, PLAIN_GET, REFUSALS, Form
 from tracker.pixel.collector import Collector
-from tracker.pixel.fast_lane import PIPELINED, PlainRequests
+from tracker.pixel.fast_path import PIPELINED, FastPath
 from tracker.pixel.recorder import Recorder
 
 if TYPE_CHECKING:
-    from tracker.pixel.http_lane import Fallback
+    from tracker.pixel.fallback import Fallback
 
 log = logging.getLogger("tracker.pixel.connections")
 
@@ -99,7 +99,7 @@ class Connections:
         self.collector = collector
         self.recorder = recorder
         self.draining = False
-        self.plain = PlainRequests(path, ["Referer", "User-Agent", collector.ip_header, *collector.signals])
+        self.fast_path = FastPath(path, ["Referer", "User-Agent", collector.ip_header, *collector.signals])
         self._path = path
         self._fallback: Fallback | None = None
         self._loop = asyncio.get_running_loop()
@@ -111,7 +111,7 @@ class Connections:
     def fallback(self) -> "Fallback":
         """The reader of all other requests; aiohttp is loaded for the first of them, the others are answered before."""
         if self._fallback is None:
-            from tracker.pixel.http_lane import Fallback
+            from tracker.pixel.fallback import Fallback
 
             self._fallback = Fallback(
                 path=self._path, ip_header=self.collector.ip_header, signals=self.collector.signals
@@ -120,11 +120,11 @@ class Connections:
 
     def take(self, connection: "Connection", read: bytes) -> bool:
         """Collect the visits of a plain read, to be answered at the end of the pass. False: it is not plain."""
-        requests = self.plain.find(read)
+        requests = self.fast_path.find(read)
         if not requests:
             return False
         for request in requests:
-            referrer, user_agent, ip, *signals = request.group(*self.plain.groups)
+            referrer, user_agent, ip, *signals = request.group(*self.fast_path.groups)
             line = self.collector.line(
                 peer=connection.peer,
                 signals=signals,

@@ -47,7 +47,7 @@ class PixelServer:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # its connections inherit it
         self._server = await loop.create_server(lambda: Connection(self._connections), sock=listener, backlog=backlog)
         # aiohttp takes longer to import than a visitor should wait for the first GIF, and a plain one does not need it.
-        loop.run_in_executor(None, importlib.import_module, "tracker.pixel.http_lane")
+        loop.run_in_executor(None, importlib.import_module, "tracker.pixel.fallback")
 
     async def stop(self, seconds: float) -> None:
         """Stop accepting, let the connections end, and close what is left of them; within `seconds`.

@@ -1,6 +1,6 @@
 """The recogniser of the fast path: which reads are nothing but whole, plain requests for the pixel.
 
-What is plain, the fallback would answer in the same way; tests/pixel/test_lanes.py holds the two against each other.
+A plain request gets the same answer as from the fallback. tests/pixel/test_fast_path_and_fallback.py compares the two.
 """
 
 import re
@@ -24,7 +24,7 @@ _NAME = r"[0-9A-Za-z-]"
 _VALUE = r"(?! )[ -~]++(?<! )"
 
 
-class PlainRequests:
+class FastPath:
     """Recognises `GET <path>[?query] HTTP/1.1` with a `Host` and headers in printable ASCII, none of them odd.
 
     `wanted` are the headers to read, in any case; one of them, or a `Host`, that is there twice is not plain.

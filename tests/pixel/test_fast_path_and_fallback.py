@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.pixel.requests import ODD, PLAIN, PLAIN_VARIANTS
-from tests.pixel.wires import Lanes, Outcome
+from tests.pixel.wires import BothPaths, Outcome
 from tracker.config import Http, PixelConfig, Privacy, SnsConfig
 
 SOAK = os.environ.get("TRACKER_SOAK") == "1"
@@ -29,9 +29,9 @@ PEERS = ["10.9.9.9", "203.0.113.5", None]
 Reads = list[tuple[bytes, bool]]
 
 
-async def both(lanes: Lanes, reads: Reads, *, end: bool) -> tuple[Outcome, Outcome]:
-    fast = await lanes.outcome(fast=True, reads=reads, end=end)
-    fallback = await lanes.outcome(fast=False, reads=reads, end=end)
+async def both(paths: BothPaths, reads: Reads, *, end: bool) -> tuple[Outcome, Outcome]:
+    fast = await paths.outcome(fast=True, reads=reads, end=end)
+    fallback = await paths.outcome(fast=False, reads=reads, end=end)
     return fast, fallback
 
 
@@ -39,9 +39,9 @@ async def differing(config: str, peer: str | None, requests: list[bytes]) -> lis
     """Those of the requests that make a difference, between two plain ones or with a half-close right behind them."""
 
     async def differs(request: bytes) -> bool:
-        lanes = Lanes(CONFIGS[config], peer)
+        paths = BothPaths(CONFIGS[config], peer)
         between: Reads = [(PLAIN, True), (request, True), (PLAIN, True)]
-        outcomes = [await both(lanes, between, end=True), await both(lanes, [(request, False)], end=True)]
+        outcomes = [await both(paths, between, end=True), await both(paths, [(request, False)], end=True)]
         return any(fast != fallback for fast, fallback in outcomes)
 
     found: list[bytes] = []
@@ -93,5 +93,5 @@ def test_any_stream_in_any_reads_is_the_same_in_both_paths(
     config: str, peer: str | None, reads: Reads, end: bool
 ) -> None:
     with asyncio.Runner() as runner:
-        fast, http = runner.run(both(Lanes(CONFIGS[config], peer), reads, end=end))
+        fast, http = runner.run(both(BothPaths(CONFIGS[config], peer), reads, end=end))
     assert fast == http
