@@ -11,10 +11,10 @@ from tracker import telemetry
 from tracker.config import OutboxConfig, PixelConfig, SnsConfig
 from tracker.lifecycle import Backoff
 from tracker.pixel import service
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.supervisor import Supervisor
-from tracker.pixel.tally import Tally
 from tracker.pixel.watch import Watch
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
@@ -47,10 +47,10 @@ async def test_an_outbox_that_another_pixel_took_after_the_start_is_reported_and
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path)))
-    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), tally=Tally())
+    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), accounting=Accounting())
     other, ours = Outbox(tmp_path), Outbox(tmp_path)  # our disk was full at the start, so nothing was locked then
     other.open()
-    watch = Watch(outbox=ours, supervisor=supervisor, tally=Tally(), max_bytes=1)
+    watch = Watch(outbox=ours, supervisor=supervisor, accounting=Accounting(), max_bytes=1)
     await watch.look()
     assert "outbox_unusable outbox.dir: " in caplog.text
     other.close()
@@ -74,7 +74,7 @@ async def test_a_worker_that_cannot_be_started_costs_no_other_worker(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", scarce)
     config = PixelConfig(sns=SNS, workers=2, outbox=OutboxConfig(dir=str(tmp_path)))
-    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), tally=Tally())
+    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), accounting=Accounting())
     running = asyncio.create_task(supervisor.run())
     async with asyncio.timeout(30):
         while supervisor.answering < 2:

@@ -22,10 +22,10 @@ from tracker.config import Admin, Http, OutboxConfig, PixelConfig, Privacy, SnsC
 from tracker.errors import ConfigurationError, ReloadFailed
 from tracker.pixel import slot
 from tracker.pixel import supervisor as module
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.reload import FIXED, check_reload
 from tracker.pixel.slot import Slot
 from tracker.pixel.supervisor import Supervisor
-from tracker.pixel.tally import Tally
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
@@ -34,7 +34,7 @@ SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 async def supervising(directory: Path, workers: int) -> AsyncIterator[tuple[Supervisor, PixelConfig]]:
     config = PixelConfig(sns=SNS, workers=workers, outbox=OutboxConfig(dir=str(directory)))
     listener = socket.create_server(("127.0.0.1", 0))
-    supervisor = Supervisor(config=config, listener=listener, tally=Tally())
+    supervisor = Supervisor(config=config, listener=listener, accounting=Accounting())
     running = asyncio.create_task(supervisor.run())
     try:
         async with asyncio.timeout(60):
@@ -108,7 +108,7 @@ async def test_a_worker_whose_loop_does_not_turn_is_killed_and_replaced(
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.25)
     monkeypatch.setattr(slot, "START_CHECKS", 16)
     config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path)))
-    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), tally=Tally())
+    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), accounting=Accounting())
     running = asyncio.create_task(supervisor.run())
     await until(supervisor.pids)
     (hanging,) = supervisor.pids()
@@ -193,7 +193,7 @@ def test_a_worker_that_hears_nothing_any_more_is_told_nothing(tmp_path: Path, mo
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            deaf_slot = Slot(number=0, config=PixelConfig(sns=SNS), listener=listener, tally=Tally(), room=0)
+            deaf_slot = Slot(number=0, config=PixelConfig(sns=SNS), listener=listener, accounting=Accounting(), room=0)
             running = asyncio.create_task(deaf_slot.run())
             await until(lambda: deaf_slot._writer is not None and deaf_slot._writer.is_closing())
             deaf_slot.allow(1)  # uvloop, unlike asyncio, raises on a closed transport

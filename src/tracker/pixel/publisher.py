@@ -22,10 +22,10 @@ from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, Stored
 from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, ends_before, wait_for_event
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.journal_reader import LONG_LINE, JournalReader, Span, UnreadableJournal
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.outbox_files import refused_lines
-from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.publisher")
 
@@ -66,10 +66,12 @@ class _Progress:
 class Publisher:
     """Publishes the outbox. `trouble` says what stands in the way, None when nothing does."""
 
-    def __init__(self, *, outbox: Outbox, config: SnsConfig, open_topic: OpenTopic, tally: Tally | None = None) -> None:
+    def __init__(
+        self, *, outbox: Outbox, config: SnsConfig, open_topic: OpenTopic, accounting: Accounting | None = None
+    ) -> None:
         self.trouble: str | None = None
         self._outbox = outbox
-        self._tally = tally or Tally()
+        self._accounting = accounting or Accounting()
         self._config = config
         self._open_topic = open_topic
         self._progress: dict[str, _Progress] = {}
@@ -238,7 +240,7 @@ class Publisher:
         assert isinstance(content, StoredSpan)
         await asyncio.to_thread(self._outbox.give_up, content.data)
         progress.window.remove(message)
-        self._tally.not_published(journal, "refused", message.visits)
+        self._accounting.not_published(journal, "refused", message.visits)
         log.error(
             "span_refused journal=%s start=%d end=%d visits=%d; SNS refuses this message and accepts others; its lines "
             "are kept in %s and not published; look for what they have in common",
@@ -275,14 +277,14 @@ class Publisher:
             return await topic.publish(messages)
 
     def _count_found(self, journal: JournalReader, progress: _Progress) -> None:
-        self._tally.found([journal])
+        self._accounting.found([journal])
         damaged, progress.damaged = progress.damaged, 0
-        self._tally.not_published(journal, "damaged", damaged)
+        self._accounting.not_published(journal, "damaged", damaged)
 
     def _count_accepted(self, journal: JournalReader, message: Message) -> None:
         self._accepted += 1
         self._last_accepted = message
-        self._tally.published(journal, message)
+        self._accounting.published(journal, message)
 
     def _fail(self, error: PublishFailed, *, everywhere: bool = True) -> None:
         """Count and tell a failure; `everywhere` unless it is one journal's own."""

@@ -21,11 +21,11 @@ from tracker.errors import ConfigurationError
 from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals, on_hangup, wait_while_held
 from tracker.listening import listen
 from tracker.logs import Structure
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.reload import Reloader
 from tracker.pixel.supervisor import Supervisor, finish
-from tracker.pixel.tally import Tally
 from tracker.pixel.watch import Watch
 
 if TYPE_CHECKING:
@@ -48,11 +48,11 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     on_hangup(hangup.set)
     outbox = Outbox(Path(config.outbox.dir))
     await wait_while_held(lambda: _open(outbox), stop.requested)
-    tally = Tally()
+    accounting = Accounting()
     # The one listening socket: workers inherit it, so that no connection is lost when one of them ends.
     http = config.http
     listener = await wait_while_held(lambda: listen("http", http.host, http.port, BACKLOG), stop.requested)
-    supervisor = Supervisor(config=config, listener=listener, tally=tally)
+    supervisor = Supervisor(config=config, listener=listener, accounting=accounting)
     workers = asyncio.create_task(supervisor.run())
     # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
     await supervisor.wait_answering(ANSWER_SECONDS)
@@ -62,8 +62,8 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     from tracker.systemd import Manager
 
     _refuse_slow_parser()
-    publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic, tally=tally)
-    watch = Watch(outbox=outbox, supervisor=supervisor, tally=tally, max_bytes=config.outbox.max_bytes)
+    publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic, accounting=accounting)
+    watch = Watch(outbox=outbox, supervisor=supervisor, accounting=accounting, max_bytes=config.outbox.max_bytes)
     reloader = Reloader(config=config, load=load, supervisor=supervisor, publisher=publisher, watch=watch)
 
     def ready() -> tuple[bool, dict[str, Any]]:

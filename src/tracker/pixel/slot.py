@@ -27,8 +27,8 @@ from collections.abc import Mapping
 from tracker import telemetry
 from tracker.config import PixelConfig
 from tracker.lifecycle import Backoff
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.control import ANSWERING, BEATS, NOT_RECORDING, Command, Counts, Hello, encode
-from tracker.pixel.tally import Tally
 from tracker.processes import waits_for_disk
 
 log = logging.getLogger("tracker.pixel.slot")
@@ -52,13 +52,15 @@ ENVIRONMENT = (
 class Slot:
     """Keeps one worker on `listener`; `room` is how many bytes it may add to the outbox."""
 
-    def __init__(self, *, number: int, config: PixelConfig, listener: socket.socket, tally: Tally, room: int) -> None:
+    def __init__(
+        self, *, number: int, config: PixelConfig, listener: socket.socket, accounting: Accounting, room: int
+    ) -> None:
         self.answers = asyncio.Event()  # while a worker is there and answers
         self.pid: int | None = None
         self._number = number
         self._config = config
         self._listener = listener
-        self._tally = tally
+        self._accounting = accounting
         self._room = room
         self._writer: asyncio.StreamWriter | None = None
         self._counts: Counts | None = None
@@ -114,7 +116,7 @@ class Slot:
         """Take over what the worker has counted since."""
         if self._counts is not None:
             before, self._counted = self._counted, dict(self._counts)
-            self._tally.not_recorded(before, self._counted)
+            self._accounting.not_recorded(before, self._counted)
 
     async def run(self) -> None:
         """Keep a worker running, until drained."""

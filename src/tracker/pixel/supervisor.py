@@ -11,8 +11,8 @@ from tracker.config import PixelConfig
 from tracker.cpus import usable_cpus
 from tracker.errors import ReloadFailed
 from tracker.lifecycle import Deadline, wait_for_event
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.slot import Slot
-from tracker.pixel.tally import Tally
 
 TRIAL_SECONDS = 15.0
 ROLL_SECONDS = 8.0  # for the end of one worker during a reload
@@ -22,10 +22,10 @@ CHECK_SECONDS = 1.0  # between two looks whether a worker hangs
 class Supervisor:
     """Keeps `config.workers` workers answering on the listening socket."""
 
-    def __init__(self, *, config: PixelConfig, listener: socket.socket, tally: Tally) -> None:
+    def __init__(self, *, config: PixelConfig, listener: socket.socket, accounting: Accounting) -> None:
         self._config = config
         self._listener = listener
-        self._tally = tally
+        self._accounting = accounting
         self._room = config.outbox.max_bytes
         self._slots: list[Slot] = []  # those that stay, by their number
         self._running: dict[Slot, asyncio.Task[None]] = {}  # and those whose worker has not ended yet
@@ -103,7 +103,7 @@ class Supervisor:
 
     def _open(self, number: int, config: PixelConfig) -> Slot:
         room = self._room // (len(self._running) + 1) if self._slots else self._room // _worker_count(config)
-        slot = Slot(number=number, config=config, listener=self._listener, tally=self._tally, room=room)
+        slot = Slot(number=number, config=config, listener=self._listener, accounting=self._accounting, room=room)
         self._running[slot] = task = self._tasks.create_task(slot.run())
         task.add_done_callback(lambda _: self._running.pop(slot))
         return slot

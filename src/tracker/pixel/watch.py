@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 
 from tracker import telemetry
 from tracker.errors import TrackerError
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.supervisor import Supervisor
-from tracker.pixel.tally import Tally
 
 log = logging.getLogger("tracker.pixel.watch")
 
@@ -24,11 +24,11 @@ DRAIN_WATCH_SECONDS = 0.1
 class Watch:
     """`max_bytes` bounds the outbox; it may be changed."""
 
-    def __init__(self, *, outbox: Outbox, supervisor: Supervisor, tally: Tally, max_bytes: int) -> None:
+    def __init__(self, *, outbox: Outbox, supervisor: Supervisor, accounting: Accounting, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._outbox = outbox
         self._supervisor = supervisor
-        self._tally = tally
+        self._accounting = accounting
         self._looking: asyncio.Task[None] | None = None
         self._trouble: str | None = None
 
@@ -59,8 +59,8 @@ class Watch:
             telemetry.OUTBOX_FREE_BYTES.set(free)
         self._supervisor.count()
         gone, outbox.gone = outbox.gone, []
-        self._tally.gone(gone)
-        self._tally.found(outbox.known())
+        self._accounting.gone(gone)
+        self._accounting.found(outbox.known())
         telemetry.OUTBOX_BYTES.set(outbox.size)
         telemetry.OUTBOX_MAX_BYTES.set(self.max_bytes)
         telemetry.WAITING_BYTES.set(outbox.waiting)

@@ -1,11 +1,17 @@
-"""The tally: where every visit of this pixel is. Two sums hold in every look at the metrics:
+"""Accounting: for every visit of this pixel, whether it waits, is published or was discarded.
 
-    hits              = accepted + discarded by a worker (it was not recorded)
+Two sums hold whenever the metrics are read:
+
+    hits               = accepted + discarded by a worker (it was not recorded)
     accepted + adopted = published + waiting + discarded by the publisher (refused, damaged)
 
-Accepted is what stands in the journals, and not what a worker says of itself: a worker can be killed between the
-append and the count, a line in a journal is there or is not. Called on main's loop alone, which also answers for the
-metrics: nobody sees a visit on its way from one count to the other.
+`adopted` are visits that an earlier run of the pixel left in the outbox.
+
+What a worker accepted is counted from the lines in its journal, and not from numbers that the worker reports. A worker
+can be killed after it has appended a line and before it has counted it; the line itself cannot be half there.
+
+All methods run on main's event loop, which also answers requests for the metrics, and none of them awaits. So nobody
+reads the metrics while a visit has left one count and not reached the next.
 """
 
 from collections import Counter
@@ -24,15 +30,15 @@ from tracker.pixel.control import (
 from tracker.pixel.journal_reader import JournalReader
 
 
-class Tally:
-    """Counts visits from one place to the next; `waiting` of a journal are those that no message has carried yet."""
+class Accounting:
+    """Keeps the counts of visits. A visit waits from when its line is found until it is published or discarded."""
 
     def __init__(self) -> None:
         self._waiting: Counter[JournalReader] = Counter()
         self._found: Counter[JournalReader] = Counter()
 
     def found(self, journals: Iterable[JournalReader]) -> None:
-        """Count the lines that the journals' readers have found since."""
+        """Count the lines that the readers have found since the last call."""
         for journal in journals:
             new, self._found[journal] = journal.found - self._found[journal], journal.found
             self._wait(journal, new)
@@ -43,7 +49,7 @@ class Tally:
                 telemetry.HITS.inc(new)
 
     def not_recorded(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
-        """Count what a worker has discarded and refused between two looks at its counts."""
+        """Count what a worker has discarded and refused between two readings of its counts."""
 
         def new(name: str) -> int:
             return now[name] - before.get(name, 0)
@@ -60,16 +66,22 @@ class Tally:
         telemetry.LOG_LINES_DROPPED.inc(new(LOG_LINES_DROPPED))
 
     def published(self, journal: JournalReader, message: Message) -> None:
+        """Count a message of the journal that SNS has accepted."""
         telemetry.PUBLISHED.inc()
         telemetry.PUBLISHED_VISITS.inc(message.visits)
         self._wait(journal, -message.visits)
 
     def not_published(self, journal: JournalReader, reason: str, count: int) -> None:
+        """Count so many visits of the journal as discarded by the publisher."""
         telemetry.DISCARDED.labels(reason).inc(count)
         self._wait(journal, -count)
 
     def gone(self, journals: Iterable[JournalReader]) -> None:
-        """These have left the outbox. What still waited in them was set aside, or somebody took it."""
+        """Count what still waited in journals that are in the outbox no more.
+
+        A journal that was published to its end has nothing waiting. In any other it is lost: the journal was set aside
+        as unreadable, or somebody removed its directory.
+        """
         for journal in journals:
             self.found([journal])
             self.not_published(journal, "damaged", self._waiting[journal])

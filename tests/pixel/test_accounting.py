@@ -1,4 +1,4 @@
-"""Where every visit is: each line of a journal is found once, and the two sums hold whatever happens to it."""
+"""The accounting: each line of a journal is found once, and the two sums hold whatever happens to it."""
 
 import asyncio
 import random
@@ -16,12 +16,12 @@ from tracker.core.message import Message, StoredSpan, unpack
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, publisher
+from tracker.pixel.accounting import Accounting
 from tracker.pixel.control import HEADERS_CUT, Counts, refused_connection, refused_request
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.outbox_files import segment_path
 from tracker.pixel.publisher import Publisher
-from tracker.pixel.tally import Tally
 
 
 class Sums:
@@ -94,32 +94,32 @@ def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkey
 
 def test_what_was_there_before_is_adopted_and_what_comes_is_accepted(tmp_path: Path, sums: Sums) -> None:
     earlier = journal_with(tmp_path, line(1), line(2))  # its worker may live on for a moment
-    outbox, tally = Outbox(tmp_path), Tally()
+    outbox, accounting = Outbox(tmp_path), Accounting()
     outbox.open()
     ours = journal_with(tmp_path, line(3))
     ours.close()  # its worker died before anybody looked
     for _ in range(2):
         outbox.scan()
-        tally.found(outbox.known())
+        accounting.found(outbox.known())
     assert (sums["adopted"], sums["accepted"], sums["waiting"]) == (2, 1, 3)
     earlier.append(line(4))
     earlier.close()
     outbox.scan()
-    tally.found(outbox.known())
+    accounting.found(outbox.known())
     assert (sums["adopted"], sums["accepted"], sums["hits"]) == (3, 1, 1)
     outbox.close()
 
 
 def test_a_worker_counts_in_memory_that_outlives_it(sums: Sums) -> None:
-    tally, before = Tally(), dict[str, int]()
+    accounting, before = Accounting(), dict[str, int]()
     descriptor = Counts.create()
     theirs, ours = Counts(descriptor), Counts(descriptor)
     theirs["privacy"] += 3
     theirs[HEADERS_CUT] += 2
-    tally.not_recorded(before, now := dict(ours))
+    accounting.not_recorded(before, now := dict(ours))
     theirs["outbox_io"] += 1
     theirs.close()
-    tally.not_recorded(now, ours)
+    accounting.not_recorded(now, ours)
     assert (sums["privacy"], sums["outbox_io"], sums["hits"]) == (3, 1, 4)
     with pytest.raises(KeyError):
         ours["weather"] += 1
@@ -138,22 +138,22 @@ def test_refusals_are_counted_by_status_and_reason_through_the_end_of_a_worker()
     for number, name in enumerate(names, 1):
         theirs[name] += number
     theirs.close()
-    Tally().not_recorded({}, dict(ours))
+    Accounting().not_recorded({}, dict(ours))
     assert [now - then for now, then in zip(counted(), before, strict=True)] == list(range(1, len(names) + 1))
     ours.close()
 
 
 def test_what_waits_in_a_journal_that_vanishes_is_counted_as_damaged(tmp_path: Path, sums: Sums) -> None:
-    outbox, tally = Outbox(tmp_path), Tally()
+    outbox, accounting = Outbox(tmp_path), Accounting()
     outbox.open()
     journal = journal_with(tmp_path, line(1), line(2))
     outbox.scan()
-    tally.found(outbox.known())
+    accounting.found(outbox.known())
     for entry in journal.path.iterdir():
         entry.unlink()
     journal.path.rmdir()
     outbox.scan()
-    tally.gone(outbox.gone)
+    accounting.gone(outbox.gone)
     assert (sums["accepted"], sums["damaged"], sums["waiting"]) == (2, 2, 0)
     journal.close()
     outbox.close()
@@ -187,7 +187,7 @@ async def test_the_sums_hold_before_every_publish_whatever_sns_says(
         linger=0.001,
         format=format,  # type: ignore[arg-type]
     )
-    publishing = Publisher(outbox=outbox, config=config, open_topic=FakeTopic(answer).open, tally=Tally())
+    publishing = Publisher(outbox=outbox, config=config, open_topic=FakeTopic(answer).open, accounting=Accounting())
     publishing.drain()
     async with asyncio.timeout(30):
         await publishing.run()
