@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.core.strategies import visits
 from tracker.core import message
 from tracker.core.log_line import format_line, format_lines
-from tracker.core.message import Closing, Message, SingleVisit, StoredSpan, closing, pack, unpack
+from tracker.core.message import EndMarker, Message, SingleVisit, StoredSpan, end_marker, pack, unpack
 from tracker.core.visit import Visit, decode_line, encode_line
 from tracker.errors import MalformedMessage
 
@@ -114,8 +114,8 @@ def test_what_is_not_ascii_is_no_line_of_ours() -> None:
         pack(JOURNAL, 0, "é\n".encode(), compress=False)
 
 
-def test_a_closing_message_is_unpacked_bare_and_in_an_envelope() -> None:
-    sent = closing(JOURNAL, 4096)
+def test_an_end_marker_is_unpacked_bare_and_in_an_envelope() -> None:
+    sent = end_marker(JOURNAL, 4096)
     assert sent.body == "\n"
     assert sent.attributes == {
         "Type": "Visit",
@@ -126,7 +126,7 @@ def test_a_closing_message_is_unpacked_bare_and_in_an_envelope() -> None:
         "Crc32": "00000000",
         "Closed": "true",
     }
-    assert unpack(sent.attributes, sent.body) == unpack({}, envelope(sent)) == Closing(JOURNAL, 4096)
+    assert unpack(sent.attributes, sent.body) == unpack({}, envelope(sent)) == EndMarker(JOURNAL, 4096)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_a_closing_message_is_unpacked_bare_and_in_an_envelope() -> None:
         ({"Closed": None}, "\n"),
     ],
 )
-def test_a_closing_message_that_says_anything_else_is_malformed(changes: dict[str, str | None], body: str) -> None:
+def test_an_end_marker_that_says_anything_else_is_malformed(changes: dict[str, str | None], body: str) -> None:
     with pytest.raises(MalformedMessage):
-        unpack(changed(closing(JOURNAL, 4096).attributes, changes), body)
+        unpack(changed(end_marker(JOURNAL, 4096).attributes, changes), body)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_a_body_that_is_not_whole_lines_of_visits_is_malformed(data: bytes) -> N
 
 @pytest.mark.parametrize("end", [10**15 - 1, 10**15])
 def test_an_end_that_no_journal_can_have_is_malformed(end: int) -> None:
-    message = closing(JOURNAL, end)
+    message = end_marker(JOURNAL, end)
     if end < 10**15:
-        assert unpack(message.attributes, message.body) == Closing(JOURNAL, end)
+        assert unpack(message.attributes, message.body) == EndMarker(JOURNAL, end)
     else:
         with pytest.raises(MalformedMessage, match="at most 15 digits"):
             unpack(message.attributes, message.body)

@@ -18,7 +18,7 @@ from tests.seam.method import LONG, SEED, Inline, Scenario, World, stumble, swee
 from tests.waiting import until
 from tracker.config import OutboxConfig, SnsConfig
 from tracker.core import spans
-from tracker.core.message import Closing, Message, StoredSpan, pack, unpack
+from tracker.core.message import EndMarker, Message, StoredSpan, pack, unpack
 from tracker.core.visit import encode_line, split_lines
 from tracker.errors import PublishFailed
 from tracker.lifecycle import Backoff
@@ -121,7 +121,7 @@ def assert_closed_without_a_gap(world: World) -> None:
     """Every journal that was closed is whole: `tracker audit` has nothing to say."""
     journals = stored(world)
     for content in (unpack(attributes, body) for attributes, body in world.all("accepted")):
-        if isinstance(content, Closing):
+        if isinstance(content, EndMarker):
             whole = spans.merge((at, at + len(each)) for at, each in journals[content.journal].items())
             assert whole == [(0, content.end)]
 

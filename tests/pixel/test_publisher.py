@@ -104,7 +104,7 @@ async def test_an_orphan_is_published_once_closed_and_removed(outbox: Outbox, fo
     assert [path.name for path in outbox.directory.iterdir()] == ["publisher.lock"]
 
 
-async def test_the_closing_message_leaves_while_the_last_segment_is_there(outbox: Outbox) -> None:
+async def test_the_end_marker_leaves_while_the_last_segment_is_there(outbox: Outbox) -> None:
     journal = journal_with(outbox.directory, line(1))
     journal.close()
     there: list[bool] = []

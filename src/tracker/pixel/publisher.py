@@ -18,7 +18,7 @@ from typing import Protocol
 
 from tracker import telemetry
 from tracker.config import SnsConfig
-from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, closing, pack, unpack
+from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, end_marker, pack, unpack
 from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff, ends_before, wait_for_event
@@ -60,7 +60,7 @@ class _Progress:
         self.damaged = 0  # lines left out, not counted yet
         self.refused_at: dict[int, int] = {}  # start of a message, and how many SNS had accepted at its last refusal
         self.reported = False
-        self.closed = False  # whether SNS has the closing message
+        self.closed = False  # whether SNS has the end marker
 
 
 class Publisher:
@@ -104,7 +104,7 @@ class Publisher:
     async def _wait_ready(self, topic: Topic, config: SnsConfig) -> bool:
         """Wait until the topic can be called; False when there is no need any more: drained, or reconfigured.
 
-        Journals in which nothing waits are left to the next start, which sends their closing messages.
+        Journals in which nothing waits are left to the next start, which sends their end markers.
         """
         tried = failed = False
         while config is self._config:
@@ -254,7 +254,7 @@ class Publisher:
     async def _finish(self, topic: Topic, journal: JournalReader, progress: _Progress) -> None:
         """An orphan is wholly published: say where it ends while its last segment is still there, then remove it."""
         if journal.published and self._config.format != "single" and not progress.closed:
-            outcome = (await self._send(topic, [closing(journal.name, journal.published)]))[0]
+            outcome = (await self._send(topic, [end_marker(journal.name, journal.published)]))[0]
             if outcome is not None:
                 self._fail(outcome)
                 return
