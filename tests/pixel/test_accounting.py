@@ -15,7 +15,7 @@ from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIO
 from tracker.core.message import Message, StoredSpan, unpack
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
-from tracker.pixel import journal_reader, publisher
+from tracker.pixel import line_counter, publisher
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.control import HEADERS_CUT, Counts, refused_connection, refused_request
 from tracker.pixel.journal_reader import JournalReader
@@ -61,7 +61,7 @@ def sums() -> Iterator[Sums]:
 
 
 def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_reader, "COUNT_BYTES", 2 * len(line(0)) + 7)
+    monkeypatch.setattr(line_counter, "READ_BYTES", 2 * len(line(0)) + 7)
     journal = journal_with(tmp_path, *map(line, range(10)), segment_bytes=3 * len(line(0)) + 1)
     reader = JournalReader(journal.path)
     reader.count(limit=1)
@@ -84,7 +84,7 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
 
 
 def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_reader, "COUNT_BYTES", 1_000)
+    monkeypatch.setattr(line_counter, "READ_BYTES", 1_000)
     journal = journal_with(tmp_path, b"\0" * 5_000 + b"\n", line(1))
     reader = JournalReader(journal.path)
     reader.count()

@@ -25,10 +25,11 @@ from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, outbox, publisher
 from tracker.pixel import recorder as recorder_module
 from tracker.pixel.journal import Journal
-from tracker.pixel.journal_reader import JournalReader, Span
+from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.recorder import Recorder
+from tracker.pixel.span import Span
 
 SEGMENT_BYTES = 300  # two visits
 

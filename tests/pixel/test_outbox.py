@@ -17,9 +17,10 @@ from tracker.errors import ConfigurationError, HeldByAnother, MalformedMessage
 from tracker.pixel import journal_reader
 from tracker.pixel import outbox as module
 from tracker.pixel.journal import Journal
-from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
+from tracker.pixel.journal_reader import JournalReader, UnreadableJournal
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.outbox_files import committed_path, lock_path, refused_lines, segment_path, segments
+from tracker.pixel.span import Span, are_visits
 
 
 def reader_of(journal: Journal, *, orphan: bool = False) -> JournalReader:
@@ -72,7 +73,7 @@ def test_published_segments_go_and_the_offset_survives_a_restart(tmp_path: Path)
 def test_a_broken_published_offset_only_means_repeats(tmp_path: Path, content: bytes) -> None:
     journal = journal_with(tmp_path, line(1))
     committed_path(journal.path).write_bytes(content)
-    assert JournalReader(journal.path).published == 0
+    assert JournalReader(journal.path).committed == 0
     journal.close()
 
 
@@ -113,12 +114,12 @@ def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_
     for at in range(len(good)):
         for byte in {good[at] ^ 1 << bit for bit in range(8)} | {0, 10, chance.randrange(256)}:
             path.write_bytes(good[:at] + bytes((byte,)) + good[at + 1 :])
-            reader.published = 0
+            reader.committed = 0
             taken: list[bytes] = []
             while (span := reader.take(1 << 20)) is not None:
                 assert len(format_lines(span.data)) == span.data.count(b"\n")  # raises for what storage refuses
                 taken += split_lines(span.data)
-                reader.published = span.end
+                reader.committed = span.end
             starts = [0, len(lines[0]), len(lines[0] + lines[1]), len(good)]
             whole = [each for each, end, start in zip(lines, starts[1:], starts, strict=False) if not start <= at < end]
             # A lost newline makes one line of two.
@@ -132,7 +133,7 @@ def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_
 @pytest.mark.parametrize("address", ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::1", "::", "fe80::1:2:3", "::ffff:0:1"])
 def test_addresses_as_we_write_them_need_no_second_look(tmp_path: Path, address: str) -> None:
     data = encode_line(TIME, "https://example.org/", "agent", address) * 3
-    assert journal_reader._are_visits(data)
+    assert are_visits(data)
 
 
 @pytest.mark.parametrize(
@@ -252,13 +253,13 @@ def test_a_refused_line_that_there_is_no_room_for_is_kept_whole_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = Outbox(tmp_path)
-    outbox.give_up(line(1))
+    outbox.keep_refused(line(1))
     write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:9]))
         with pytest.raises(OSError, match="short write"):
-            outbox.give_up(line(2))
-    outbox.give_up(line(2))
+            outbox.keep_refused(line(2))
+    outbox.keep_refused(line(2))
     assert refused_lines(tmp_path).read_bytes() == line(1) + line(2)
 
 

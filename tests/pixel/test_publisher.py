@@ -19,9 +19,10 @@ from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, Stored
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import publisher as module
-from tracker.pixel.journal_reader import JournalReader, Span
+from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
+from tracker.pixel.span import Span
 from tracker.telemetry import total
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
@@ -189,7 +190,7 @@ async def test_trouble_is_told_once_an_outage(outbox: Outbox, caplog: pytest.Log
     with caplog.at_level("INFO"):
         await drain(outbox, FakeTopic(answer))
     events = [record.getMessage().split(" ")[0] for record in caplog.records]
-    assert events.count("publish_failing") == 1
+    assert events.count("publish_failed") == 1
     assert events.count("publish_recovered") == 1
 
 
@@ -355,16 +356,16 @@ async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
 ) -> None:
     journal_with(outbox.directory, line(1), line(2)).close()
     journal_with(outbox.directory, line(3)).close()
-    give_up, tries = outbox.give_up, 0
+    keep, tries = outbox.keep_refused, 0
 
     def full_at_first(data: bytes) -> None:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise OSError(28, "full")
-        give_up(data)
+        keep(data)
 
-    monkeypatch.setattr(outbox, "give_up", full_at_first)
+    monkeypatch.setattr(outbox, "keep_refused", full_at_first)
 
     topic = FakeTopic(refusing(line(1)))
     await drain(outbox, topic, "plain")
@@ -377,14 +378,14 @@ async def test_a_crash_between_setting_aside_and_moving_on_loses_nothing_and_rep
 ) -> None:
     journal_with(outbox.directory, line(1)).close()
     journal_with(outbox.directory, line(2)).close()
-    give_up, crashed = outbox.give_up, asyncio.Event()
+    keep, crashed = outbox.keep_refused, asyncio.Event()
 
     def crash_behind(data: bytes) -> None:
-        give_up(data)
+        keep(data)
         crashed.set()
         raise OSError(5, "the process ends here")
 
-    monkeypatch.setattr(outbox, "give_up", crash_behind)
+    monkeypatch.setattr(outbox, "keep_refused", crash_behind)
     outbox.scan()
     async with running(publisher_of(outbox, FakeTopic(refusing(line(1))))):
         await crashed.wait()

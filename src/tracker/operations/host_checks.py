@@ -48,7 +48,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             "outbox",
             f"journals that cannot be read were set aside: {', '.join(bad)}",
             why="visits in them are not published",
-            mend="keep a copy, read the pixel's log for journal_unreadable, check the disk; then remove them",
+            mend="keep a copy, read the pixel's log for journal_read_failed, check the disk; then remove them",
         )
     refused = refused_lines(directory)
     if refused.exists() and refused.stat().st_size:
@@ -56,7 +56,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             "outbox",
             f"{refused} holds visits that SNS refuses",
             why="they are in no log",
-            mend="read why in the pixel's log (visit_refused); keep the file, then remove it",
+            mend="read why in the pixel's log (span_refused); keep the file, then remove it",
         )
     yield from _check_lock("outbox", publisher_lock(directory), "pixel", "tracker-pixel")
 
