@@ -187,7 +187,9 @@ async def test_the_sums_hold_before_every_publish_whatever_sns_says(
         linger=0.001,
         format=format,  # type: ignore[arg-type]
     )
-    publishing = Publisher(outbox=outbox, config=config, open_topic=FakeTopic(answer).open, accounting=Accounting())
+    publishing = Publisher(
+        outbox=outbox, config=lambda: config, open_topic=FakeTopic(answer).open, accounting=Accounting()
+    )
     publishing.drain()
     async with asyncio.timeout(30):
         await publishing.run()

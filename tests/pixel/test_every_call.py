@@ -87,7 +87,8 @@ def publisher_of(outbox: Outbox, world: World) -> Publisher:
         return None
 
     arn = "arn:aws:sns:us-east-1:000000000000:tracking"
-    return Publisher(outbox=outbox, config=SnsConfig(topic_arn=arn, linger=0.002), open_topic=FakeTopic(accept).open)
+    config = SnsConfig(topic_arn=arn, linger=0.002)
+    return Publisher(outbox=outbox, config=lambda: config, open_topic=FakeTopic(accept).open)
 
 
 async def drain(directory: Path, world: World) -> None:

@@ -43,7 +43,7 @@ def outbox(tmp_path: Path) -> Outbox:
 
 def publisher_of(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> Publisher:
     config = SnsConfig(topic_arn=ARN, linger=0.01, format=format)  # type: ignore[arg-type]
-    return Publisher(outbox=outbox, config=config, open_topic=topic.open)
+    return Publisher(outbox=outbox, config=lambda: config, open_topic=topic.open)
 
 
 async def drain(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> None:
@@ -162,14 +162,15 @@ async def test_a_new_configuration_is_taken_between_two_passes_and_nothing_is_lo
     journal = journal_with(outbox.directory, line(1))
     outbox.scan()
     topics = {"packed": FakeTopic(), "single": FakeTopic()}
+    in_force = [SnsConfig(topic_arn=ARN, linger=0.01)]
     publisher = Publisher(
         outbox=outbox,
-        config=SnsConfig(topic_arn=ARN, linger=0.01),
+        config=lambda: in_force[-1],
         open_topic=lambda config: topics[config.format].open(config),
     )
     async with running(publisher):
         await until(lambda: topics["packed"].accepted)
-        publisher.reconfigure(SnsConfig(topic_arn=ARN, linger=0.01, format="single"))
+        in_force.append(SnsConfig(topic_arn=ARN, linger=0.01, format="single"))
         journal.append(line(2) + line(3))
         await until(lambda: len([*topics["packed"].accepted, *topics["single"].accepted]) >= 2)
         journal.append(line(4))
@@ -543,13 +544,14 @@ async def test_a_new_configuration_is_taken_while_the_topic_is_not_ready(outbox:
     journal = journal_with(outbox.directory, line(1))
     outbox.scan()
     topics = {"packed": Unready(PublishFailed("no credentials")), "plain": FakeTopic()}
+    in_force = [SnsConfig(topic_arn=ARN, linger=0.01)]
     publisher = Publisher(
         outbox=outbox,
-        config=SnsConfig(topic_arn=ARN, linger=0.01),
+        config=lambda: in_force[-1],
         open_topic=lambda config: topics[config.format].open(config),
     )
     async with running(publisher):
         await until(lambda: publisher.trouble)
-        publisher.reconfigure(SnsConfig(topic_arn=ARN, linger=0.01, format="plain"))
+        in_force.append(SnsConfig(topic_arn=ARN, linger=0.01, format="plain"))
         await until(lambda: stored(topics["plain"].accepted) == line(1))
     journal.close()

@@ -9,10 +9,13 @@ from tracker.start import prepare_service
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; without `arguments` it is this process's own, which is prepared first."""
+    """Run the command and return its exit status.
+
+    Without `arguments` it uses those of this process, and prepares the process first.
+    """
     if arguments is None:
         prepare_service()
-    # Imported only now: a signal during these imports must find a process that is prepared.
+    # Imported only now: the process must be prepared before a signal can arrive, and these imports take long.
     from tracker.config import load_pixel
     from tracker.lifecycle import run_command
     from tracker.pixel import service

@@ -1,8 +1,11 @@
-"""What main and a worker tell each other.
+"""What main and a worker exchange: lines over a socket pair, and numbers in shared memory.
 
-Over their socket pair, one JSON document a line: main greets and commands, the worker says once that it answers. The
-socket also says who is gone: each end closes when its process ends. What a worker counts is in a page of memory that
-both have mapped, so that nothing it counted is lost with it, however it ends.
+1. Main writes one line with `Hello`, as JSON, when the worker has been started.
+2. The worker writes the line `ANSWERING` once it answers requests.
+3. Main writes lines with `Command`, as JSON: a new quota once a second, and at the end a stop request.
+4. When a process ends, the system closes its end of the socket pair. The other then reads the end of the stream.
+
+The worker counts in shared memory (`Counts`). Main can read it after the worker has been killed, so no count is lost.
 """
 
 import mmap
@@ -28,35 +31,36 @@ NOT_RECORDING = "not_recording"  # 1 while the worker's visits cannot be recorde
 
 
 class Hello(msgspec.Struct, frozen=True):
-    """Main's first words to a worker."""
+    """Main to worker, once, as the first line."""
 
     config: PixelConfig
-    room: int  # bytes this worker may add to the outbox until it hears again
+    quota: int  # bytes this worker may add to the outbox until it receives another quota
 
 
 class Command(msgspec.Struct, frozen=True):
-    """Main to worker: a new allowance of bytes, or the wish to stop within `drain` seconds."""
+    """Main to worker: a new quota, or a stop request."""
 
-    room: int | None = None
-    drain: float | None = None
+    quota: int | None = None  # bytes, in place of the last quota
+    drain: float | None = None  # seconds in which to finish the requests that have begun
 
 
 def refused_request(status: int) -> str:
-    """The name of the count of requests refused with `status`."""
+    """The name in `Counts` of the number of requests refused with `status`."""
     return f"refused_request_{status}"
 
 
 def refused_connection(reason: str) -> str:
-    """The name of the count of connections closed for `reason`."""
+    """The name in `Counts` of the number of connections closed for `reason`."""
     return f"refused_connection_{reason}"
 
 
 def encode(document: Hello | Command) -> bytes:
+    """The line that carries `document`."""
     return msgspec.json.encode(document) + b"\n"
 
 
 class Counts(MutableMapping[str, int]):
-    """Numbers of a worker, from its start on, in shared memory: it alone writes, main reads, even after its death."""
+    """Numbers of a worker since its start, in shared memory. The worker alone writes them; main reads them."""
 
     _NAMES = (
         *NOT_RECORDED,
@@ -77,7 +81,7 @@ class Counts(MutableMapping[str, int]):
 
     @classmethod
     def create(cls) -> int:
-        """A descriptor of new, empty memory, for both to map. Raises OSError."""
+        """A descriptor of new memory, all zeros, for main and the worker to map. Raises OSError."""
         if sys.platform == "linux":
             descriptor = os.memfd_create("tracker-counts")
         else:
@@ -90,7 +94,7 @@ class Counts(MutableMapping[str, int]):
         return self._cells[self._index[name]]
 
     def __setitem__(self, name: str, value: int) -> None:
-        self._cells[self._index[name]] = value  # eight bytes at once: main never sees half of them
+        self._cells[self._index[name]] = value  # one write of eight bytes: main never reads half of a number
 
     def __delitem__(self, name: str) -> None:
         raise TypeError("the names are fixed")

@@ -15,6 +15,7 @@ The publisher begins once the topic is ready. A new configuration takes effect b
 """
 
 import asyncio
+from collections.abc import Callable
 
 from tracker.config import SnsConfig
 from tracker.errors import PublishFailed
@@ -29,10 +30,15 @@ DRAIN_PASS_SECONDS = 0.01  # between two passes while draining
 
 
 class Publisher:
-    """Publishes the outbox. `trouble` is what stands in the way, None when nothing does."""
+    """Publishes the outbox. `config` returns the configuration in force."""
 
     def __init__(
-        self, *, outbox: Outbox, config: SnsConfig, open_topic: OpenTopic, accounting: Accounting | None = None
+        self,
+        *,
+        outbox: Outbox,
+        config: Callable[[], SnsConfig],
+        open_topic: OpenTopic,
+        accounting: Accounting | None = None,
     ) -> None:
         self._outbox = outbox
         self._accounting = accounting or Accounting()
@@ -45,7 +51,10 @@ class Publisher:
 
     @property
     def trouble(self) -> str | None:
-        """What the last failure was. Setting it is for the service, which restarts a publisher that died."""
+        """What stands in the way of publishing, None when nothing does.
+
+        The service sets it when the publisher itself has failed.
+        """
         return self._state.trouble
 
     @trouble.setter
@@ -56,27 +65,24 @@ class Publisher:
         """Let `run` return once the outbox is empty."""
         self._draining.set()
 
-    def reconfigure(self, config: SnsConfig) -> None:
-        """Use another configuration from the next pass on."""
-        self._config = config
-
     async def run(self) -> None:
         """Publish until drained. Failures of SNS and of the disk are counted, logged and tried again."""
         while True:
-            config = self._config
+            config = self._config()
             async with self._open_topic(config) as topic:
                 if await self._wait_ready(topic, config):
                     await self._publish_all(topic, config)
-            if config is self._config:
+            if config is self._config():
                 return
 
     async def _wait_ready(self, topic: Topic, config: SnsConfig) -> bool:
-        """Wait until the topic can be called. False if that is not needed any more: drained, or reconfigured.
+        """Wait until the topic can be called. False when that is not needed any more.
 
-        At a stop the topic is not waited for if no visit is waiting. The next start then publishes the end markers.
+        It is not needed when another configuration is in force, nor at a stop when no visit is waiting. The next start
+        publishes the end markers then.
         """
         tried = failed = False
-        while config is self._config:
+        while config is self._config():
             if tried and self._draining.is_set() and not self._outbox.waiting:
                 return False
             tried = True
@@ -100,7 +106,7 @@ class Publisher:
         """Make passes until drained, or until the configuration is another."""
         loop = asyncio.get_running_loop()
         state = self._state
-        while config is self._config:
+        while config is self._config():
             began = loop.time()
             accepted, failures = state.accepted, state.failures
             more = await self._pass(topic, config, began)

@@ -1,131 +1,194 @@
-"""The pixel's main process: wires listener, workers, outbox and publisher, in the order a visit flows.
+"""The pixel's main process: starts its parts in the order in which a visit passes them, and stops them in that order.
 
-    listener ─▶ workers (answer, append) ─▶ outbox ─▶ publisher ─▶ SNS
+    listening socket ─▶ workers (answer, append) ─▶ outbox ─▶ publisher ─▶ SNS
 
-Nothing behind the workers can stop the answers: a publisher that dies is started again, an outbox on a failing disk is
-tried again, and both are said in the log, in /readyz and in the metrics. SIGHUP puts a new configuration to work.
+The start:
+
+1. Lock the outbox. While another pixel holds the lock, wait for it.
+2. Open the listening socket and start the workers, which inherit it. Wait until the first one answers.
+3. Load what takes long and no answer needs: the client of SNS.
+4. Start the admin listener, the outbox monitor, the publisher and the reloads. Tell systemd that the service is ready.
+
+If a step fails, the steps before it are undone in reverse order. The stop (`_Service.drain`) is a list of steps, too.
+The table `SHUTDOWN` divides its time among them.
+
+Nothing behind the workers can stop the answers. A publisher that fails is started again. An outbox on a failing disk is
+tried again every second. The log, `/readyz` and the metrics report both.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from tracker import __version__, telemetry
+from tracker.admin import AdminServer
 from tracker.config import PixelConfig
 from tracker.errors import ConfigurationError
-from tracker.lifecycle import Backoff, Deadline, Stop, install_stop_signals, on_hangup, wait_while_held
+from tracker.lifecycle import Backoff, Budget, Deadline, Stop, install_stop_signals, on_hangup, wait_while_held
 from tracker.listening import listen
 from tracker.logs import Structure
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox import Outbox
-from tracker.pixel.reload import Reloader
-from tracker.pixel.supervisor import Supervisor, finish
-from tracker.pixel.watch import Watch
+from tracker.pixel.outbox_monitor import OutboxMonitor
+from tracker.pixel.publisher import Publisher
+from tracker.pixel.reload import reload_on
+from tracker.pixel.worker_pool import WorkerPool
+from tracker.systemd import Manager
 
-if TYPE_CHECKING:
-    from tracker.pixel.publisher import Publisher
+log = logging.getLogger(__name__)
 
-log = logging.getLogger("tracker.pixel.service")
+ANSWER_SECONDS = 3.0  # after which a start goes on without a worker that answers
 
-ANSWER_SECONDS = 3.0  # after which a start goes on without a worker
-ALARM_SHARE = 0.8  # of outbox.max_bytes
-FINISH_SHARE = 1 / 3  # of what is left of the shutdown, for requests that have begun
+# The steps of a stop in their order, and the share of each. Together they have `shutdown.timeout`, of which
+# `shutdown.drain_delay` is taken first: with the default of 25 seconds, 0.04 is one second.
+SHUTDOWN = {
+    "requests": 0.32,  # workers finish the requests that have begun, and close connections on which none has
+    "journals": 0.04,  # workers make their journals durable and exit
+    "kill": 0.04,  # workers that have not exited are killed
+    "publish": 0.56,  # the publisher publishes what is left in the outbox
+    "close": 0.04,  # last figures, admin listener, lock
+}
 
 
 async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
     """Serve until a stop signal; then drain and return within `shutdown.timeout`. Raises ConfigurationError.
 
-    `load` reads the configuration anew, for a reload.
+    `load` reads the configuration file again, for a reload.
     """
     stop = install_stop_signals()
     hangup = asyncio.Event()
     on_hangup(hangup.set)
-    outbox = Outbox(Path(config.outbox.dir))
-    await wait_while_held(lambda: _open(outbox), stop.requested)
-    accounting = Accounting()
-    # The one listening socket: workers inherit it, so that no connection is lost when one of them ends.
-    http = config.http
-    listener = await wait_while_held(lambda: listen("http", http.host, http.port, BACKLOG), stop.requested)
-    supervisor = Supervisor(config=config, listener=listener, accounting=accounting)
-    workers = asyncio.create_task(supervisor.run())
-    # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
-    await supervisor.wait_answering(ANSWER_SECONDS)
-    from tracker.admin import AdminServer
-    from tracker.aws import open_topic
-    from tracker.pixel.publisher import Publisher
-    from tracker.systemd import Manager
+    outbox, accounting = Outbox(Path(config.outbox.dir)), Accounting()
+    async with AsyncExitStack() as stack:
+        stack.callback(outbox.close)
+        await wait_while_held(lambda: _open(outbox), stop.requested)
+        http = config.http
+        listener = await wait_while_held(lambda: listen("http", http.host, http.port, BACKLOG), stop.requested)
+        stack.callback(listener.close)
+        workers = WorkerPool(config=config, listener=listener, accounting=accounting)
+        working = await stack.enter_async_context(_beside(workers.run()))
+        await workers.wait_answering(ANSWER_SECONDS)
+        # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
+        from tracker.aws import open_topic
 
-    _refuse_slow_parser()
-    publisher = Publisher(outbox=outbox, config=config.sns, open_topic=open_topic, accounting=accounting)
-    watch = Watch(outbox=outbox, supervisor=supervisor, accounting=accounting, max_bytes=config.outbox.max_bytes)
-    reloader = Reloader(config=config, load=load, supervisor=supervisor, publisher=publisher, watch=watch)
+        _refuse_slow_parser()
+        publisher = Publisher(
+            outbox=outbox, config=lambda: workers.config.sns, open_topic=open_topic, accounting=accounting
+        )
+        monitor = OutboxMonitor(outbox=outbox, workers=workers, accounting=accounting)
+        service = _Service(stop, workers, outbox, publisher, monitor)
+        admin = AdminServer(
+            host=config.admin.host,
+            port=config.admin.port,
+            ready=service.readiness,
+            registry=telemetry.PIXEL,
+            refresh=monitor.look,
+        )
+        stack.push_async_callback(admin.stop)
+        await admin.start(stop.requested)
+        service.set_gauges()
+        log.info("service_started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
+        monitoring = await stack.enter_async_context(_beside(monitor.run(stop.requested)))
+        publishing = await stack.enter_async_context(_beside(keep_publishing(publisher)))
+        reloading = await stack.enter_async_context(_beside(reload_on(hangup, load, workers)))
+        manager = Manager()
+        await stack.enter_async_context(_beside(manager.heartbeat(_turn)))
+        manager.ready()
+        await _until_stopped(stop, working, monitoring)
+        manager.stopping()
+        await service.drain(working, publishing, reloading)
+    _log_end(outbox)
 
-    def ready() -> tuple[bool, dict[str, Any]]:
-        draining = stop.requested.is_set()
-        answering = supervisor.answering > 0 and not draining
-        return answering, {
+
+class _Service:
+    """The parts that a running pixel consists of."""
+
+    def __init__(
+        self, stop: Stop, workers: WorkerPool, outbox: Outbox, publisher: Publisher, monitor: OutboxMonitor
+    ) -> None:
+        self._stop = stop.requested
+        self._workers = workers
+        self._outbox = outbox
+        self._publisher = publisher
+        self._monitor = monitor
+
+    @property
+    def recording(self) -> bool:
+        return self._workers.recording and self._outbox.is_open
+
+    def readiness(self) -> tuple[bool, dict[str, Any]]:
+        """Whether the pixel may be sent requests, and what `/readyz` reports."""
+        draining = self._stop.is_set()
+        answering = self._workers.answering
+        return answering > 0 and not draining, {
             "draining": draining,
-            "workers": supervisor.answering,
-            "recording": supervisor.recording and outbox.is_open,
-            "publishing": publisher.trouble is None,
-            "trouble": publisher.trouble,
+            "workers": answering,
+            "recording": self.recording,
+            "publishing": self._publisher.trouble is None,
+            "trouble": self._publisher.trouble,
             "outbox": {
-                "bytes": outbox.size,
-                "waiting_bytes": outbox.waiting,
-                "nearly_full": outbox.size > watch.max_bytes * ALARM_SHARE,
+                "bytes": self._outbox.size,
+                "waiting_bytes": self._outbox.waiting,
+                "nearly_full": self._monitor.nearly_full,
             },
         }
 
-    admin = AdminServer(
-        host=config.admin.host, port=config.admin.port, ready=ready, registry=telemetry.PIXEL, refresh=watch.look
-    )
-    await admin.start(stop.requested)
-    log.info("started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
-    telemetry.PUBLISHING.set(1)
-    telemetry.WORKERS.set_function(lambda: supervisor.answering)
-    telemetry.RECORDING.set_function(lambda: supervisor.recording and outbox.is_open)
-    telemetry.PROCESSES.workers = supervisor.pids
-    watching = asyncio.create_task(watch.run(stop.requested))
-    publishing = asyncio.create_task(_publish(publisher))
-    reloading = asyncio.create_task(reloader.run(hangup))
-    manager = Manager()
-    manager.ready()
-    beating = asyncio.create_task(manager.heartbeat(_turn))
-    await _until_stopped(stop, workers, watching)
+    def set_gauges(self) -> None:
+        telemetry.PUBLISHING.set(1)
+        telemetry.WORKERS.set_function(lambda: self._workers.answering)
+        telemetry.RECORDING.set_function(lambda: self.recording)
+        telemetry.PROCESSES.workers = self._workers.pids
 
-    manager.stopping()
-    shutdown = reloader.config.shutdown
-    deadline = Deadline(shutdown.timeout)
-    log.info("draining delay=%s timeout=%s", shutdown.drain_delay, shutdown.timeout)
-    await asyncio.sleep(min(shutdown.drain_delay, deadline.remaining()))
-    await finish(reloading, Deadline(0.0))
-    in_flight = Deadline(deadline.remaining() * FINISH_SHARE)
-    supervisor.drain(in_flight.remaining())
-    await finish(workers, Deadline(in_flight.remaining() + 1.0))
-    await _look(watch, deadline)  # the workers are gone: all journals are orphans now
-    publisher.drain()
-    await asyncio.wait([publishing], timeout=max(0.0, deadline.remaining() - 0.5))
-    for task in (publishing, watching, beating):
+    async def drain(
+        self, working: "asyncio.Task[None]", publishing: "asyncio.Task[None]", reloading: "asyncio.Task[None]"
+    ) -> None:
+        """End the workers, then publish what they leave, within `shutdown.timeout` from now on."""
+        shutdown = self._workers.config.shutdown
+        deadline = Deadline(shutdown.timeout)
+        log.info(
+            "drain_started delay=%s timeout=%s; A stop was requested. /readyz answers 503 from now on. After the delay "
+            "the workers end, and what is left in the outbox is published.",
+            shutdown.drain_delay,
+            shutdown.timeout,
+        )
+        await asyncio.sleep(min(shutdown.drain_delay, shutdown.timeout))
+        budget = Budget(SHUTDOWN, deadline.remaining())
+        reloading.cancel()  # nothing starts a worker any more
+        await asyncio.wait([reloading])
+        self._workers.drain(budget.remaining("requests"))
+        await asyncio.wait([working], timeout=budget.remaining("journals"))
+        working.cancel()  # this kills the workers that have not exited
+        await asyncio.wait([working], timeout=budget.remaining("kill"))
+        await self._look(budget.remaining("publish"))  # the workers are gone: it adopts all of their journals
+        self._publisher.drain()
+        await asyncio.wait([publishing], timeout=budget.remaining("publish"))
+        publishing.cancel()
+        await asyncio.wait([publishing])
+        await self._look(budget.remaining("close"))
+
+    async def _look(self, seconds: float) -> None:
+        """Look at the outbox; a disk that does not answer within `seconds` is not awaited."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._monitor.look()
+
+
+@asynccontextmanager
+async def _beside(call: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
+    """Run `call` as a task beside the block. At the end of the block the task is cancelled, and its end awaited."""
+    task = asyncio.create_task(call)
+    try:
+        yield task
+    finally:
         task.cancel()
-    await asyncio.wait([publishing, watching, beating])
-    await _look(watch, deadline)
-    outbox.close()
-    await admin.stop()
-    log.info(
-        "stopped hits=%d accepted=%d discarded=%d adopted=%d published=%d left_on_disk_bytes=%d",
-        telemetry.total(telemetry.HITS),
-        telemetry.total(telemetry.ACCEPTED),
-        telemetry.total(telemetry.DISCARDED),
-        telemetry.total(telemetry.ADOPTED_VISITS),
-        telemetry.total(telemetry.PUBLISHED_VISITS),
-        outbox.waiting,
-    )
+        await asyncio.wait([task])
 
 
 def _refuse_slow_parser() -> None:
@@ -142,37 +205,50 @@ def _open(outbox: Outbox) -> None:
     try:
         outbox.open()
     except OSError as error:
-        log.error("outbox_unusable %s; visits are answered, not recorded, until it can be used", error.strerror)
+        log.error(
+            "outbox_failed error=%s; The outbox cannot be opened. Visits are answered and not recorded until it can. "
+            "This is tried again every second. Look at the disk of outbox.dir.",
+            error.strerror,
+        )
 
 
 async def _turn() -> None:
-    """The loop turns: that is all the watchdog has to know of main, which replaces hanging workers by itself."""
+    """Returns when the loop turns. The watchdog need not know more of main: main itself replaces workers that hang."""
 
 
 async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
-    """Wait for the stop signal. A task that should never end and does ends the process with its error."""
+    """Wait for the stop signal. If one of the tasks ends before, its error is raised and ends the process."""
     stopping = asyncio.create_task(stop.requested.wait())
     done, _ = await asyncio.wait([stopping, *essential], return_when=asyncio.FIRST_COMPLETED)
     for task in done - {stopping}:
         await task
 
 
-async def _look(watch: Watch, deadline: Deadline) -> None:
-    """A last look, if the disk gives it in time."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(deadline.remaining()):
-            await watch.look()
-
-
-async def _publish(publisher: "Publisher") -> None:
-    """Run the publisher to its drained end; whatever it dies of, the answers go on and it is started again."""
+async def keep_publishing(publisher: Publisher) -> None:
+    """Run the publisher until it is drained. If it fails by a bug it is started again; the answers go on meanwhile."""
     backoff = Backoff(first=1.0)
     while True:
         try:
             await publisher.run()
             return
         except Exception as error:
-            log.exception("publisher_died it is started again")
+            log.exception(
+                "publisher_died; This is a bug. Answers go on, visits are kept in the outbox, and the publisher is "
+                "started again."
+            )
             publisher.trouble = f"the publisher died: {error!r}"
             telemetry.PUBLISHING.set(0)
             await asyncio.sleep(backoff.next())
+
+
+def _log_end(outbox: Outbox) -> None:
+    log.info(
+        "service_stopped hits=%d accepted=%d discarded=%d adopted=%d published=%d left_on_disk_bytes=%d; "
+        "What is left on disk is published after the next start.",
+        telemetry.total(telemetry.HITS),
+        telemetry.total(telemetry.ACCEPTED),
+        telemetry.total(telemetry.DISCARDED),
+        telemetry.total(telemetry.ADOPTED_VISITS),
+        telemetry.total(telemetry.PUBLISHED_VISITS),
+        outbox.waiting,
+    )

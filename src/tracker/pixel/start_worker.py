@@ -1,4 +1,4 @@
-"""The first code of a worker process, `python -m tracker.pixel.start_worker`: prepares it, then runs `worker.serve`."""
+"""The entry point of a worker process, `python -m tracker.pixel.start_worker`: prepares it and runs `worker.serve`."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     prepare_worker(arguments.main)
-    # Imported only now: until this process is prepared, a signal to the whole group would end it.
+    # Imported only now: until the process is prepared, a signal to its whole process group would end it.
     from tracker.lifecycle import run
     from tracker.pixel.control import Counts
     from tracker.pixel.worker import serve

@@ -1,8 +1,14 @@
-"""A worker process: answers and appends, nothing else. It has no AWS client, and no credentials in its environment.
+"""A worker process: it answers requests and appends their visits to its journal, nothing else.
 
-Main starts it (`start_worker`) with three inherited descriptors: the listening socket, a socket pair over which the
-worker receives its configuration and commands, and the memory in which it counts. When the pair closes, main is gone
-and the worker stops at once.
+It has no AWS client, and no credentials in its environment. Main starts it (`start_worker`) with three inherited
+descriptors: the listening socket, one end of a socket pair, and the shared memory in which it counts.
+
+1. The worker reads `Hello` from the socket pair: its configuration and its quota.
+2. It makes its journal, accepts connections, and writes `ANSWERING`.
+3. While it answers, it reads each `Command`, makes its journal durable, and increments its beats once a second.
+4. When main asks it to stop, it finishes the requests that have begun, makes its journal durable and exits.
+5. When main's end of the socket pair closes, main is gone. The worker exits at once; it loses no visit, because each
+   answered visit is in the page cache.
 """
 
 import asyncio
@@ -20,39 +26,39 @@ from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
 from tracker.standard_error import STREAM
 
-log = logging.getLogger("tracker.pixel.worker")
+log = logging.getLogger(__name__)
 
-STATE_SECONDS = 0.25
+STATE_SECONDS = 0.25  # between two reports of the worker's state
 BEAT_SECONDS = 1.0
-CONTROL_LINE_BYTES = 1 << 20
-OTHER_FILES = 64  # open in a worker beside its visitors' connections, at most
-FEW_CONNECTIONS = 4096
+CONTROL_LINE_BYTES = 1 << 20  # a line from main is never longer
+OTHER_FILES = 64  # at most so many files are open in a worker beside its connections
+FEW_CONNECTIONS = 4096  # below this limit a warning is logged
 
 
 async def serve(listener: socket.socket, control: socket.socket, counts: Counts) -> None:
-    """Answer until main says drain; end the process when main is gone."""
+    """Answer until main asks for the stop; end the process at once when main is gone."""
     reader, writer = await asyncio.open_unix_connection(sock=control, limit=CONTROL_LINE_BYTES)
-    if not (greeting := await _read(reader)):
+    if not (line := await _read(reader)):
         return  # main is gone already
-    hello = msgspec.json.decode(greeting, type=Hello)
+    hello = msgspec.json.decode(line, type=Hello)
     setup_logging(hello.config.logging.level, hello.config.logging.format)
-    recorder = Recorder(config=hello.config.outbox, room=hello.room, counts=counts)
+    recorder = Recorder(config=hello.config.outbox, room=hello.quota, counts=counts)
     await recorder.open()
     server = PixelServer(config=hello.config, recorder=recorder, max_connections=max_connections())
     await server.start(listener, BACKLOG)
     drain: asyncio.Future[float] = asyncio.get_running_loop().create_future()
     essential = [
         asyncio.create_task(recorder.run()),
-        asyncio.create_task(_tell_state(recorder, counts)),
+        asyncio.create_task(_report_state(recorder, counts)),
         asyncio.create_task(_beat(counts)),
-        asyncio.create_task(_obey(reader, recorder, drain)),
+        asyncio.create_task(_receive_commands(reader, recorder, drain)),
     ]
     for task in essential:
-        task.add_done_callback(_end_with)
+        task.add_done_callback(_end_process)
     writer.write(ANSWERING)
     await server.stop(await drain)
     for task in essential:
-        task.remove_done_callback(_end_with)
+        task.remove_done_callback(_end_process)
         task.cancel()
     await asyncio.wait(essential)
     await recorder.close()
@@ -60,32 +66,40 @@ async def serve(listener: socket.socket, control: socket.socket, counts: Counts)
 
 
 def max_connections() -> int:
-    """How many visitors may be connected to this worker: as many as it may open files, but for those of its journal."""
+    """How many connections this worker may have: one for each file it may open, less `OTHER_FILES`."""
     open_files = raise_open_files()
     connections = max(1, open_files - OTHER_FILES)
     if connections < FEW_CONNECTIONS:
-        log.warning("few_open_files limit=%d; no more than %d visitors can be connected", open_files, connections)
+        log.warning(
+            "few_open_files limit=%d connections=%d; The process may open few files, so this worker accepts few "
+            "connections. Raise the limit of open files (ulimit -n, LimitNOFILE).",
+            open_files,
+            connections,
+        )
     return connections
 
 
-async def _obey(reader: asyncio.StreamReader, recorder: Recorder, drain: "asyncio.Future[float]") -> None:
+async def _receive_commands(reader: asyncio.StreamReader, recorder: Recorder, drain: "asyncio.Future[float]") -> None:
+    """Do what main says. A stop request sets `drain` to its seconds. Ends the process when main is gone."""
     while line := await _read(reader):
         command = msgspec.json.decode(line, type=Command)
-        if command.room is not None:
-            recorder.room = command.room
+        if command.quota is not None:
+            recorder.room = command.quota
         if command.drain is not None and not drain.done():
             drain.set_result(command.drain)
     os._exit(0)  # every answered visit is in the page cache already
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
+    """The next line from main; empty when main is gone."""
     try:
         return await reader.readline()
     except ConnectionError:
         return b""
 
 
-async def _tell_state(recorder: Recorder, counts: Counts) -> None:
+async def _report_state(recorder: Recorder, counts: Counts) -> None:
+    """Write into the shared memory what is no count: whether visits are recorded, and lost log lines."""
     while True:
         counts[NOT_RECORDING] = not recorder.recording
         counts[LOG_LINES_DROPPED] = STREAM.dropped
@@ -98,7 +112,11 @@ async def _beat(counts: Counts) -> None:
         await asyncio.sleep(BEAT_SECONDS)
 
 
-def _end_with(task: "asyncio.Task[None]") -> None:
-    """A worker without its recorder or its orders is of no use; main starts another."""
-    log.critical("worker_ended", exc_info=task.exception())
+def _end_process(task: "asyncio.Task[None]") -> None:
+    """End the process because `task` has ended: without its recorder or its commands a worker cannot go on."""
+    log.critical(
+        "worker_failed; This is a bug. The worker ends, and main starts another one. "
+        "The visits that it answered are in the outbox.",
+        exc_info=task.exception(),
+    )
     exit_now(1)

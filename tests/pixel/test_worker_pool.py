@@ -20,27 +20,29 @@ from tests.waiting import until
 from tracker import telemetry
 from tracker.config import Admin, Http, OutboxConfig, PixelConfig, Privacy, SnsConfig
 from tracker.errors import ConfigurationError, ReloadFailed
-from tracker.pixel import slot
-from tracker.pixel import supervisor as module
+from tracker.pixel import worker_pool as module
+from tracker.pixel import worker_process
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.reload import FIXED, check_reload
-from tracker.pixel.slot import Slot
-from tracker.pixel.supervisor import Supervisor
+from tracker.pixel.worker_pool import WorkerPool
+from tracker.pixel.worker_process import WorkerProcess
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
 
 @asynccontextmanager
-async def supervising(directory: Path, workers: int) -> AsyncIterator[tuple[Supervisor, PixelConfig]]:
-    config = PixelConfig(sns=SNS, workers=workers, outbox=OutboxConfig(dir=str(directory)))
+async def running_pool(directory: Path, workers: int) -> AsyncIterator[tuple[WorkerPool, PixelConfig]]:
+    """A pool whose workers answer, and its configuration."""
     listener = socket.create_server(("127.0.0.1", 0))
-    supervisor = Supervisor(config=config, listener=listener, accounting=Accounting())
-    running = asyncio.create_task(supervisor.run())
+    http = Http(host="127.0.0.1", port=listener.getsockname()[1])
+    config = PixelConfig(sns=SNS, workers=workers, outbox=OutboxConfig(dir=str(directory)), http=http)
+    pool = WorkerPool(config=config, listener=listener, accounting=Accounting())
+    running = asyncio.create_task(pool.run())
     try:
         async with asyncio.timeout(60):
-            await until(lambda: supervisor.answering == workers, 30)
-            yield supervisor, config
-            supervisor.drain(1.0)
+            await until(lambda: pool.answering == workers, 30)
+            yield pool, config
+            pool.drain(1.0)
             await running
     finally:
         running.cancel()
@@ -51,8 +53,8 @@ async def supervising(directory: Path, workers: int) -> AsyncIterator[tuple[Supe
 async def test_if_the_new_worker_does_not_answer_the_old_ones_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with supervising(tmp_path, 2) as (supervisor, config):
-        before = sorted(supervisor.pids())
+    async with running_pool(tmp_path, 2) as (pool, config):
+        before = sorted(pool.pids())
         start = asyncio.create_subprocess_exec
 
         async def mute(*arguments: str, **options: object) -> asyncio.subprocess.Process:
@@ -62,27 +64,47 @@ async def test_if_the_new_worker_does_not_answer_the_old_ones_go_on(
             patch.setattr(asyncio, "create_subprocess_exec", mute)
             patch.setattr(module, "TRIAL_SECONDS", 0.2)
             with pytest.raises(ReloadFailed, match="no worker answered"):
-                await supervisor.reload(config)
-        assert sorted(supervisor.pids()) == before
-        assert supervisor.answering == 2
-        reloading = asyncio.create_task(supervisor.reload(msgspec.structs.replace(config, workers=1)))
+                await pool.reload(config)
+        assert sorted(pool.pids()) == before
+        assert pool.answering == 2
+        assert pool.config is config
+        reloading = asyncio.create_task(pool.reload(msgspec.structs.replace(config, workers=1)))
         while not reloading.done():
-            assert supervisor.answering >= 1
+            assert pool.answering >= 1
             await asyncio.sleep(0.001)
         await reloading
-        assert supervisor.answering == 1
-        assert not set(supervisor.pids()) & set(before)
+        assert pool.answering == 1
+        assert pool.config.workers == 1
+        assert not set(pool.pids()) & set(before)
+
+
+async def test_a_reload_tries_another_process_when_the_first_one_ends_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, programs = asyncio.create_subprocess_exec, [("-c", "import sys; sys.exit(3)")]
+
+    async def ending_at_first(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+        program = programs.pop() if programs else arguments[1:]
+        return await start(sys.executable, *program, **options)
+
+    async with running_pool(tmp_path, 1) as (pool, config):
+        before = pool.pids()
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", ending_at_first)
+        await pool.reload(config)
+        assert not programs
+        assert pool.answering == 1
+        assert not set(pool.pids()) & set(before)
 
 
 async def test_a_worker_that_hangs_is_killed_when_it_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "ROLL_SECONDS", 0.1)
-    async with supervising(tmp_path, 1) as (supervisor, config):
-        (hanging,) = supervisor.pids()
+    monkeypatch.setattr(module, "REQUESTS_SECONDS", 0.1)
+    async with running_pool(tmp_path, 1) as (pool, config):
+        (hanging,) = pool.pids()
         os.kill(hanging, signal.SIGSTOP)
-        await supervisor.reload(config)
-        assert hanging not in supervisor.pids()
+        await pool.reload(config)
+        assert hanging not in pool.pids()
         with pytest.raises(ProcessLookupError):
             os.kill(hanging, 0)
 
@@ -106,17 +128,17 @@ async def test_a_worker_whose_loop_does_not_turn_is_killed_and_replaced(
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", hanging_at_first)
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.25)
-    monkeypatch.setattr(slot, "START_CHECKS", 16)
+    monkeypatch.setattr(worker_process, "START_CHECKS", 16)
     config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path)))
-    supervisor = Supervisor(config=config, listener=socket.create_server(("127.0.0.1", 0)), accounting=Accounting())
-    running = asyncio.create_task(supervisor.run())
-    await until(supervisor.pids)
-    (hanging,) = supervisor.pids()
-    await until(lambda: supervisor.pids() not in ([], [hanging]), 30)
-    await until(lambda: supervisor.answering == 1, 30)
+    pool = WorkerPool(config=config, listener=socket.create_server(("127.0.0.1", 0)), accounting=Accounting())
+    running = asyncio.create_task(pool.run())
+    await until(pool.pids)
+    (hanging,) = pool.pids()
+    await until(lambda: pool.pids() not in ([], [hanging]), 30)
+    await until(lambda: pool.answering == 1, 30)
     with pytest.raises(ProcessLookupError):
         os.kill(hanging, 0)
-    supervisor.drain(1.0)
+    pool.drain(1.0)
     await running
 
 
@@ -130,19 +152,19 @@ async def test_a_silent_worker_does_not_count_as_answering_and_is_not_killed_whi
         asked += 1
         return asked < 8
 
-    monkeypatch.setattr(slot, "waits_for_disk", waits_for_disk)
+    monkeypatch.setattr(worker_process, "waits_for_disk", waits_for_disk)
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.25)
-    async with supervising(tmp_path, 1) as (supervisor, _):
-        (silent,) = supervisor.pids()
+    async with running_pool(tmp_path, 1) as (pool, _):
+        (silent,) = pool.pids()
         os.kill(silent, signal.SIGSTOP)
-        await until(lambda: supervisor.answering == 0, 30)
+        await until(lambda: pool.answering == 0, 30)
         await until(lambda: asked >= 4, 30)
         os.kill(silent, signal.SIGCONT)
-        await until(lambda: supervisor.answering == 1, 30)
-        assert supervisor.pids() == [silent]
+        await until(lambda: pool.answering == 1, 30)
+        assert pool.pids() == [silent]
         os.kill(silent, signal.SIGSTOP)
-        await until(lambda: supervisor.pids() not in ([], [silent]), 30)
-        await until(lambda: supervisor.answering == 1, 30)
+        await until(lambda: pool.pids() not in ([], [silent]), 30)
+        await until(lambda: pool.answering == 1, 30)
 
 
 @pytest.mark.parametrize("worker_stopped_too", [False, True], ids=["main alone was stopped", "the host was suspended"])
@@ -150,32 +172,32 @@ async def test_time_in_which_main_itself_stood_still_makes_no_worker_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_stopped_too: bool
 ) -> None:
     monkeypatch.setattr(module, "CHECK_SECONDS", 0.5)
-    async with supervising(tmp_path, 1) as (supervisor, _):
-        (worker,) = supervisor.pids()
+    async with running_pool(tmp_path, 1) as (pool, _):
+        (worker,) = pool.pids()
         if worker_stopped_too:
             os.kill(worker, signal.SIGSTOP)
         await asyncio.sleep(0.8)  # a check has seen its last beat
-        time.sleep(1.5 * slot.HUNG_CHECKS * 0.5)  # this loop is main's
+        time.sleep(1.5 * worker_process.HUNG_CHECKS * 0.5)  # this loop is main's
         await asyncio.sleep(0.8)  # a check or two before the worker has had its turn
         os.kill(worker, signal.SIGCONT)
-        for _ in range(slot.HUNG_CHECKS):
+        for _ in range(worker_process.HUNG_CHECKS):
             await asyncio.sleep(0.5)
-            assert supervisor.pids() == [worker]
-        await until(lambda: supervisor.answering == 1, 30)
+            assert pool.pids() == [worker]
+        await until(lambda: pool.answering == 1, 30)
 
 
 def test_a_worker_gets_no_environment_but_what_its_interpreter_needs() -> None:
     needed = {"PATH": "/bin", "PYTHONPATH": "src", "LC_ALL": "C", "LD_PRELOAD": "x.so", "TZ": "UTC", "HOME": "/root"}
     secret = dict.fromkeys(("AWS_PROFILE", "TRACKER_WORKERS", "NOTIFY_SOCKET", "PATHS", "LANG_KEY", "X"), "secret")
-    assert slot.worker_environment({**needed, **secret}) == needed
+    assert worker_process.worker_environment({**needed, **secret}) == needed
 
 
 async def test_what_a_killed_worker_had_discarded_is_counted(tmp_path: Path) -> None:
     before = telemetry.total(telemetry.HITS)
-    async with supervising(tmp_path, 1) as (supervisor, config):
-        await supervisor.reload(msgspec.structs.replace(config, privacy=Privacy(honor=["dnt"])))
-        (doomed,) = supervisor.pids()
-        reader, writer = await asyncio.open_connection(*supervisor._listener.getsockname())
+    async with running_pool(tmp_path, 1) as (pool, config):
+        await pool.reload(msgspec.structs.replace(config, privacy=Privacy(honor=["dnt"])))
+        (doomed,) = pool.pids()
+        reader, writer = await asyncio.open_connection("127.0.0.1", config.http.port)
         for _ in range(5):
             writer.write(b"GET /track HTTP/1.1\r\nHost: a.example\r\nDNT: 1\r\n\r\n")
             await reader.readuntil(b"\r\n\r\n")
@@ -185,27 +207,32 @@ async def test_what_a_killed_worker_had_discarded_is_counted(tmp_path: Path) -> 
         writer.close()
 
 
-def test_a_worker_that_hears_nothing_any_more_is_told_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def deaf(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
+def test_nothing_is_sent_to_a_worker_that_has_closed_its_end_of_the_socket_pair(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def closing(*arguments: str, **options: Any) -> asyncio.subprocess.Process:
         control = arguments[arguments.index("--control") + 1]
         code = f"import os, time; os.close({control}); time.sleep(60)"
         return await start(sys.executable, "-c", code, **options)
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            deaf_slot = Slot(number=0, config=PixelConfig(sns=SNS), listener=listener, accounting=Accounting(), room=0)
-            running = asyncio.create_task(deaf_slot.run())
-            await until(lambda: deaf_slot._writer is not None and deaf_slot._writer.is_closing())
-            deaf_slot.allow(1)  # uvloop, unlike asyncio, raises on a closed transport
+            worker = WorkerProcess(
+                number=0, config=PixelConfig(sns=SNS), listener=listener, accounting=Accounting(), quota=0
+            )
+            running = asyncio.create_task(worker.run())
+            await until(lambda: worker.connected)
+            await until(lambda: not worker.connected)
+            worker.allow(1)  # uvloop, unlike asyncio, raises on a closed transport
             running.cancel()
             await asyncio.wait([running])
 
     start = asyncio.create_subprocess_exec
-    monkeypatch.setattr(asyncio, "create_subprocess_exec", deaf)
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", closing)
     uvloop.run(scenario())
 
 
-def test_what_only_a_restart_can_change_is_named_and_all_else_may_change() -> None:
+def test_a_reload_is_refused_with_the_names_of_all_keys_that_only_a_restart_can_change() -> None:
     old = PixelConfig(sns=SNS)
     check_reload(
         old,

@@ -1,0 +1,104 @@
+"""The monitor of the outbox: looks at the directory once a second, and before each answer of `/metrics`.
+
+Each look does this, in this order:
+
+1. Open the outbox if it is not open yet: its disk may have been full, failing or read-only at the start.
+2. Scan the directory. Journals whose worker is gone are adopted; the publisher publishes them.
+3. Divide what is left of `outbox.max_bytes` among the workers, as their new quotas.
+4. Pass on what the workers have counted and what the journals hold to the accounting, and set the metrics.
+
+An error of the disk is logged, and the next look tries again.
+"""
+
+import asyncio
+import logging
+import os
+from datetime import UTC, datetime
+
+from tracker import telemetry
+from tracker.errors import TrackerError
+from tracker.pixel.accounting import Accounting
+from tracker.pixel.outbox import Outbox
+from tracker.pixel.worker_pool import WorkerPool
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0  # between two looks
+DRAIN_LOOK_SECONDS = 0.1  # between two looks during a stop
+ALARM_SHARE = 0.8  # of outbox.max_bytes
+
+
+class OutboxMonitor:
+    """Keeps the quotas of the workers and the metrics of the outbox up to date."""
+
+    def __init__(self, *, outbox: Outbox, workers: WorkerPool, accounting: Accounting) -> None:
+        self._outbox = outbox
+        self._workers = workers
+        self._accounting = accounting
+        self._looking: asyncio.Task[None] | None = None
+        self._trouble: str | None = None
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether the outbox holds more than `ALARM_SHARE` of what it may hold."""
+        return self._outbox.size > self._max_bytes * ALARM_SHARE
+
+    @property
+    def _max_bytes(self) -> int:
+        return self._workers.config.outbox.max_bytes
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Look every second, and more often once `stopping` is set; runs until it is cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(DRAIN_LOOK_SECONDS if stopping.is_set() else LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Look once, and return when a look that began after this call has ended.
+
+        Two looks never run at the same time, so a disk that hangs blocks one thread and not one more at each call. If
+        this is cancelled, the look goes on.
+        """
+        while (running := self._looking) is not None and not running.done():
+            await asyncio.shield(running)
+        self._looking = asyncio.create_task(self._look())
+        await asyncio.shield(self._looking)
+
+    async def _look(self) -> None:
+        outbox = self._outbox
+        try:
+            free = await asyncio.to_thread(self._scan)
+        except (OSError, TrackerError) as error:  # HeldByAnother too, if the outbox could not be opened at the start
+            if str(error) != self._trouble:
+                log.error(
+                    "outbox_failed error=%s; The outbox cannot be read or opened. Answers go on. This is tried again "
+                    "every second; look at the disk and the permissions of outbox.dir.",
+                    error,
+                )
+            self._trouble = str(error)
+        else:
+            self._trouble = None
+            self._workers.allow(self._max_bytes - outbox.size)
+            telemetry.OUTBOX_FREE_BYTES.set(free)
+        self._workers.count()
+        gone, outbox.gone = outbox.gone, []
+        self._accounting.gone(gone)
+        self._accounting.found(outbox.known())
+        telemetry.OUTBOX_BYTES.set(outbox.size)
+        telemetry.OUTBOX_MAX_BYTES.set(self._max_bytes)
+        telemetry.WAITING_BYTES.set(outbox.waiting)
+        age = (datetime.now(UTC) - outbox.oldest).total_seconds() if outbox.oldest else 0.0
+        telemetry.OUTBOX_AGE.set(max(0.0, age))
+
+    def _scan(self) -> int:
+        """Open the outbox if necessary and scan it; return the bytes that are free on its disk. Blocks on the disk."""
+        self._outbox.open()
+        if adopted := self._outbox.scan():
+            telemetry.ADOPTED.inc(adopted)
+            log.info(
+                "journals_adopted count=%d; The workers that wrote these journals are gone. "
+                "What is left of them is published now.",
+                adopted,
+            )
+        disk = os.statvfs(self._outbox.directory)
+        return disk.f_bavail * disk.f_frsize
