@@ -22,7 +22,7 @@ PLAIN = b"GET /track HTTP/1.1\r\nHost: a.example\r\n\r\n"
 @asynccontextmanager
 async def serving(directory: Path, *, max_connections: int = 100, **http: float) -> AsyncIterator[tuple[int, Recorder]]:
     """A server's port, and its recorder."""
-    recorder = Recorder(config=OutboxConfig(dir=str(directory)), room=1 << 20)
+    recorder = Recorder(config=OutboxConfig(dir=str(directory)), quota=1 << 20)
     await recorder.open()
     config = PixelConfig(sns=SNS, http=Http(**http))  # type: ignore[arg-type]
     server = PixelServer(config=config, recorder=recorder, max_connections=max_connections)
@@ -83,7 +83,7 @@ async def test_beyond_its_connections_a_worker_takes_no_more_and_goes_on_once_on
             writer.write(PLAIN)
             await reader.readuntil(b"\r\n\r\n")
         assert await visit(port) == b""
-        assert recorder.discarded == {refused_connection(TOO_MANY): 1}
+        assert recorder.counts == {refused_connection(TOO_MANY): 1}
         held[0][1].close()
         while not await visit(port):
             await asyncio.sleep(0.01)
@@ -118,7 +118,7 @@ async def test_requests_beyond_measure_are_refused_counted_and_not_recorded(
         assert answer.count(b"HTTP/1.1") == 1
         assert b"\r\nConnection: close\r\n" in answer
         assert recorder.accepted == 0
-        assert recorder.discarded == {refused_request(status): 1}
+        assert recorder.counts == {refused_request(status): 1}
         assert (await visit(port)).startswith(b"HTTP/1.1 200 OK")
 
 
@@ -130,6 +130,6 @@ async def test_a_flood_of_one_client_is_answered_and_not_recorded(tmp_path: Path
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
             await reader.readexactly(43)
         writer.close()
-        limited = recorder.discarded["rate_limited"]
+        limited = recorder.counts["rate_limited"]
         assert recorder.accepted + limited == 100
         assert limited >= 60  # twenty at once, and two a second of what this took

@@ -15,7 +15,7 @@ SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 def collector(http: Http, privacy: Privacy | None = None) -> tuple[Collector, Counter[str]]:
     counts: Counter[str] = Counter()
     config = PixelConfig(sns=SNS, http=http, privacy=privacy or Privacy())
-    return Collector(config=config, recorder=Recorder(config=OutboxConfig(), room=0, counts=counts)), counts
+    return Collector(config=config, recorder=Recorder(config=OutboxConfig(), quota=0, counts=counts)), counts
 
 
 def visit(of: Collector, peer: str, *ip_lines: str) -> bytes | None:

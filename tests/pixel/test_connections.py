@@ -301,7 +301,7 @@ async def test_each_refusal_is_counted_once_with_its_status(fast: bool) -> None:
         visitor = Visitor(fast=fast)
         await visitor.send(PLAIN, request)
         assert visitor.statuses == [200, status]
-        counted = {name: count for name, count in visitor.notes.discarded.items() if name.startswith("refused")}
+        counted = {name: count for name, count in visitor.notes.counts.items() if name.startswith("refused")}
         assert counted == {refused_request(status): 1}
         await visitor.close()
 
@@ -312,7 +312,7 @@ async def test_every_refusal_has_its_count_and_no_request_makes_a_traceback(capl
         visitor = Visitor()
         await visitor.send(request)
         refused = [status for status in visitor.statuses if status != 200]
-        counted = sum(visitor.notes.discarded[refused_request(status)] for status in REFUSED_STATUSES)
+        counted = sum(visitor.notes.counts[refused_request(status)] for status in REFUSED_STATUSES)
         assert counted == len(refused), request
         seen |= {*refused}
         await visitor.close()
@@ -330,7 +330,7 @@ async def test_a_fault_of_the_pixel_is_answered_with_500_logged_and_counted(
     visitor = Visitor(fast=False)
     await visitor.send(PLAIN)
     assert visitor.statuses == [500]
-    assert visitor.notes.discarded == {refused_request(500): 1}
+    assert visitor.notes.counts == {refused_request(500): 1}
     assert visitor.wire.ended
     assert "request_failed" in caplog.text
     await visitor.close()
@@ -395,7 +395,7 @@ async def test_of_many_bursts_one_goes_on_in_each_pass_of_the_loop() -> None:
 async def test_a_visitor_who_does_not_read_a_burst_is_counted_and_keeps_what_was_answered() -> None:
     visitor = Visitor(capacity=WRITE_BYTES)
     await visitor.send(b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n" * 5_000)
-    assert visitor.notes.discarded[refused_connection(NOT_READING)] == 1
+    assert visitor.notes.counts[refused_connection(NOT_READING)] == 1
     assert len(visitor.statuses) == visitor.visits < 20
     assert visitor.wire.is_closing()
     await visitor.close()

@@ -24,7 +24,7 @@ Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @asynccontextmanager
 async def serving(directory: Path, client_count: int) -> AsyncIterator[tuple[PixelServer, list[Client]]]:
     """A server and connections to it, each of which has had an answer already."""
-    recorder = Recorder(config=OutboxConfig(dir=str(directory)), room=1 << 20)
+    recorder = Recorder(config=OutboxConfig(dir=str(directory)), quota=1 << 20)
     await recorder.open()
     server = PixelServer(config=PixelConfig(sns=SNS), recorder=recorder, max_connections=100)
     with socket.create_server(("127.0.0.1", 0)) as listener:

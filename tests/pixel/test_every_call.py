@@ -78,7 +78,7 @@ async def opened(directory: Path) -> Outbox:
 
 
 def recorder_of(directory: Path) -> Recorder:
-    return Recorder(config=OutboxConfig(dir=str(directory), segment_bytes=SEGMENT_BYTES), room=1 << 20)
+    return Recorder(config=OutboxConfig(dir=str(directory), segment_bytes=SEGMENT_BYTES), quota=1 << 20)
 
 
 def publisher_of(outbox: Outbox, world: World) -> Publisher:

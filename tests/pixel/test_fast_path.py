@@ -242,7 +242,7 @@ async def test_a_request_that_is_never_finished_is_given_up(fast: bool) -> None:
             await asyncio.sleep(0.01)
     await until(lambda: wire.ended)
     assert wire.written.startswith(b"HTTP/1.1 408 ")
-    assert notes.discarded == {refused_request(408): 1}
+    assert notes.counts == {refused_request(408): 1}
     await close()
 
 
@@ -261,5 +261,5 @@ async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast:
     assert len(notes.visits()) <= 15, "of a thousand"
     assert len(wire.written) < 15 * 450
     await until(lambda: wire.closed)
-    assert notes.discarded[refused_connection(NOT_READING)] == 1
+    assert notes.counts[refused_connection(NOT_READING)] == 1
     await close()

@@ -44,7 +44,7 @@ class Pixel:
 
 @asynccontextmanager
 async def serving(directory: Path, **http: Any) -> AsyncIterator[Pixel]:
-    recorder = Recorder(config=OutboxConfig(dir=str(directory)), room=1 << 20)
+    recorder = Recorder(config=OutboxConfig(dir=str(directory)), quota=1 << 20)
     await recorder.open()
     server = PixelServer(config=PixelConfig(sns=SNS, http=Http(**http)), recorder=recorder, max_connections=100)
     port = free_port()
@@ -79,4 +79,4 @@ async def test_each_ipv4_visitor_has_a_rate_limit_of_his_own(tmp_path: Path, hea
         for address in ("127.0.0.1", "127.0.0.1", "::1", "::1"):
             await pixel.visit(address, headers)
         assert pixel.addresses() == [IPV4, IPV6]
-        assert pixel.recorder.discarded["rate_limited"] == 2
+        assert pixel.recorder.counts["rate_limited"] == 2

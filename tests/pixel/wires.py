@@ -20,7 +20,7 @@ class Notes(Recorder):
     """A recorder that only remembers; `answered` is asked at each visit how many answers have left before it."""
 
     def __init__(self) -> None:
-        super().__init__(config=OutboxConfig(), room=0)
+        super().__init__(config=OutboxConfig(), quota=0)
         self.lines = b""
 
     def record(self, lines: bytes, visits: int = 1) -> None:
@@ -163,7 +163,7 @@ class BothPaths:
             wire.end()
             await settle(wire)
         answers = re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate: now", wire.written)
-        outcome = Outcome(answers, wire.closed or wire.ended, notes.visits(), dict(notes.discarded))
+        outcome = Outcome(answers, wire.closed or wire.ended, notes.visits(), dict(notes.counts))
         wire.close()
         await close()
         return outcome
