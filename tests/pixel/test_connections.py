@@ -13,11 +13,12 @@ from tests.pixel.wires import BothPaths, Notes, Wire, settle
 from tests.waiting import until
 from tracker.config import Http, PixelConfig, SnsConfig
 from tracker.core.discards import NOT_READING, REFUSED_STATUSES
-from tracker.pixel import connections as module
-from tracker.pixel.connections import BODY_BYTES, HEAD_BYTES, WRITE_BYTES, Connection
+from tracker.pixel import connection as module
+from tracker.pixel.connection import Connection
 from tracker.pixel.control import refused_connection, refused_request
 from tracker.pixel.fallback import Fallback
 from tracker.pixel.fast_path import PIPELINED
+from tracker.pixel.limits import BODY_BYTES, HEAD_BYTES, WRITE_BYTES
 
 CONFIG = PixelConfig(sns=SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking"))
 HOST = b"Host: a"
@@ -347,7 +348,7 @@ async def test_a_connection_keeps_no_more_than_a_head_and_few_answers(fast: bool
     assert isinstance(connection, Connection)
     for start, end in pairwise(range(0, len(stream), size)):
         await visitor.send(stream[start:end])
-        assert len(connection._held) <= HEAD_BYTES
+        assert len(connection.leftover) <= HEAD_BYTES
         assert len(visitor.wire.written) < WRITE_BYTES + 8_000
     await visitor.close()
 

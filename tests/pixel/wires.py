@@ -9,7 +9,8 @@ import msgspec
 
 from tracker.config import OutboxConfig, PixelConfig
 from tracker.pixel.collector import Collector
-from tracker.pixel.connections import Connection, Connections
+from tracker.pixel.connection import Connection
+from tracker.pixel.connections import Connections
 from tracker.pixel.fast_path import FastPath
 from tracker.pixel.recorder import Recorder
 
