@@ -19,7 +19,15 @@ from tracker.pixel import outbox as module
 from tracker.pixel.journal import Journal
 from tracker.pixel.journal_reader import JournalReader, UnreadableJournal
 from tracker.pixel.outbox import Outbox
-from tracker.pixel.outbox_files import committed_path, lock_path, refused_lines, segment_path, segments
+from tracker.pixel.outbox_files import (
+    bad_path,
+    committed_path,
+    lock_path,
+    publisher_lock,
+    refused_lines,
+    segment_path,
+    segments,
+)
 from tracker.pixel.span import Span, are_visits
 
 
@@ -189,7 +197,7 @@ def test_segments_that_contradict_each_other_are_unreadable(tmp_path: Path) -> N
     with pytest.raises(UnreadableJournal):
         reader.take(1000)
     reader.set_aside()
-    assert [path.name for path in tmp_path.iterdir()] == [f"{journal.path.name}.bad"]
+    assert list(tmp_path.iterdir()) == [bad_path(journal.path)]
 
 
 def test_only_the_journals_of_the_dead_are_adopted_and_come_last(tmp_path: Path) -> None:
@@ -235,7 +243,7 @@ def test_the_remains_of_a_birth_and_of_a_retirement_are_cleared(
     assert left.orphaned
     assert left.take(1000) is None
     left.retire()
-    assert [path.name for path in tmp_path.iterdir()] == ["publisher.lock"]
+    assert list(tmp_path.iterdir()) == [publisher_lock(tmp_path)]
     outbox.close()
 
 

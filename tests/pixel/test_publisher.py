@@ -21,6 +21,7 @@ from tracker.lifecycle import Backoff
 from tracker.pixel import publisher as module
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox_files import bad_path, publisher_lock, refused_lines, segment_path
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.span import Span
 from tracker.telemetry import total
@@ -102,7 +103,7 @@ async def test_an_orphan_is_published_once_closed_and_removed(outbox: Outbox, fo
     assert b"".join(span.data for span in spans_of(topic.accepted)) == b"".join(lines)
     ends = [(message.start, message.visits) for message in closings(topic.accepted)]
     assert ends == ([] if format == "single" else [(len(b"".join(lines)), 0)])
-    assert [path.name for path in outbox.directory.iterdir()] == ["publisher.lock"]
+    assert list(outbox.directory.iterdir()) == [publisher_lock(outbox.directory)]
 
 
 async def test_the_end_marker_leaves_while_the_last_segment_is_there(outbox: Outbox) -> None:
@@ -112,7 +113,7 @@ async def test_the_end_marker_leaves_while_the_last_segment_is_there(outbox: Out
 
     def answer(message: Message) -> PublishFailed | None:
         if "Closed" in message.attributes:
-            there.append((journal.path / f"{0:020d}").exists())
+            there.append(segment_path(journal.path, 0).exists())
             return PublishFailed("not now") if len(there) == 1 else None
         return None
 
@@ -125,7 +126,7 @@ async def test_an_empty_journal_leaves_no_trace(outbox: Outbox) -> None:
     topic = FakeTopic()
     await drain(outbox, topic)
     assert topic.accepted == []
-    assert [path.name for path in outbox.directory.iterdir()] == ["publisher.lock"]
+    assert list(outbox.directory.iterdir()) == [publisher_lock(outbox.directory)]
 
 
 async def test_a_live_journal_is_followed_as_it_grows_and_one_visit_stays_readable(outbox: Outbox) -> None:
@@ -209,7 +210,7 @@ async def test_a_topic_that_refuses_everything_costs_no_visit(outbox: Outbox, fo
     topic = FakeTopic(answer)
     await drain(outbox, topic, format)
     assert stored(topic.accepted) == b"".join(lines)
-    assert not (outbox.directory / "refused.ndjson").exists()
+    assert not refused_lines(outbox.directory).exists()
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -224,7 +225,7 @@ async def test_a_message_that_sns_refuses_for_good_is_set_aside_whole_and_nothin
     topic = FakeTopic(refusing(lines[bad]))
     await drain(outbox, topic, format)
     aside = [lines[bad]] if format == "single" else lines
-    assert (outbox.directory / "refused.ndjson").read_bytes() == b"".join(aside)
+    assert refused_lines(outbox.directory).read_bytes() == b"".join(aside)
     seen = {each for span in spans_of(topic.accepted) for each in span.data.splitlines(keepends=True)}
     assert seen == {*lines, line(99)} - set(aside)
     assert total(telemetry.DISCARDED) - refused == len(aside)
@@ -237,12 +238,12 @@ async def test_a_live_journal_goes_on_behind_a_message_that_was_set_aside(outbox
     topic = FakeTopic(refusing(line(0)))
     async with running(publisher_of(outbox, topic)):
         await until(lambda: topic.tried)
-        assert not (outbox.directory / "refused.ndjson").exists()
+        assert not refused_lines(outbox.directory).exists()
         journal.append(line(2))  # SNS accepts it as a probe: the topic is well, the first message is not
-        await until((outbox.directory / "refused.ndjson").exists)
+        await until(refused_lines(outbox.directory).exists)
         journal.append(line(3))
         await until(lambda: stored(topic.accepted) == line(2) + line(3))
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(0) + line(1)
+    assert refused_lines(outbox.directory).read_bytes() == line(0) + line(1)
     journal.close()
 
 
@@ -253,8 +254,8 @@ async def test_what_sns_accepted_last_is_the_probe_when_nothing_follows(outbox: 
     async with running(publisher_of(outbox, topic)):
         await until(lambda: topic.accepted)
         journal.append(line(1))
-        await until((outbox.directory / "refused.ndjson").exists)
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
+        await until(refused_lines(outbox.directory).exists)
+    assert refused_lines(outbox.directory).read_bytes() == line(1)
     assert {message.body for message in topic.accepted} == {line(0).decode()}
     journal.close()
 
@@ -265,7 +266,7 @@ async def test_a_refused_message_is_kept_while_nothing_else_is_accepted(outbox: 
     topic = FakeTopic(refusing(line(0)))
     async with running(publisher_of(outbox, topic)):
         await until(lambda: len(topic.tried) > 20)
-    assert not (outbox.directory / "refused.ndjson").exists()
+    assert not refused_lines(outbox.directory).exists()
     assert len(outbox.journals) == 1
 
 
@@ -285,7 +286,7 @@ async def test_what_is_accepted_in_the_same_call_is_no_evidence_against_a_refuse
     topic = FakeTopic(answer)
     await drain(outbox, topic, "single")
     assert stored(topic.accepted) == b"".join(lines)
-    assert not (outbox.directory / "refused.ndjson").exists()
+    assert not refused_lines(outbox.directory).exists()
 
 
 async def test_partial_failures_of_a_batch_repeat_only_what_failed(outbox: Outbox) -> None:
@@ -343,13 +344,30 @@ async def test_live_journals_go_before_orphans(outbox: Outbox) -> None:
 
 async def test_an_unreadable_journal_is_set_aside_and_stops_nobody(outbox: Outbox) -> None:
     broken = journal_with(outbox.directory, line(1))
-    (broken.path / f"{3:020d}").write_bytes(line(2))  # a segment that begins within another
+    segment_path(broken.path, 3).write_bytes(line(2))  # a segment that begins within another
     broken.close()
     journal_with(outbox.directory, line(3)).close()
     topic = FakeTopic()
     await drain(outbox, topic)
     assert [span.data for span in spans_of(topic.accepted)] == [line(3)]
-    assert (outbox.directory / f"{broken.path.name}.bad").is_dir()
+    assert bad_path(broken.path).is_dir()
+
+
+async def test_an_unreadable_journal_that_cannot_be_renamed_delays_no_other_and_is_reported(outbox: Outbox) -> None:
+    broken = journal_with(outbox.directory, line(1))
+    segment_path(broken.path, 3).write_bytes(line(2))
+    broken.close()
+    bad_path(broken.path).mkdir()
+    (bad_path(broken.path) / "kept").touch()  # so the name is taken
+    journal_with(outbox.directory, line(3)).close()
+    outbox.scan()
+    topic = FakeTopic()
+    publisher = publisher_of(outbox, topic)
+    async with running(publisher):
+        await until(lambda: topic.accepted)
+        await until(lambda: publisher.trouble)
+    assert [span.data for span in spans_of(topic.accepted)] == [line(3)]
+    assert broken.path.name in str(publisher.trouble)
 
 
 async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
@@ -370,7 +388,7 @@ async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
 
     topic = FakeTopic(refusing(line(1)))
     await drain(outbox, topic, "plain")
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1) + line(2)
+    assert refused_lines(outbox.directory).read_bytes() == line(1) + line(2)
     assert {span.data for span in spans_of(topic.accepted)} == {line(3)}
 
 
@@ -395,7 +413,7 @@ async def test_a_crash_between_setting_aside_and_moving_on_loses_nothing_and_rep
     after.open()
     journal_with(after.directory, line(3)).close()
     await drain(after, FakeTopic(refusing(line(1))))
-    kept = (after.directory / "refused.ndjson").read_bytes()
+    kept = refused_lines(after.directory).read_bytes()
     assert kept.replace(line(1), b"") == b""
     assert len(kept) >= 2 * len(line(1))
     after.close()
@@ -457,7 +475,7 @@ async def test_a_foreign_file_in_a_journal_is_kept_and_delays_nobody(outbox: Out
     topic = FakeTopic()
     await drain(outbox, topic)
     assert len(spans_of(topic.accepted)) == len(closings(topic.accepted)) == 2
-    assert (outbox.directory / f"{journals[0].path.name}.bad" / "notes.swp").exists()
+    assert (bad_path(journals[0].path) / "notes.swp").exists()
 
 
 async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(

@@ -13,6 +13,7 @@ from tracker.config import OutboxConfig
 from tracker.files import fdatasync
 from tracker.pixel import journal as journal_module
 from tracker.pixel import recorder as module
+from tracker.pixel.outbox_files import segment_path
 from tracker.pixel.recorder import Recorder
 
 LINE = b'{"n":1}\n'
@@ -159,7 +160,7 @@ async def test_a_sealed_journal_is_synced_before_it_is_let_go(tmp_path: Path, mo
     first.sealed = True  # by a cut that failed
     await recorder.check()
     assert recorder.journal is not first
-    assert synced == [(first.path / f"{0:020d}").stat().st_ino]
+    assert synced == [segment_path(first.path, 0).stat().st_ino]
     await recorder.close()
 
 
