@@ -93,11 +93,11 @@ def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkey
 
 
 def test_what_was_there_before_is_adopted_and_what_comes_is_accepted(tmp_path: Path, sums: Sums) -> None:
-    earlier = journal_with(tmp_path, line(1), line(2))  # its worker may live on for a moment
+    earlier = journal_with(tmp_path, line(1), line(2))  # its worker still runs
     outbox, accounting = Outbox(tmp_path), Accounting()
     outbox.open()
     ours = journal_with(tmp_path, line(3))
-    ours.close()  # its worker died before anybody looked
+    ours.close()  # its worker ended before the first scan
     for _ in range(2):
         outbox.scan()
         accounting.found(outbox.known())

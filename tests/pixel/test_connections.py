@@ -1,4 +1,4 @@
-"""What one visitor sends costs him alone: bodies, half-closes, raw bytes, doubled headers, much at once."""
+"""Bodies, half-closes, raw bytes, repeated headers and bursts of one visitor do not disturb the others."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ CODINGS = [b"gzip", b"deflate", b"br", b"zstd", b"GZIP", b"gzip, br", b"x-unknow
 
 
 class Visitor:
-    """One connection in memory, and what became of it."""
+    """One connection in memory, and what was answered on it."""
 
     def __init__(self, *, fast: bool = True, config: PixelConfig = CONFIG, capacity: int | None = None) -> None:
         self.notes = Notes()
@@ -262,7 +262,7 @@ async def test_a_header_that_says_where_a_request_ends_must_not_be_there_twice(f
 
 @PATHS
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"WebSocket", b"tls/1.0", b"h2c, websocket"])
-async def test_a_wish_to_upgrade_is_passed_over_and_what_follows_is_answered(fast: bool, protocol: bytes) -> None:
+async def test_a_request_to_upgrade_is_ignored_and_what_follows_is_answered(fast: bool, protocol: bytes) -> None:
     visitor = Visitor(fast=fast)
     upgrade = whole([GET, HOST, b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + protocol, b"HTTP2-Settings: AA"])
     await visitor.send(upgrade + PLAIN + upgrade, PLAIN)
@@ -273,7 +273,7 @@ async def test_a_wish_to_upgrade_is_passed_over_and_what_follows_is_answered(fas
 
 @PATHS
 @pytest.mark.parametrize("size", [8_000, 12_000, 16_384])
-async def test_a_first_partys_cookies_are_no_hindrance(fast: bool, size: int) -> None:
+async def test_large_cookies_of_a_first_party_are_accepted(fast: bool, size: int) -> None:
     visitor = Visitor(fast=fast)
     await visitor.send(whole([GET, HOST, b"Cookie: " + b"c" * size, b"Referer: https://a.example/"]), PLAIN)
     assert visitor.statuses == [200, 200]
@@ -340,7 +340,7 @@ async def test_a_fault_of_the_pixel_is_answered_with_500_logged_and_counted(
 @PATHS
 @pytest.mark.parametrize("size", [40, 300, 9_000, 60_000, 250_000])
 async def test_a_connection_keeps_no_more_than_a_head_and_few_answers(fast: bool, size: int) -> None:
-    """Its visitor reads nothing, and sends as much as he can, in reads of any size."""
+    """The visitor reads nothing and sends as much as possible, in reads of any size."""
     visitor = Visitor(fast=fast, capacity=WRITE_BYTES)
     small = b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n"
     stream = small * (2 * size // len(small) + 20) + PLAIN[:-1]

@@ -1,4 +1,4 @@
-"""A worker that ends leaves no visitor with half an answer or a reset: the last answer says that it is the last."""
+"""When a worker stops, no visitor gets half an answer or a reset. The last answer of a connection says so."""
 
 import asyncio
 import socket
@@ -52,7 +52,7 @@ async def answer(reader: asyncio.StreamReader) -> str:
     return head
 
 
-async def test_whoever_asks_once_more_is_answered_and_told_that_it_was_the_last(tmp_path: Path) -> None:
+async def test_a_request_during_the_drain_is_answered_with_connection_close(tmp_path: Path) -> None:
     async with serving(tmp_path, 4) as (server, clients):
         stopping = asyncio.create_task(server.stop(20.0))
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""The fast path takes what browsers send, answers after it has recorded, and lets nobody hold a connection for ever."""
+"""The fast path recognises what browsers send, records before it answers, and closes idle connections."""
 
 import asyncio
 import re
@@ -96,7 +96,7 @@ def test_where_the_address_is_in_an_odd_header_nothing_is_plain() -> None:
 
 
 def test_no_crafted_request_is_tried_in_many_ways() -> None:
-    """Where a line could be matched in two ways, 64 of them would take for ever."""
+    """If one line could be matched in two ways, 64 of them could be matched in 2^64 ways."""
     find = FastPath("/track", ["Referer", "User-Agent", "X-Forwarded-For"]).find
     lines = [
         b"a: b",
@@ -107,7 +107,7 @@ def test_no_crafted_request_is_tried_in_many_ways() -> None:
         b"aaa",
         b"a:" * 50,
     ]
-    signal.alarm(20)  # its default is to end the process; a regular expression can be interrupted by nothing else
+    signal.alarm(20)  # it ends the process: nothing else interrupts a regular expression
     try:
         for line in lines:
             read = whole([*LINES, *[line] * min(50, 7000 // len(line))])
@@ -153,7 +153,7 @@ async def test_answers_of_both_paths_leave_in_the_order_of_the_requests() -> Non
 
 
 class Watched(Notes):
-    """Notes for each write how many bytes of answers had left by then."""
+    """Notes for each write how many bytes of answers were sent before it."""
 
     def __init__(self, wires: list[Wire]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""One listener for IPv4 and IPv6: a visitor counts as the address he has, however the socket reports it."""
+"""One listener for IPv4 and IPv6: a visitor has one address, however the socket reports it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +18,7 @@ from tracker.pixel.server import PixelServer
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 IPV4, IPV6 = "127.0.0.1", "::1"
 
-# Both ways of answering: a request with a body is none that the fast one takes.
+# A request for the fast path, and one with a body for the fallback.
 PLAIN, FALLBACK = "", "Content-Length: 1\r\n"
 
 

@@ -1,4 +1,4 @@
-"""The journal's files are what the rules of the outbox say, whatever the disk does."""
+"""The journal's files follow the rules of the outbox, also when the disk fails."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ def segments(journal: Journal) -> dict[int, bytes]:
     return {start: segment_path(journal.path, start).read_bytes() for start in starts}
 
 
-def test_a_journal_is_born_locked_under_its_own_name(tmp_path: Path) -> None:
+def test_a_new_journal_is_locked_and_has_its_final_name(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 1000)
     assert len(journal.path.name) == 32
     assert [path.name for path in tmp_path.iterdir()] == [journal.path.name]
@@ -32,7 +32,7 @@ def test_a_journal_is_born_locked_under_its_own_name(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_birth_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_cannot_be_made_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -42,7 +42,7 @@ def test_a_birth_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-def test_segments_are_named_by_the_offset_of_their_first_byte_and_cut_no_line(tmp_path: Path) -> None:
+def test_segments_are_named_by_the_offset_of_their_first_byte_and_split_no_line(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 20)
     for _ in range(5):
         journal.append(LINE)
@@ -87,10 +87,10 @@ def test_a_short_write_is_cut_back_to_the_last_whole_line(tmp_path: Path, monkey
 
 @pytest.mark.parametrize("written", range(len(LINE) * 3))
 @pytest.mark.parametrize("fails", [False, True], ids=["short", "error"])
-def test_of_lines_written_together_those_that_are_there_whole_are_never_cut(
+def test_a_short_write_of_several_lines_keeps_the_whole_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, fails: bool
 ) -> None:
-    """The publisher reads to the last newline at any time, and offsets it has read must not be used again."""
+    """The publisher may read up to the last newline at any time, so no offset before it may be used again."""
     journal = Journal.create(tmp_path, 1000)
     journal.append(LINE)
     write, whole = os.write, written // len(LINE)
@@ -115,7 +115,9 @@ def test_of_lines_written_together_those_that_are_there_whole_are_never_cut(
     journal.close()
 
 
-def test_a_torn_line_that_cannot_be_cut_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_line_that_cannot_be_cut_off_seals_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal.create(tmp_path, 1000)
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
@@ -131,7 +133,7 @@ def test_a_torn_line_that_cannot_be_cut_seals_the_journal(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("damage", ["segment unlinked", "lock unlinked", "segment replaced", "longer", "shorter"])
-def test_files_that_change_under_the_journal_are_noticed(tmp_path: Path, damage: str) -> None:
+def test_files_that_somebody_changes_are_noticed(tmp_path: Path, damage: str) -> None:
     journal = Journal.create(tmp_path, 1000)
     journal.append(LINE)
     assert journal.check() is None
@@ -156,7 +158,7 @@ def test_files_that_change_under_the_journal_are_noticed(tmp_path: Path, damage:
 def test_a_segment_whose_name_is_taken_seals_the_journal(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, len(LINE))
     journal.append(LINE)
-    segment_path(journal.path, len(LINE)).write_bytes(b"")  # by an open that did its work and said it failed
+    segment_path(journal.path, len(LINE)).write_bytes(b"")  # by an open that made the file and reported a failure
     with pytest.raises(FileExistsError):
         journal.append(LINE)
     assert journal.sealed

@@ -1,4 +1,4 @@
-"""What the publisher reads out of the outbox is what workers answered, and nothing else."""
+"""The publisher reads from the outbox what workers have answered, and nothing else."""
 
 import errno
 import os
@@ -58,7 +58,7 @@ def test_spans_are_whole_lines_up_to_the_limit_across_segments(tmp_path: Path) -
     journal.close()
 
 
-def test_a_torn_tail_is_not_read(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_not_read(tmp_path: Path) -> None:
     journal = journal_with(tmp_path, line(1))
     with segment_path(journal.path, 0).open("ab") as segment:
         segment.write(line(2)[:-1])
@@ -66,7 +66,7 @@ def test_a_torn_tail_is_not_read(tmp_path: Path) -> None:
     assert [span.data for span in drained(reader)] == [line(1)]
 
 
-def test_published_segments_go_and_the_offset_survives_a_restart(tmp_path: Path) -> None:
+def test_published_segments_are_removed_and_the_committed_offset_survives_a_restart(tmp_path: Path) -> None:
     lines = [line(n) for n in range(4)]
     journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]))
     reader = reader_of(journal)
@@ -78,7 +78,7 @@ def test_published_segments_go_and_the_offset_survives_a_restart(tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x00" * 20, b"9" * 19])
-def test_a_broken_published_offset_only_means_repeats(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_committed_offset_only_causes_repeats(tmp_path: Path, content: bytes) -> None:
     journal = journal_with(tmp_path, line(1))
     committed_path(journal.path).write_bytes(content)
     assert JournalReader(journal.path).committed == 0
@@ -103,7 +103,7 @@ def test_lines_that_are_no_visits_are_left_out_and_counted(tmp_path: Path, orpha
 
 
 @LIVE_OR_NOT
-def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_path: Path, orphan: bool) -> None:
+def test_damage_longer_than_a_span_hides_no_line_behind_it(tmp_path: Path, orphan: bool) -> None:
     journal = journal_with(tmp_path, b"\x00" * 5000 + b"\n", line(1), line(2))
     spans = drained(reader_of(journal, orphan=orphan), 1000)
     assert b"".join(span.data for span in spans) == line(1) + line(2)
@@ -111,7 +111,7 @@ def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_
         journal.close()
 
 
-def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_that_goes(tmp_path: Path) -> None:
+def test_after_damage_to_any_byte_the_other_lines_are_published_and_storage_accepts_them(tmp_path: Path) -> None:
     lines = [line(1, "Mozilla/5.0 (é|\x7f)"), line(2), encode_line(TIME, None, None, "2001:db8::1")]
     good = b"".join(lines)
     journal = journal_with(tmp_path, good)
@@ -125,21 +125,21 @@ def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_
             reader.committed = 0
             taken: list[bytes] = []
             while (span := reader.take(1 << 20)) is not None:
-                assert len(format_lines(span.data)) == span.data.count(b"\n")  # raises for what storage refuses
+                assert len(format_lines(span.data)) == span.data.count(b"\n")  # raises if storage would refuse a line
                 taken += split_lines(span.data)
                 reader.committed = span.end
             starts = [0, len(lines[0]), len(lines[0] + lines[1]), len(good)]
             whole = [each for each, end, start in zip(lines, starts[1:], starts, strict=False) if not start <= at < end]
-            # A lost newline makes one line of two.
+            # Without its newline, two lines become one.
             beside = whole if good[at : at + 1] != b"\n" else [each for each in whole if each is lines[0]][:1]
             assert set(beside) <= set(taken)
             left_out += len(taken) < 3
-    assert left_out > len(good)  # most changes are noticed, and none that is not leaves anything that storage refuses
+    assert left_out > len(good)  # most changes are noticed; the others leave lines that storage accepts
     journal.close()
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::1", "::", "fe80::1:2:3", "::ffff:0:1"])
-def test_addresses_as_we_write_them_need_no_second_look(tmp_path: Path, address: str) -> None:
+def test_lines_with_addresses_as_we_write_them_pass_the_fast_check(tmp_path: Path, address: str) -> None:
     data = encode_line(TIME, "https://example.org/", "agent", address) * 3
     assert are_visits(data)
 
@@ -200,7 +200,7 @@ def test_segments_that_contradict_each_other_are_unreadable(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [bad_path(journal.path)]
 
 
-def test_only_the_journals_of_the_dead_are_adopted_and_come_last(tmp_path: Path) -> None:
+def test_only_journals_whose_worker_is_gone_are_adopted_and_they_come_last(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     outbox.open()
     live, dead = journal_with(tmp_path, line(1)), journal_with(tmp_path, line(2))
@@ -217,7 +217,7 @@ def test_only_the_journals_of_the_dead_are_adopted_and_come_last(tmp_path: Path)
     outbox.close()
 
 
-def test_a_journal_without_a_lock_is_left_alone_while_its_maker_may_live(
+def test_a_journal_without_a_lock_is_not_adopted_while_its_worker_may_live(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = journal_with(tmp_path, line(1))
@@ -228,11 +228,11 @@ def test_a_journal_without_a_lock_is_left_alone_while_its_maker_may_live(
     journal.close()
 
 
-def test_the_remains_of_a_birth_and_of_a_retirement_are_cleared(
+def test_what_a_crash_left_of_making_or_removing_a_journal_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{'a' * 32}.new").mkdir()
-    (tmp_path / ("b" * 32)).mkdir()  # its lock went last, the directory did not
+    (tmp_path / ("b" * 32)).mkdir()  # the lock was removed, the directory was not
     outbox = Outbox(tmp_path)
     outbox.open()
     monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
@@ -257,7 +257,7 @@ def test_only_a_journals_own_temporary_name_is_cleared(tmp_path: Path, monkeypat
     outbox.close()
 
 
-def test_a_refused_line_that_there_is_no_room_for_is_kept_whole_the_next_time(
+def test_refused_lines_that_do_not_fit_on_the_disk_are_kept_whole_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = Outbox(tmp_path)
@@ -295,6 +295,22 @@ def test_a_new_directory_that_cannot_be_made_durable_is_made_again(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_outbox_that_cannot_be_listed_at_first_is_opened_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> list[str]:
+        raise OSError(errno.EIO, "broken")
+
+    outbox = Outbox(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", fail)
+        with pytest.raises(OSError, match="broken"):
+            outbox.open()
+    assert not outbox.is_open
+    outbox.open()
+    outbox.close()
+
+
 def test_retiring_removes_the_lock_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = reader_of(journal_with(tmp_path, line(1), line(2), segment_bytes=1), orphan=True)
     reader.advance(len(line(1)))
@@ -324,13 +340,13 @@ def test_a_second_publisher_is_refused_by_name_of_the_key(tmp_path: Path) -> Non
     second.close()
 
 
-def test_a_path_that_cannot_be_a_directory_is_the_operators_to_mend(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_directory_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"outbox\.dir"):
         Outbox(tmp_path / "file" / "outbox").open()
 
 
-def test_the_lock_of_a_killed_maker_is_free(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_worker_is_free(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from tracker.pixel.journal import Journal;"
         "journal = Journal.create(Path(sys.argv[1]), 1000); journal.append(b'x\\n'); os.kill(os.getpid(), 9)"
@@ -340,13 +356,13 @@ def test_the_lock_of_a_killed_maker_is_free(tmp_path: Path) -> None:
     assert JournalReader(path).adopt()
 
 
-def test_an_orphan_is_kept_by_its_one_reader_through_every_look(tmp_path: Path) -> None:
+def test_an_orphan_has_the_same_reader_in_every_scan(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     outbox.open()
     journal_with(tmp_path, line(1)).close()
     assert outbox.scan() == 1
     (reader,) = outbox.journals
-    outbox.forget(reader)  # the publisher has it in hand while the next look is under way
+    outbox.forget(reader)  # the publisher is working on it during the next scan
     assert outbox.scan() == 0
     assert outbox.journals == [reader]
     assert reader.orphaned
@@ -379,7 +395,7 @@ def test_one_entry_that_cannot_be_read_hides_no_journal(
     outbox.close()
 
 
-def test_a_segment_that_goes_during_a_look_costs_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_removed_during_a_scan_costs_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal_with(tmp_path, line(1)).close()
     outbox = Outbox(tmp_path)
     outbox.open()

@@ -1,4 +1,4 @@
-"""The pixel at a power cut: what was synced is sent, what was garbled is counted, and nothing is made up.
+"""The pixel after a power cut: synced visits are sent, damaged lines are counted, and nothing else is sent.
 
 The states of the disk are those of `tests.seam.disk`.
 """
@@ -24,7 +24,7 @@ SEEDS = range(SEED, SEED + (4 if LONG else 1))
 
 
 class PowerCut(Pixel):
-    """Nothing is there before. Afterwards what had been synced is sent, and all damage was counted."""
+    """It begins without files. In the end what was synced is sent, and all damage is counted."""
 
     foreign: Sequence[str] = ()
 
@@ -41,15 +41,15 @@ class PowerCut(Pixel):
 
 
 class WhileSnsIsAway(PowerCut, Accepting):
-    """Nothing has left."""
+    """Nothing was published before the power cut."""
 
 
 class WhilePublishing(PowerCut, Publishing):
-    """Not even the outbox is there at first; what was sent may be damaged, and the offset that says so be lost."""
+    """Part was published before: it may be damaged, and the committed offset may be lost."""
 
 
 def synced(world: World) -> set[int]:
-    """The visits that an fsync has made durable: all since the fsync before, unless that one failed."""
+    """The visits that an fsync has made durable: those since the previous fsync, if it succeeded."""
     durable: set[int] = set()
     begins = 0
     for what, value in world.everything():
@@ -60,7 +60,7 @@ def synced(world: World) -> set[int]:
 
 
 def damage(outbox: Path, sound: set[bytes]) -> int:
-    """How many lines not yet published are none that was ever appended."""
+    """How many of the lines that are not published were never appended."""
     count = 0
     for journal in journals(outbox) if outbox.exists() else []:
         for segment in segments(journal):

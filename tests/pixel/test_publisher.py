@@ -1,4 +1,4 @@
-"""All of the outbox reaches the topic, in order, whatever SNS answers; only a proven refusal gives visits up."""
+"""The outbox is published completely and in order, whatever SNS answers. Only a proven refusal discards visits."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ def publisher_of(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> Pu
 
 
 async def drain(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> None:
-    """Publish all that orphans left, to the end."""
+    """Publish all orphans, to the end."""
     outbox.scan()
     publisher = publisher_of(outbox, topic, format)
     publisher.drain()
@@ -83,14 +83,14 @@ def spans_of(messages: list[Message]) -> list[StoredSpan]:
 
 
 def stored(messages: list[Message]) -> bytes:
-    """The bytes of the one journal that storage would have, repetitions cut."""
+    """The bytes that storage would have of the one journal, without repeats."""
     content: dict[int, int] = {}
     for span in spans_of(messages):
         content.update(zip(range(span.start, span.end), span.data, strict=True))
     return bytes(content[offset] for offset in sorted(content))
 
 
-def closings(messages: list[Message]) -> list[Message]:
+def end_markers(messages: list[Message]) -> list[Message]:
     return [message for message in messages if "Closed" in message.attributes]
 
 
@@ -101,12 +101,12 @@ async def test_an_orphan_is_published_once_closed_and_removed(outbox: Outbox, fo
     topic = FakeTopic()
     await drain(outbox, topic, format)
     assert b"".join(span.data for span in spans_of(topic.accepted)) == b"".join(lines)
-    ends = [(message.start, message.visits) for message in closings(topic.accepted)]
+    ends = [(message.start, message.visits) for message in end_markers(topic.accepted)]
     assert ends == ([] if format == "single" else [(len(b"".join(lines)), 0)])
     assert list(outbox.directory.iterdir()) == [publisher_lock(outbox.directory)]
 
 
-async def test_the_end_marker_leaves_while_the_last_segment_is_there(outbox: Outbox) -> None:
+async def test_the_end_marker_is_published_while_the_last_segment_is_there(outbox: Outbox) -> None:
     journal = journal_with(outbox.directory, line(1))
     journal.close()
     there: list[bool] = []
@@ -180,7 +180,7 @@ async def test_a_new_configuration_is_taken_between_two_passes_and_nothing_is_lo
     journal.close()
 
 
-async def test_trouble_is_told_once_an_outage(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_is_logged_once_an_outage(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     journal_with(outbox.directory, line(1)).close()
     calls = 0
 
@@ -239,7 +239,7 @@ async def test_a_live_journal_goes_on_behind_a_message_that_was_set_aside(outbox
     async with running(publisher_of(outbox, topic)):
         await until(lambda: topic.tried)
         assert not refused_lines(outbox.directory).exists()
-        journal.append(line(2))  # SNS accepts it as a probe: the topic is well, the first message is not
+        journal.append(line(2))  # SNS accepts it as a probe: not the topic is at fault, but the first message
         await until(refused_lines(outbox.directory).exists)
         journal.append(line(3))
         await until(lambda: stored(topic.accepted) == line(2) + line(3))
@@ -419,7 +419,7 @@ async def test_a_crash_between_setting_aside_and_moving_on_loses_nothing_and_rep
     after.close()
 
 
-async def test_lines_written_while_the_publisher_looked_are_not_retired_with_their_journal(
+async def test_lines_written_while_the_publisher_was_reading_are_published_before_the_journal_goes(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = journal_with(outbox.directory, line(1))
@@ -429,7 +429,7 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
     def take(self: JournalReader, limit: int, start: int | None = None) -> Span | None:
         nonlocal fired
         span = real_take(self, limit, start)
-        if span is None and not fired:  # seen to the end; before that is acted on: a visit, a death, a look
+        if span is None and not fired:  # all was read; before the publisher continues: a visit, the worker ends, a scan
             fired = True
             journal.append(line(2))
             journal.close()
@@ -443,7 +443,7 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
     async with asyncio.timeout(10):
         await publisher.run()
     assert stored(topic.accepted) == line(1) + line(2)
-    assert [message.start for message in closings(topic.accepted)] == [len(line(1) + line(2))]
+    assert [message.start for message in end_markers(topic.accepted)] == [len(line(1) + line(2))]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -474,7 +474,7 @@ async def test_a_foreign_file_in_a_journal_is_kept_and_delays_nobody(outbox: Out
         journal.close()
     topic = FakeTopic()
     await drain(outbox, topic)
-    assert len(spans_of(topic.accepted)) == len(closings(topic.accepted)) == 2
+    assert len(spans_of(topic.accepted)) == len(end_markers(topic.accepted)) == 2
     assert (bad_path(journals[0].path) / "notes.swp").exists()
 
 
@@ -495,13 +495,13 @@ async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
     topic = FakeTopic()
     outbox.scan()
     async with running(publisher_of(outbox, topic)):
-        await until(lambda: len(closings(topic.accepted)) == 1)
+        await until(lambda: len(end_markers(topic.accepted)) == 1)
         readable = True
-        await until(lambda: len(closings(topic.accepted)) == 2)
+        await until(lambda: len(end_markers(topic.accepted)) == 2)
 
 
 class Unready(FakeTopic):
-    """A topic whose credentials cannot be had: `trouble` is raised, or the wait for them has no end."""
+    """A topic without credentials: `ready` raises `trouble`, or never returns."""
 
     def __init__(self, trouble: PublishFailed | None) -> None:
         super().__init__()
@@ -516,7 +516,7 @@ class Unready(FakeTopic):
         await self.is_ready.wait()
 
 
-async def test_a_topic_that_is_not_ready_is_seen_without_any_visit_and_gone_when_it_is(outbox: Outbox) -> None:
+async def test_a_topic_that_is_not_ready_is_reported_without_any_visit_until_it_is_ready(outbox: Outbox) -> None:
     topic = Unready(PublishFailed("credentials from credential_process: no answer in time"))
     publisher = publisher_of(outbox, topic)
     async with running(publisher):
@@ -532,7 +532,7 @@ async def test_a_topic_that_is_not_ready_is_seen_without_any_visit_and_gone_when
 async def test_a_topic_that_is_not_ready_delays_no_stop_when_nothing_waits(
     outbox: Outbox, trouble: PublishFailed | None
 ) -> None:
-    journal_with(outbox.directory).close()  # of a worker that answered nobody
+    journal_with(outbox.directory).close()  # its worker recorded no visit
     outbox.scan()
     topic = Unready(trouble)
     publisher = publisher_of(outbox, topic)

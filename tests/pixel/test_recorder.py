@@ -1,4 +1,4 @@
-"""The recorder never raises: a visit is in the journal, or counted with its reason."""
+"""The recorder raises nothing: a visit is in the journal, or counted with its reason."""
 
 import asyncio
 import errno
@@ -149,7 +149,7 @@ async def test_a_removed_journal_is_replaced(tmp_path: Path, monkeypatch: pytest
     assert everything(tmp_path) == LINE
 
 
-async def test_a_sealed_journal_is_synced_before_it_is_let_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_sealed_journal_is_synced_before_it_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recorder = make(tmp_path)
     await recorder.open()
     first = recorder.journal
@@ -157,7 +157,7 @@ async def test_a_sealed_journal_is_synced_before_it_is_let_go(tmp_path: Path, mo
     synced: list[int] = []
     monkeypatch.setattr(journal_module, "fdatasync", lambda fd: synced.append(os.fstat(fd).st_ino))
     recorder.record(LINE)
-    first.sealed = True  # by a cut that failed
+    first.sealed = True  # because a cut has failed
     await recorder.check()
     assert recorder.journal is not first
     assert synced == [segment_path(first.path, 0).stat().st_ino]
@@ -176,7 +176,7 @@ async def test_a_stop_right_after_a_failed_fsync_does_not_try_it_again(
         raise OSError(errno.EIO, "broken")
 
     async def cancelled(old: object) -> None:
-        """The stop comes before there is another journal."""
+        """The stop comes before another journal is made."""
 
     monkeypatch.setattr(journal_module, "fdatasync", fail)
     monkeypatch.setattr(recorder, "_replace", cancelled)

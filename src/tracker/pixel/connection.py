@@ -21,13 +21,16 @@ short because libuv accepts one connection in each pass.
 import asyncio
 import logging
 import re
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from tracker.core.discards import NOT_READING
-from tracker.pixel.answers import LAST_GET, NOT_ALLOWED, NOT_FOUND, PIXEL, REFUSALS, Form
+from tracker.pixel.answers import LAST_GET, NOT_ALLOWED, NOT_FOUND, PIXEL, REFUSALS, Answer, Form
 from tracker.pixel.connections import Connections
 from tracker.pixel.fast_path import PIPELINED
 from tracker.pixel.limits import BODY_BYTES, HEAD_BYTES, LINGER_BYTES, LINGER_SECONDS, WRITE_BYTES, too_large
+
+if TYPE_CHECKING:
+    from tracker.pixel.fallback import Request
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +92,7 @@ class Connection(asyncio.Protocol):
                 self._read(read)
         except Exception:
             log.exception(
-                "request_failed status=500; A visitor was answered with this status. This is a bug: report it."
+                "request_failed status=%d; A visitor was answered with this status. This is a bug: report it.", 500
             )
             self._refuse(500)
 
@@ -131,7 +134,7 @@ class Connection(asyncio.Protocol):
         searched, self._searched = self._searched, 0
         at = requests = 0
         while requests < PIPELINED and not (self.writing_paused or self._lingering or self.transport.is_closing()):
-            if self._body:
+            if self._body:  # drop what has come of it
                 passed = min(self._body, len(data) - at)
                 self._body -= passed
                 at += passed
@@ -168,23 +171,7 @@ class Connection(asyncio.Protocol):
         if request is None:
             self._refuse(400)
             return
-        if not request.target_is_pixel:
-            answers = NOT_FOUND
-        elif request.method == "GET":
-            answers = PIXEL
-            line = self._connections.collector.line(
-                peer=self.peer,
-                signals=request.signals,
-                ip_lines=request.ip_lines,
-                referrer=request.referrer,
-                user_agent=request.user_agent,
-            )
-            if line is not None:
-                self._connections.recorder.record(line)
-        elif request.method == "HEAD":
-            answers = PIXEL
-        else:
-            answers = NOT_ALLOWED
+        answers = self._answers_to(request)
         read_past = request.body is not None and request.body <= BODY_BYTES
         keep_alive = request.keep_alive and read_past and not self._connections.draining
         answer = answers[Form(request.method == "HEAD", keep_alive, request.http11)]
@@ -198,6 +185,24 @@ class Connection(asyncio.Protocol):
             self.transport.close()
         else:
             self._linger()
+
+    def _answers_to(self, request: "Request") -> dict[Form, Answer]:
+        """The answer to a request, in each form. A visit is recorded before."""
+        if not request.target_is_pixel:
+            return NOT_FOUND
+        if request.method not in ("GET", "HEAD"):
+            return NOT_ALLOWED
+        if request.method == "GET":
+            line = self._connections.collector.line(
+                peer=self.peer,
+                signals=request.signals,
+                ip_lines=request.ip_lines,
+                referrer=request.referrer,
+                user_agent=request.user_agent,
+            )
+            if line is not None:
+                self._connections.recorder.record(line)
+        return PIXEL
 
     def _check_unfinished(self, head: bytes) -> None:
         """Refuse the beginning of a head that cannot become a valid one, without waiting for its end."""

@@ -59,18 +59,18 @@ class Outbox:
             make_directory(self.directory, 0o750)
             refuse_network_file_system(self.directory, "outbox.dir")
             sync_directory(self.directory)  # if the file system refuses this, no journal can be made durable
-            lock = take_lock(
+            self._lock = take_lock(
                 publisher_lock(self.directory),
                 f"outbox.dir: expected a directory that no other pixel uses, {self.directory}",
             )
+            self._earlier = frozenset(os.listdir(self.directory))
         except OSError as error:
+            self.close()
             if error.errno in OPERATOR_FAULTS:
                 raise ConfigurationError(
                     f"outbox.dir: expected a directory that can be written, {self.directory}: {error.strerror}"
                 ) from error
             raise
-        self._earlier = frozenset(os.listdir(self.directory))
-        self._lock = lock
 
     def close(self) -> None:
         """Give up all locks."""
