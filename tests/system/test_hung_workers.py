@@ -28,7 +28,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_rest_is_untouched(stack: FakeSt
         load.wait_answered(100)
     assert other in pixel.workers()
     assert pixel.metric("tracker_pixel_worker_restarts") == 1
-    assert pixel.logged("worker_hung", str(hanging))
+    assert pixel.logged("worker_killed", str(hanging))
     stack.assert_exactly_once(load)
     pixel.stop()
 

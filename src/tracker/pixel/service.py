@@ -17,10 +17,9 @@ tried again every second. The log, `/readyz` and the metrics report both.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ ANSWER_SECONDS = 3.0  # after which a start goes on without a worker that answer
 # The steps of a stop in their order, and the share of each. Together they have `shutdown.timeout`, of which
 # `shutdown.drain_delay` is taken first: with the default of 25 seconds, 0.04 is one second.
 SHUTDOWN = {
-    "requests": 0.32,  # workers finish the requests that have begun, and close connections on which none has
+    "requests": 0.32,  # workers finish the requests that have begun, and close the other connections
     "journals": 0.04,  # workers make their journals durable and exit
     "kill": 0.04,  # workers that have not exited are killed
     "publish": 0.56,  # the publisher publishes what is left in the outbox
@@ -99,7 +98,8 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
         publishing = await stack.enter_async_context(_beside(keep_publishing(publisher)))
         reloading = await stack.enter_async_context(_beside(reload_on(hangup, load, workers)))
         manager = Manager()
-        await stack.enter_async_context(_beside(manager.heartbeat(_turn)))
+        # systemd's watchdog learns only that main's loop turns: main itself replaces workers that hang.
+        await stack.enter_async_context(_beside(manager.heartbeat(lambda: asyncio.sleep(0))))
         manager.ready()
         await _until_stopped(stop, working, monitoring)
         manager.stopping()
@@ -175,7 +175,7 @@ class _Service:
 
     async def _look(self, seconds: float) -> None:
         """Look at the outbox; a disk that does not answer within `seconds` is not awaited."""
-        with contextlib.suppress(TimeoutError):
+        with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._monitor.look()
 
@@ -210,10 +210,6 @@ def _open(outbox: Outbox) -> None:
             "This is tried again every second. Look at the disk of outbox.dir.",
             error.strerror,
         )
-
-
-async def _turn() -> None:
-    """Returns when the loop turns. The watchdog need not know more of main: main itself replaces workers that hang."""
 
 
 async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:

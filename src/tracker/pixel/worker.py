@@ -71,7 +71,7 @@ def max_connections() -> int:
     connections = max(1, open_files - OTHER_FILES)
     if connections < FEW_CONNECTIONS:
         log.warning(
-            "few_open_files limit=%d connections=%d; The process may open few files, so this worker accepts few "
+            "open_files_limited limit=%d connections=%d; The process may open few files, so this worker accepts few "
             "connections. Raise the limit of open files (ulimit -n, LimitNOFILE).",
             open_files,
             connections,

@@ -102,8 +102,8 @@ class WorkerProcess:
         limit = HUNG_CHECKS if self.answers.is_set() else START_CHECKS
         if self._silent >= limit and not waits_for_disk(self._process.pid):
             log.error(
-                "worker_hung worker=%d pid=%d checks=%d; The event loop of this worker does not turn. "
-                "It is killed, and another one is started.",
+                "worker_killed worker=%d pid=%d checks=%d; The event loop of this worker did not turn, "
+                "so main has killed it and starts another one. Its visits are in the outbox.",
                 self.number,
                 self._process.pid,
                 self._silent,
