@@ -249,7 +249,7 @@ def test_a_reload_is_refused_with_the_names_of_all_keys_that_only_a_restart_can_
         admin=Admin(host="::1", port=2),
         outbox=OutboxConfig(dir="/elsewhere"),
     )
-    with pytest.raises(ConfigurationError) as told:
+    with pytest.raises(ConfigurationError) as raised:
         check_reload(old, new)
     for key in FIXED:
-        assert f"{key}: expected " in str(told.value)
+        assert f"{key}: expected " in str(raised.value)

@@ -63,7 +63,7 @@ def test_wrk_meets_no_error_through_a_reload(stack: FakeStack) -> None:
     )
 
 
-def test_a_configuration_that_cannot_be_used_is_told_and_the_old_one_goes_on(stack: FakeStack) -> None:
+def test_a_configuration_that_cannot_be_used_is_logged_and_the_old_one_stays_in_force(stack: FakeStack) -> None:
     pixel, config = configured(stack)
     before = pixel.children()
     pixel.reload(merged(config, {"workers": "many"}))
@@ -87,7 +87,7 @@ def begin_reload(pixel: Service, config: Config) -> None:
     wait_for(lambda: set(pixel.children()) - before, "a new worker")
 
 
-def test_sigkill_in_the_middle_of_a_reload_leaves_nobody_and_loses_nothing(stack: FakeStack) -> None:
+def test_sigkill_in_the_middle_of_a_reload_leaves_no_process_and_loses_nothing(stack: FakeStack) -> None:
     pixel, config = configured(stack)
     stack.start_storage()
     with Load(pixel.port) as load:
