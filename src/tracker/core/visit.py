@@ -131,7 +131,7 @@ def decode_journal_lines(data: bytes) -> list[JournalLine]:
 
 
 class _CheckedLine(msgspec.Struct, gc=False):
-    # The keys of JournalLine. msgspec checks in C that the time exists (no 30th of February).
+    # The keys of JournalLine. msgspec checks the time in C, and accepts the same forms as `utc_time`.
     ip: str = msgspec.field(name="IpAddress")
     visited_at: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="VisitedAt")
     referrer: str | None = msgspec.field(name="Referer", default=None)
@@ -140,15 +140,12 @@ class _CheckedLine(msgspec.Struct, gc=False):
 
 _check_lines = msgspec.json.Decoder(_CheckedLine).decode_lines
 
-# The end of a line as `encode_line` writes it. msgspec also takes a small t or z in a time, which `utc_time` refuses.
-_find_ends = re.compile(rb'T[0-9:]{8}\.[0-9]{6}\+00:00"\}\n').findall
-
 
 def addresses_of(data: bytes) -> set[str]:
     """The addresses in whole journal lines. Everything else is checked, much faster than `decode_line` does it.
 
     The addresses themselves are not checked. Raises MalformedMessage for bytes that are not ASCII or not one visit a
-    line, and for lines that are not written as `encode_line` writes them, although `decode_line` may accept these.
+    line. It may also raise it for lines that `decode_line` accepts, if `encode_line` would write them differently.
     """
     if not data.isascii() or not data.endswith(b"\n"):
         raise MalformedMessage("not lines of ASCII")
@@ -158,7 +155,7 @@ def addresses_of(data: bytes) -> set[str]:
         raise MalformedMessage(f"not lines of visits: {error}") from error
     # msgspec accepts a newline wherever JSON allows white space. A newline within a visit, a blank line, or two visits
     # in one line make the numbers differ. (Two of these may cancel out; storage still notices them.)
-    if not len(checked) == data.count(b"\n") == len(_find_ends(data)):
+    if len(checked) != data.count(b"\n"):
         raise MalformedMessage("not one visit a line")
     return {line.ip for line in checked}
 
@@ -188,11 +185,17 @@ def mandatory_ip(text: str) -> str:
 
 
 def utc_time(text: str) -> datetime:
-    """The UTC time of a text in the form of RFC 3339. Digits after the sixth of the fraction are cut.
+    """The UTC time of a text in the form of RFC 3339, which allows `t` or a space for `T`, and `z` for `Z`.
+
+    An offset without its colon is accepted too, because `addresses_of` accepts it: storage must not refuse what the
+    pixel publishes. Digits after the sixth of the fraction are cut.
 
     Raises MalformedMessage, also for other forms of ISO 8601 that `datetime.fromisoformat` accepts. Each release of
     Python accepts different ones (3.14 the hour 24), and a message must become the same line on all of them.
     """
+    if len(text) <= MAX_TIME_CHARS:
+        separator = "T" if text[10:11] in ("t", " ") else text[10:11]
+        text = f"{text[:10]}{separator}{text[11:].replace('z', 'Z')}"
     if len(text) > MAX_TIME_CHARS or not (_is_second(text[:19]) and _is_fraction_and_offset(text, 19)):
         raise MalformedMessage("not a time with seconds and an offset from UTC, as 2026-11-23T07:09:24.932706+00:00 is")
     try:
@@ -209,7 +212,7 @@ def utc_time_text(text: str) -> str:
 
 
 _is_our_fraction = re.compile(r"\.[0-9]{6}\+00:00").fullmatch
-_is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})").fullmatch
+_is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:?[0-9]{2})").fullmatch
 
 
 @lru_cache(maxsize=256)

@@ -239,9 +239,9 @@ class Connection(asyncio.Protocol):
         until = self.answered_at + self._connections.keepalive_timeout
         if loop.time() < until:
             self._timer = loop.call_at(until, self._close_if_idle)
-        elif self.leftover and not self.writing_paused:
+        elif self.leftover and not (self.writing_paused or self.transport.is_closing()):
             self._refuse(408)
         else:
             if self.writing_paused and not self.transport.is_closing():
                 self._connections.recorder.count_refused_connection(NOT_READING)
-            self.transport.abort()  # close() would wait for a visitor who does not read
+            self.transport.abort()  # close() waits for a visitor who does not read, and may have been called
