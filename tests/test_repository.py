@@ -218,7 +218,7 @@ def _wrong_in_some_python(parsed: object) -> Iterator[str]:
 
 def test_no_pattern_is_one_that_some_python_matches_wrongly() -> None:
     # The one that a constructor makes, and those of all modules; also `name = re.compile(...).fullmatch`.
-    values: list[object] = [FastPath("/track", ["Referer", "User-Agent"])._match]
+    values: list[object] = [FastPath("/track", ["Referer", "User-Agent"]).pattern]
     for module in pkgutil.walk_packages(tracker.__path__, "tracker."):
         if not module.name.endswith(".__main__"):  # which runs when it is imported
             values += vars(importlib.import_module(module.name)).values()

@@ -49,18 +49,18 @@ class FastPath:
         if any(name.startswith(special) for special in _SPECIAL.split() for name in names):
             target = "(?!)"  # a header to read is a special one: no request is plain
         headers = rf"(?:(?:{'|'.join(lines)})\r\n){{1,{HEADERS}}}(?(1)|(?!))"
-        self._match = re.compile(rf"GET {target} HTTP/1\.1\r\n{headers}\r\n").match
+        self.pattern = re.compile(rf"GET {target} HTTP/1\.1\r\n{headers}\r\n")
 
     def find(self, read: bytes) -> list[re.Match[str]]:
         """The requests in `read`, in order; none if there is anything else in it. `groups` are the wanted headers."""
-        length = len(read)
+        match, length = self.pattern.match, len(read)
         if length > READ_BYTES:
             return []
         text = read.decode("latin-1")
         requests: list[re.Match[str]] = []
         end = 0
         while end < length:
-            request = self._match(text, end)
+            request = match(text, end)
             if request is None or len(requests) == PIPELINED:
                 return []
             requests.append(request)
