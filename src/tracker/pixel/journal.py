@@ -91,15 +91,15 @@ class Journal:
     def check(self) -> str | None:
         """What is wrong with the journal's files, if anything. Ends a segment that is an hour old. Raises OSError."""
         try:
-            held = os.fstat(self._segment)
+            opened = os.fstat(self._segment)
             named = os.stat(segment_path(self.path, self._start))
             lock = os.stat(lock_path(self.path))
         except OSError as error:
-            return f"lost its name: {error.strerror}"
-        if (held.st_dev, held.st_ino) != (named.st_dev, named.st_ino) or lock.st_ino != os.fstat(self._lock).st_ino:
-            return "lost its name to another file"
-        if held.st_size != self._length:
-            return f"lost its length: {held.st_size} bytes where {self._length} were written"
+            return f"a file of it cannot be found: {error.strerror}"
+        if (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino) or lock.st_ino != os.fstat(self._lock).st_ino:
+            return "a file of it was replaced"
+        if opened.st_size != self._length:
+            return f"its segment has {opened.st_size} bytes, but {self._length} were written"
         if self._length and time.monotonic() - self._began > SEGMENT_SECONDS:
             self._begin_segment()
         return None

@@ -135,11 +135,11 @@ class Recorder:
         try:
             problem = "sealed" if journal is None or journal.sealed else journal.check()
         except OSError as error:
-            self._report(f"segment failed: {error.strerror}")
+            self._report(f"no new segment: {error.strerror}")
             return
         if problem is not None:
             if journal is not None and not journal.sealed:
-                self._report(f"journal {journal.path.name} {problem}")
+                self._report(f"journal {journal.path.name}: {problem}")
             await self._replace(journal)
 
     async def close(self) -> None:
