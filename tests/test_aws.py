@@ -23,7 +23,7 @@ from tests.fakes import FakeQueue
 from tracker import aws
 from tracker.aws import Queue, Topic, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
-from tracker.core.message import Message, StoredSpan, closing, pack, unpack
+from tracker.core.message import Message, StoredSpan, end_marker, pack, unpack
 from tracker.core.visit import encode_line
 from tracker.errors import PublishFailed, PublishRefused, QueueFailed
 from tracker.local.broker import serialise_queues
@@ -165,8 +165,8 @@ async def test_what_a_topic_accepts_arrives_as_it_was(topic: TopicRig, count: in
         assert span.data == LINE
 
 
-async def test_a_compressed_span_and_a_closing_message_arrive_as_they_were(topic: TopicRig) -> None:
-    sent = [pack(JOURNAL, 0, LINE * 500, compress=True), closing(JOURNAL, 500 * len(LINE))]
+async def test_a_compressed_span_and_an_end_marker_arrive_as_they_were(topic: TopicRig) -> None:
+    sent = [pack(JOURNAL, 0, LINE * 500, compress=True), end_marker(JOURNAL, 500 * len(LINE))]
     assert sent[0].attributes["Encoding"] == "zlib+base64url"
     assert await topic.topic.publish(sent) == [None, None]
     arrived = await topic.arrived()

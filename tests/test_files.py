@@ -12,8 +12,8 @@ import pytest
 
 from tests.system.processes import Process, write_config
 from tracker.config import LogConfig, SqsConfig, StorageConfig
-from tracker.errors import ConfigurationError
-from tracker.files import refuse_network_file_system, sync_directory
+from tracker.errors import ConfigurationError, HeldByAnother
+from tracker.files import refuse_network_file_system, sync_directory, take_lock
 from tracker.pixel.outbox import Outbox
 from tracker.storage.service import serve
 
@@ -131,3 +131,15 @@ def test_a_directory_that_refuses_fsync_is_a_configuration_error_that_says_what_
 def test_a_real_file_system_without_fsync_of_directories_is_said_by_name() -> None:
     with pytest.raises(OSError, match=r"fsync of a directory is refused.*/proc"):
         sync_directory(Path("/proc"))
+
+
+def test_a_lock_names_its_holder_and_is_free_once_its_descriptor_is_closed(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    held = take_lock(path, "a directory of its own is needed")
+    with pytest.raises(
+        HeldByAnother, match=rf"a directory of its own is needed: process {os.getpid()} holds .*lock"
+    ) as error:
+        take_lock(path, "a directory of its own is needed")
+    assert isinstance(error.value.__cause__, BlockingIOError)
+    os.close(held)
+    os.close(take_lock(path, "a directory of its own is needed"))

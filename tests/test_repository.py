@@ -16,7 +16,7 @@ import yaml
 import tracker
 from tracker import config
 from tracker.local.demo import embed_snippet
-from tracker.pixel.fast_lane import PlainRequests
+from tracker.pixel.fast_path import FastPath
 from tracker.pixel.reload import FIXED
 
 ROOT = Path(__file__).parent.parent
@@ -218,7 +218,7 @@ def _wrong_in_some_python(parsed: object) -> Iterator[str]:
 
 def test_no_pattern_is_one_that_some_python_matches_wrongly() -> None:
     # The one that a constructor makes, and those of all modules; also `name = re.compile(...).fullmatch`.
-    values: list[object] = [PlainRequests("/track", ["Referer", "User-Agent"])._match]
+    values: list[object] = [FastPath("/track", ["Referer", "User-Agent"]).pattern]
     for module in pkgutil.walk_packages(tracker.__path__, "tracker."):
         if not module.name.endswith(".__main__"):  # which runs when it is imported
             values += vars(importlib.import_module(module.name)).values()

@@ -1,4 +1,4 @@
-"""Visits as strangers make them: from arbitrary bytes, by the way a header takes through aiohttp."""
+"""Visits made of arbitrary bytes, decoded as aiohttp decodes headers."""
 
 import json
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ _hostile_text = st.text(
     st.sampled_from('|\\xn\t\x00\x1b\x7f\x85\u2028\u202e\ufffe"null5C{},é€😀') | st.characters(codec="utf-8")
 )
 
-# Bytes of every kind: raw, ISO-8859-1, and UTF-8 with the characters that have a meaning in one of our formats.
+# Any bytes: raw, ISO-8859-1, and UTF-8 with the characters that have a meaning in our formats.
 header_bytes = (
     st.binary(max_size=200) | _hostile_text.map(str.encode) | st.sampled_from([b"null", b"", b"\\x6Eull", b"\\"])
 )
@@ -50,10 +50,10 @@ _missing = st.sets(st.sampled_from(["Referer", "UserAgent"]))
 _separators = st.sampled_from([(",", ":"), (" , ", " :\r")])
 _around = st.sampled_from(["", "", " ", "\r", "\t"])
 
-# Lines of a journal without their newline: as our pixel writes them, and as anything else may.
+# Journal lines without their newline: as our pixel writes them, and as others may.
 visit_lines = st.builds(_written, visits, _times_written, _ips_written, _missing, st.booleans(), _separators, _around)
 
-# Lines that are no visits, most of them by a hair.
+# Lines that are not visits; most differ from a visit in one detail.
 odd_lines = (
     st.builds(_written, visits, _no_times, _ips_written, _missing, st.booleans(), _separators, _around)
     | st.builds(_written, visits, _times_written, _no_ips, _missing, st.booleans(), _separators, _around)

@@ -1,4 +1,4 @@
-"""The trust decision, as a table: who is believed, and about what."""
+"""Which address is the client's, as tables: the peer, the header, the result."""
 
 import ipaddress
 import time
@@ -17,7 +17,7 @@ PROXY = "10.0.0.1"
 @pytest.mark.parametrize(
     ("peer", "lines", "expected"),
     [
-        # Who is not trusted is the client, whatever it says.
+        # A peer that is not trusted is the client, whatever its header says.
         ("203.0.113.9", [], "203.0.113.9"),
         ("203.0.113.9", ["198.51.100.1"], "203.0.113.9"),
         ("2001:DB8:0::9", ["198.51.100.1"], "2001:db8::9"),
@@ -25,7 +25,7 @@ PROXY = "10.0.0.1"
         ("fe80::1%eth0", ["198.51.100.1"], "fe80::1"),
         (None, ["198.51.100.1"], None),
         ("", ["198.51.100.1"], None),
-        # Who is trusted is believed about the hop before it.
+        # A trusted peer names the hop before it.
         (PROXY, [], PROXY),
         (PROXY, [""], PROXY),
         (PROXY, ["198.51.100.1"], "198.51.100.1"),
@@ -37,7 +37,7 @@ PROXY = "10.0.0.1"
         ("172.31.0.1", ["198.51.100.1"], "198.51.100.1"),
         ("::ffff:172.31.0.1", ["198.51.100.1"], "198.51.100.1"),
         ("172.32.0.1", ["198.51.100.1"], "172.32.0.1"),
-        # From the right: what the visitor wrote is left of it.
+        # It is read from the right; what the visitor wrote is on the left.
         (PROXY, ["6.6.6.6, 198.51.100.1"], "198.51.100.1"),
         (PROXY, ["6.6.6.6, 198.51.100.1, 10.0.0.2"], "198.51.100.1"),
         (PROXY, ["6.6.6.6,198.51.100.1,10.0.0.2,192.0.2.7"], "198.51.100.1"),
@@ -62,10 +62,10 @@ PROXY = "10.0.0.1"
         (PROXY, ["[::ffff:198.51.100.1]:443"], "198.51.100.1"),
         (PROXY, ["198.51.100.1, ::ffff:10.0.0.2"], "198.51.100.1"),
         (PROXY, [" \t198.51.100.1\t "], "198.51.100.1"),
-        # Empty elements are none.
+        # Empty elements are skipped.
         (PROXY, [",198.51.100.1,, ,"], "198.51.100.1"),
         (PROXY, [",,,"], PROXY),
-        # What does not parse ends the walk at the last good hop.
+        # An element that does not parse ends the reading at the last trusted hop.
         (PROXY, ["unknown"], PROXY),
         (PROXY, ["198.51.100.1, unknown"], PROXY),
         (PROXY, ["198.51.100.1, unknown, 10.0.0.2"], "10.0.0.2"),
@@ -120,12 +120,12 @@ def test_a_list_of_addresses(header: str, peer: str | None, lines: list[str], ex
         (['for=198.51.100.1;host="a;for=6.6.6.6;b"'], "198.51.100.1"),
         (['for=198.51.100.1;host="a\\",for=6.6.6.6,\\"b"'], "198.51.100.1"),
         (['host="a\\\\";for=198.51.100.1'], "198.51.100.1"),
-        # A quote the visitor left open swallows nothing of what the proxies appended.
+        # A quote that the visitor left open hides nothing that the proxies appended.
         (['for="evil, for=198.51.100.1'], "198.51.100.1"),
         (['for="evil', "for=198.51.100.1"], "198.51.100.1"),
         (['for="evil\\', "for=198.51.100.1"], "198.51.100.1"),
         (['for=6.6.6.6;x="', 'for="[2001:db8::1]:80", for=10.0.0.2'], "2001:db8::1"),
-        # No usable address ends the walk.
+        # An element without a usable address ends the reading.
         (["for=unknown"], PROXY),
         (["for=_hidden, for=10.0.0.2"], "10.0.0.2"),
         (["for=198.51.100.1, for=unknown"], PROXY),
@@ -165,7 +165,7 @@ def test_rfc_7239(header: str, lines: list[str], expected: str) -> None:
         (["6.6.6.6:1, 198.51.100.10:46532"], "198.51.100.10"),
         (["198.51.100.10:1, 10.0.0.2:2"], "198.51.100.10"),
         (["198.51.100.10:1", "fd00::2:2"], "198.51.100.10"),
-        # The port is always there. What is written without one is no address of this header.
+        # The port is always there. An element without one is no address of this header.
         (["198.51.100.10"], PROXY),
         (["198.51.100.10:"], PROXY),
         (["198.51.100.10:x"], PROXY),
@@ -196,7 +196,7 @@ def test_any_address_with_any_port_is_that_address_in_a_list_that_has_brackets(
     assert ClientIp([PROXY], "X-Forwarded-For").resolve(PROXY, [f"{text}:{port}"]) == canonical_ip(str(address))
 
 
-def test_headers_whose_way_with_ports_is_known_are_told_from_others() -> None:
+def test_headers_with_unambiguous_ports_are_known() -> None:
     for name in ("X-Forwarded-For", "forwarded", "CloudFront-Viewer-Address", "CF-Connecting-IP", "X-REAL-IP"):
         assert is_known_header(name)
     assert not is_known_header("X-Viewer-Address")
@@ -243,7 +243,7 @@ def test_a_hostile_header_costs_linear_time(header: str, hostile: str) -> None:
     started = time.process_time()
     for ending in ("", "!"):
         client_ip.resolve(PROXY, [text + ending] * 4)
-    assert time.process_time() - started < 0.5  # a quadratic walk takes many seconds
+    assert time.process_time() - started < 0.5  # in quadratic time it would take many seconds
 
 
 def test_without_trusted_proxies_the_peer_is_the_client() -> None:
@@ -274,7 +274,7 @@ def test_a_canonical_address_is_its_own_canonical_form(address: object) -> None:
     assert canonical_ip(ip) == ip
 
 
-# `str` of an IPv6Address, and what `ipaddress` takes for a zone, differ between the releases of Python.
+# `str` of an IPv6Address, and what `ipaddress` accepts as a zone, differ between releases of Python.
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -339,7 +339,7 @@ def test_a_truncated_address_keeps_24_or_48_bits(ip: str, truncated: str) -> Non
 
 
 @pytest.mark.parametrize("header", ["X-Forwarded-For", "Forwarded"])
-def test_megabytes_of_header_are_looked_at_from_the_right_only(header: str) -> None:
+def test_only_the_right_end_of_a_header_of_megabytes_is_read(header: str) -> None:
     element = "for=198.51.100.7" if header == "Forwarded" else "198.51.100.7"
     flood = [",".join(["10.0.0.2"] * 900) if header != "Forwarded" else "for=10.0.0.2," * 600] * 128
     resolve = ClientIp(["10.0.0.0/8"], header).resolve

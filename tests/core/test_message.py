@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.core.strategies import visits
 from tracker.core import message
 from tracker.core.log_line import format_line, format_lines
-from tracker.core.message import Closing, Message, SingleVisit, StoredSpan, closing, pack, unpack
+from tracker.core.message import EndMarker, Message, SingleVisit, StoredSpan, end_marker, pack, unpack
 from tracker.core.visit import Visit, decode_line, encode_line
 from tracker.errors import MalformedMessage
 
@@ -114,8 +114,8 @@ def test_what_is_not_ascii_is_no_line_of_ours() -> None:
         pack(JOURNAL, 0, "é\n".encode(), compress=False)
 
 
-def test_a_closing_message_is_unpacked_bare_and_in_an_envelope() -> None:
-    sent = closing(JOURNAL, 4096)
+def test_an_end_marker_is_unpacked_bare_and_in_an_envelope() -> None:
+    sent = end_marker(JOURNAL, 4096)
     assert sent.body == "\n"
     assert sent.attributes == {
         "Type": "Visit",
@@ -126,7 +126,7 @@ def test_a_closing_message_is_unpacked_bare_and_in_an_envelope() -> None:
         "Crc32": "00000000",
         "Closed": "true",
     }
-    assert unpack(sent.attributes, sent.body) == unpack({}, envelope(sent)) == Closing(JOURNAL, 4096)
+    assert unpack(sent.attributes, sent.body) == unpack({}, envelope(sent)) == EndMarker(JOURNAL, 4096)
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_a_closing_message_is_unpacked_bare_and_in_an_envelope() -> None:
         ({"Closed": None}, "\n"),
     ],
 )
-def test_a_closing_message_that_says_anything_else_is_malformed(changes: dict[str, str | None], body: str) -> None:
+def test_an_end_marker_that_says_anything_else_is_malformed(changes: dict[str, str | None], body: str) -> None:
     with pytest.raises(MalformedMessage):
-        unpack(changed(closing(JOURNAL, 4096).attributes, changes), body)
+        unpack(changed(end_marker(JOURNAL, 4096).attributes, changes), body)
 
 
 @pytest.mark.parametrize(
@@ -222,9 +222,9 @@ def test_a_body_that_is_not_whole_lines_of_visits_is_malformed(data: bytes) -> N
 
 @pytest.mark.parametrize("end", [10**15 - 1, 10**15])
 def test_an_end_that_no_journal_can_have_is_malformed(end: int) -> None:
-    message = closing(JOURNAL, end)
+    message = end_marker(JOURNAL, end)
     if end < 10**15:
-        assert unpack(message.attributes, message.body) == Closing(JOURNAL, end)
+        assert unpack(message.attributes, message.body) == EndMarker(JOURNAL, end)
     else:
         with pytest.raises(MalformedMessage, match="at most 15 digits"):
             unpack(message.attributes, message.body)
@@ -261,7 +261,7 @@ def test_a_body_that_does_not_inflate_cleanly_is_malformed(mangle: Callable[[byt
         unpack(attributes, mangle(raw))
 
 
-def test_a_bomb_is_refused_at_the_limit_and_its_last_byte_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_body_may_inflate_to_the_limit_and_not_beyond(monkeypatch: pytest.MonkeyPatch) -> None:
     data = LINE * 1000
     attributes, raw = deflated(data)
     monkeypatch.setattr(message, "MAX_INFLATED_BYTES", len(data))
@@ -278,23 +278,23 @@ def test_a_body_of_lone_surrogates_is_malformed() -> None:
             unpack(given_attributes, "\ud800")
 
 
-SEED = '{"Referer":null,"UserAgent":"","IpAddress":"10.0.0.1","VisitedAt":"2023-12-11T10:06:40.5064909+00:00"}'
+LEGACY = '{"Referer":null,"UserAgent":"","IpAddress":"10.0.0.1","VisitedAt":"2023-12-11T10:06:40.5064909+00:00"}'
 
 
 @pytest.mark.parametrize("attributes", [{}, {"Type": "Visit"}, {"journal": "x"}])
-def test_a_body_without_our_attributes_is_a_visit_of_the_seed(attributes: dict[str, str]) -> None:
-    assert unpack(attributes, SEED) == SingleVisit(decode_line(SEED))
+def test_a_body_without_our_attributes_is_a_visit_of_the_legacy_pixel(attributes: dict[str, str]) -> None:
+    assert unpack(attributes, LEGACY) == SingleVisit(decode_line(LEGACY))
 
 
-def test_a_visit_of_the_seed_may_have_the_keys_of_an_envelope() -> None:
-    body = SEED.replace("{", '{"Type":5,"Message":[1],"MessageAttributes":"none",', 1)
-    assert unpack({}, body) == SingleVisit(decode_line(SEED))
+def test_a_visit_of_the_legacy_pixel_may_have_the_keys_of_an_envelope() -> None:
+    body = LEGACY.replace("{", '{"Type":5,"Message":[1],"MessageAttributes":"none",', 1)
+    assert unpack({}, body) == SingleVisit(decode_line(LEGACY))
 
 
 @pytest.mark.parametrize("attributes", [{}, {"MessageAttributes": None}, {"MessageAttributes": {}}])
-def test_a_visit_of_the_seed_in_an_envelope_is_taken(attributes: dict[str, object]) -> None:
-    body = json.dumps({"Type": "Notification", "Message": SEED} | attributes)
-    assert unpack({}, body) == SingleVisit(decode_line(SEED))
+def test_a_visit_of_the_legacy_pixel_in_an_envelope_is_read(attributes: dict[str, object]) -> None:
+    body = json.dumps({"Type": "Notification", "Message": LEGACY} | attributes)
+    assert unpack({}, body) == SingleVisit(decode_line(LEGACY))
 
 
 @pytest.mark.parametrize(
@@ -307,11 +307,11 @@ def test_a_visit_of_the_seed_in_an_envelope_is_taken(attributes: dict[str, objec
         '{"x":' + "[" * 100_000 + "]" * 100_000 + "}",
         json.dumps({"Type": "Notification"}),
         json.dumps({"Type": "Notification", "Message": 5}),
-        json.dumps({"Type": "SubscriptionConfirmation", "Message": SEED}),
-        json.dumps({"Type": "Notification", "Message": SEED, "MessageAttributes": [1]}),
-        json.dumps({"Type": "Notification", "Message": SEED, "MessageAttributes": {"Journal": {"Type": "String"}}}),
-        json.dumps({"Type": "Notification", "Message": SEED, "MessageAttributes": {"Journal": {"Value": JOURNAL}}}),
-        json.dumps({"Type": "Notification", "Message": json.dumps({"Type": "Notification", "Message": SEED})}),
+        json.dumps({"Type": "SubscriptionConfirmation", "Message": LEGACY}),
+        json.dumps({"Type": "Notification", "Message": LEGACY, "MessageAttributes": [1]}),
+        json.dumps({"Type": "Notification", "Message": LEGACY, "MessageAttributes": {"Journal": {"Type": "String"}}}),
+        json.dumps({"Type": "Notification", "Message": LEGACY, "MessageAttributes": {"Journal": {"Value": JOURNAL}}}),
+        json.dumps({"Type": "Notification", "Message": json.dumps({"Type": "Notification", "Message": LEGACY})}),
     ],
 )
 def test_a_body_that_is_neither_visit_nor_envelope_is_malformed(body: str) -> None:

@@ -1,4 +1,4 @@
-"""The rate limit: what a client may do, by a clock of the test's, and what memory it takes."""
+"""The rate limit: what a client may send, with the times given by the test, and how much memory is used."""
 
 import pytest
 from hypothesis import given
@@ -36,7 +36,7 @@ def test_less_than_one_visit_in_ten_seconds_still_lets_the_first_one_through() -
     assert [limit.allows("192.0.2.1", time) for time in (0.0, 50.0, 99.0, 100.0)] == [True, False, False, True]
 
 
-def test_clients_do_not_know_each_other() -> None:
+def test_each_client_has_a_limit_of_its_own() -> None:
     limit = RateLimit(1.0)
     while limit.allows("192.0.2.1", 0.0):
         pass
@@ -65,7 +65,7 @@ def test_memory_is_bounded_whatever_addresses_come() -> None:
         assert len(limit) <= 100
 
 
-def test_to_make_room_the_idle_are_forgotten_and_the_busy_are_not() -> None:
+def test_idle_clients_are_forgotten_before_busy_ones() -> None:
     limit = RateLimit(1.0, max_clients=100)
     while limit.allows("192.0.2.1", 0.0):
         pass

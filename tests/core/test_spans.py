@@ -1,4 +1,4 @@
-"""Every operation against the plainest model: the set of the bytes."""
+"""Each operation on intervals, compared with a simple model: a set of bytes."""
 
 from itertools import pairwise
 

@@ -52,7 +52,7 @@ def test_a_line_is_one_line_of_ascii_that_sqs_takes_and_decodes_whatever_is_in_i
 
 
 @pytest.mark.parametrize("referrer", ["https://a.example/", "https://é.example/", None])
-def test_the_keys_are_the_seeds_in_their_order(referrer: str | None) -> None:
+def test_the_keys_are_those_of_the_legacy_services_in_their_order(referrer: str | None) -> None:
     keys = [part.split(b'"')[1] for part in encode_line(TIME, referrer, None, "::1")[1:].split(b",")]
     assert keys == [b"Referer", b"UserAgent", b"IpAddress", b"VisitedAt"]
 
@@ -217,7 +217,7 @@ def test_lines_are_one_visit_a_line_exactly(data: bytes) -> None:
         lines_of(data)
 
 
-def test_the_seeds_body_is_read_with_empty_text_as_missing_and_unknown_keys_ignored() -> None:
+def test_a_legacy_body_is_read_with_empty_text_as_missing_and_unknown_keys_ignored() -> None:
     body = (
         '{"Id":7,"Referer":"","UserAgent":"Mozilla\\u002B","IpAddress":"::ffff:10.0.0.1",'
         '"VisitedAt":"2023-12-11T10:06:40.5064909\\u002B00:00"}'

@@ -1,11 +1,11 @@
 """The accounts of journals over months: what the ledger may forget, and when (rule 7).
 
-A journal has the lines a and b, each published as a span of its own, and at last its closing message. Another journal
+A journal has the lines a and b, each published as a span of its own, and at last its end marker. Another journal
 is heard of in between, which is how the ledger learns what time it is for SQS. Messages come in any order; SQS keeps
 none of them for half a year. What may befall: a message comes again, a span is published again because the reply was
 lost, SQS gives a message up, the clock of storage's host runs half a year ahead.
 
-After its closing message a journal is published again only within SQS's retention: its directory goes at once then.
+After its end marker a journal is published again only within SQS's retention: its directory goes at once then.
 
     twice     no visit is twice in the log
     unnamed   a visit that was published and lost shows as a gap, or in a journal that has not ended
@@ -35,7 +35,7 @@ class Account(NamedTuple):
 
 class State(NamedTuple):
     half_year: int = 0
-    published: str = ""  # a, b and, for the closing message, "!"
+    published: str = ""  # a, b and, for the end marker, "!"
     queue: frozenset[Message] = frozenset()
     gone: frozenset[Message] = frozenset()  # deleted, but may come again
     account: Account | None = None

@@ -1,8 +1,8 @@
 """One journal of the outbox, its maker and the publisher, killed at every step.
 
 The maker, a worker, appends the visits a, b, c and answers each once its line is written; a segment holds two lines.
-The publisher, in main, looks for whole lines behind the published offset, publishes them, notes the offset, and
-removes segments; when the maker is gone it takes the lock, sends the closing message and removes the journal. SNS and
+The publisher, in main, looks for whole lines behind the committed offset, publishes them, notes the offset, and
+removes segments; when the maker is gone it takes the lock, sends the end marker and removes the journal. SNS and
 storage are one: what is accepted is cut by its offsets against what is stored. What SNS refuses is tried again, and is
 set aside in a file once SNS has accepted something else since. What may befall: SIGKILL of the worker, also amid a
 write, and of main; a publish whose reply is lost; a short write; a cut of it that fails; a topic that refuses
@@ -30,9 +30,9 @@ RULES = {
     "3": "a short write is cut back to the last whole line",
     "3a": "a journal whose cut failed is sealed",
     "3b": "the publisher reads to the last newline only",
-    "4": "the published offset moves only once SNS has accepted what is before it",
+    "4": "the committed offset moves only once SNS has accepted what is before it",
     "4a": "a segment goes only once all of it is published",
-    "4b": "the closing message is accepted before the last segment goes",
+    "4b": "the end marker is accepted before the last segment goes",
     "7": "a span is set aside only when SNS has accepted something else since it refused the span",
     "7a": "what is set aside is durable before the journal moves on",
 }
@@ -48,11 +48,11 @@ class State(NamedTuple):
     asked: str = ""  # visits so far
     answered: str = ""
     segments: tuple[tuple[int, str], ...] = ((0, ""),)  # the offset that is their name, and their lines
-    noted: int = 0  # the published offset, in its file
+    noted: int = 0  # the committed offset, in its file
     removed: bool = False
     # the publisher
     # "holds" a span; "refused", that span; "aside", that span is in the file; "moved" on, though it is not;
-    # "empty", nothing waited; "closed", the closing message is out; "dead"
+    # "empty", nothing waited; "closed", the end marker is out; "dead"
     main: str = "looks"
     adopted: bool = False
     orphan: bool = False  # whether it was adopted before the last look
@@ -130,7 +130,7 @@ class Outbox:
             if self.without == "4b":
                 yield "remove the journal", s._replace(removed=True, segments=())
             else:
-                yield "send the closing message", s._replace(main="closed", ended=s.published)
+                yield "send the end marker", s._replace(main="closed", ended=s.published)
         if s.main == "closed":
             yield "remove the journal", s._replace(removed=True, segments=())
 

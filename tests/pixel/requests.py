@@ -1,4 +1,4 @@
-"""What visitors may send: plain requests, each of them with one thing that is not as it should be, and fragments."""
+"""Requests that visitors may send: plain ones, plain ones with one deviation each, and fragments."""
 
 from itertools import product
 

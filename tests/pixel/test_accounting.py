@@ -15,12 +15,12 @@ from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIO
 from tracker.core.message import Message, StoredSpan, unpack
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
-from tracker.pixel import journal_reader, publisher
+from tracker.pixel import line_counter, publisher
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.control import HEADERS_CUT, Counts, refused_connection, refused_request
-from tracker.pixel.journal import segment_name
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox_files import segment_path
 from tracker.pixel.publisher import Publisher
 
 
@@ -61,7 +61,7 @@ def sums() -> Iterator[Sums]:
 
 
 def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_reader, "COUNT_BYTES", 2 * len(line(0)) + 7)
+    monkeypatch.setattr(line_counter, "READ_BYTES", 2 * len(line(0)) + 7)
     journal = journal_with(tmp_path, *map(line, range(10)), segment_bytes=3 * len(line(0)) + 1)
     reader = JournalReader(journal.path)
     reader.count(limit=1)
@@ -72,8 +72,7 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
         reader.count()
         assert reader.found == 10
     journal.append(line(10))
-    (last,) = [path for path in journal.path.iterdir() if path.name == segment_name(9 * len(line(0)))]
-    with last.open("ab") as segment:
+    with segment_path(journal.path, 9 * len(line(0))).open("ab") as segment:
         segment.write(line(11)[:-1])
     reader.count()
     assert reader.found == 11, "a line without its newline may still be cut"
@@ -85,7 +84,7 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
 
 
 def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal_reader, "COUNT_BYTES", 1_000)
+    monkeypatch.setattr(line_counter, "READ_BYTES", 1_000)
     journal = journal_with(tmp_path, b"\0" * 5_000 + b"\n", line(1))
     reader = JournalReader(journal.path)
     reader.count()
@@ -94,11 +93,11 @@ def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkey
 
 
 def test_what_was_there_before_is_adopted_and_what_comes_is_accepted(tmp_path: Path, sums: Sums) -> None:
-    earlier = journal_with(tmp_path, line(1), line(2))  # its worker may live on for a moment
+    earlier = journal_with(tmp_path, line(1), line(2))  # its worker still runs
     outbox, accounting = Outbox(tmp_path), Accounting()
     outbox.open()
     ours = journal_with(tmp_path, line(3))
-    ours.close()  # its worker died before anybody looked
+    ours.close()  # its worker ended before the first scan
     for _ in range(2):
         outbox.scan()
         accounting.found(outbox.known())

@@ -1,4 +1,4 @@
-"""Visitors who mean harm: they hold connections, finish nothing, or come in numbers; the others are answered."""
+"""Hostile visitors hold connections, do not finish requests or send a flood. Other visitors are answered."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ PLAIN = b"GET /track HTTP/1.1\r\nHost: a.example\r\n\r\n"
 @asynccontextmanager
 async def serving(directory: Path, *, max_connections: int = 100, **http: float) -> AsyncIterator[tuple[int, Recorder]]:
     """A server's port, and its recorder."""
-    recorder = Recorder(config=OutboxConfig(dir=str(directory)), room=1 << 20)
+    recorder = Recorder(config=OutboxConfig(dir=str(directory)), quota=1 << 20)
     await recorder.open()
     config = PixelConfig(sns=SNS, http=Http(**http))  # type: ignore[arg-type]
     server = PixelServer(config=config, recorder=recorder, max_connections=max_connections)
@@ -39,7 +39,7 @@ async def serving(directory: Path, *, max_connections: int = 100, **http: float)
 
 
 async def visit(port: int) -> bytes:
-    """The answer to one visit; empty when the connection was cut."""
+    """The answer to one visit; empty if the connection was closed."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(PLAIN)
@@ -61,12 +61,14 @@ async def visit(port: int) -> bytes:
     ],
     ids=["silent", "half a request", "a request byte by byte", "empty lines"],
 )
-async def test_who_does_not_finish_a_request_is_cut_off(tmp_path: Path, begin: bytes, drip: bytes) -> None:
+async def test_a_visitor_who_does_not_finish_a_request_is_disconnected(
+    tmp_path: Path, begin: bytes, drip: bytes
+) -> None:
     async with serving(tmp_path, keepalive_timeout=0.5) as (port, recorder):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(begin)
         with contextlib.suppress(ConnectionError):
-            while not reader.at_eof():  # ends when we are cut off, or the test's time is up
+            while not reader.at_eof():  # ends when the server disconnects us
                 writer.write(drip)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(0.05):
@@ -76,14 +78,14 @@ async def test_who_does_not_finish_a_request_is_cut_off(tmp_path: Path, begin: b
         assert recorder.accepted == 1
 
 
-async def test_beyond_its_connections_a_worker_takes_no_more_and_goes_on_once_one_is_free(tmp_path: Path) -> None:
+async def test_a_worker_with_too_many_connections_closes_new_ones_until_one_ends(tmp_path: Path) -> None:
     async with serving(tmp_path, max_connections=3) as (port, recorder):
         held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
         for reader, writer in held:
             writer.write(PLAIN)
             await reader.readuntil(b"\r\n\r\n")
         assert await visit(port) == b""
-        assert recorder.discarded == {refused_connection(TOO_MANY): 1}
+        assert recorder.counts == {refused_connection(TOO_MANY): 1}
         held[0][1].close()
         while not await visit(port):
             await asyncio.sleep(0.01)
@@ -106,7 +108,7 @@ BEYOND_MEASURE = {
 
 
 @pytest.mark.parametrize(("status", "request_bytes"), BEYOND_MEASURE.values(), ids=BEYOND_MEASURE.keys())
-async def test_requests_beyond_measure_are_refused_counted_and_not_recorded(
+async def test_requests_beyond_the_limits_are_refused_counted_and_not_recorded(
     tmp_path: Path, status: int, request_bytes: bytes
 ) -> None:
     async with serving(tmp_path) as (port, recorder):
@@ -118,7 +120,7 @@ async def test_requests_beyond_measure_are_refused_counted_and_not_recorded(
         assert answer.count(b"HTTP/1.1") == 1
         assert b"\r\nConnection: close\r\n" in answer
         assert recorder.accepted == 0
-        assert recorder.discarded == {refused_request(status): 1}
+        assert recorder.counts == {refused_request(status): 1}
         assert (await visit(port)).startswith(b"HTTP/1.1 200 OK")
 
 
@@ -130,6 +132,6 @@ async def test_a_flood_of_one_client_is_answered_and_not_recorded(tmp_path: Path
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
             await reader.readexactly(43)
         writer.close()
-        limited = recorder.discarded["rate_limited"]
+        limited = recorder.counts["rate_limited"]
         assert recorder.accepted + limited == 100
         assert limited >= 60  # twenty at once, and two a second of what this took

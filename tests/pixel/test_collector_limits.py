@@ -1,4 +1,4 @@
-"""What the collector does with clients that come too often, and with headers of peers that are not trusted."""
+"""The collector limits clients that send too many visits, and ignores headers of peers that are not trusted."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 def collector(http: Http, privacy: Privacy | None = None) -> tuple[Collector, Counter[str]]:
     counts: Counter[str] = Counter()
     config = PixelConfig(sns=SNS, http=http, privacy=privacy or Privacy())
-    return Collector(config=config, recorder=Recorder(config=OutboxConfig(), room=0, counts=counts)), counts
+    return Collector(config=config, recorder=Recorder(config=OutboxConfig(), quota=0, counts=counts)), counts
 
 
 def visit(of: Collector, peer: str, *ip_lines: str) -> bytes | None:
@@ -53,7 +53,7 @@ def test_without_a_limit_nobody_is_limited() -> None:
 
 
 @pytest.mark.parametrize(("trusted", "counted"), [([], 1), (["203.0.113.0/24"], 1), (["192.0.2.0/24"], 0)])
-def test_a_header_that_is_not_believed_is_counted(trusted: list[str], counted: int) -> None:
+def test_a_client_ip_header_of_an_untrusted_peer_is_counted(trusted: list[str], counted: int) -> None:
     collecting, counts = collector(Http(trusted_proxies=trusted))
     visit(collecting, "192.0.2.1", "198.51.100.1")
     visit(collecting, "192.0.2.1")

@@ -1,4 +1,4 @@
-"""What one visitor sends costs him alone: bodies, half-closes, raw bytes, doubled headers, much at once."""
+"""Bodies, half-closes, raw bytes, repeated headers and bursts of one visitor do not disturb the others."""
 
 import asyncio
 import logging
@@ -9,15 +9,16 @@ from zlib import compress
 import pytest
 
 from tests.pixel.requests import ODD, PLAIN, whole
-from tests.pixel.wires import Lanes, Notes, Wire, settle
+from tests.pixel.wires import BothPaths, Notes, Wire, settle
 from tests.waiting import until
 from tracker.config import Http, PixelConfig, SnsConfig
 from tracker.core.discards import NOT_READING, REFUSED_STATUSES
-from tracker.pixel import connections as module
-from tracker.pixel.connections import BODY_BYTES, HEAD_BYTES, WRITE_BYTES, Connection
+from tracker.pixel import connection as module
+from tracker.pixel.connection import Connection
 from tracker.pixel.control import refused_connection, refused_request
-from tracker.pixel.fast_lane import PIPELINED
-from tracker.pixel.http_lane import Fallback
+from tracker.pixel.fallback import Fallback
+from tracker.pixel.fast_path import PIPELINED
+from tracker.pixel.limits import BODY_BYTES, HEAD_BYTES, WRITE_BYTES
 
 CONFIG = PixelConfig(sns=SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking"))
 HOST = b"Host: a"
@@ -28,11 +29,11 @@ CODINGS = [b"gzip", b"deflate", b"br", b"zstd", b"GZIP", b"gzip, br", b"x-unknow
 
 
 class Visitor:
-    """One connection in memory, and what became of it."""
+    """One connection in memory, and what was answered on it."""
 
     def __init__(self, *, fast: bool = True, config: PixelConfig = CONFIG, capacity: int | None = None) -> None:
         self.notes = Notes()
-        connect, self._close = Lanes(config, "203.0.113.5").open(self.notes)
+        connect, self._close = BothPaths(config, "203.0.113.5").open(self.notes)
         self.wire = Wire(connect(fast), "203.0.113.5", capacity)
 
     async def send(self, *reads: bytes) -> None:
@@ -261,7 +262,7 @@ async def test_a_header_that_says_where_a_request_ends_must_not_be_there_twice(f
 
 @PATHS
 @pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"WebSocket", b"tls/1.0", b"h2c, websocket"])
-async def test_a_wish_to_upgrade_is_passed_over_and_what_follows_is_answered(fast: bool, protocol: bytes) -> None:
+async def test_a_request_to_upgrade_is_ignored_and_what_follows_is_answered(fast: bool, protocol: bytes) -> None:
     visitor = Visitor(fast=fast)
     upgrade = whole([GET, HOST, b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: " + protocol, b"HTTP2-Settings: AA"])
     await visitor.send(upgrade + PLAIN + upgrade, PLAIN)
@@ -272,7 +273,7 @@ async def test_a_wish_to_upgrade_is_passed_over_and_what_follows_is_answered(fas
 
 @PATHS
 @pytest.mark.parametrize("size", [8_000, 12_000, 16_384])
-async def test_a_first_partys_cookies_are_no_hindrance(fast: bool, size: int) -> None:
+async def test_large_cookies_of_a_first_party_are_accepted(fast: bool, size: int) -> None:
     visitor = Visitor(fast=fast)
     await visitor.send(whole([GET, HOST, b"Cookie: " + b"c" * size, b"Referer: https://a.example/"]), PLAIN)
     assert visitor.statuses == [200, 200]
@@ -301,7 +302,7 @@ async def test_each_refusal_is_counted_once_with_its_status(fast: bool) -> None:
         visitor = Visitor(fast=fast)
         await visitor.send(PLAIN, request)
         assert visitor.statuses == [200, status]
-        counted = {name: count for name, count in visitor.notes.discarded.items() if name.startswith("refused")}
+        counted = {name: count for name, count in visitor.notes.counts.items() if name.startswith("refused")}
         assert counted == {refused_request(status): 1}
         await visitor.close()
 
@@ -312,7 +313,7 @@ async def test_every_refusal_has_its_count_and_no_request_makes_a_traceback(capl
         visitor = Visitor()
         await visitor.send(request)
         refused = [status for status in visitor.statuses if status != 200]
-        counted = sum(visitor.notes.discarded[refused_request(status)] for status in REFUSED_STATUSES)
+        counted = sum(visitor.notes.counts[refused_request(status)] for status in REFUSED_STATUSES)
         assert counted == len(refused), request
         seen |= {*refused}
         await visitor.close()
@@ -330,7 +331,7 @@ async def test_a_fault_of_the_pixel_is_answered_with_500_logged_and_counted(
     visitor = Visitor(fast=False)
     await visitor.send(PLAIN)
     assert visitor.statuses == [500]
-    assert visitor.notes.discarded == {refused_request(500): 1}
+    assert visitor.notes.counts == {refused_request(500): 1}
     assert visitor.wire.ended
     assert "request_failed" in caplog.text
     await visitor.close()
@@ -339,7 +340,7 @@ async def test_a_fault_of_the_pixel_is_answered_with_500_logged_and_counted(
 @PATHS
 @pytest.mark.parametrize("size", [40, 300, 9_000, 60_000, 250_000])
 async def test_a_connection_keeps_no_more_than_a_head_and_few_answers(fast: bool, size: int) -> None:
-    """Its visitor reads nothing, and sends as much as he can, in reads of any size."""
+    """The visitor reads nothing and sends as much as possible, in reads of any size."""
     visitor = Visitor(fast=fast, capacity=WRITE_BYTES)
     small = b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n"
     stream = small * (2 * size // len(small) + 20) + PLAIN[:-1]
@@ -347,7 +348,7 @@ async def test_a_connection_keeps_no_more_than_a_head_and_few_answers(fast: bool
     assert isinstance(connection, Connection)
     for start, end in pairwise(range(0, len(stream), size)):
         await visitor.send(stream[start:end])
-        assert len(connection._held) <= HEAD_BYTES
+        assert len(connection.leftover) <= HEAD_BYTES
         assert len(visitor.wire.written) < WRITE_BYTES + 8_000
     await visitor.close()
 
@@ -376,8 +377,8 @@ async def test_a_burst_of_one_visitor_keeps_the_others_waiting_for_a_few_request
 
 
 async def test_of_many_bursts_one_goes_on_in_each_pass_of_the_loop() -> None:
-    lanes, notes = Lanes(CONFIG, None), Notes()
-    connect, close = lanes.open(notes)
+    paths, notes = BothPaths(CONFIG, None), Notes()
+    connect, close = paths.open(notes)
     wires = [Wire(connect(True), "203.0.113.5") for _ in range(20)]
     for wire in wires:
         wire.read(b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n" * 100)
@@ -395,7 +396,7 @@ async def test_of_many_bursts_one_goes_on_in_each_pass_of_the_loop() -> None:
 async def test_a_visitor_who_does_not_read_a_burst_is_counted_and_keeps_what_was_answered() -> None:
     visitor = Visitor(capacity=WRITE_BYTES)
     await visitor.send(b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n" * 5_000)
-    assert visitor.notes.discarded[refused_connection(NOT_READING)] == 1
+    assert visitor.notes.counts[refused_connection(NOT_READING)] == 1
     assert len(visitor.statuses) == visitor.visits < 20
     assert visitor.wire.is_closing()
     await visitor.close()

@@ -1,4 +1,4 @@
-"""A worker that ends leaves no visitor with half an answer or a reset: the last answer says that it is the last."""
+"""When a worker stops, no visitor gets half an answer or a reset. The last answer of a connection says so."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 @asynccontextmanager
 async def serving(directory: Path, client_count: int) -> AsyncIterator[tuple[PixelServer, list[Client]]]:
     """A server and connections to it, each of which has had an answer already."""
-    recorder = Recorder(config=OutboxConfig(dir=str(directory)), room=1 << 20)
+    recorder = Recorder(config=OutboxConfig(dir=str(directory)), quota=1 << 20)
     await recorder.open()
     server = PixelServer(config=PixelConfig(sns=SNS), recorder=recorder, max_connections=100)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -52,7 +52,7 @@ async def answer(reader: asyncio.StreamReader) -> str:
     return head
 
 
-async def test_whoever_asks_once_more_is_answered_and_told_that_it_was_the_last(tmp_path: Path) -> None:
+async def test_a_request_during_the_drain_is_answered_with_connection_close(tmp_path: Path) -> None:
     async with serving(tmp_path, 4) as (server, clients):
         stopping = asyncio.create_task(server.stop(20.0))
         await asyncio.sleep(0)

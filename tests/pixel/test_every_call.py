@@ -18,17 +18,18 @@ from tests.seam.method import LONG, SEED, Inline, Scenario, World, stumble, swee
 from tests.waiting import until
 from tracker.config import OutboxConfig, SnsConfig
 from tracker.core import spans
-from tracker.core.message import Closing, Message, StoredSpan, pack, unpack
+from tracker.core.message import EndMarker, Message, StoredSpan, pack, unpack
 from tracker.core.visit import encode_line, split_lines
 from tracker.errors import PublishFailed
 from tracker.lifecycle import Backoff
 from tracker.pixel import journal_reader, outbox, publisher
 from tracker.pixel import recorder as recorder_module
 from tracker.pixel.journal import Journal
-from tracker.pixel.journal_reader import JournalReader, Span
+from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.recorder import Recorder
+from tracker.pixel.span import Span
 
 SEGMENT_BYTES = 300  # two visits
 
@@ -37,7 +38,7 @@ SEGMENT_BYTES = 300  # two visits
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "Backoff", lambda: Backoff(first=0.001, cap=0.002))
     monkeypatch.setattr(recorder_module, "ThreadPoolExecutor", Inline)
-    # What nobody has finished is old at once: the next start clears it.
+    # The next start removes unfinished journals at once.
     monkeypatch.setattr(outbox, "ABANDONED_SECONDS", -1.0)
     monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)
 
@@ -47,7 +48,7 @@ def line(number: int) -> bytes:
 
 
 def record(recorder: Recorder, world: World, count: int) -> None:
-    """So many more visits; each is answered, whatever becomes of it."""
+    """Record so many more visits. Each is answered, recorded or not."""
     for _ in range(count):
         number = len(world.all("answered"))
         before = recorder.accepted
@@ -56,7 +57,7 @@ def record(recorder: Recorder, world: World, count: int) -> None:
 
 
 async def sync(recorder: Recorder, world: World) -> None:
-    """What the recorder does every `fsync_interval`; how many visits are durable is noted, unless an fsync failed."""
+    """Sync as the recorder does regularly, and note how many visits are durable, unless an fsync failed."""
     failed = len(world.all("sync failed"))
     await recorder.sync()
     if len(world.all("sync failed")) == failed:
@@ -66,7 +67,7 @@ async def sync(recorder: Recorder, world: World) -> None:
 
 
 async def opened(directory: Path) -> Outbox:
-    """The outbox as main opens it: what the disk refuses is tried again."""
+    """The outbox as main opens it: if the disk fails, it tries again."""
     found = Outbox(directory)
     while not found.is_open:
         try:
@@ -77,7 +78,7 @@ async def opened(directory: Path) -> Outbox:
 
 
 def recorder_of(directory: Path) -> Recorder:
-    return Recorder(config=OutboxConfig(dir=str(directory), segment_bytes=SEGMENT_BYTES), room=1 << 20)
+    return Recorder(config=OutboxConfig(dir=str(directory), segment_bytes=SEGMENT_BYTES), quota=1 << 20)
 
 
 def publisher_of(outbox: Outbox, world: World) -> Publisher:
@@ -91,7 +92,7 @@ def publisher_of(outbox: Outbox, world: World) -> Publisher:
 
 
 async def drain(directory: Path, world: World) -> None:
-    """A life of main alone, which publishes what is there and retires it."""
+    """Run main without workers: it publishes and removes all journals."""
     found = await opened(directory)
     try:
         found.scan()
@@ -106,7 +107,7 @@ async def drain(directory: Path, world: World) -> None:
 
 
 def stored(world: World) -> dict[str, dict[int, bytes]]:
-    """What storage has of each journal: its lines by their offset, repetitions cut."""
+    """What storage has stored of each journal: its lines by offset, without repeats."""
     journals: dict[str, dict[int, bytes]] = {}
     for attributes, body in world.all("accepted"):
         content = unpack(attributes, body)
@@ -119,16 +120,16 @@ def stored(world: World) -> dict[str, dict[int, bytes]]:
 
 
 def assert_closed_without_a_gap(world: World) -> None:
-    """Every journal that was closed is whole: `tracker audit` has nothing to say."""
+    """Every journal with an end marker is complete: `tracker audit` would report nothing."""
     journals = stored(world)
     for content in (unpack(attributes, body) for attributes, body in world.all("accepted")):
-        if isinstance(content, Closing):
+        if isinstance(content, EndMarker):
             whole = spans.merge((at, at + len(each)) for at, each in journals[content.journal].items())
             assert whole == [(0, content.end)]
 
 
 class Pixel:
-    """What all its scenarios share: the foreign files, and that at the end all is sent and the outbox empty."""
+    """What all scenarios share: foreign files stay, and in the end all visits are sent and the outbox is empty."""
 
     foreign: Sequence[str] = (
         *("outbox/README", "outbox/notes.new/precious", "outbox/lost+found/inode", "elsewhere/00000000000000000000"),
@@ -166,7 +167,7 @@ class Accepting(Pixel):
             record(recorder, world, count)
             await sync(recorder, world)
             await recorder.check()
-        for _ in range(10):  # looks, one a second: the disk was ill for a while, and then recording goes on
+        for _ in range(10):  # checks, one a second: after the disk has failed, recording continues
             await recorder.check()
             before = recorder.accepted
             record(recorder, world, 3)
@@ -178,7 +179,7 @@ class Accepting(Pixel):
 
 
 class Publishing(Pixel):
-    """Worker and main in one: the first spans leave while more visits come, and the journal is retired."""
+    """Worker and main in one process: spans are published while more visits come, and the journal is removed."""
 
     async def run(self, root: Path, world: World) -> None:
         found = await opened(root / "outbox")
@@ -194,7 +195,7 @@ class Publishing(Pixel):
             await until(lambda: running.done() or self._all_sent(world))
         await recorder.close()
         found.scan()
-        while any(not journal.orphaned for journal in found.journals):  # the look failed: there is another in a second
+        while any(not journal.orphaned for journal in found.journals):  # the scan failed: there is another in a second
             found.scan()
         main.drain()
         async with asyncio.timeout(60):
@@ -207,7 +208,7 @@ class Publishing(Pixel):
 
 
 class Adopting(Pixel):
-    """What dead workers left: a journal of several segments, published in part, a torn one, an empty one, a birth."""
+    """What killed workers left: a journal of several segments, a torn, an empty and an unfinished one."""
 
     def setup(self, root: Path, world: World) -> None:
         directory = root / "outbox"
@@ -218,7 +219,7 @@ class Adopting(Pixel):
             world.note("answered", [number, True])
         last = max(path for path in journals[1].path.iterdir() if path.name.isdigit())
         with last.open("ab") as segment:
-            segment.write(line(10)[:-9])  # its answer never left
+            segment.write(line(10)[:-9])  # it was never answered
         reader = JournalReader(journals[0].path)
         span = reader.take(SEGMENT_BYTES)
         assert span is not None

@@ -1,4 +1,4 @@
-"""One listener for IPv4 and IPv6: a visitor counts as the address he has, however the socket reports it."""
+"""One listener for IPv4 and IPv6: a visitor has one address, however the socket reports it."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -18,7 +18,7 @@ from tracker.pixel.server import PixelServer
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 IPV4, IPV6 = "127.0.0.1", "::1"
 
-# Both ways of answering: a request with a body is none that the fast one takes.
+# A request for the fast path, and one with a body for the fallback.
 PLAIN, FALLBACK = "", "Content-Length: 1\r\n"
 
 
@@ -44,7 +44,7 @@ class Pixel:
 
 @asynccontextmanager
 async def serving(directory: Path, **http: Any) -> AsyncIterator[Pixel]:
-    recorder = Recorder(config=OutboxConfig(dir=str(directory)), room=1 << 20)
+    recorder = Recorder(config=OutboxConfig(dir=str(directory)), quota=1 << 20)
     await recorder.open()
     server = PixelServer(config=PixelConfig(sns=SNS, http=Http(**http)), recorder=recorder, max_connections=100)
     port = free_port()
@@ -79,4 +79,4 @@ async def test_each_ipv4_visitor_has_a_rate_limit_of_his_own(tmp_path: Path, hea
         for address in ("127.0.0.1", "127.0.0.1", "::1", "::1"):
             await pixel.visit(address, headers)
         assert pixel.addresses() == [IPV4, IPV6]
-        assert pixel.recorder.discarded["rate_limited"] == 2
+        assert pixel.recorder.counts["rate_limited"] == 2

@@ -1,4 +1,4 @@
-"""The journal's files are what the rules of the outbox say, whatever the disk does."""
+"""The journal's files follow the rules of the outbox, also when the disk fails."""
 
 import errno
 import fcntl
@@ -8,27 +8,31 @@ from pathlib import Path
 import pytest
 
 from tracker.pixel import journal as module
-from tracker.pixel.journal import LOCK, Journal, segment_name
+from tracker.pixel import outbox_files
+from tracker.pixel.journal import Journal
+from tracker.pixel.outbox_files import lock_path, segment_path
 
 LINE = b'{"n":1}\n'
 
 
-def segments(journal: Journal) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(journal.path.iterdir()) if path.name.isdigit()}
+def segments(journal: Journal) -> dict[int, bytes]:
+    """The content of each segment, by the offset of its first byte."""
+    starts = outbox_files.segments(journal.path)
+    return {start: segment_path(journal.path, start).read_bytes() for start in starts}
 
 
-def test_a_journal_is_born_locked_under_its_own_name(tmp_path: Path) -> None:
+def test_a_new_journal_is_locked_and_has_its_final_name(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 1000)
     assert len(journal.path.name) == 32
     assert [path.name for path in tmp_path.iterdir()] == [journal.path.name]
-    with open(journal.path / LOCK) as lock, pytest.raises(BlockingIOError):
+    with open(lock_path(journal.path)) as lock, pytest.raises(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     journal.close()
-    with open(journal.path / LOCK) as lock:
+    with open(lock_path(journal.path)) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-def test_a_birth_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_cannot_be_made_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(path: Path) -> None:
         raise OSError(errno.ENOSPC, "full")
 
@@ -38,12 +42,12 @@ def test_a_birth_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == []
 
 
-def test_segments_are_named_by_the_offset_of_their_first_byte_and_cut_no_line(tmp_path: Path) -> None:
+def test_segments_are_named_by_the_offset_of_their_first_byte_and_split_no_line(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, 20)
     for _ in range(5):
         journal.append(LINE)
     journal.sync()
-    assert segments(journal) == {segment_name(0): LINE * 2, segment_name(16): LINE * 2, segment_name(32): LINE}
+    assert segments(journal) == {0: LINE * 2, 16: LINE * 2, 32: LINE}
     journal.close()
 
 
@@ -51,7 +55,7 @@ def test_a_line_longer_than_a_segment_gets_one_of_its_own(tmp_path: Path) -> Non
     journal = Journal.create(tmp_path, 4)
     journal.append(LINE)
     journal.append(LINE)
-    assert segments(journal) == {segment_name(0): LINE, segment_name(8): LINE}
+    assert segments(journal) == {0: LINE, 8: LINE}
     journal.close()
 
 
@@ -62,7 +66,7 @@ def test_a_segment_ends_after_an_hour(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "SEGMENT_SECONDS", -1.0)
     assert journal.check() is None
     journal.append(LINE)
-    assert segments(journal) == {segment_name(0): LINE, segment_name(8): LINE}
+    assert segments(journal) == {0: LINE, 8: LINE}
     journal.close()
 
 
@@ -74,19 +78,19 @@ def test_a_short_write_is_cut_back_to_the_last_whole_line(tmp_path: Path, monkey
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
         with pytest.raises(OSError, match="short write"):
             journal.append(LINE)
-    assert segments(journal) == {segment_name(0): LINE}
+    assert segments(journal) == {0: LINE}
     assert not journal.sealed
     journal.append(LINE)
-    assert segments(journal) == {segment_name(0): LINE * 2}
+    assert segments(journal) == {0: LINE * 2}
     journal.close()
 
 
 @pytest.mark.parametrize("written", range(len(LINE) * 3))
 @pytest.mark.parametrize("fails", [False, True], ids=["short", "error"])
-def test_of_lines_written_together_those_that_are_there_whole_are_never_cut(
+def test_a_short_write_of_several_lines_keeps_the_whole_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: int, fails: bool
 ) -> None:
-    """The publisher reads to the last newline at any time, and offsets it has read must not be used again."""
+    """The publisher may read up to the last newline at any time, so no offset before it may be used again."""
     journal = Journal.create(tmp_path, 1000)
     journal.append(LINE)
     write, whole = os.write, written // len(LINE)
@@ -104,14 +108,16 @@ def test_of_lines_written_together_those_that_are_there_whole_are_never_cut(
         else:
             with pytest.raises(OSError, match="Input/output error" if fails else "short write"):
                 journal.append(LINE * 3)
-    assert segments(journal) == {segment_name(0): LINE * (1 + whole)}
+    assert segments(journal) == {0: LINE * (1 + whole)}
     assert journal.append(LINE) == len(LINE)
     assert journal.check() is None
-    assert segments(journal) == {segment_name(0): LINE * (2 + whole)}
+    assert segments(journal) == {0: LINE * (2 + whole)}
     journal.close()
 
 
-def test_a_torn_line_that_cannot_be_cut_seals_the_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_line_that_cannot_be_cut_off_seals_the_journal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     journal = Journal.create(tmp_path, 1000)
     write = os.write
     monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
@@ -127,16 +133,16 @@ def test_a_torn_line_that_cannot_be_cut_seals_the_journal(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("damage", ["segment unlinked", "lock unlinked", "segment replaced", "longer", "shorter"])
-def test_files_that_change_under_the_journal_are_noticed(tmp_path: Path, damage: str) -> None:
+def test_files_that_somebody_changes_are_noticed(tmp_path: Path, damage: str) -> None:
     journal = Journal.create(tmp_path, 1000)
     journal.append(LINE)
     assert journal.check() is None
-    segment = journal.path / segment_name(0)
+    segment = segment_path(journal.path, 0)
     match damage:
         case "segment unlinked":
             segment.unlink()
         case "lock unlinked":
-            (journal.path / LOCK).unlink()
+            lock_path(journal.path).unlink()
         case "segment replaced":
             segment.rename(tmp_path / "elsewhere")
             segment.write_bytes(LINE)
@@ -145,14 +151,15 @@ def test_files_that_change_under_the_journal_are_noticed(tmp_path: Path, damage:
                 file.write(b"x")
         case "shorter":
             os.truncate(segment, 3)
-    assert "lost its" in str(journal.check())
+    expected = {"segment replaced": "was replaced", "longer": "bytes, but", "shorter": "bytes, but"}
+    assert expected.get(damage, "cannot be found") in str(journal.check())
     journal.close()
 
 
 def test_a_segment_whose_name_is_taken_seals_the_journal(tmp_path: Path) -> None:
     journal = Journal.create(tmp_path, len(LINE))
     journal.append(LINE)
-    (journal.path / segment_name(len(LINE))).write_bytes(b"")  # by an open that did its work and said it failed
+    segment_path(journal.path, len(LINE)).write_bytes(b"")  # by an open that made the file and reported a failure
     with pytest.raises(FileExistsError):
         journal.append(LINE)
     assert journal.sealed

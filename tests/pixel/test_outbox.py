@@ -1,4 +1,4 @@
-"""What the publisher reads out of the outbox is what workers answered, and nothing else."""
+"""The publisher reads from the outbox what workers have answered, and nothing else."""
 
 import errno
 import os
@@ -16,9 +16,19 @@ from tracker.core.visit import encode_line, split_lines
 from tracker.errors import ConfigurationError, HeldByAnother, MalformedMessage
 from tracker.pixel import journal_reader
 from tracker.pixel import outbox as module
-from tracker.pixel.journal import LOCK, PUBLISHED, Journal, segment_name
-from tracker.pixel.journal_reader import JournalReader, Span, UnreadableJournal
+from tracker.pixel.journal import Journal
+from tracker.pixel.journal_reader import JournalReader, UnreadableJournal
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox_files import (
+    bad_path,
+    committed_path,
+    lock_path,
+    publisher_lock,
+    refused_lines,
+    segment_path,
+    segments,
+)
+from tracker.pixel.span import Span, are_visits
 
 
 def reader_of(journal: Journal, *, orphan: bool = False) -> JournalReader:
@@ -48,31 +58,30 @@ def test_spans_are_whole_lines_up_to_the_limit_across_segments(tmp_path: Path) -
     journal.close()
 
 
-def test_a_torn_tail_is_not_read(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_not_read(tmp_path: Path) -> None:
     journal = journal_with(tmp_path, line(1))
-    with (journal.path / segment_name(0)).open("ab") as segment:
+    with segment_path(journal.path, 0).open("ab") as segment:
         segment.write(line(2)[:-1])
     reader = reader_of(journal, orphan=True)
     assert [span.data for span in drained(reader)] == [line(1)]
 
 
-def test_published_segments_go_and_the_offset_survives_a_restart(tmp_path: Path) -> None:
+def test_published_segments_are_removed_and_the_committed_offset_survives_a_restart(tmp_path: Path) -> None:
     lines = [line(n) for n in range(4)]
     journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]))
     reader = reader_of(journal)
     reader.advance(len(lines[0]) * 2)
-    left = sorted(path.name for path in journal.path.iterdir() if path.name.isdigit())
-    assert left == [segment_name(len(lines[0]) * 2), segment_name(len(lines[0]) * 3)]
+    assert segments(journal.path) == [len(lines[0]) * 2, len(lines[0]) * 3]
     again = JournalReader(journal.path)
     assert b"".join(span.data for span in drained(again)) == b"".join(lines[2:])
     journal.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b"\x00" * 20, b"9" * 19])
-def test_a_broken_published_offset_only_means_repeats(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_committed_offset_only_causes_repeats(tmp_path: Path, content: bytes) -> None:
     journal = journal_with(tmp_path, line(1))
-    (journal.path / PUBLISHED).write_bytes(content)
-    assert JournalReader(journal.path).published == 0
+    committed_path(journal.path).write_bytes(content)
+    assert JournalReader(journal.path).committed == 0
     journal.close()
 
 
@@ -94,7 +103,7 @@ def test_lines_that_are_no_visits_are_left_out_and_counted(tmp_path: Path, orpha
 
 
 @LIVE_OR_NOT
-def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_path: Path, orphan: bool) -> None:
+def test_damage_longer_than_a_span_hides_no_line_behind_it(tmp_path: Path, orphan: bool) -> None:
     journal = journal_with(tmp_path, b"\x00" * 5000 + b"\n", line(1), line(2))
     spans = drained(reader_of(journal, orphan=orphan), 1000)
     assert b"".join(span.data for span in spans) == line(1) + line(2)
@@ -102,37 +111,37 @@ def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_
         journal.close()
 
 
-def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_that_goes(tmp_path: Path) -> None:
+def test_after_damage_to_any_byte_the_other_lines_are_published_and_storage_accepts_them(tmp_path: Path) -> None:
     lines = [line(1, "Mozilla/5.0 (é|\x7f)"), line(2), encode_line(TIME, None, None, "2001:db8::1")]
     good = b"".join(lines)
     journal = journal_with(tmp_path, good)
     reader = JournalReader(journal.path)
     chance = random.Random(5)
-    path = journal.path / segment_name(0)
+    path = segment_path(journal.path, 0)
     left_out = 0
     for at in range(len(good)):
         for byte in {good[at] ^ 1 << bit for bit in range(8)} | {0, 10, chance.randrange(256)}:
             path.write_bytes(good[:at] + bytes((byte,)) + good[at + 1 :])
-            reader.published = 0
+            reader.committed = 0
             taken: list[bytes] = []
             while (span := reader.take(1 << 20)) is not None:
-                assert len(format_lines(span.data)) == span.data.count(b"\n")  # raises for what storage refuses
+                assert len(format_lines(span.data)) == span.data.count(b"\n")  # raises if storage would refuse a line
                 taken += split_lines(span.data)
-                reader.published = span.end
+                reader.committed = span.end
             starts = [0, len(lines[0]), len(lines[0] + lines[1]), len(good)]
             whole = [each for each, end, start in zip(lines, starts[1:], starts, strict=False) if not start <= at < end]
-            # A lost newline makes one line of two.
+            # Without its newline, two lines become one.
             beside = whole if good[at : at + 1] != b"\n" else [each for each in whole if each is lines[0]][:1]
             assert set(beside) <= set(taken)
             left_out += len(taken) < 3
-    assert left_out > len(good)  # most changes are noticed, and none that is not leaves anything that storage refuses
+    assert left_out > len(good)  # most changes are noticed; the others leave lines that storage accepts
     journal.close()
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "0.0.0.0", "2001:db8::1", "::1", "::", "fe80::1:2:3", "::ffff:0:1"])
-def test_addresses_as_we_write_them_need_no_second_look(tmp_path: Path, address: str) -> None:
+def test_lines_with_addresses_as_we_write_them_pass_the_fast_check(tmp_path: Path, address: str) -> None:
     data = encode_line(TIME, "https://example.org/", "agent", address) * 3
-    assert journal_reader._are_visits(data)
+    assert are_visits(data)
 
 
 @pytest.mark.parametrize(
@@ -172,7 +181,7 @@ def test_one_line_that_storage_would_refuse_is_left_out_and_its_neighbours_are_n
 def test_a_cut_off_segment_does_not_move_the_offsets_of_the_next(tmp_path: Path) -> None:
     lines = [line(n) for n in range(4)]
     journal = journal_with(tmp_path, *lines, segment_bytes=len(lines[0]) * 2)
-    os.truncate(journal.path / segment_name(0), len(lines[0]) + 7)
+    os.truncate(segment_path(journal.path, 0), len(lines[0]) + 7)
     spans = drained(reader_of(journal, orphan=True))
     assert [(span.start, span.data) for span in spans] == [
         (0, lines[0]),
@@ -182,16 +191,16 @@ def test_a_cut_off_segment_does_not_move_the_offsets_of_the_next(tmp_path: Path)
 
 def test_segments_that_contradict_each_other_are_unreadable(tmp_path: Path) -> None:
     journal = journal_with(tmp_path, line(1), line(2), segment_bytes=len(line(1)))
-    with (journal.path / segment_name(0)).open("ab") as segment:
+    with segment_path(journal.path, 0).open("ab") as segment:
         segment.write(line(3))
     reader = reader_of(journal, orphan=True)
     with pytest.raises(UnreadableJournal):
         reader.take(1000)
     reader.set_aside()
-    assert [path.name for path in tmp_path.iterdir()] == [f"{journal.path.name}.bad"]
+    assert list(tmp_path.iterdir()) == [bad_path(journal.path)]
 
 
-def test_only_the_journals_of_the_dead_are_adopted_and_come_last(tmp_path: Path) -> None:
+def test_only_journals_whose_worker_is_gone_are_adopted_and_they_come_last(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     outbox.open()
     live, dead = journal_with(tmp_path, line(1)), journal_with(tmp_path, line(2))
@@ -208,22 +217,22 @@ def test_only_the_journals_of_the_dead_are_adopted_and_come_last(tmp_path: Path)
     outbox.close()
 
 
-def test_a_journal_without_a_lock_is_left_alone_while_its_maker_may_live(
+def test_a_journal_without_a_lock_is_not_adopted_while_its_worker_may_live(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = journal_with(tmp_path, line(1))
-    (journal.path / LOCK).unlink()
+    lock_path(journal.path).unlink()
     assert not JournalReader(journal.path).adopt()
     monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)
     assert JournalReader(journal.path).adopt()
     journal.close()
 
 
-def test_the_remains_of_a_birth_and_of_a_retirement_are_cleared(
+def test_what_a_crash_left_of_making_or_removing_a_journal_is_removed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / f"{'a' * 32}.new").mkdir()
-    (tmp_path / ("b" * 32)).mkdir()  # its lock went last, the directory did not
+    (tmp_path / ("b" * 32)).mkdir()  # the lock was removed, the directory was not
     outbox = Outbox(tmp_path)
     outbox.open()
     monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
@@ -234,7 +243,7 @@ def test_the_remains_of_a_birth_and_of_a_retirement_are_cleared(
     assert left.orphaned
     assert left.take(1000) is None
     left.retire()
-    assert [path.name for path in tmp_path.iterdir()] == ["publisher.lock"]
+    assert list(tmp_path.iterdir()) == [publisher_lock(tmp_path)]
     outbox.close()
 
 
@@ -248,18 +257,18 @@ def test_only_a_journals_own_temporary_name_is_cleared(tmp_path: Path, monkeypat
     outbox.close()
 
 
-def test_a_refused_line_that_there_is_no_room_for_is_kept_whole_the_next_time(
+def test_refused_lines_that_do_not_fit_on_the_disk_are_kept_whole_the_next_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outbox = Outbox(tmp_path)
-    outbox.give_up(line(1))
+    outbox.keep_refused(line(1))
     write = os.write
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:9]))
         with pytest.raises(OSError, match="short write"):
-            outbox.give_up(line(2))
-    outbox.give_up(line(2))
-    assert (tmp_path / module.REFUSED).read_bytes() == line(1) + line(2)
+            outbox.keep_refused(line(2))
+    outbox.keep_refused(line(2))
+    assert refused_lines(tmp_path).read_bytes() == line(1) + line(2)
 
 
 def test_the_names_of_new_directories_are_durable_up_to_the_one_that_was_there(
@@ -286,20 +295,37 @@ def test_a_new_directory_that_cannot_be_made_durable_is_made_again(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_outbox_that_cannot_be_listed_at_first_is_opened_by_the_next_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> list[str]:
+        raise OSError(errno.EIO, "broken")
+
+    outbox = Outbox(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "listdir", fail)
+        with pytest.raises(OSError, match="broken"):
+            outbox.open()
+    assert not outbox.is_open
+    outbox.open()
+    outbox.close()
+
+
 def test_retiring_removes_the_lock_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = reader_of(journal_with(tmp_path, line(1), line(2), segment_bytes=1), orphan=True)
     reader.advance(len(line(1)))
-    order: list[str] = []
+    order: list[Path] = []
     unlink = os.unlink
 
     def note(path: Path, *arguments: object, **options: object) -> None:
-        order.append(Path(path).name)
+        order.append(Path(path))
         unlink(path)
 
     monkeypatch.setattr(os, "unlink", note)
     monkeypatch.setattr(Path, "unlink", lambda self, missing_ok=False: note(self))
     reader.retire()
-    assert order == [segment_name(len(line(1))), PUBLISHED, LOCK]
+    journal = reader.path
+    assert order == [segment_path(journal, len(line(1))), committed_path(journal), lock_path(journal)]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -314,13 +340,13 @@ def test_a_second_publisher_is_refused_by_name_of_the_key(tmp_path: Path) -> Non
     second.close()
 
 
-def test_a_path_that_cannot_be_a_directory_is_the_operators_to_mend(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_directory_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match=r"outbox\.dir"):
         Outbox(tmp_path / "file" / "outbox").open()
 
 
-def test_the_lock_of_a_killed_maker_is_free(tmp_path: Path) -> None:
+def test_the_lock_of_a_killed_worker_is_free(tmp_path: Path) -> None:
     code = (
         "import os, sys; from pathlib import Path; from tracker.pixel.journal import Journal;"
         "journal = Journal.create(Path(sys.argv[1]), 1000); journal.append(b'x\\n'); os.kill(os.getpid(), 9)"
@@ -330,13 +356,13 @@ def test_the_lock_of_a_killed_maker_is_free(tmp_path: Path) -> None:
     assert JournalReader(path).adopt()
 
 
-def test_an_orphan_is_kept_by_its_one_reader_through_every_look(tmp_path: Path) -> None:
+def test_an_orphan_has_the_same_reader_in_every_scan(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path)
     outbox.open()
     journal_with(tmp_path, line(1)).close()
     assert outbox.scan() == 1
     (reader,) = outbox.journals
-    outbox.forget(reader)  # the publisher has it in hand while the next look is under way
+    outbox.forget(reader)  # the publisher is working on it during the next scan
     assert outbox.scan() == 0
     assert outbox.journals == [reader]
     assert reader.orphaned
@@ -369,7 +395,7 @@ def test_one_entry_that_cannot_be_read_hides_no_journal(
     outbox.close()
 
 
-def test_a_segment_that_goes_during_a_look_costs_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_segment_removed_during_a_scan_costs_no_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     journal_with(tmp_path, line(1)).close()
     outbox = Outbox(tmp_path)
     outbox.open()

@@ -1,10 +1,9 @@
-"""The pixel at a power cut: what was synced is sent, what was garbled is counted, and nothing is made up.
+"""The pixel after a power cut: synced visits are sent, damaged lines are counted, and nothing else is sent.
 
 The states of the disk are those of `tests.seam.disk`.
 """
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from tests.pixel.test_every_call import Accepting, Pixel, Publishing, drain, imp
 from tests.seam import faults
 from tests.seam.method import LONG, SEED, World, cut_power, cuts, live, stage
 from tracker import telemetry
-from tracker.pixel.journal import PUBLISHED
+from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
 __all__ = ["impatient"]
 
@@ -25,7 +24,7 @@ SEEDS = range(SEED, SEED + (4 if LONG else 1))
 
 
 class PowerCut(Pixel):
-    """Nothing is there before. Afterwards what had been synced is sent, and all damage was counted."""
+    """It begins without files. In the end what was synced is sent, and all damage is counted."""
 
     foreign: Sequence[str] = ()
 
@@ -42,15 +41,15 @@ class PowerCut(Pixel):
 
 
 class WhileSnsIsAway(PowerCut, Accepting):
-    """Nothing has left."""
+    """Nothing was published before the power cut."""
 
 
 class WhilePublishing(PowerCut, Publishing):
-    """Not even the outbox is there at first; what was sent may be damaged, and the offset that says so be lost."""
+    """Part was published before: it may be damaged, and the committed offset may be lost."""
 
 
 def synced(world: World) -> set[int]:
-    """The visits that an fsync has made durable: all since the fsync before, unless that one failed."""
+    """The visits that an fsync has made durable: those since the previous fsync, if it succeeded."""
     durable: set[int] = set()
     begins = 0
     for what, value in world.everything():
@@ -61,13 +60,11 @@ def synced(world: World) -> set[int]:
 
 
 def damage(outbox: Path, sound: set[bytes]) -> int:
-    """How many lines not yet published are none that was ever appended."""
+    """How many of the lines that are not published were never appended."""
     count = 0
-    for journal in outbox.glob("?" * 32):
-        text = (journal / PUBLISHED).read_bytes() if (journal / PUBLISHED).exists() else b""
-        published = int(text) if re.fullmatch(rb"\d{20}", text) else 0
-        for segment in journal.glob("?" * 20):
-            rest = segment.read_bytes()[max(0, published - int(segment.name)) :]
+    for journal in journals(outbox) if outbox.exists() else []:
+        for segment in segments(journal):
+            rest = segment_path(journal, segment).read_bytes()[max(0, committed_offset(journal) - segment) :]
             count += len([piece for piece in rest.split(b"\n")[:-1] if piece + b"\n" not in sound])
     return count
 

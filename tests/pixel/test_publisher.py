@@ -1,4 +1,4 @@
-"""All of the outbox reaches the topic, in order, whatever SNS answers; only a proven refusal gives visits up."""
+"""The outbox is published completely and in order, whatever SNS answers. Only a proven refusal discards visits."""
 
 import asyncio
 import contextlib
@@ -19,9 +19,11 @@ from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, Stored
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import publisher as module
-from tracker.pixel.journal_reader import JournalReader, Span
+from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
+from tracker.pixel.outbox_files import bad_path, publisher_lock, refused_lines, segment_path
 from tracker.pixel.publisher import Publisher
+from tracker.pixel.span import Span
 from tracker.telemetry import total
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
@@ -46,7 +48,7 @@ def publisher_of(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> Pu
 
 
 async def drain(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> None:
-    """Publish all that orphans left, to the end."""
+    """Publish all orphans, to the end."""
     outbox.scan()
     publisher = publisher_of(outbox, topic, format)
     publisher.drain()
@@ -81,14 +83,14 @@ def spans_of(messages: list[Message]) -> list[StoredSpan]:
 
 
 def stored(messages: list[Message]) -> bytes:
-    """The bytes of the one journal that storage would have, repetitions cut."""
+    """The bytes that storage would have of the one journal, without repeats."""
     content: dict[int, int] = {}
     for span in spans_of(messages):
         content.update(zip(range(span.start, span.end), span.data, strict=True))
     return bytes(content[offset] for offset in sorted(content))
 
 
-def closings(messages: list[Message]) -> list[Message]:
+def end_markers(messages: list[Message]) -> list[Message]:
     return [message for message in messages if "Closed" in message.attributes]
 
 
@@ -99,19 +101,19 @@ async def test_an_orphan_is_published_once_closed_and_removed(outbox: Outbox, fo
     topic = FakeTopic()
     await drain(outbox, topic, format)
     assert b"".join(span.data for span in spans_of(topic.accepted)) == b"".join(lines)
-    ends = [(message.start, message.visits) for message in closings(topic.accepted)]
+    ends = [(message.start, message.visits) for message in end_markers(topic.accepted)]
     assert ends == ([] if format == "single" else [(len(b"".join(lines)), 0)])
-    assert [path.name for path in outbox.directory.iterdir()] == ["publisher.lock"]
+    assert list(outbox.directory.iterdir()) == [publisher_lock(outbox.directory)]
 
 
-async def test_the_closing_message_leaves_while_the_last_segment_is_there(outbox: Outbox) -> None:
+async def test_the_end_marker_is_published_while_the_last_segment_is_there(outbox: Outbox) -> None:
     journal = journal_with(outbox.directory, line(1))
     journal.close()
     there: list[bool] = []
 
     def answer(message: Message) -> PublishFailed | None:
         if "Closed" in message.attributes:
-            there.append((journal.path / f"{0:020d}").exists())
+            there.append(segment_path(journal.path, 0).exists())
             return PublishFailed("not now") if len(there) == 1 else None
         return None
 
@@ -124,7 +126,7 @@ async def test_an_empty_journal_leaves_no_trace(outbox: Outbox) -> None:
     topic = FakeTopic()
     await drain(outbox, topic)
     assert topic.accepted == []
-    assert [path.name for path in outbox.directory.iterdir()] == ["publisher.lock"]
+    assert list(outbox.directory.iterdir()) == [publisher_lock(outbox.directory)]
 
 
 async def test_a_live_journal_is_followed_as_it_grows_and_one_visit_stays_readable(outbox: Outbox) -> None:
@@ -178,7 +180,7 @@ async def test_a_new_configuration_is_taken_between_two_passes_and_nothing_is_lo
     journal.close()
 
 
-async def test_trouble_is_told_once_an_outage(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_is_logged_once_an_outage(outbox: Outbox, caplog: pytest.LogCaptureFixture) -> None:
     journal_with(outbox.directory, line(1)).close()
     calls = 0
 
@@ -190,7 +192,7 @@ async def test_trouble_is_told_once_an_outage(outbox: Outbox, caplog: pytest.Log
     with caplog.at_level("INFO"):
         await drain(outbox, FakeTopic(answer))
     events = [record.getMessage().split(" ")[0] for record in caplog.records]
-    assert events.count("publish_failing") == 1
+    assert events.count("publish_failed") == 1
     assert events.count("publish_recovered") == 1
 
 
@@ -208,7 +210,7 @@ async def test_a_topic_that_refuses_everything_costs_no_visit(outbox: Outbox, fo
     topic = FakeTopic(answer)
     await drain(outbox, topic, format)
     assert stored(topic.accepted) == b"".join(lines)
-    assert not (outbox.directory / "refused.ndjson").exists()
+    assert not refused_lines(outbox.directory).exists()
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -223,7 +225,7 @@ async def test_a_message_that_sns_refuses_for_good_is_set_aside_whole_and_nothin
     topic = FakeTopic(refusing(lines[bad]))
     await drain(outbox, topic, format)
     aside = [lines[bad]] if format == "single" else lines
-    assert (outbox.directory / "refused.ndjson").read_bytes() == b"".join(aside)
+    assert refused_lines(outbox.directory).read_bytes() == b"".join(aside)
     seen = {each for span in spans_of(topic.accepted) for each in span.data.splitlines(keepends=True)}
     assert seen == {*lines, line(99)} - set(aside)
     assert total(telemetry.DISCARDED) - refused == len(aside)
@@ -236,12 +238,12 @@ async def test_a_live_journal_goes_on_behind_a_message_that_was_set_aside(outbox
     topic = FakeTopic(refusing(line(0)))
     async with running(publisher_of(outbox, topic)):
         await until(lambda: topic.tried)
-        assert not (outbox.directory / "refused.ndjson").exists()
-        journal.append(line(2))  # SNS accepts it as a probe: the topic is well, the first message is not
-        await until((outbox.directory / "refused.ndjson").exists)
+        assert not refused_lines(outbox.directory).exists()
+        journal.append(line(2))  # SNS accepts it as a probe: not the topic is at fault, but the first message
+        await until(refused_lines(outbox.directory).exists)
         journal.append(line(3))
         await until(lambda: stored(topic.accepted) == line(2) + line(3))
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(0) + line(1)
+    assert refused_lines(outbox.directory).read_bytes() == line(0) + line(1)
     journal.close()
 
 
@@ -252,8 +254,8 @@ async def test_what_sns_accepted_last_is_the_probe_when_nothing_follows(outbox: 
     async with running(publisher_of(outbox, topic)):
         await until(lambda: topic.accepted)
         journal.append(line(1))
-        await until((outbox.directory / "refused.ndjson").exists)
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1)
+        await until(refused_lines(outbox.directory).exists)
+    assert refused_lines(outbox.directory).read_bytes() == line(1)
     assert {message.body for message in topic.accepted} == {line(0).decode()}
     journal.close()
 
@@ -264,7 +266,7 @@ async def test_a_refused_message_is_kept_while_nothing_else_is_accepted(outbox: 
     topic = FakeTopic(refusing(line(0)))
     async with running(publisher_of(outbox, topic)):
         await until(lambda: len(topic.tried) > 20)
-    assert not (outbox.directory / "refused.ndjson").exists()
+    assert not refused_lines(outbox.directory).exists()
     assert len(outbox.journals) == 1
 
 
@@ -284,7 +286,7 @@ async def test_what_is_accepted_in_the_same_call_is_no_evidence_against_a_refuse
     topic = FakeTopic(answer)
     await drain(outbox, topic, "single")
     assert stored(topic.accepted) == b"".join(lines)
-    assert not (outbox.directory / "refused.ndjson").exists()
+    assert not refused_lines(outbox.directory).exists()
 
 
 async def test_partial_failures_of_a_batch_repeat_only_what_failed(outbox: Outbox) -> None:
@@ -342,13 +344,30 @@ async def test_live_journals_go_before_orphans(outbox: Outbox) -> None:
 
 async def test_an_unreadable_journal_is_set_aside_and_stops_nobody(outbox: Outbox) -> None:
     broken = journal_with(outbox.directory, line(1))
-    (broken.path / f"{3:020d}").write_bytes(line(2))  # a segment that begins within another
+    segment_path(broken.path, 3).write_bytes(line(2))  # a segment that begins within another
     broken.close()
     journal_with(outbox.directory, line(3)).close()
     topic = FakeTopic()
     await drain(outbox, topic)
     assert [span.data for span in spans_of(topic.accepted)] == [line(3)]
-    assert (outbox.directory / f"{broken.path.name}.bad").is_dir()
+    assert bad_path(broken.path).is_dir()
+
+
+async def test_an_unreadable_journal_that_cannot_be_renamed_delays_no_other_and_is_reported(outbox: Outbox) -> None:
+    broken = journal_with(outbox.directory, line(1))
+    segment_path(broken.path, 3).write_bytes(line(2))
+    broken.close()
+    bad_path(broken.path).mkdir()
+    (bad_path(broken.path) / "kept").touch()  # so the name is taken
+    journal_with(outbox.directory, line(3)).close()
+    outbox.scan()
+    topic = FakeTopic()
+    publisher = publisher_of(outbox, topic)
+    async with running(publisher):
+        await until(lambda: topic.accepted)
+        await until(lambda: publisher.trouble)
+    assert [span.data for span in spans_of(topic.accepted)] == [line(3)]
+    assert broken.path.name in str(publisher.trouble)
 
 
 async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
@@ -356,20 +375,20 @@ async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
 ) -> None:
     journal_with(outbox.directory, line(1), line(2)).close()
     journal_with(outbox.directory, line(3)).close()
-    give_up, tries = outbox.give_up, 0
+    keep, tries = outbox.keep_refused, 0
 
     def full_at_first(data: bytes) -> None:
         nonlocal tries
         tries += 1
         if tries < 3:
             raise OSError(28, "full")
-        give_up(data)
+        keep(data)
 
-    monkeypatch.setattr(outbox, "give_up", full_at_first)
+    monkeypatch.setattr(outbox, "keep_refused", full_at_first)
 
     topic = FakeTopic(refusing(line(1)))
     await drain(outbox, topic, "plain")
-    assert (outbox.directory / "refused.ndjson").read_bytes() == line(1) + line(2)
+    assert refused_lines(outbox.directory).read_bytes() == line(1) + line(2)
     assert {span.data for span in spans_of(topic.accepted)} == {line(3)}
 
 
@@ -378,14 +397,14 @@ async def test_a_crash_between_setting_aside_and_moving_on_loses_nothing_and_rep
 ) -> None:
     journal_with(outbox.directory, line(1)).close()
     journal_with(outbox.directory, line(2)).close()
-    give_up, crashed = outbox.give_up, asyncio.Event()
+    keep, crashed = outbox.keep_refused, asyncio.Event()
 
     def crash_behind(data: bytes) -> None:
-        give_up(data)
+        keep(data)
         crashed.set()
         raise OSError(5, "the process ends here")
 
-    monkeypatch.setattr(outbox, "give_up", crash_behind)
+    monkeypatch.setattr(outbox, "keep_refused", crash_behind)
     outbox.scan()
     async with running(publisher_of(outbox, FakeTopic(refusing(line(1))))):
         await crashed.wait()
@@ -394,13 +413,13 @@ async def test_a_crash_between_setting_aside_and_moving_on_loses_nothing_and_rep
     after.open()
     journal_with(after.directory, line(3)).close()
     await drain(after, FakeTopic(refusing(line(1))))
-    kept = (after.directory / "refused.ndjson").read_bytes()
+    kept = refused_lines(after.directory).read_bytes()
     assert kept.replace(line(1), b"") == b""
     assert len(kept) >= 2 * len(line(1))
     after.close()
 
 
-async def test_lines_written_while_the_publisher_looked_are_not_retired_with_their_journal(
+async def test_lines_written_while_the_publisher_was_reading_are_published_before_the_journal_goes(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal = journal_with(outbox.directory, line(1))
@@ -410,7 +429,7 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
     def take(self: JournalReader, limit: int, start: int | None = None) -> Span | None:
         nonlocal fired
         span = real_take(self, limit, start)
-        if span is None and not fired:  # seen to the end; before that is acted on: a visit, a death, a look
+        if span is None and not fired:  # all was read; before the publisher continues: a visit, the worker ends, a scan
             fired = True
             journal.append(line(2))
             journal.close()
@@ -424,7 +443,7 @@ async def test_lines_written_while_the_publisher_looked_are_not_retired_with_the
     async with asyncio.timeout(10):
         await publisher.run()
     assert stored(topic.accepted) == line(1) + line(2)
-    assert [message.start for message in closings(topic.accepted)] == [len(line(1) + line(2))]
+    assert [message.start for message in end_markers(topic.accepted)] == [len(line(1) + line(2))]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -455,8 +474,8 @@ async def test_a_foreign_file_in_a_journal_is_kept_and_delays_nobody(outbox: Out
         journal.close()
     topic = FakeTopic()
     await drain(outbox, topic)
-    assert len(spans_of(topic.accepted)) == len(closings(topic.accepted)) == 2
-    assert (outbox.directory / f"{journals[0].path.name}.bad" / "notes.swp").exists()
+    assert len(spans_of(topic.accepted)) == len(end_markers(topic.accepted)) == 2
+    assert (bad_path(journals[0].path) / "notes.swp").exists()
 
 
 async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
@@ -476,13 +495,13 @@ async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
     topic = FakeTopic()
     outbox.scan()
     async with running(publisher_of(outbox, topic)):
-        await until(lambda: len(closings(topic.accepted)) == 1)
+        await until(lambda: len(end_markers(topic.accepted)) == 1)
         readable = True
-        await until(lambda: len(closings(topic.accepted)) == 2)
+        await until(lambda: len(end_markers(topic.accepted)) == 2)
 
 
 class Unready(FakeTopic):
-    """A topic whose credentials cannot be had: `trouble` is raised, or the wait for them has no end."""
+    """A topic without credentials: `ready` raises `trouble`, or never returns."""
 
     def __init__(self, trouble: PublishFailed | None) -> None:
         super().__init__()
@@ -497,7 +516,7 @@ class Unready(FakeTopic):
         await self.is_ready.wait()
 
 
-async def test_a_topic_that_is_not_ready_is_seen_without_any_visit_and_gone_when_it_is(outbox: Outbox) -> None:
+async def test_a_topic_that_is_not_ready_is_reported_without_any_visit_until_it_is_ready(outbox: Outbox) -> None:
     topic = Unready(PublishFailed("credentials from credential_process: no answer in time"))
     publisher = publisher_of(outbox, topic)
     async with running(publisher):
@@ -513,7 +532,7 @@ async def test_a_topic_that_is_not_ready_is_seen_without_any_visit_and_gone_when
 async def test_a_topic_that_is_not_ready_delays_no_stop_when_nothing_waits(
     outbox: Outbox, trouble: PublishFailed | None
 ) -> None:
-    journal_with(outbox.directory).close()  # of a worker that answered nobody
+    journal_with(outbox.directory).close()  # its worker recorded no visit
     outbox.scan()
     topic = Unready(trouble)
     publisher = publisher_of(outbox, topic)

@@ -190,9 +190,8 @@ def test_a_worker_gets_no_environment_but_what_its_interpreter_needs() -> None:
     needed = {"PATH": "/bin", "PYTHONUTF8": "1", "LC_ALL": "C", "LD_PRELOAD": "x.so", "TZ": "UTC", "HOME": "/root"}
     secret = dict.fromkeys(("AWS_PROFILE", "TRACKER_WORKERS", "NOTIFY_SOCKET", "PATHS", "LANG_KEY", "X"), "secret")
     similar = dict.fromkeys(("UV_PUBLISH_TOKEN", "LD_SDK_KEY", "PYTHONANYWHERE_API_TOKEN", "PYTHON_KEY"), "secret")
-    environment = worker_process.worker_environment(
-        {**needed, **secret, **similar, "PYTHONPATH": "src"}, ["/lib", "/app"]
-    )
+    given = {**needed, **secret, **similar, "PYTHONPATH": "src"}
+    environment = worker_process.worker_environment(given, ["/lib", "/app"])
     assert environment == {**needed, "PYTHONPATH": "/lib:/app", "PYTHONSAFEPATH": "1"}
 
 

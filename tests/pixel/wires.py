@@ -1,4 +1,4 @@
-"""Connections in memory, read by read, so that every cut of the bytes can be tried; with and without the fast path."""
+"""Connections in memory, with and without the fast path. A test decides what arrives in each read."""
 
 import asyncio
 import re
@@ -9,18 +9,19 @@ import msgspec
 
 from tracker.config import OutboxConfig, PixelConfig
 from tracker.pixel.collector import Collector
-from tracker.pixel.connections import Connection, Connections
-from tracker.pixel.fast_lane import PlainRequests
+from tracker.pixel.connection import Connection
+from tracker.pixel.connections import Connections
+from tracker.pixel.fast_path import FastPath
 from tracker.pixel.recorder import Recorder
 
-QUIET_PASSES = 4  # of the loop, after which nothing more is to be expected
+QUIET_PASSES = 4  # of the event loop without an answer; after these no more is expected
 
 
 class Notes(Recorder):
-    """A recorder that only remembers; `answered` is asked at each visit how many answers have left before it."""
+    """A recorder that keeps the visits in memory."""
 
     def __init__(self) -> None:
-        super().__init__(config=OutboxConfig(), room=0)
+        super().__init__(config=OutboxConfig(), quota=0)
         self.lines = b""
 
     def record(self, lines: bytes, visits: int = 1) -> None:
@@ -29,7 +30,7 @@ class Notes(Recorder):
         self.lines += lines
 
     def visits(self) -> list[object]:
-        """All but when they were."""
+        """The recorded visits without their times."""
         decoded: list[dict[str, object]] = [msgspec.json.decode(line) for line in self.lines.splitlines()]
         return [{key: value for key, value in visit.items() if key != "VisitedAt"} for visit in decoded]
 
@@ -93,7 +94,7 @@ class Wire(asyncio.Transport):
         asyncio.get_running_loop().call_soon(self._deliver)
 
     def drink(self) -> None:
-        """The visitor reads all that waits for him, and goes on reading."""
+        """From now on the visitor reads all that is sent."""
         self._capacity = None
         if self._choked:
             self._choked = False
@@ -110,7 +111,7 @@ class Wire(asyncio.Transport):
 
     def close(self) -> None:
         self._closing = True
-        if not (self._choked or self.unread):  # what was written has to leave before
+        if not (self._choked or self.unread):  # what was written has to be sent before
             self.abort()
 
     def abort(self) -> None:
@@ -121,7 +122,7 @@ class Wire(asyncio.Transport):
 
 @dataclass
 class Outcome:
-    """All that a visitor and a log can tell of a connection."""
+    """What the visitor and the log see of a connection."""
 
     answers: bytes
     ended: bool  # by the server: its half, or all of it
@@ -129,15 +130,15 @@ class Outcome:
     counts: dict[str, int]  # discarded visits and refused requests, by reason; and headers cut
 
 
-class Nothing(PlainRequests):
-    """Takes no request for plain, so that the fallback has all of them."""
+class Nothing(FastPath):
+    """A fast path that recognises no request, so that the fallback gets all of them."""
 
     def find(self, read: bytes) -> list[re.Match[str]]:
         return []
 
 
-class Lanes:
-    """The two ways to the same answers: `fast`, with the fallback behind it, and the fallback alone."""
+class BothPaths:
+    """Both ways to answer: the fast path with the fallback behind it, and the fallback alone."""
 
     def __init__(self, config: PixelConfig, peer: str | None) -> None:
         self._config = config
@@ -145,7 +146,7 @@ class Lanes:
         self.connections: Connections
 
     async def outcome(self, *, fast: bool, reads: Iterable[tuple[bytes, bool]], end: bool) -> Outcome:
-        """Feed the reads, each with whether to wait until it is dealt with; then the end of what the visitor sends.
+        """Feed the reads, each with whether to wait until it is answered; then the end of what the visitor sends.
 
         With `end`, the end follows the last read at once if that is not waited for, as a half-close does.
         """
@@ -164,13 +165,13 @@ class Lanes:
             wire.end()
             await settle(wire)
         answers = re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate: now", wire.written)
-        outcome = Outcome(answers, wire.closed or wire.ended, notes.visits(), dict(notes.discarded))
+        outcome = Outcome(answers, wire.closed or wire.ended, notes.visits(), dict(notes.counts))
         wire.close()
         await close()
         return outcome
 
     def open(self, notes: Recorder) -> tuple[Callable[[bool], Connection], Callable[[], "asyncio.Future[None]"]]:
-        """Makes protocols, with the fast path or without it; and closes all connections."""
+        """One function that makes a connection, with or without the fast path, and one that closes all."""
         http = self._config.http
         both = []
         for _ in range(2):
@@ -184,7 +185,7 @@ class Lanes:
             )
             both.append(connections)
         self.connections, slow = both
-        slow.plain = Nothing(http.path, [])
+        slow.fast_path = Nothing(http.path, [])
 
         async def close() -> None:
             for connections in both:
@@ -195,7 +196,7 @@ class Lanes:
 
 
 async def settle(wire: Wire) -> None:
-    """Let the loop run until the server has nothing more to say."""
+    """Let the event loop run until the server sends nothing more."""
     quiet = 0
     while quiet < QUIET_PASSES:
         before = len(wire.written), wire.closed

@@ -23,7 +23,7 @@ from tests.system.siege import Siege
 from tests.system.verdict import Tally
 
 DEEP = (
-    *("tests/pixel/test_every_call.py", "tests/pixel/test_power_cut.py", "tests/pixel/test_lanes.py"),
+    *("tests/pixel/test_every_call.py", "tests/pixel/test_power_cut.py", "tests/pixel/test_fast_path_and_fallback.py"),
     *("tests/storage/test_every_call.py", "tests/storage/test_power_cut.py"),
     *("tests/model", "tests/system/test_bad_visitors.py"),
 )

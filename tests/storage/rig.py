@@ -11,7 +11,7 @@ from pathlib import Path
 from tracker.aws import Delivery
 from tracker.config import Rotate
 from tracker.core.log_line import parse_line
-from tracker.core.message import closing, pack
+from tracker.core.message import end_marker, pack
 from tracker.core.visit import encode_line, visited_at_text
 from tracker.storage.ledger import Ledger
 from tracker.storage.receiver import Handover
@@ -57,7 +57,7 @@ def span(name: str, first: int, last: int, *, sent_ms: int = SENT_MS) -> Deliver
 
 
 def close(name: str, last: int, *, sent_ms: int = SENT_MS) -> Delivery:
-    message = closing(name, offset_of(name, last))
+    message = end_marker(name, offset_of(name, last))
     return delivery(message.body, message.attributes, sent_ms=sent_ms)
 
 

@@ -275,7 +275,7 @@ async def test_a_broken_or_foreign_ledger_is_said(path: Path, config: Path, caps
     assert "cannot be read: it is no file" in audit(capsys, "--config", config)[1]
 
 
-async def test_bytes_beyond_a_closing_message_are_stored_and_no_gap(path: Path) -> None:
+async def test_bytes_beyond_an_end_marker_are_stored_and_no_gap(path: Path) -> None:
     async with open_rig(path) as rig:
         message = pack(A, 0, lines(A, 0, 4), compress=False)
         await rig.write(close(A, 2), delivery(message.body, message.attributes))

@@ -257,7 +257,7 @@ def test_a_worker_with_few_open_files_says_so_and_refuses_what_is_too_much(tmp_p
         assert "visitors can be connected" in service.output  # main says something like it of its own listener
         (worker,) = service.children()
         visitors = [connect(service.port) for _ in range(300)]
-        wait_for(lambda: "connections_full" in service.output, lambda: service.output)
+        wait_for(lambda: "connections_exhausted" in service.output, lambda: service.output)
         for visitor in visitors:
             try:
                 visitor.sendall(PLAIN)

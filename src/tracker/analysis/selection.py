@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from tracker.core.log_line import escape
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -26,7 +28,7 @@ class Selection:
                 values.append(limit.astimezone(UTC).replace(tzinfo=None))
         if self.page is not None:
             # The log's escapes keep characters apart: the pattern is escaped once, and no line unescaped.
-            parts = [re.sub(r"([%_~])", r"~\1", _escaped(part)) for part in self.page.split("*")]
+            parts = [re.sub(r"([%_~])", r"~\1", escape(part)) for part in self.page.split("*")]
             terms.append(f"{'r' if '?' in self.page else 'page_of(r)'} LIKE ? ESCAPE '~'")
             values.append("%".join(parts))
         return " AND ".join(terms), values
@@ -78,10 +80,3 @@ def _instant(moment: date, zone: tzinfo) -> datetime:
     if not isinstance(moment, datetime):
         return datetime.combine(moment, time(), zone)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=zone)
-
-
-def _escaped(text: str) -> str:
-    return "".join(
-        chr(byte) if 0x20 <= byte <= 0x7E and byte not in b"|\\" else f"\\x{byte:02X}"
-        for byte in text.encode("utf-8", "surrogateescape")
-    )

@@ -1,1 +1,1 @@
-"""The rules a visit obeys, and nothing else: no asyncio, no I/O, no clock, no logging."""
+"""The rules for visits, lines, messages and addresses. Pure functions: no asyncio, no I/O, no clock, no logging."""

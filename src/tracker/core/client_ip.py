@@ -1,8 +1,14 @@
-"""Who the visitor is: the one IP address a visit is logged with.
+"""The client's IP address: which one address is recorded for a visit.
 
-Only a proxy we were told to trust may name another address than its own. Its header is read from the right, where the
-proxies nearest to us append, so what a visitor wrote into it on the left is reached only when every hop after it is
-trusted. Promise: linear in the length of the header, whatever is in it.
+1. A peer that is not a trusted proxy is the client. Its headers are ignored.
+2. A trusted proxy names the client in one configured header. All lines of this header are read as one list.
+3. The list is read from the right, because each proxy appends its peer's address at the right end. Trusted addresses
+   are skipped. The first address that is not trusted is the client.
+4. An element that is no address ends the reading: the last trusted address before it is recorded. What stands further
+   to the left may have been written by the visitor.
+5. If all addresses are trusted, the leftmost is recorded.
+
+The time for one header grows linearly with its length, whatever it contains.
 """
 
 import ipaddress
@@ -12,15 +18,15 @@ from functools import lru_cache
 
 from tracker.errors import ConfigurationError
 
-_MAX_ADDRESS_CHARS = 64  # 45 for the longest IPv6 text, and a zone; what is longer must not become a key of the cache
+_MAX_ADDRESS_CHARS = 64  # 45 for the longest IPv6 text, and a zone; longer texts must not fill the cache
 
 # A numeric port, or an obfuscated one (RFC 7239, 6.3).
 _PORT = re.compile(r"[0-9]{1,5}|_[A-Za-z0-9._-]{1,64}")
 
 # A pair of a Forwarded element, up to its semicolon (RFC 7239, 4). A value without quotes may hold the colons and
 # brackets of an address, against the RFC but as many proxies write it.
-# Linear: after each repetition the next character alone decides how the match goes on; giving one back fails at once.
-# Possessive quantifiers stand behind single characters only, as explained in analysis/plain.py.
+# The matching time is linear: after each repetition the next character alone decides how the match continues, so
+# there is nothing to try again. Possessive quantifiers follow single characters only, as analysis/plain.py explains.
 _PAIR = re.compile(
     r"""[ \t]*+
         (?: ([!\#$%&'*+.^_`|~0-9A-Za-z-]++) = (?: "([^"\\]*+(?:\\.[^"\\]*+)*)" | ([^\s;,"]++) ) )?
@@ -34,13 +40,13 @@ _V4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 IPV4 = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
-"""A pattern: dotted decimal without leading zeros, the one way `ipaddress` reads an IPv4 address, and writes it."""
+"""A pattern for dotted decimal without leading zeros, the only form that `ipaddress` reads and writes."""
 
 is_ipv4 = re.compile(IPV4).fullmatch
 
 
 def canonical_ip(text: str) -> str | None:
-    """The one way we write this address, None when it is none. It has no zone; a mapped IPv4 is IPv4."""
+    """The address in its canonical form, None when `text` is no address. A zone is removed; a mapped IPv4 is IPv4."""
     return _canonical_ip(text) if len(text) <= _MAX_ADDRESS_CHARS else None
 
 
@@ -55,7 +61,7 @@ def _canonical_ip(text: str) -> str | None:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return str(address.ipv4_mapped)
-        return str(ipaddress.IPv6Address(int(address)))  # by its number, which has no zone
+        return str(ipaddress.IPv6Address(int(address)))  # the number has no zone
     return str(address)
 
 
@@ -68,35 +74,36 @@ def truncate_ip(ip: str) -> str:
 
 
 MAX_HEADER_CHARS = 8_190
-"""Of all lines together, so many are looked at, from the right."""
+"""Of all lines of the header together, so many characters are read, from the right."""
 
 _VIEWER_ADDRESS = "cloudfront-viewer-address"
 
-# Their writers give no port, or put an IPv6 address with one in brackets.
-_WITHOUT_DOUBT = {
+# Who writes these gives no port, or puts an IPv6 address that has a port in brackets.
+_UNAMBIGUOUS = {
     *("x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-envoy-external-address"),
     *("cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "fly-client-ip", "x-azure-clientip"),
 }
 
 
 def is_known_header(name: str) -> bool:
-    """Whether it is known that no IPv6 address of this header can be taken for another one.
+    """Whether it is known that every IPv6 address in this header can be read in one way only.
 
     An IPv6 address with a port but without brackets is mostly a valid address of its own: 2001:db8::9:443 may be the
-    address 2001:db8::9 with the port 443, or an address that ends in 443. No reader can tell.
+    address 2001:db8::9 with the port 443, or an address that ends in 443. A reader cannot decide which.
     """
-    return name.lower() in {_VIEWER_ADDRESS, *_WITHOUT_DOUBT}
+    return name.lower() in {_VIEWER_ADDRESS, *_UNAMBIGUOUS}
 
 
 class ClientIp:
-    """The trust decision of one configuration.
+    """Finds the client's address, with the trusted proxies and the header of one configuration.
 
-    `trusted` are addresses and CIDR networks; `header` is the one header they write. Three kinds are known:
+    `trusted` are addresses and CIDR networks. `header` is the one header that these proxies write. It is read in one of
+    three ways:
 
     - ``Forwarded`` (RFC 7239);
     - ``CloudFront-Viewer-Address``: always with a port behind the last colon, an IPv6 address without brackets;
-    - any other is read as the list ``X-Forwarded-For`` is. A single address is a list of one. A port may follow an IPv4
-      address, and an IPv6 address in brackets; without brackets an IPv6 text is taken for an address without a port.
+    - any other header is read as a list, as ``X-Forwarded-For`` is; a single address is a list of one. A port may
+      follow an IPv4 address, or an IPv6 address in brackets. An IPv6 text without brackets is an address without port.
 
     Raises ConfigurationError.
     """
@@ -108,22 +115,22 @@ class ClientIp:
         self._is_trusted = lru_cache(maxsize=16384)(self._in_networks)
 
     def needs_header(self, peer: str | None) -> bool:
-        """Whether `resolve` would look at the header at all."""
+        """Whether `resolve` reads the header of this peer."""
         if not self._networks or peer is None:
             return False
         ip = canonical_ip(peer)
         return ip is not None and self._is_trusted(ip)
 
     def resolve(self, peer: str | None, header_lines: Sequence[str]) -> str | None:
-        """The visitor's address, given the peer of the connection and all lines of the header. None without a peer."""
+        """The client's address, given the peer of the connection and all lines of the header. None without a peer."""
         last_good = canonical_ip(peer) if peer is not None else None
         if last_good is None or not self._networks or not self._is_trusted(last_good):
             return last_good
         header = ",".join(header_lines)
-        if len(header) > MAX_HEADER_CHARS:  # what is cut off is the visitor's; the proxies wrote the right end
+        if len(header) > MAX_HEADER_CHARS:  # the proxies wrote the right end; what is cut off is left of it
             header = header[-MAX_HEADER_CHARS:].partition(",")[2]
         for ip in self._elements(header):
-            if ip is None:  # unknown, hidden or garbage: whoever wrote what is left of it, we cannot tell
+            if ip is None:  # unknown, hidden or garbage: who wrote the elements left of it cannot be known
                 return last_good
             if not self._is_trusted(ip):
                 return ip
@@ -141,14 +148,14 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     except ValueError as error:
         raise ConfigurationError(f"expected an IP address or a network in CIDR form ({error})") from error
     if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_V4_MAPPED):
-        # Canonical addresses are never mapped, so a mapped network would trust nobody.
+        # Canonical addresses are never mapped, so no address would ever be in a mapped network.
         mapped = network.network_address.ipv4_mapped
         return ipaddress.IPv4Network(f"{mapped}/{network.prefixlen - 96}")
     return network
 
 
 def _listed_addresses(header: str) -> Iterator[str | None]:
-    """The addresses of a list from the right, None for no address; empty elements are skipped (RFC 9110, 5.6.1)."""
+    """The addresses of a list from the right, None for what is no address. RFC 9110, 5.6.1: skip empty elements."""
     for part in _parts_from_right(header):
         element = part.strip(" \t")
         if element:
@@ -156,7 +163,7 @@ def _listed_addresses(header: str) -> Iterator[str | None]:
 
 
 def _viewer_addresses(header: str) -> Iterator[str | None]:
-    """The addresses of CloudFront's header from the right, None for no address with a port."""
+    """The elements of CloudFront's header from the right, None for one that is not an address with a port."""
     for part in _parts_from_right(header):
         element = part.strip(" \t")
         if element:
@@ -169,8 +176,8 @@ def _viewer_addresses(header: str) -> Iterator[str | None]:
 def _forwarded_addresses(header: str) -> Iterator[str | None]:
     """The ``for`` addresses of an RFC 7239 header from the right, None for an element without a usable one.
 
-    A comma inside quotes separates nothing. Parts are joined from the right until their quotes pair up, so a quote that
-    a visitor left open on the left cannot swallow what the proxies appended on the right.
+    A comma inside quotes separates nothing. Parts are joined from the right until the number of quotes is even. So a
+    quote that a visitor leaves open on the left does not change how the proxies' elements on the right are read.
     """
     parts: list[str] = []
     open_quote = False
@@ -187,7 +194,7 @@ def _forwarded_addresses(header: str) -> Iterator[str | None]:
 
 
 def _parts_from_right(header: str) -> Iterator[str]:
-    # One at a time: a visitor may put thousands of elements left of the one that decides.
+    # A generator, because a visitor may put thousands of elements left of the one that decides.
     end = len(header)
     while end >= 0:
         comma = header.rfind(",", 0, end)
@@ -209,7 +216,7 @@ def _forwarded_address(element: str) -> str | None:
         position = pair.end()
         name, quoted, plain = pair.groups()
         if name is not None and name.lower() == "for":
-            if node is not None:  # each parameter once an element
+            if node is not None:  # a parameter may stand once in an element
                 return None
             node = _QUOTED_PAIR.sub(r"\1", quoted) if quoted is not None else plain
     return _node_address(node) if node is not None else None

@@ -1,14 +1,14 @@
-"""Why visits are given up and requests refused: every reason there is, for the counts, the metrics and the glossary."""
+"""The reasons why visits are discarded, requests refused and connections closed, for counts, metrics and glossary."""
 
 NOT_RECORDED = ("outbox_full", "outbox_io", "privacy", "rate_limited", "no_address")
-"""The visitor had the GIF, the visit went nowhere."""
+"""Discarded by a worker: the visitor got the GIF, and no line was appended to a journal."""
 
 NOT_PUBLISHED = ("refused", "damaged")
-"""The visit was in the outbox, and no message will carry it."""
+"""Discarded by the publisher: the line was in a journal, and no message carries it."""
 
 REFUSED_STATUSES = (400, 404, 405, 408, 414, 431, 500)
-"""With which statuses a request on the public port is refused."""
+"""The statuses with which a request on the public port is refused."""
 
 TOO_MANY, NOT_READING = "too_many", "not_reading"
 REFUSED_CONNECTIONS = (TOO_MANY, NOT_READING)
-"""Why a connection is closed without an answer: a worker has no place for it, or its visitor does not read."""
+"""A connection is closed without an answer because the worker has too many, or because its visitor does not read."""

@@ -1,8 +1,8 @@
-r"""The line of the visit log: ``<time>|<referrer>|<user agent>|<ip>\n``, the last form a visit takes.
+r"""The line of the visit log: ``<time>|<referrer>|<user agent>|<ip>\n``.
 
-Promise: exactly three raw ``|`` and printable ASCII between them, whatever the visitor sent, and `parse_line` reads the
-same visit back. In the UTF-8 bytes of a field, those outside 0x20-0x7E and ``|`` and ``\`` are written ``\xHH``, as
-nginx does.
+A line has exactly three raw ``|`` and otherwise printable ASCII, whatever the visitor sent. In the UTF-8 bytes of a
+field, each byte outside 0x20-0x7E and each ``|`` and ``\`` is written ``\xHH``, as nginx does. `parse_line` reads the
+same visit back. No other module knows this escaping or the columns.
 """
 
 import re
@@ -22,35 +22,38 @@ from tracker.errors import MalformedMessage
 _ESCAPES = {byte: f"\\x{byte:02X}" for byte in range(256) if not 0x20 <= byte <= 0x7E or byte in b"|\\"}
 _ESCAPE = re.compile(rb"\\x([0-9A-F]{2})")
 
+MAX_LINE_BYTES = 2 * MAX_HEADER_CHARS * 4 * len(r"\xHH") + 256
+"""No line is longer: two headers, four bytes a character, each byte escaped; and the other columns."""
+
 
 def format_line(visit: Visit) -> bytes:
-    """The line of a visit, newline included."""
+    """The line of a visit, with its newline."""
     time = visit.time.isoformat(timespec="microseconds")
-    return f"{time}|{_escape(visit.referrer)}|{_escape(visit.user_agent)}|{visit.ip}\n".encode("ascii")
+    return f"{time}|{_column(visit.referrer)}|{_column(visit.user_agent)}|{visit.ip}\n".encode("ascii")
 
 
 def format_lines(data: bytes) -> list[str]:
-    """Of whole journal lines the log's lines, each what `format_line` makes of its visit. Raises MalformedMessage.
+    """The log lines of whole journal lines; each is what `format_line` gives for its visit. Raises MalformedMessage.
 
-    Nearly all lines are written as they are. The others are found by a search through all of `data`, which costs less
-    than a look at each field.
+    Most fields need no escaping. The lines that may need it are found by a few searches through all of `data`, which is
+    faster than examining each field.
     """
     decoded = decode_journal_lines(data)
-    for index in _odd_lines(data) if data.isascii() else range(len(decoded)):
+    for index in _special_lines(data) if data.isascii() else range(len(decoded)):
         line = decoded[index]
-        line.referrer, line.user_agent = _escape(cut_header(line.referrer)), _escape(cut_header(line.user_agent))
+        line.referrer, line.user_agent = _column(cut_header(line.referrer)), _column(cut_header(line.user_agent))
     return [
         f"{utc_time_text(v.visited_at)}|{v.referrer or 'null'}|{v.user_agent or 'null'}|{mandatory_ip(v.ip)}\n"
         for v in decoded
     ]
 
 
-# ASCII JSON in which none of these occurs has nothing to escape in it: it takes a backslash to say a control character.
+# A line of ASCII JSON with none of these has nothing to escape: JSON writes control characters with a backslash.
 _TO_ESCAPE = (b"\\", b"|", b"\x7f", b'"null"')
 
 
-def _odd_lines(data: bytes) -> set[int]:
-    """The numbers, from 0, of the lines that may have something to escape or to cut."""
+def _special_lines(data: bytes) -> set[int]:
+    """The numbers, from 0, of the lines with something that may have to be escaped or cut."""
     found: set[int] = set()
     for wanted in _TO_ESCAPE:
         index = start = 0
@@ -58,7 +61,7 @@ def _odd_lines(data: bytes) -> set[int]:
             index += data.count(b"\n", start, at)
             found.add(index)
             index, start = index + 1, data.index(b"\n", at) + 1
-    # A line with a header that is too long has no newline within so many bytes.
+    # A header that is too long makes a line longer than MAX_HEADER_CHARS: find stretches without a newline.
     start = counted = index = 0
     while start + MAX_HEADER_CHARS < len(data):
         if (last := data.rfind(b"\n", start, start + MAX_HEADER_CHARS + 1)) >= 0:
@@ -73,7 +76,7 @@ def _odd_lines(data: bytes) -> set[int]:
 def parse_line(line: bytes) -> Visit:
     """The visit of a line, with or without its newline. Raises MalformedMessage.
 
-    Lines of the legacy .NET service are read too: seven digits, empty fields, text that is not escaped, CRLF.
+    Lines of the legacy .NET services are read too: seven digits, empty fields, text that is not escaped, CRLF.
     """
     columns = line.removesuffix(b"\n").removesuffix(b"\r").split(b"|")
     if len(columns) != 4 or b"\n" in line[:-1]:
@@ -85,18 +88,23 @@ def parse_line(line: bytes) -> Visit:
     return Visit(utc_time(time.decode("iso-8859-1")), _unescape(referrer), _unescape(user_agent), canonical)
 
 
-def _escape(text: str | None) -> str:
+def escape(text: str) -> str:
+    """The text as it is written in a column. A lone surrogate (as in `sys.argv`) stands for a byte that is no UTF-8."""
+    return text.encode("utf-8", "surrogateescape").decode("iso-8859-1").translate(_ESCAPES)
+
+
+def _column(text: str | None) -> str:
     if not text:
         return "null"
     if text.isascii() and text.isprintable() and "|" not in text and "\\" not in text:
         return text if text != "null" else "\\x6Eull"
-    return text.encode().decode("iso-8859-1").translate(_ESCAPES)
+    return escape(text)
 
 
 def _unescape(column: bytes) -> str | None:
     if column in (b"", b"null"):
         return None
-    # A backslash that begins no escape is from the legacy .NET service, which escaped nothing: it stays.
+    # A backslash that begins no escape was written by the legacy .NET services, which escape nothing. It stays.
     raw = _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), column) if b"\\" in column else column
     try:
         return raw.decode()

@@ -1,7 +1,10 @@
-"""A span on the wire: what the publisher hands to SNS, and what the writer makes of a delivery from SQS.
+"""The wire format: how a span of a journal becomes an SNS message, and how storage reads a delivery from SQS.
 
-Promise: `unpack` gives back exactly the bytes that `pack` was given, or says MalformedMessage; nothing that anyone puts
-into the queue makes it do anything else, or take more memory than `MAX_INFLATED_BYTES`.
+`unpack` gives back exactly the bytes that `pack` was given. For anything else that is in the queue it raises
+MalformedMessage, and its memory is bounded by a small multiple of `MAX_INFLATED_BYTES`.
+
+A message is one of three: a span (`StoredSpan`), the end marker of a journal (`EndMarker`), or a single visit of the
+legacy .NET pixel, which has none of our attributes (`SingleVisit`).
 """
 
 import base64
@@ -17,18 +20,20 @@ from tracker.core.visit import DECODING_FAILURES, Visit, decode_line
 from tracker.errors import MalformedMessage
 
 MAX_SENT_BYTES = 250_000
-"""A message as sent; SNS takes 262,144 bytes of body and attributes."""
+"""The size of a message as it is sent. SNS accepts 262,144 bytes of body and attributes."""
 MAX_SPAN_BYTES = 1 << 20
+"""The size of a span before it is compressed."""
 MAX_INFLATED_BYTES = 8 << 20
+"""Storage inflates no more than this; a larger message is malformed."""
 
 _IDENTITY = "identity"
 _DEFLATED = "zlib+base64url"
-# Any of these makes a message ours. `Type` does not: the seed's pixel sends it too.
+# A message with any of these is ours. `Type` is not among them, because the legacy .NET pixel sends it too.
 _OURS = frozenset(("Journal", "Start", "Visits", "Encoding", "Crc32", "Closed"))
 
 JOURNAL_ID = re.compile(r"[0-9a-f]{32}")
-# Offsets, ends and counts. A worker that appends 30,000 visits of 276 bytes a second for 3.8 years has appended 10^15
-# bytes. Every sum of two such numbers fits SQLite's 63 bits, and a double holds each of them exactly.
+# For offsets, ends and counts. A worker that appends 30,000 visits of 276 bytes a second needs 3.8 years for 10^15
+# bytes. The sum of two such numbers fits into SQLite's 63 bits, and a double holds each of them exactly.
 MAX_DIGITS = 15
 _NUMBER = re.compile(rf"[0-9]{{1,{MAX_DIGITS}}}")
 
@@ -45,14 +50,14 @@ class Message(msgspec.Struct, frozen=True):
 
     @property
     def size(self) -> int:
-        """Bytes as SNS counts them: the body, and of each attribute its name, type and value. All of it is ASCII."""
+        """Bytes as SNS counts them: the body, and the name, type and value of each attribute. All of it is ASCII."""
         return len(self.body) + sum(len(name) + len("String") + len(value) for name, value in self.attributes.items())
 
 
 class StoredSpan(msgspec.Struct, frozen=True):
-    """A part of a journal, as a delivery brings it.
+    """A span as storage received it.
 
-    `data` has the journal's bytes from the offset `start` on, `crc32` is their CRC-32. `lines` has one line of the
+    `data` are the journal's bytes from the offset `start` on, and `crc32` is their CRC-32. `lines` has one line of the
     visit log for each line of `data`.
     """
 
@@ -67,27 +72,27 @@ class StoredSpan(msgspec.Struct, frozen=True):
         return self.start + len(self.data)
 
 
-class Closing(msgspec.Struct, frozen=True):
-    """A journal says where it ended."""
+class EndMarker(msgspec.Struct, frozen=True):
+    """Where a journal ended. Nothing was appended to it beyond `end`."""
 
     journal: str
     end: int
 
 
 class SingleVisit(msgspec.Struct, frozen=True):
-    """A visit without a place in a journal, as the seed's pixel sends it."""
+    """A visit that belongs to no journal, as the legacy .NET pixel sends it."""
 
     visit: Visit
 
 
 def pack(journal: str, start: int, data: bytes, *, compress: bool) -> Message:
-    """The message of whole lines of a journal. May exceed `MAX_SENT_BYTES`: look at its `size`.
+    """The message for whole lines of a journal. It may exceed `MAX_SENT_BYTES`: the caller checks its `size`.
 
-    Raises MalformedMessage for data that is not ASCII, which no line of ours is.
+    Raises MalformedMessage for data that is not ASCII. Our lines are always ASCII.
     """
     visits = data.count(b"\n")
     body, encoding = data, _IDENTITY
-    if compress and visits > 1:  # one visit stays readable in the queue
+    if compress and visits > 1:  # a single visit stays readable in the queue
         deflated = base64.urlsafe_b64encode(_of_whole_triples(zlib.compress(data, 1)))
         if len(deflated) < len(data):
             body, encoding = deflated, _DEFLATED
@@ -100,18 +105,18 @@ def pack(journal: str, start: int, data: bytes, *, compress: bool) -> Message:
 
 
 def _of_whole_triples(deflated: bytes) -> bytes:
-    """The same zlib stream, a multiple of three bytes long, so that base64 has no padding.
+    """The same zlib stream, made a multiple of three bytes long, so that its base64 has no padding.
 
-    SNS is spoken to in forms, where `=` is escaped; for a text with nothing to escape botocore's way there is a glance,
-    for one with a single `=` it is a look at every character, twice. What fills up are empty stored blocks (RFC 1951,
-    3.2.4) of five bytes behind the header of two (RFC 1950).
+    botocore sends SNS a form, in which `=` has to be escaped. For a text with nothing to escape it returns early; for a
+    text with one `=` it processes every character twice. The stream is filled up with empty stored blocks (RFC 1951,
+    3.2.4) of five bytes each, behind the header of two bytes (RFC 1950).
     """
     blocks = 2 * (-len(deflated) % 3) % 3
     return deflated[:2] + b"\x00\x00\x00\xff\xff" * blocks + deflated[2:]
 
 
-def closing(journal: str, end: int) -> Message:
-    """The message that says a journal is finished. Its body is a newline, for SNS takes no empty one."""
+def end_marker(journal: str, end: int) -> Message:
+    """The message that says where a journal ended. Its body is a newline, because SNS accepts no empty body."""
     return Message(journal, end, end, 0, "\n", _attributes(journal, end, 0, _IDENTITY, b"") | {"Closed": "true"})
 
 
@@ -126,8 +131,8 @@ def _attributes(journal: str, start: int, visits: int, encoding: str, data: byte
     }
 
 
-def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | Closing | SingleVisit:
-    """What a delivery says. Raises MalformedMessage with the reason; a message is taken whole or not at all."""
+def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | EndMarker | SingleVisit:
+    """The content of a delivery. Raises MalformedMessage with the reason; no part of a malformed message is used."""
     if _OURS.isdisjoint(attributes):
         enveloped = _open_envelope(body)
         if enveloped is not None:
@@ -142,8 +147,8 @@ def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | Closing | S
     if "Closed" in attributes:
         said = (attributes["Closed"], visits, encoding, crc32, body)
         if said != ("true", 0, _IDENTITY, _crc32(b""), "\n"):
-            raise MalformedMessage("not a proper closing message")
-        return Closing(journal, start)
+            raise MalformedMessage("not a valid end marker")
+        return EndMarker(journal, start)
     data = _decoded(encoding, body)
     if _crc32(data) != crc32:
         raise MalformedMessage("Crc32 differs from that of the body")
@@ -157,7 +162,7 @@ class _EnvelopeAttribute(msgspec.Struct):
 
 
 class _Envelope(msgspec.Struct):
-    # Loosely typed, for a visit of the seed may hold these keys with any value, and is a visit all the same.
+    # Any type is accepted: a visit of the legacy .NET pixel may have these keys with any value and is still a visit.
     Type: Any = None
     Message: Any = None
     MessageAttributes: Any = None
@@ -167,7 +172,7 @@ _envelope_decoder = msgspec.json.Decoder(_Envelope)
 
 
 def _open_envelope(body: str) -> tuple[dict[str, str], str] | None:
-    """Attributes and body of a message that SNS wrapped in JSON (raw delivery off); None when it did not."""
+    """Attributes and body of a message in an SNS envelope (raw delivery off); None when there is no envelope."""
     try:
         envelope = _envelope_decoder.decode(body)
         if envelope.Type != "Notification" or not isinstance(envelope.Message, str):

@@ -1,8 +1,9 @@
-"""How often one client may be recorded: a bucket for each, as one number (GCRA, the generic cell rate algorithm).
+"""The rate limit: how many visits of one client are recorded in a second.
 
-Pure: the caller says what time it is. Memory is bounded: at most MAX_CLIENTS are known; when more come, those whose
-bucket is full again are forgotten first, then those that were first seen, which lets a few visits more of theirs pass
-and never stops a client that keeps to the rate.
+It is a token bucket for each client, kept as one number (GCRA, the generic cell rate algorithm). The caller gives the
+time. At most MAX_CLIENTS are kept in memory. When more come, clients with a full bucket are forgotten first, then those
+that were seen first. A forgotten client begins with a full bucket, so a few visits too many may be recorded; a client
+that keeps to the rate is never limited.
 """
 
 import ipaddress
@@ -10,11 +11,11 @@ from functools import lru_cache
 
 MAX_CLIENTS = 65_536
 BURST_SECONDS = 10.0
-"""A client that was quiet may send so many seconds' worth at once: a page with ten pixels is no attack."""
+"""The size of a bucket: after a pause a client may send the visits of so many seconds at once."""
 
 
 class RateLimit:
-    """Lets `per_second` visits of a client through on average, and BURST_SECONDS of them (at least one) at once."""
+    """Allows `per_second` visits of a client on average, and the visits of BURST_SECONDS (at least one) at once."""
 
     def __init__(self, per_second: float, *, max_clients: int = MAX_CLIENTS) -> None:
         self._interval = 1.0 / per_second
@@ -28,7 +29,7 @@ class RateLimit:
         client = client_of(ip)
         full_at = self._full_at.get(client)
         if full_at is None:
-            self._make_room(now)
+            self._forget_some(now)
             full_at = now
         elif full_at - now > self._tolerance:
             return False
@@ -38,11 +39,11 @@ class RateLimit:
     def __len__(self) -> int:
         return len(self._full_at)
 
-    def _make_room(self, now: float) -> None:
+    def _forget_some(self, now: float) -> None:
         if len(self._full_at) < self._max_clients:
             return
         self._full_at = {client: full_at for client, full_at in self._full_at.items() if full_at > now}
-        # A sweep costs as much as there are clients: after one that freed little, free enough for many newcomers.
+        # The line above visits every client. If it removed few, remove a quarter, so that it does not run again soon.
         excess = len(self._full_at) - self._max_clients * 3 // 4
         for client in list(self._full_at)[: max(0, excess)]:
             del self._full_at[client]
@@ -50,7 +51,7 @@ class RateLimit:
 
 @lru_cache(maxsize=16384)
 def client_of(ip: str) -> str:
-    """Who counts as one client: an IPv4 address; of IPv6 the /64, for one subscriber has all of it to choose from."""
+    """The client of an address: an IPv4 address itself; the /64 of an IPv6 address, which is one subscriber's."""
     if ":" not in ip:
         return ip
     return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(ip)) >> 64 << 64))

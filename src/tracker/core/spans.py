@@ -1,7 +1,7 @@
-"""The algebra of byte intervals by which the ledger keeps every byte of a journal in the visit log exactly once.
+"""Sets of byte intervals: union, difference and overlap.
 
-Intervals are half-open, ``[start, end)``; an empty one holds nothing and is never returned. What is returned is
-ascending and disjoint.
+The ledger uses them to store every byte of a journal exactly once. An interval is half-open, ``[start, end)``. Empty
+intervals are accepted and never returned. Results are ascending and disjoint.
 """
 
 from bisect import bisect_left
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 
 def merge(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The union, in the fewest intervals: those that overlap or touch become one."""
+    """The union. Intervals that overlap or touch become one."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted(intervals):
         if start >= end:
@@ -22,7 +22,7 @@ def merge(intervals: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def subtract(span: tuple[int, int], stored: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What of the span is not stored yet; `stored` in any order, overlapping or not."""
+    """The parts of the span that are not in `stored`, which may be in any order and overlap."""
     position, end = span
     left: list[tuple[int, int]] = []
     for stored_start, stored_end in merge(stored):
@@ -39,7 +39,7 @@ def subtract(span: tuple[int, int], stored: Iterable[tuple[int, int]]) -> list[t
 
 
 def overlapping(span: tuple[int, int], stored: Sequence[tuple[int, int]]) -> Sequence[tuple[int, int]]:
-    """Those of `stored` that share a byte with the span, found by bisection: `stored` is ascending and disjoint."""
+    """The intervals of `stored` that share a byte with the span. `stored` is ascending and disjoint: it is bisected."""
     first = bisect_left(stored, (span[0],))
     if first and stored[first - 1][1] > span[0]:
         first -= 1
@@ -47,7 +47,7 @@ def overlapping(span: tuple[int, int], stored: Sequence[tuple[int, int]]) -> Seq
 
 
 def add(stored: list[tuple[int, int]], start: int, end: int) -> None:
-    """Put an interval that is not empty into `stored`, which is ascending and disjoint and has no two that touch."""
+    """Add an interval to `stored`, in place. `stored` is a result of `merge`, and the interval is not empty."""
     first = bisect_left(stored, (start,))
     if first and stored[first - 1][1] >= start:
         first -= 1

@@ -1,7 +1,8 @@
-"""A visit, and the one line of JSON it is from the answer of the pixel to the append of the storage service.
+"""A visit, and its journal line: one JSON object with a newline.
 
-The line is what the journal holds and, unchanged, what the message carries. Promise: whatever bytes a visitor put into
-a header, the line is pure ASCII without a raw control character, so SQS takes it, and it is read back to the same text.
+The worker appends this line to its journal, the message carries the same bytes, and storage reads them. Whatever bytes
+a visitor puts into a header, the line is pure ASCII without raw control characters, so SQS accepts it, and reading it
+gives the same text back.
 """
 
 import json
@@ -18,17 +19,20 @@ from tracker.errors import MalformedMessage
 MAX_HEADER_CHARS = 2048
 """Of the referrer and of the user agent, this many characters are kept."""
 
-MAX_MESSAGE_LINES = 32_768
-"""A message with more lines is malformed. A span of the pixel has at most a third of that: 1 MiB, 97 bytes a line.
+MAX_LINE_BYTES = 65_536
+"""No journal line is longer: two headers of MAX_HEADER_CHARS, each character twelve bytes at most, and the rest."""
 
-It bounds the time and the memory that storage spends on one message: the slowest lines take 35 microseconds each.
+MAX_MESSAGE_LINES = 32_768
+"""A message with more lines is malformed. A span has at most a third of that: 1 MiB with at least 97 bytes a line.
+
+This bounds the time and the memory that storage needs for one message. The slowest lines take 35 microseconds each.
 """
 
 MAX_TIME_CHARS = 64
-"""A longer text is no time; ISO 8601 with microseconds and an offset has 32, the legacy .NET pixel writes 33."""
+"""A longer text is no time. ISO 8601 with microseconds and an offset has 32 characters, a legacy .NET time 33."""
 
 CANARY_AGENT = "tracker-doctor/"
-"""How the user agent of a visit begins that `tracker doctor` made; no person was there."""
+"""The user agent of a visit that `tracker doctor` made begins like this. Reports leave these visits out."""
 
 
 class Visit(msgspec.Struct, frozen=True, gc=False):
@@ -45,7 +49,7 @@ class Visit(msgspec.Struct, frozen=True, gc=False):
 
 
 class JournalLine(msgspec.Struct, gc=False):
-    """The keys of the line, which are those of the seed's .NET services, in their order; read, but not yet checked."""
+    """A decoded journal line, not checked yet. Its keys and their order are those of the legacy .NET services."""
 
     referrer: str | None = msgspec.field(name="Referer", default=None)
     user_agent: str | None = msgspec.field(name="UserAgent", default=None)
@@ -56,14 +60,14 @@ class JournalLine(msgspec.Struct, gc=False):
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(JournalLine)
 
-# What the decoder raises on what it cannot read: UnicodeError is a ValueError; unknown keys may be nested too deeply.
+# What the decoder raises: UnicodeError is a ValueError; RecursionError when unknown keys are nested too deeply.
 DECODING_FAILURES = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 def header_text(value: str) -> str:
-    """The text of a header as aiohttp hands it over (UTF-8 with surrogateescape).
+    """The text of a header value that aiohttp decoded as UTF-8 with surrogateescape.
 
-    Bytes that are no UTF-8 are read as ISO-8859-1, all of them, as the author of such a header meant them.
+    If the value's bytes are not valid UTF-8, all of them are read as ISO-8859-1.
     """
     if value.isascii():
         return value
@@ -72,19 +76,19 @@ def header_text(value: str) -> str:
     except UnicodeEncodeError:
         try:
             return value.encode("utf-8", "surrogateescape").decode("iso-8859-1")
-        except UnicodeEncodeError:  # a surrogate that stands for no byte; no parser makes it
+        except UnicodeEncodeError:  # a surrogate that stands for no byte; no parser gives one
             return value.encode("utf-8", "replace").decode()
     return value
 
 
 def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, ip: str) -> bytes:
-    """The journal's line of a visit, newline included. `visited_at` is from `visited_at_text`."""
+    """The journal line of a visit, with its newline. `visited_at` comes from `visited_at_text`."""
     try:
         line = _encode(JournalLine(referrer or None, user_agent or None, ip, visited_at))
         if line.isascii():
             return line + b"\n"
     except UnicodeEncodeError:
-        pass  # a lone surrogate, made text below
+        pass  # a lone surrogate; header_text below replaces it
     keys = {
         "Referer": header_text(referrer) if referrer else None,
         "UserAgent": header_text(user_agent) if user_agent else None,
@@ -95,7 +99,7 @@ def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, i
 
 
 def decode_line(line: bytes | str) -> Visit:
-    """The visit of one line, with or without its newline, or of a body of the seed's pixel. Raises MalformedMessage."""
+    """The visit of one line, with or without its newline, or of a legacy .NET message. Raises MalformedMessage."""
     try:
         decoded = _decoder.decode(line)
     except DECODING_FAILURES as error:
@@ -104,12 +108,12 @@ def decode_line(line: bytes | str) -> Visit:
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """The whole lines of `data`, newlines kept; bytes.splitlines would also split at a carriage return."""
+    """The whole lines of `data`, with their newlines. bytes.splitlines would also split at a carriage return."""
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
 
 
 def decode_journal_lines(data: bytes) -> list[JournalLine]:
-    """What whole lines hold, one JSON object each, not yet checked and not yet cut.
+    """Decode whole lines, one JSON object each. The values are not checked and not cut yet.
 
     Raises MalformedMessage, also for a blank line, for an object that spans two lines, and for more than
     `MAX_MESSAGE_LINES`.
@@ -120,14 +124,14 @@ def decode_journal_lines(data: bytes) -> list[JournalLine]:
         raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines" if more else "the last line is cut off")
     decode = _decoder.decode
     try:
-        # One by one: to msgspec's decode_lines a newline is any white space, to the ledger it is a place to cut.
+        # Each line alone: msgspec's decode_lines accepts a newline within an object, but the ledger cuts at newlines.
         return [decode(line) for line in lines]
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not lines of visits: {error}") from error
 
 
 class _CheckedLine(msgspec.Struct, gc=False):
-    # The keys of JournalLine. msgspec reads the time in C, and takes what RFC 3339 allows, as `utc_time` does.
+    # The keys of JournalLine. msgspec checks the time in C, and accepts the same forms as `utc_time`.
     ip: str = msgspec.field(name="IpAddress")
     visited_at: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="VisitedAt")
     referrer: str | None = msgspec.field(name="Referer", default=None)
@@ -138,10 +142,10 @@ _check_lines = msgspec.json.Decoder(_CheckedLine).decode_lines
 
 
 def addresses_of(data: bytes) -> set[str]:
-    """The addresses in whole journal lines, unchecked. All else is checked as `decode_line` does, but much faster.
+    """The addresses in whole journal lines. Everything else is checked, much faster than `decode_line` does it.
 
-    Raises MalformedMessage for what is not ASCII or not one visit a line. May raise it for lines that `decode_line`
-    takes, if they are not written as `encode_line` writes them.
+    The addresses themselves are not checked. Raises MalformedMessage for bytes that are not ASCII or not one visit a
+    line. It may also raise it for lines that `decode_line` accepts, if `encode_line` would write them differently.
     """
     if not data.isascii() or not data.endswith(b"\n"):
         raise MalformedMessage("not lines of ASCII")
@@ -149,21 +153,21 @@ def addresses_of(data: bytes) -> set[str]:
         checked = _check_lines(data)
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not lines of visits: {error}") from error
-    # To msgspec a newline is any white space. A newline within a visit, a blank line, or two visits in a line change
-    # the number of visits. (Two of these that cancel out go unnoticed here, not by storage.)
+    # msgspec accepts a newline wherever JSON allows white space. A newline within a visit, a blank line, or two visits
+    # in one line make the numbers differ. (Two of these may cancel out; storage still notices them.)
     if len(checked) != data.count(b"\n"):
         raise MalformedMessage("not one visit a line")
     return {line.ip for line in checked}
 
 
 def visit_of(line: JournalLine) -> Visit:
-    """The visit a line holds, with both headers cut as the pixel cuts them. Raises MalformedMessage."""
+    """The visit of a decoded line, with both headers cut as the pixel cuts them. Raises MalformedMessage."""
     time, ip = utc_time(line.visited_at), mandatory_ip(line.ip)
     return Visit(time, cut_header(line.referrer), cut_header(line.user_agent), ip)
 
 
 def cut_header(text: str | None) -> str | None:
-    """What is recorded of a header: its first `MAX_HEADER_CHARS` characters, None for an empty one.
+    """The part of a header that is recorded: its first `MAX_HEADER_CHARS` characters, None for an empty header.
 
     The pixel cuts before it records. Storage cuts again, because anybody who may publish to the topic can send more.
     """
@@ -172,7 +176,7 @@ def cut_header(text: str | None) -> str | None:
 
 def mandatory_ip(text: str) -> str:
     """`canonical_ip`, but raises MalformedMessage."""
-    if is_ipv4(text):  # of which there are too many for a cache
+    if is_ipv4(text):  # checked first: there are more IPv4 addresses than the cache holds
         return text
     ip = canonical_ip(text)
     if ip is None:
@@ -183,10 +187,11 @@ def mandatory_ip(text: str) -> str:
 def utc_time(text: str) -> datetime:
     """The UTC time of a text in the form of RFC 3339, which allows `t` or a space for `T`, and `z` for `Z`.
 
-    An offset without its colon is taken, too, because `addresses_of` takes it: what the pixel publishes, storage must
-    not refuse. Digits after the sixth of the fraction are cut. Raises MalformedMessage, also for the other forms of
-    ISO 8601 that `datetime.fromisoformat` takes: each release of Python takes different ones (3.14 the hour 24), and a
-    message must become the same line on all of them.
+    An offset without its colon is accepted too, because `addresses_of` accepts it: storage must not refuse what the
+    pixel publishes. Digits after the sixth of the fraction are cut.
+
+    Raises MalformedMessage, also for other forms of ISO 8601 that `datetime.fromisoformat` accepts. Each release of
+    Python accepts different ones (3.14 the hour 24), and a message must become the same line on all of them.
     """
     if len(text) <= MAX_TIME_CHARS:
         separator = "T" if text[10:11] in ("t", " ") else text[10:11]
@@ -195,12 +200,12 @@ def utc_time(text: str) -> datetime:
         raise MalformedMessage("not a time with seconds and an offset from UTC, as 2026-11-23T07:09:24.932706+00:00 is")
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
-    except (ValueError, OverflowError) as error:  # OverflowError: year 1 or 9999, moved over the edge
+    except (ValueError, OverflowError) as error:  # OverflowError: the offset moves it before year 1 or after 9999
         raise MalformedMessage("a time before the year 1, after 9999, or 24 hours and more off UTC") from error
 
 
 def utc_time_text(text: str) -> str:
-    """`utc_time` as text of always six digits; what is that already, as all our own times are, is not made anew."""
+    """`utc_time` as text with six digits. A text that has this form already, as ours have, is returned unchanged."""
     if len(text) == 32 and _is_our_fraction(text, 19) and _is_second(text[:19]):
         return text
     return utc_time(text).isoformat(timespec="microseconds")
@@ -212,7 +217,7 @@ _is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:?[0-9]{2})
 
 @lru_cache(maxsize=256)
 def _is_second(text: str) -> bool:
-    """Whether it is a date and time in the one form that `isoformat` gives it; visits of one second share it."""
+    """Whether `text` is a date and time exactly as `isoformat` writes it. Many visits share one second."""
     try:
         return datetime.fromisoformat(text).isoformat() == text
     except ValueError:

@@ -16,11 +16,10 @@ import aiohttp
 
 from tracker import __version__
 from tracker.config import PixelConfig, StorageConfig
-from tracker.core.message import JOURNAL_ID
 from tracker.core.visit import CANARY_AGENT
 from tracker.operations.findings import Finding, fault, ok, unknown
 from tracker.operations.service_checks import Metrics, address, fetch
-from tracker.pixel.journal import PUBLISHED
+from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
 LOOK_SECONDS = 0.02
 TAIL_BYTES = 1 << 20  # of a segment, in which the canary is looked for
@@ -113,17 +112,13 @@ class _Outbox(_Watcher):
             self._find()
             if self._journal is None:
                 return False
-        try:
-            return int((self._journal / PUBLISHED).read_bytes() or b"0") >= self._end
-        except FileNotFoundError:
-            return not self._journal.exists()
+        return committed_offset(self._journal) >= self._end or not self._journal.exists()
 
     def _find(self) -> None:
-        for journal in self._directory.iterdir():
-            if not JOURNAL_ID.fullmatch(journal.name):
-                continue
+        for journal in journals(self._directory):
             try:
-                segment = max(file for file in journal.iterdir() if file.name.isdecimal())
+                start = max(segments(journal))
+                segment = segment_path(journal, start)
                 size = segment.stat().st_size
                 with segment.open("rb") as file:
                     tail = max(0, size - TAIL_BYTES)
@@ -132,7 +127,7 @@ class _Outbox(_Watcher):
             except (FileNotFoundError, ValueError):
                 continue  # published and removed while we looked
             if (at := data.find(self._token)) >= 0 and (newline := data.find(b"\n", at)) >= 0:
-                self._journal, self._end = journal, int(segment.name) + tail + newline + 1
+                self._journal, self._end = journal, start + tail + newline + 1
 
 
 class _Received(_Watcher):

@@ -14,7 +14,7 @@ from tracker.config import LogConfig, OutboxConfig
 from tracker.errors import TrackerError
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.pixel.control import BACKLOG
-from tracker.pixel.outbox import PUBLISHER_LOCK, REFUSED
+from tracker.pixel.outbox_files import bad_journals, publisher_lock, refused_lines
 from tracker.storage.accounts import read_extent
 from tracker.storage.recovery import ledger_dir, ledger_path
 
@@ -27,7 +27,7 @@ GIB = 1 << 30
 def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
     directory = Path(config.dir)
     try:
-        entries = list(os.scandir(directory))
+        bad = [journal.name for journal in bad_journals(directory)]
     except OSError as error:
         yield _unreadable("outbox", directory, error)
         return
@@ -43,14 +43,14 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             mend=f"lower outbox.max_bytes to {used + disk.free * 9 // 10} or give {directory} a larger disk",
         )
     yield judge_disk("outbox", directory, disk.free, disk.total)
-    if bad := [entry.name for entry in entries if entry.name.endswith(".bad")]:
+    if bad:
         yield warning(
             "outbox",
-            f"journals that cannot be read were set aside: {', '.join(sorted(bad))}",
+            f"journals that cannot be read were set aside: {', '.join(bad)}",
             why="visits in them are not published",
-            mend="keep a copy, read the pixel's log for journal_unreadable, check the disk; then remove them",
+            mend="keep a copy, read the pixel's log for journal_read_failed, check the disk; then remove them",
         )
-    refused = directory / REFUSED
+    refused = refused_lines(directory)
     if refused.exists() and refused.stat().st_size:
         yield warning(
             "outbox",
@@ -58,7 +58,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             why="they are in no log",
             mend="read why in the pixel's log (span_refused); keep the file, then remove it",
         )
-    yield from _check_lock("outbox", directory / PUBLISHER_LOCK, "pixel", "tracker-pixel")
+    yield from _check_lock("outbox", publisher_lock(directory), "pixel", "tracker-pixel")
 
 
 def check_log(config: LogConfig) -> Iterator[Finding]:

@@ -16,8 +16,8 @@ ANSWER_SECONDS = 5.0
 SHORT_VISIBILITY = 30  # seconds
 UNTRUSTED_SHARE = 0.5  # of the visits: visitors forge such headers too, but not most of them
 LOST_REASONS = {
-    "outbox_full": "raise outbox.max_bytes, and see why SNS does not accept (the pixel's log, publish_failing)",
-    "outbox_io": "see the pixel's log (outbox_io): the disk is full, failing or read-only",
+    "outbox_full": "raise outbox.max_bytes, and see why SNS does not accept (the pixel's log, publish_failed)",
+    "outbox_io": "see the pixel's log (recording_failed): the disk is full, failing or read-only",
     "refused": "see refused.ndjson in outbox.dir, and the pixel's log (span_refused)",
     "damaged": "nothing after a power cut, whose loss outbox.fsync_interval bounds; otherwise see the pixel's log "
     "(lines_damaged) and look for a failing disk or bad memory",

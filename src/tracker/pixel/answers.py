@@ -1,4 +1,4 @@
-"""The answers of the public port, as bytes: rendered beforehand, but for the `Date`, rendered once a second."""
+"""The answers of the public port, as bytes. They are rendered in advance, and once a second with the new `Date`."""
 
 import time
 from email.utils import formatdate
@@ -18,7 +18,7 @@ _GIF_HEADERS = (
 
 
 class Form(NamedTuple):
-    """What the protocol asks of an answer."""
+    """The properties of a request that change the form of its answer."""
 
     head: bool
     keep_alive: bool
@@ -26,7 +26,7 @@ class Form(NamedTuple):
 
     @property
     def connection(self) -> str:
-        # HTTP/1.0 must be told that the connection stays open, HTTP/1.1 that it does not.
+        # An HTTP/1.0 client expects a close unless told otherwise, an HTTP/1.1 client an open connection.
         if self.keep_alive:
             return "" if self.http11 else "Connection: keep-alive\r\n"
         return "Connection: close\r\n"
@@ -48,7 +48,7 @@ class Answer:
         self._rendered = b""
 
     def render(self) -> bytes:
-        """All of its bytes, as of now."""
+        """All bytes of the answer, with the current `Date`."""
         second = int(time.time())
         if second != self._second:
             self._second = second
@@ -72,4 +72,4 @@ REFUSALS = {
     431: _forms("431 Request Header Fields Too Large", _PLAIN),
     500: _forms("500 Internal Server Error", _PLAIN),
 }
-"""What is answered when there is no request to answer; always the last answer of its connection."""
+"""The answers, by status, to what is not a valid request. Each is the last answer of its connection."""

@@ -1,6 +1,12 @@
-"""The collector: what a request for the pixel says becomes a visit's line, or a discard with its reason.
+"""The collector: makes the journal line of a visit from what a request says, or discards the visit.
 
-Fast path and fallback both call it, each with what it read, so a visit does not depend on the path it came by.
+The fast path and the fallback both call it with what they have read, so a visit is the same on both paths. In order:
+
+1. A privacy signal that `privacy.honor` names: the visit is discarded as `privacy`.
+2. The client's IP address. Without one the visit is discarded as `no_address`.
+3. The rate limit of this address: beyond it the visit is discarded as `rate_limited`.
+4. The address is truncated if `privacy.ip` says so. Nothing after this step knows the full address.
+5. The headers are made valid text and cut to their maximum length.
 """
 
 import time
@@ -9,14 +15,14 @@ from collections.abc import Sequence
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp, truncate_ip
 from tracker.core.rate_limit import RateLimit
-from tracker.core.visit import MAX_HEADER_CHARS, encode_line, header_text, visited_at_text
+from tracker.core.visit import MAX_HEADER_CHARS, cut_header, encode_line, header_text, visited_at_text
 from tracker.pixel.recorder import Recorder
 
 _SIGNALS = {"gpc": "Sec-GPC", "dnt": "DNT"}
 
 
 class Collector:
-    """Decides about privacy, address and rate. `signals` and `ip_header` name the headers it has to be told."""
+    """Makes lines. `signals` and `ip_header` are the names of the headers whose values it needs."""
 
     def __init__(self, *, config: PixelConfig, recorder: Recorder) -> None:
         self.signals = [_SIGNALS[name] for name in dict.fromkeys(config.privacy.honor)]
@@ -35,7 +41,7 @@ class Collector:
         referrer: str | None,
         user_agent: str | None,
     ) -> bytes | None:
-        """The visit's line of the journal, newline included; None when it is discarded, which is counted here."""
+        """The visit's journal line, with its newline; None if the visit is discarded, which is counted here."""
         if "1" in signals:
             self._recorder.discard("privacy")
             return None
@@ -55,8 +61,9 @@ class Collector:
     def _cut(self, value: str | None) -> str | None:
         if not value:
             return None
-        text = value if value.isascii() else header_text(value)
+        if len(value) <= MAX_HEADER_CHARS and value.isascii():  # nearly all; this saves two calls
+            return value
+        text = header_text(value)
         if len(text) > MAX_HEADER_CHARS:
             self._recorder.count_cut_header()
-            return text[:MAX_HEADER_CHARS]
-        return text
+        return cut_header(text)

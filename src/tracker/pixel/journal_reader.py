@@ -1,9 +1,16 @@
-"""One journal as the publisher sees it: what of it waits, how far SNS has it, and its end.
+"""One journal as the publisher sees it: what waits in it, up to where SNS has it, and its removal.
 
-Reads to the last newline only, so that it never reads what its maker may still cut. A journal whose lock is free is an
-orphan, which is adopted. Every line is checked before it is published: a power cut, a failing disk or bad memory may
-have made anything of it, and storage takes a message with one line that is no visit for malformed as a whole. A change
-that leaves a valid visit (another letter in a page, say) cannot be detected.
+1. While the journal's lock is held, a worker appends to it. The reader reads to the last newline only, because the
+   worker may still cut off what follows it.
+2. When the lock is free, its worker is gone and the journal is an orphan. The reader adopts it: it takes the lock and
+   holds it to the end, so that no other process takes the journal for an orphan.
+3. `take` reads the next span. After SNS has accepted it, `advance` moves the committed offset and removes the segments
+   that lie before it. The last segment stays.
+4. When all of an orphan is published, `retire` removes it: the segments, then the committed offset, then the lock file,
+   then the directory. The lock file goes last of the files: after a crash in between, the next start still finds an
+   orphan and finishes the removal.
+5. A journal that cannot be read is renamed to `<id>.bad`.
+
 Everything in this module blocks on the disk: call it from threads.
 """
 
@@ -13,85 +20,78 @@ import fcntl
 import itertools
 import logging
 import os
-import re
-import socket
-import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
 
-from tracker.core.visit import addresses_of, decode_line, split_lines
+from tracker.core.visit import MAX_LINE_BYTES, decode_line
 from tracker.errors import MalformedMessage
-from tracker.pixel.journal import LOCK, PUBLISHED, segment_name
+from tracker.pixel.line_counter import LineCounter
+from tracker.pixel.outbox_files import (
+    bad_path,
+    committed_offset,
+    committed_path,
+    lock_path,
+    segment_path,
+    segments,
+    write_committed_offset,
+)
+from tracker.pixel.segments import read_segments
+from tracker.pixel.span import Span, first_span
 
-log = logging.getLogger("tracker.pixel.journal_reader")
+log = logging.getLogger(__name__)
 
-BAD = ".bad"
-ABANDONED_SECONDS = 60.0  # nobody writes to a journal that is silent for so long and has no lock
+ABANDONED_SECONDS = 60.0  # a journal without a lock file is an orphan if nothing was written to it for so long
 
-COUNT_BYTES = 1 << 20  # read at a time
-LONG_LINE = 65_536  # more than the longest line: two headers of 2,048 characters, twelve bytes each at worst
-
-_SEGMENT = re.compile(r"\d{20}")
-_UNREADABLE = {errno.EIO, errno.EUCLEAN, errno.EBADMSG} if hasattr(errno, "EUCLEAN") else {errno.EIO}
-
-
-class Span(NamedTuple):
-    """Whole lines `[start, end)` of a journal, each of them a visit.
-
-    `skipped` damaged lines stand before `start`. `more` says that other lines probably follow.
-    """
-
-    start: int
-    data: bytes
-    skipped: int = 0
-    more: bool = False
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.data)
+# What the system reports for a damaged disk or file system. Any other error may be over the next time.
+_DAMAGED = {errno.EIO, errno.EUCLEAN, errno.EBADMSG} if hasattr(errno, "EUCLEAN") else {errno.EIO}
 
 
 class UnreadableJournal(Exception):
-    """The files of a journal contradict each other or cannot be read."""
+    """The files of a journal contradict each other, or the disk cannot read them."""
 
 
 class JournalReader:
-    """The publisher's side of one journal. `published` is the offset up to which SNS has everything.
+    """The publisher's side of one journal.
 
-    `found` is how many lines were seen behind it since this reader was made; `earlier` says that they are of an earlier
-    run of the pixel.
+    `committed` is the offset up to which SNS has accepted everything. `earlier` says that the journal was there before
+    this run of the pixel.
     """
 
     def __init__(self, path: Path, *, earlier: bool = False) -> None:
         self.path = path
         self.name = path.name
-        self._lock: int | None = None  # held by us once its maker is gone
-        self.published = self._read_published()
+        self.committed = committed_offset(path)
         self.earlier = earlier
-        self.found = 0
-        self._counted = self.published  # every line before it is in `found`
-        self._counting = threading.Lock()
-        self._oldest: tuple[int, datetime | None] = (-1, None)
+        self._lock: int | None = None  # the descriptor of the lock, once the journal is adopted
+        self._lines = LineCounter(path, self.committed)
+        self._oldest: tuple[int, datetime | None] = (-1, None)  # the offset that was asked for, and the answer
 
     @property
     def orphaned(self) -> bool:
+        """Whether the journal's worker is gone and this process has adopted it."""
         return self._lock is not None
 
+    @property
+    def found(self) -> int:
+        """How many lines were counted behind the committed offset since this reader was made."""
+        return self._lines.found
+
     def adopt(self) -> bool:
-        """Take the journal over if its maker is gone; whether that happened now."""
+        """Take the lock if the journal's worker is gone. True if that happened in this call. Raises OSError."""
         if self._lock is not None:
             return False
         try:
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CLOEXEC)
+            lock = os.open(lock_path(self.path), os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            if self._maker_may_live():
+            if self._worker_may_live():
                 return False
-            lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            lock = os.open(lock_path(self.path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(lock).st_ino != os.stat(self.path / LOCK).st_ino:
+            if os.fstat(lock).st_ino != os.stat(lock_path(self.path)).st_ino:
                 raise OSError(errno.ESTALE, "the lock is another file now")
         except OSError:
             os.close(lock)
@@ -100,39 +100,20 @@ class JournalReader:
         return True
 
     def waiting(self) -> int:
-        """Bytes that SNS has not accepted yet, a torn tail included."""
-        segments = self._segments()
-        if not segments:
-            return 0
-        return max(0, segments[-1] + self._size(segments[-1]) - self.published)
+        """Bytes that SNS has not accepted yet, a line that is not complete included. Raises OSError."""
+        there = read_segments(self.path)
+        return max(0, there[-1].end - self.committed) if there else 0
 
     def count(self, *, to: int | None = None, limit: int | None = None) -> None:
-        """Find the lines up to the offset `to`, or all there are; stop after `limit` bytes, if one is given."""
-        left = limit
-        with self._counting:
-            segments = self._segments()
-            for segment, following in itertools.zip_longest(segments, segments[1:]):
-                if (to is not None and self._counted >= to) or (left is not None and left <= 0):
-                    return
-                end = segment + self._size(segment) if following is None else following
-                self._counted = max(self._counted, segment)
-                while self._counted < (end if to is None else min(end, to)) and (left is None or left > 0):
-                    data = self._pread(segment, self._counted - segment, min(COUNT_BYTES, end - self._counted))
-                    whole = len(data)
-                    if following is None and self._counted + whole >= end:
-                        whole = data.rfind(b"\n") + 1  # its maker may still cut what is behind
-                    if not whole:
-                        break
-                    self.found += data.count(b"\n")
-                    self._counted += whole
-                    left = None if left is None else left - whole
+        """Count lines into `found`, as `LineCounter.count` does."""
+        self._lines.count(to=to, limit=limit)
 
     def oldest(self) -> datetime | None:
-        """When the first visit that waits was answered; None when none waits or its line is damaged."""
-        offset = self.published
+        """When the first visit that waits was answered; None when none waits or its line is damaged. Raises OSError."""
+        offset = self.committed
         if self._oldest[0] != offset or self._oldest[1] is None:
             try:
-                span = self.take(LONG_LINE)
+                span = self.take(MAX_LINE_BYTES)
                 time = decode_line(span.data[: span.data.index(b"\n") + 1]).time if span and span.data else None
             except (MalformedMessage, UnreadableJournal):
                 time = None
@@ -142,123 +123,78 @@ class JournalReader:
     def take(self, limit: int, start: int | None = None) -> Span | None:
         """The next whole lines, at most `limit` bytes of them; None when there are none (yet).
 
-        They are the first that are not published, or the first from the offset `start` on.
+        They begin at the committed offset, or at the offset `start`. A tail without newline was never answered and is
+        not taken. Raises UnreadableJournal, and OSError for what may be over the next time.
         """
-        offset = self.published if start is None else start
-        try:
-            segments = self._segments()
-            for index, segment in enumerate(segments):
-                end = segment + self._size(segment)
-                if index + 1 < len(segments) and end > segments[index + 1]:
-                    raise UnreadableJournal(f"segment {segment} reaches into {segments[index + 1]}")
-                offset = max(offset, segment)  # a power cut may have taken what was before
-                while offset < end:
-                    data = self._pread(segment, offset - segment, min(limit, end - offset))
-                    if lines := data[: data.rfind(b"\n") + 1]:
-                        return _sound(offset, lines, more=len(lines) > limit - LONG_LINE)
-                    if offset + len(data) >= end:
-                        break  # a tail without newline was never answered
-                    offset += len(data)  # no line is so long: the rest of it is counted as damaged
-        except OSError as error:
-            if error.errno in _UNREADABLE:
-                raise UnreadableJournal(str(error)) from error
-            raise
+        offset = self.committed if start is None else start
+        with _damage_reported():
+            there = read_segments(self.path)
+            for segment, following in itertools.zip_longest(there, there[1:]):
+                if following is not None and segment.end > following.start:
+                    raise UnreadableJournal(f"segment {segment.start} reaches into {following.start}")
+                offset = max(offset, segment.start)  # a power cut may have taken a segment before this one
+                while read := segment.read(offset, limit):
+                    if lines := read[: read.rfind(b"\n") + 1]:
+                        return first_span(offset, lines, more=len(lines) > limit - MAX_LINE_BYTES)
+                    if offset + len(read) >= segment.end:
+                        break
+                    offset += len(read)  # no line is so long: the rest of it is counted as a damaged line
         return None
 
     def advance(self, offset: int) -> None:
-        """Note that SNS has everything before `offset`, and remove the segments that lie before it."""
-        if offset == self.published:
+        """Note that SNS has everything before `offset`, and remove the segments before it. Raises OSError."""
+        if offset == self.committed:
             return
-        self.published = offset
-        with contextlib.suppress(OSError):  # it only saves repeats
-            fd = os.open(self.path / PUBLISHED, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
-            try:
-                os.pwrite(fd, b"%020d" % offset, 0)
-            finally:
-                os.close(fd)
-        segments = self._segments()
-        for segment, following in itertools.pairwise(segments):
+        self.committed = offset
+        with contextlib.suppress(OSError):  # the file only saves repeats after a restart
+            write_committed_offset(self.path, offset)
+        for start, following in itertools.pairwise(segments(self.path)):
             if following <= offset:
-                os.unlink(self.path / segment_name(segment))
+                os.unlink(segment_path(self.path, start))
 
     def retire(self) -> None:
-        """Remove the journal; its lock goes last, so that a crash in between leaves an orphan and not a riddle."""
-        for segment in self._segments():
-            os.unlink(self.path / segment_name(segment))
-        (self.path / PUBLISHED).unlink(missing_ok=True)
-        (self.path / LOCK).unlink(missing_ok=True)
+        """Remove the journal, the lock last. With files in it that are not ours, it is set aside. Raises OSError."""
+        for start in segments(self.path):
+            os.unlink(segment_path(self.path, start))
+        committed_path(self.path).unlink(missing_ok=True)
+        lock_path(self.path).unlink(missing_ok=True)
         try:
             self.path.rmdir()
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            log.error("journal_not_empty journal=%s holds files that are none of ours", self.name)
+            log.error(
+                "foreign_files_found journal=%s directory=%s; All visits of this journal are published. Its directory "
+                "holds files that the pixel did not make, so it is kept: look at these files and remove it.",
+                self.name,
+                bad_path(self.path),
+            )
             self.set_aside()
         self.release()
 
     def set_aside(self) -> None:
-        """Put an unreadable journal out of the way, for the operator to look at."""
-        self.path.rename(self.path.with_name(self.name + BAD))
+        """Rename the journal to `<id>.bad`, for the operator to look at. Raises OSError."""
+        self.path.rename(bad_path(self.path))
         self.release()
 
     def release(self) -> None:
+        """Give the lock up, if it is held."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
 
-    def _segments(self) -> list[int]:
-        return sorted(int(name) for name in os.listdir(self.path) if _SEGMENT.fullmatch(name))
-
-    def _size(self, segment: int) -> int:
-        return os.stat(self.path / segment_name(segment)).st_size
-
-    def _pread(self, segment: int, at: int, count: int) -> bytes:
-        if count <= 0:
-            return b""
-        fd = os.open(self.path / segment_name(segment), os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return os.pread(fd, count, at)
-        finally:
-            os.close(fd)
-
-    def _read_published(self) -> int:
-        try:
-            text = (self.path / PUBLISHED).read_bytes()
-        except OSError:
-            return 0
-        return int(text) if _SEGMENT.fullmatch(text.decode("latin-1")) else 0
-
-    def _maker_may_live(self) -> bool:
-        """Without a lock file only silence tells: a live maker notices within a second and begins anew."""
+    def _worker_may_live(self) -> bool:
+        """Without its lock file a worker begins a new journal within a second, and never writes to this one again."""
         newest = max((os.stat(entry).st_mtime for entry in os.scandir(self.path)), default=0.0)
         return time.time() - newest < ABANDONED_SECONDS
 
 
-def _sound(start: int, data: bytes, *, more: bool) -> Span:
-    """The first run of lines that are visits."""
-    if _are_visits(data):
-        return Span(start, data, more=more)
-    skipped = begin = end = 0
-    for line in split_lines(data):
-        try:
-            sound = line.isascii() and decode_line(line) is not None
-        except MalformedMessage:
-            sound = False
-        if not sound:
-            if end > begin:
-                break
-            skipped += 1
-            begin = end = end + len(line)
-        else:
-            end += len(line)
-    return Span(start + begin, data[begin:end], skipped, more or end < len(data))
-
-
-def _are_visits(data: bytes) -> bool:
-    """Whether all lines are visits. This check of all at once is fast; only if it fails, each line is checked."""
+@contextmanager
+def _damage_reported() -> Iterator[None]:
+    """Raises UnreadableJournal for the errors of a damaged disk; all others pass."""
     try:
-        for address in addresses_of(data):
-            socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
-    except (MalformedMessage, OSError, ValueError):
-        return False
-    return True
+        yield
+    except OSError as error:
+        if error.errno in _DAMAGED:
+            raise UnreadableJournal(str(error)) from error
+        raise

@@ -1,13 +1,11 @@
-"""The outbox as main sees it: the directory of journals, of whom each is, and how much it holds.
+"""The outbox as main sees it: the directory of journals, which process owns each journal, and how much it holds.
 
-Main alone reads it, under `publisher.lock`. A journal whose lock is held is some worker's; one whose lock is free is an
-orphan, taken over here and removed once SNS has all of it. Everything in this module blocks on the disk: call it from
-threads.
+Only the main process that holds the publisher's lock reads the outbox. A scan looks at each journal: if a worker holds
+its lock, it is a live journal; if the lock is free, it is an orphan, which is adopted here and removed once SNS has
+accepted all of it. Everything in this module blocks on the disk: call it from threads.
 """
 
-import contextlib
 import errno
-import fcntl
 import logging
 import os
 import shutil
@@ -16,20 +14,17 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from tracker.core.message import JOURNAL_ID
-from tracker.errors import ConfigurationError, HeldByAnother
-from tracker.files import OPERATOR_FAULTS, make_directory, refuse_network_file_system, sync_directory
-from tracker.pixel.journal import NEW
+from tracker.errors import ConfigurationError
+from tracker.files import OPERATOR_FAULTS, make_directory, refuse_network_file_system, sync_directory, take_lock
 from tracker.pixel.journal_reader import JournalReader
+from tracker.pixel.outbox_files import is_journal, is_new_journal, publisher_lock, refused_lines
 
-log = logging.getLogger("tracker.pixel.outbox")
+log = logging.getLogger(__name__)
 
-REFUSED = "refused.ndjson"
-PUBLISHER_LOCK = "publisher.lock"
-COUNT_AT_A_LOOK = 256 << 20  # bytes; of a long backlog the rest is counted at the next look
-ABANDONED_SECONDS = 60.0  # a journal still under its temporary name after that was never finished
+COUNT_BYTES = 256 << 20  # of a journal in one scan; the rest of a long backlog is counted in the next scans
+ABANDONED_SECONDS = 60.0  # a journal that still has its temporary name after this time is removed
 
-_SAFELY = os.O_CLOEXEC | os.O_NOFOLLOW  # a link in the outbox is nothing that we made
+_NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW  # the pixel makes no links; one in the outbox may lead anywhere
 
 
 class Outbox:
@@ -39,12 +34,12 @@ class Outbox:
         self.directory = directory
         self.journals: list[JournalReader] = []  # those of live workers first
         self.size = 0  # bytes of all files
-        self.waiting = 0  # bytes SNS has not accepted
-        self.gone: list[JournalReader] = []  # removed, set aside or lost since somebody looked here
+        self.waiting = 0  # bytes that SNS has not accepted
+        self.gone: list[JournalReader] = []  # removed or set aside; whoever reads this list empties it
         self.oldest: datetime | None = None  # when the first visit that waits was answered
         self._known: dict[str, JournalReader] = {}
-        self._earlier: frozenset[str] = frozenset()  # what was here before this pixel
-        self._told: set[str] = set()  # names that cannot be read, said once each
+        self._earlier: frozenset[str] = frozenset()  # names that were here before this run of the pixel
+        self._logged: set[str] = set()  # names that could not be read; each is logged once
         self._scanning = threading.Lock()
         self._lock: int | None = None
 
@@ -63,29 +58,22 @@ class Outbox:
         try:
             make_directory(self.directory, 0o750)
             refuse_network_file_system(self.directory, "outbox.dir")
-            sync_directory(self.directory)  # journals are made durable in it: where that is refused, none can be made
-            lock = os.open(self.directory / PUBLISHER_LOCK, os.O_RDWR | os.O_CREAT | _SAFELY, 0o640)
+            sync_directory(self.directory)  # if the file system refuses this, no journal can be made durable
+            self._lock = take_lock(
+                publisher_lock(self.directory),
+                f"outbox.dir: expected a directory that no other pixel uses, {self.directory}",
+            )
+            self._earlier = frozenset(os.listdir(self.directory))
         except OSError as error:
+            self.close()
             if error.errno in OPERATOR_FAULTS:
                 raise ConfigurationError(
                     f"outbox.dir: expected a directory that can be written, {self.directory}: {error.strerror}"
                 ) from error
             raise
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(lock, 20, 0).decode("latin-1").strip() or "unknown"
-            os.close(lock)
-            raise HeldByAnother(
-                f"outbox.dir: {self.directory} is in use by another pixel (process {owner}); "
-                "expected a directory of its own for each"
-            ) from error
-        with contextlib.suppress(OSError):  # a full disk: the number is only a courtesy
-            os.pwrite(lock, f"{os.getpid():<20}".encode(), 0)
-        self._earlier = frozenset(os.listdir(self.directory))
-        self._lock = lock
 
     def close(self) -> None:
+        """Give up all locks."""
         for journal in self._known.values():
             journal.release()
         if self._lock is not None:
@@ -93,29 +81,27 @@ class Outbox:
             self._lock = None
 
     def scan(self) -> int:
-        """Look at the directory anew; how many journals were adopted."""
+        """Read the directory again; how many journals were adopted. Raises OSError when it cannot be read."""
         with self._scanning:
             adopted = size = waiting = 0
             there: dict[str, JournalReader] = {}
             ages: list[datetime] = []
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
-                    if JOURNAL_ID.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
-                        # The same reader for as long as the journal is there: it may hold the lock.
+                    if is_journal(entry.name) and entry.is_dir(follow_symlinks=False):
+                        # A reader stays for as long as its journal is there, because it may hold the lock.
                         journal = there[entry.name] = self._known.get(entry.name) or self._reader_of(Path(entry.path))
                         adopted += journal.adopt()
-                        journal.count(limit=COUNT_AT_A_LOOK)
+                        journal.count(limit=COUNT_BYTES)
                         waiting += journal.waiting()
                         ages += filter(None, [journal.oldest()])
-                    elif JOURNAL_ID.fullmatch(entry.name.removesuffix(NEW)):  # one that is being made, or was
-                        self._sweep(entry)
+                    elif is_new_journal(entry.name):
+                        _remove_abandoned(entry)
                     size += _tree_size(entry)
                 except FileNotFoundError:
-                    continue  # removed while we looked, by the publisher or a worker
+                    continue  # removed meanwhile, by the publisher or a worker
                 except OSError as error:
-                    if entry.name not in self._told:
-                        log.error("outbox_entry_unreadable name=%r error=%s", entry.name, error.strerror)
-                    self._told.add(entry.name)
+                    self._log_once(entry.name, error)
             for name in self._known.keys() - there.keys():
                 self._known[name].release()
                 self.gone.append(self._known[name])
@@ -126,19 +112,19 @@ class Outbox:
             return adopted
 
     def forget(self, journal: JournalReader) -> None:
-        """Leave a journal out until the next look at the directory."""
+        """Leave a journal out of `journals` until the next scan."""
         self.journals = [other for other in self.journals if other is not journal]
 
     def known(self) -> list[JournalReader]:
-        """Every journal of the last look, those too that the publisher has done with since."""
+        """Every journal of the last scan, also those that the publisher has removed since."""
         return list(self._known.values())
 
-    def give_up(self, lines: bytes) -> None:
+    def keep_refused(self, lines: bytes) -> None:
         """Append the lines of a refused message to `refused.ndjson`, all of them or none, and make them durable.
 
-        Raises OSError when that fails; the caller must not let the journal move on then.
+        Raises OSError when that fails. The journal must not advance then.
         """
-        fd = os.open(self.directory / REFUSED, os.O_WRONLY | os.O_APPEND | os.O_CREAT | _SAFELY, 0o640)
+        fd = os.open(refused_lines(self.directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o640)
         try:
             length = os.fstat(fd).st_size
             if os.write(fd, lines) != len(lines):
@@ -149,12 +135,24 @@ class Outbox:
             os.close(fd)
         sync_directory(self.directory)
 
+    def _log_once(self, name: str, error: OSError) -> None:
+        if name not in self._logged:
+            log.error(
+                "entry_read_failed name=%r error=%s; This entry of the outbox cannot be read. Visits in it are not "
+                "published. Check its permissions and the disk.",
+                name,
+                error.strerror,
+            )
+        self._logged.add(name)
+
     def _reader_of(self, path: Path) -> JournalReader:
         return JournalReader(path, earlier=path.name in self._earlier)
 
-    def _sweep(self, entry: "os.DirEntry[str]") -> None:
-        if time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS:
-            shutil.rmtree(entry.path, ignore_errors=True)
+
+def _remove_abandoned(entry: "os.DirEntry[str]") -> None:
+    """Remove a journal that its worker did not finish making. There is no visit in it."""
+    if time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS:
+        shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def _tree_size(entry: "os.DirEntry[str]") -> int:

@@ -1,6 +1,14 @@
-"""The recorder: puts a worker's visits into its journal, and a new journal in place of one that fails.
+"""The recorder: appends a worker's visits to its journal, and replaces a journal that fails.
 
-Whatever happens here, the GIF leaves; a visit that could not be recorded is discarded and counted with its reason.
+1. `record` appends the lines of one or more visits with one write. It raises nothing: a visit that cannot be recorded
+   is discarded and counted with its reason, and its GIF is sent all the same.
+2. The quota is how many bytes the outbox may still grow by. Main sets it every second. Visits beyond it are discarded
+   as `outbox_full`.
+3. Every `outbox.fsync_interval` seconds a thread makes durable what was appended.
+4. Every second the journal's files are checked: somebody may have removed, replaced or cut them.
+5. After a failed fsync, a failed check or a failed cut the journal is replaced. The new journal is made first. Then the
+   old one is synced, unless an fsync of it has failed, and closed. The publisher finishes it.
+6. While no new journal can be made, visits are discarded as `outbox_io`. Step 4 tries again every second.
 """
 
 import asyncio
@@ -17,7 +25,7 @@ from tracker.core.visit import split_lines
 from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, refused_connection, refused_request
 from tracker.pixel.journal import Journal
 
-log = logging.getLogger("tracker.pixel.recorder")
+log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
 
@@ -26,36 +34,39 @@ T = TypeVar("T")
 
 
 class Recorder:
-    """Owns the worker's journal. `room` is how many bytes the outbox may still grow by, as main last said.
+    """Records the visits of one worker. `quota` is in bytes.
 
-    What is discarded is counted in `counts`, by reason. What is accepted is in the journal, where main counts it.
+    `journal` is where visits are appended, None while no journal can be made. `counts` are the numbers that main reads:
+    visits discarded, by reason, and requests and connections refused. Accepted visits are not among them: main counts
+    the lines of the journal. `accepted` is how many visits were appended.
     """
 
-    def __init__(self, *, config: OutboxConfig, room: int, counts: MutableMapping[str, int] | None = None) -> None:
-        self.room = room
+    def __init__(self, *, config: OutboxConfig, quota: int, counts: MutableMapping[str, int] | None = None) -> None:
+        self.quota = quota
         self.accepted = 0
-        self.discarded = Counter[str]() if counts is None else counts
+        self.counts = Counter[str]() if counts is None else counts
         self._config = config
-        self._journal: Journal | None = None
-        # One thread: nothing closes or syncs a file while something else syncs it, cancelled or not.
+        self.journal: Journal | None = None
+        # One thread, so that no file is closed while it is synced, even if the call that awaits the sync is cancelled.
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._replacing = asyncio.Lock()
-        self._dirty = False
+        self._unsynced = False
         self._trouble: str | None = None
 
     @property
     def recording(self) -> bool:
-        return self._journal is not None and not self._journal.sealed and self.room > 0
+        """Whether visits can be recorded now."""
+        return self.journal is not None and not self.journal.sealed and self.quota > 0
 
     def record(self, lines: bytes, visits: int = 1) -> None:
-        """Append the lines of so many visits, with one write; afterwards their answers may leave. Never raises."""
-        journal = self._journal
+        """Append the lines of so many visits. When this returns, their answers may be sent. Raises nothing."""
+        journal = self.journal
         if journal is None or journal.sealed:
             self.discard("outbox_io", visits)
-        elif len(lines) > self.room:
+        elif len(lines) > self.quota:
             if visits == 1:
                 self.discard("outbox_full")
-            else:  # as many as there is room for
+            else:  # as many as the quota allows
                 for line in split_lines(lines):
                     self.record(line)
         else:
@@ -65,8 +76,8 @@ class Recorder:
                 self._report(f"append failed: {error.strerror}")
                 self.discard("outbox_io", visits)
                 return
-            self.room -= kept
-            self._dirty = True
+            self.quota -= kept
+            self._unsynced = True
             if kept < len(lines):
                 self._report("append failed: short write")
                 lost = lines.count(b"\n", kept)
@@ -75,36 +86,41 @@ class Recorder:
             self.accepted += visits
 
     def discard(self, reason: str, visits: int = 1) -> None:
-        self.discarded[reason] += visits
+        """Count visits that are answered and not recorded."""
+        self.counts[reason] += visits
 
     def count_refused_request(self, status: int) -> None:
-        self.discarded[refused_request(status)] += 1
+        """Count a request that was refused with this status."""
+        self.counts[refused_request(status)] += 1
 
     def count_refused_connection(self, reason: str) -> None:
-        self.discarded[refused_connection(reason)] += 1
+        """Count a connection that was closed without an answer."""
+        self.counts[refused_connection(reason)] += 1
 
     def count_untrusted_header(self) -> None:
-        self.discarded[HEADERS_UNTRUSTED] += 1
+        """Count a client IP header that is ignored, because the peer is not a trusted proxy."""
+        self.counts[HEADERS_UNTRUSTED] += 1
 
     def count_cut_header(self) -> None:
-        self.discarded[HEADERS_CUT] += 1
+        """Count a referrer or user agent that was cut to its maximum length."""
+        self.counts[HEADERS_CUT] += 1
 
     async def open(self) -> None:
-        """Make the first journal; without one, visits are answered and discarded until `run` gets one."""
+        """Make the first journal. If that fails, visits are discarded until `run` can make one."""
         await self._replace(None)
 
     async def run(self) -> None:
-        """Sync every `fsync_interval`, look after the files every second; for as long as the worker lives."""
+        """Sync and check the journal regularly. Runs until it is cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(_every(self._config.fsync_interval, self.sync))
             tasks.create_task(_every(CHECK_SECONDS, self.check))
 
     async def sync(self) -> None:
-        """Make durable what was recorded so far, or begin a new journal where that fails."""
-        journal = self._journal
-        if journal is None or not self._dirty:
+        """Make durable what was recorded so far. If that fails, replace the journal."""
+        journal = self.journal
+        if journal is None or not self._unsynced:
             return
-        self._dirty = False
+        self._unsynced = False
         try:
             await self._call(journal.sync)
         except OSError as error:
@@ -114,41 +130,41 @@ class Recorder:
             self._trouble = None
 
     async def check(self) -> None:
-        """See whether the journal is still good, and begin a new one where it is not."""
-        journal = self._journal
+        """Check the journal's files, and replace the journal if anything is wrong with them."""
+        journal = self.journal
         try:
             problem = "sealed" if journal is None or journal.sealed else journal.check()
         except OSError as error:
-            self._report(f"segment failed: {error.strerror}")
+            self._report(f"no new segment: {error.strerror}")
             return
         if problem is not None:
             if journal is not None and not journal.sealed:
-                self._report(f"journal {journal.path.name} {problem}")
+                self._report(f"journal {journal.path.name}: {problem}")
             await self._replace(journal)
 
     async def close(self) -> None:
-        """Make all durable and leave the journal to the publisher. No visit may be recorded afterwards."""
-        journal, self._journal = self._journal, None
+        """Make all visits durable and leave the journal to the publisher. Record nothing afterwards."""
+        journal, self.journal = self.journal, None
         if journal is not None:
-            await self._let_go(journal)
+            await self._leave(journal)
         self._disk.shutdown()
 
     async def _replace(self, old: Journal | None) -> None:
-        """Begin a new journal, then let the old one go: nothing is discarded in between unless the disk refuses."""
+        """Begin a new journal, then leave the old one. No visit is discarded in between unless the disk fails."""
         async with self._replacing:
-            if self._journal is not old:
+            if self.journal is not old:
                 return
             try:
                 directory = Path(self._config.dir)
-                self._journal = await self._call(Journal.create, directory, self._config.segment_bytes)
+                self.journal = await self._call(Journal.create, directory, self._config.segment_bytes)
             except OSError as error:
                 self._report(f"no new journal: {error.strerror}")
-                self._journal = None
+                self.journal = None
             if old is not None:
-                await self._let_go(old)
+                await self._leave(old)
 
-    async def _let_go(self, journal: Journal) -> None:
-        """Leave a journal to the publisher, with all durable that can be: it may be long until SNS has it."""
+    async def _leave(self, journal: Journal) -> None:
+        """Leave a journal to the publisher. Sync it before, because it may be hours until SNS has its visits."""
         if not journal.failed:
             try:
                 await self._call(journal.sync)
@@ -161,7 +177,11 @@ class Recorder:
 
     def _report(self, trouble: str) -> None:
         if trouble != self._trouble:
-            log.error("outbox_io %s; answers go on, what cannot be recorded is discarded and counted", trouble)
+            log.error(
+                "recording_failed error=%s; Visits are answered. Those that cannot be recorded are discarded and "
+                "counted as outbox_io. The recorder tries again every second; check the disk of outbox.dir.",
+                trouble,
+            )
         self._trouble = trouble
 
 

@@ -1,7 +1,11 @@
-"""The public listener of a worker: `GET /track` becomes one line in the journal and a 1x1 GIF, in that order.
+"""The public server of a worker: it accepts connections, limits their number and closes them at a stop.
 
-It opens and closes; what happens on a connection in between is in `tracker.pixel.connections`. Nothing there waits for
-anything but the visitor's own socket.
+What happens on a connection is in `connection`. A stop goes like this:
+
+1. Accept no more connections. Those in the system's queue are not lost: other workers accept from it.
+2. The next answer of each connection says ``Connection: close``, and the connection is closed.
+3. After SILENT_SECONDS, or half of the time if that is less, the connections that sent nothing are idle and closed.
+4. Connections with answers that are not sent yet have the rest of the time. Then they are aborted.
 """
 
 import asyncio
@@ -13,10 +17,12 @@ from tracker.config import PixelConfig
 from tracker.core.discards import TOO_MANY
 from tracker.lifecycle import Deadline, wait_for_event
 from tracker.pixel.collector import Collector
-from tracker.pixel.connections import RECEIVE_BYTES, Connection, Connections
+from tracker.pixel.connection import Connection
+from tracker.pixel.connections import Connections
+from tracker.pixel.limits import RECEIVE_BYTES
 from tracker.pixel.recorder import Recorder
 
-log = logging.getLogger("tracker.pixel.server")
+log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 2.0
 
@@ -27,7 +33,7 @@ class PixelServer:
     def __init__(self, *, config: PixelConfig, recorder: Recorder, max_connections: int) -> None:
         self._recorder = recorder
         self._max_connections = max_connections
-        self._open = 0  # connections that were admitted and are not lost
+        self._open = 0  # connections that were admitted and have not ended
         self._none_open = asyncio.Event()
         self._none_open.set()
         self._full = False
@@ -44,18 +50,13 @@ class PixelServer:
     async def start(self, listener: socket.socket, backlog: int) -> None:
         """Accept from the inherited `listener`."""
         loop = asyncio.get_running_loop()
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # its connections inherit it
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # each accepted connection inherits it
         self._server = await loop.create_server(lambda: Connection(self._connections), sock=listener, backlog=backlog)
-        # aiohttp takes longer to import than a visitor should wait for the first GIF, and a plain one does not need it.
-        loop.run_in_executor(None, importlib.import_module, "tracker.pixel.http_lane")
+        # Import aiohttp beside the first answers: it takes long, and plain requests do not need it.
+        loop.run_in_executor(None, importlib.import_module, "tracker.pixel.fallback")
 
     async def stop(self, seconds: float) -> None:
-        """Stop accepting, let the connections end, and close what is left of them; within `seconds`.
-
-        Whoever asks once more is told `Connection: close`. Those that stay silent for `SILENT_SECONDS` are idle, and
-        closed; answers that have not left yet have the rest of the time. Nothing in the system's queue is lost: others
-        accept from it.
-        """
+        """Stop accepting, and let the connections end within `seconds`, in the steps above."""
         deadline = Deadline(seconds)
         if self._server is not None:
             self._server.close()
@@ -66,13 +67,15 @@ class PixelServer:
         self._connections.abort()
 
     def _admit(self) -> bool:
-        """Whether there is a place for one more connection; then it is taken."""
+        """Whether there is a place for one more connection. If so, it is taken."""
         full = self._open >= self._max_connections
         if full:
             self._recorder.count_refused_connection(TOO_MANY)
             if not self._full:
                 log.warning(
-                    "connections_full limit=%d; further ones are closed until others end", self._max_connections
+                    "connections_exhausted limit=%d; This worker has as many connections as it may. New ones are "
+                    "closed without an answer until others end. Allow the service more open files, or add workers.",
+                    self._max_connections,
                 )
         self._full = full
         self._open += not full

@@ -42,7 +42,7 @@ async def serve(listener: socket.socket, control: socket.socket, counts: Counts)
         return  # main is gone already
     hello = msgspec.json.decode(line, type=Hello)
     setup_logging(hello.config.logging.level, hello.config.logging.format)
-    recorder = Recorder(config=hello.config.outbox, room=hello.quota, counts=counts)
+    recorder = Recorder(config=hello.config.outbox, quota=hello.quota, counts=counts)
     await recorder.open()
     server = PixelServer(config=hello.config, recorder=recorder, max_connections=max_connections())
     await server.start(listener, BACKLOG)
@@ -84,7 +84,7 @@ async def _receive_commands(reader: asyncio.StreamReader, recorder: Recorder, dr
     while line := await _read(reader):
         command = msgspec.json.decode(line, type=Command)
         if command.quota is not None:
-            recorder.room = command.quota
+            recorder.quota = command.quota
         if command.drain is not None and not drain.done():
             drain.set_result(command.drain)
     os._exit(0)  # every answered visit is in the page cache already

@@ -2,7 +2,7 @@
 
 The books are a copy, taken in one step: one consistent state, also while storage writes. Whoever reads them, however
 slowly, keeps storage from no checkpoint, which a transaction on the ledger itself would do. A gap is an interval that
-lies before stored bytes, or before the end that the journal's closing message named, and that no append has stored.
+lies before stored bytes, or before the end that the journal's end marker named, and that no append has stored.
 """
 
 import errno
@@ -43,7 +43,7 @@ class Account:
     journal: str
     heard_ms: int
     closed_end: int | None
-    """Where its closing message says it ended; None while it is open."""
+    """Where its end marker says it ended; None while it is open."""
     excused: bool
     """The operator gave its gaps up."""
     stored_bytes: int

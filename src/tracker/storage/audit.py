@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from tracker.config import load_storage
-from tracker.core.log_line import format_line, parse_line
+from tracker.core.log_line import MAX_LINE_BYTES, format_line, parse_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage import accounts
@@ -29,7 +29,6 @@ from tracker.storage.recovery import ledger_path
 CONFIG = Path("config/storage.yaml")
 SHOWN_LINES = 10
 SAMPLE_BYTES = 1 << 16
-LONGEST_LINE = 1 << 17  # two headers of 2,048 characters, sixteen bytes each at worst, and the rest
 _SEED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+00:00\|")
 # How many bytes a visit has in its journal beyond those in the log.
 _PROBE = Visit(datetime(2026, 1, 1, tzinfo=UTC), "r", "u", "192.0.2.1")
@@ -181,7 +180,7 @@ def check_log(file: Path, limit: int | None = None) -> LogCheck:
     check = LogCheck(file)
     try:
         with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as source:
-            _check_lines(check, iter(partial(source.readline, LONGEST_LINE), b""), limit)
+            _check_lines(check, iter(partial(source.readline, MAX_LINE_BYTES), b""), limit)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         check.problems.append(f"TORN: not a whole gzip file: {error}")
     except OSError as error:
@@ -194,7 +193,7 @@ def _check_lines(check: LogCheck, lines: Iterator[bytes], limit: int | None) -> 
     for number, line in enumerate(lines, 1):
         if limit is not None and offset >= limit:
             return
-        if not line.endswith(b"\n") and len(line) < LONGEST_LINE:
+        if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
             check.problems.append(f"TORN: the last {len(line)} bytes, from {offset}, are no whole line")
         elif (problem := _line_problem(line)) is None:
             check.lines += 1

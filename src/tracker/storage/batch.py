@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from tracker.aws import Delivery
 from tracker.core import spans
 from tracker.core.log_line import format_line
-from tracker.core.message import Closing, SingleVisit, StoredSpan, unpack
+from tracker.core.message import EndMarker, SingleVisit, StoredSpan, unpack
 from tracker.errors import ConflictingMessage, MalformedMessage
 from tracker.storage.ledger import Append, Checksum, Ledger
 
@@ -92,8 +92,8 @@ class Batch:
                 raise ConflictingMessage(f"journal {span.journal}: other bytes for [{start}, {end}) came before")
             position = end
 
-    def _close(self, closing: Closing) -> None:
-        self.append.closed[closing.journal] = max(closing.end, self.append.closed.get(closing.journal, 0))
+    def _close(self, marker: EndMarker) -> None:
+        self.append.closed[marker.journal] = max(marker.end, self.append.closed.get(marker.journal, 0))
 
     def _hear(self, journal: str, delivery: Delivery) -> None:
         self.append.heard[journal] = max(delivery.sent_ms, self.append.heard.get(journal, 0))

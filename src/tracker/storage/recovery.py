@@ -6,7 +6,6 @@ messages come again. Anything else is not ours to explain: the start is refused 
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import zlib
@@ -18,12 +17,11 @@ from pathlib import Path
 from tracker.errors import (
     AppendFailed,
     ConfigurationError,
-    HeldByAnother,
     LedgerDamaged,
     LogChanged,
     TrackerError,
 )
-from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory
+from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory, take_lock
 from tracker.storage.ledger import COST_OF_A_NEW_LEDGER, Ledger, Pending
 from tracker.storage.rotation import drop_reservations, finish, go_on_with
 from tracker.storage.visit_log import CHANGED_BY, create_log
@@ -46,18 +44,10 @@ def only_writer(path: Path) -> Iterator[None]:
     lock = ledger_dir(path) / "lock"
     try:
         make_directory(lock.parent, 0o777)
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+        descriptor = take_lock(lock, f"{path} already has a writer")
     except OSError as error:
         raise _no_place(error) from error
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            raise HeldByAnother(f"{path} already has a writer: process {holder} holds {lock}") from None
-        with contextlib.suppress(OSError):  # a full disk: the number is only a courtesy
-            os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

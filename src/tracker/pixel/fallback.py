@@ -1,14 +1,16 @@
 """The fallback: reads the head of any request with aiohttp's parser, which refuses what is no HTTP.
 
-aiohttp's C parser (llhttp) sees one whole head at a time and nothing else: no body, no second request, no half line. So
-it keeps nothing between two calls, and no body is ever decoded. A head that it refuses is given to it once more with
-two things changed, because visitors send them:
+aiohttp's C parser (llhttp) gets one whole head at a time and nothing else: no body, no second request, no half line. So
+it keeps no state between two calls, and no body is ever decoded.
 
-1. Bytes of the query that are not printable ASCII become ``%XX``; only space, CR and LF are not, for they end it. The
-   path is left alone, so such bytes are refused there.
-2. Where a header that may stand once stands twice, the later lines get another name: the first one counts.
+1. The head is parsed as it came.
+2. If the parser refuses it, it is parsed once more with two changes, because real visitors send such heads:
+   - Bytes of the query that are not printable ASCII become ``%XX``, except space, CR and LF, which end the query. The
+     path is not changed, so such bytes are refused there.
+   - If a header that may stand once stands twice, the later lines get another name. The first one counts.
+3. If the parser refuses this too, the head is not HTTP.
 
-Neither touches what decides where a request ends: Host, Content-Length and Transfer-Encoding stay as they came.
+Neither change touches what decides where a request ends: Host, Content-Length and Transfer-Encoding are never changed.
 """
 
 import asyncio
@@ -22,22 +24,22 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 _RAW = re.compile(rb"[^!-~ \r\n]")
 
-# What aiohttp refuses when it is there twice, without the headers that say where a request ends.
+# The headers that aiohttp refuses when they stand twice, except those that decide where a request ends.
 _FIRST_COUNTS = frozenset(
     b"user-agent content-type content-location content-range etag max-forwards server".split(),
 )
 
 
 class Request(NamedTuple):
-    """What the head of a request says."""
+    """The content of a request's head."""
 
     method: str
     target_is_pixel: bool
     http11: bool
     keep_alive: bool
-    """Whether the visitor lets the connection stay open."""
+    """Whether the visitor wants the connection to stay open."""
     body: int | None
-    """How many bytes of body follow; None when this cannot be known from the head alone."""
+    """How many bytes of body follow; None if the head alone does not say."""
     referrer: str | None
     user_agent: str | None
     ip_lines: Sequence[str]
@@ -53,12 +55,12 @@ class Fallback:
         self._ip_header = ip_header
         self._signals = signals
         self._loop = asyncio.get_running_loop()
-        self._protocol = BaseProtocol(self._loop)  # the parser's, which tells it nothing while it sees no body
+        self._protocol = BaseProtocol(self._loop)  # the parser needs one, and uses it for bodies only
 
     def read(self, head: bytes) -> Request | None:
-        """The request of one head, which ends with its empty line; None when it is no HTTP."""
+        """The request of one head, which ends with its empty line; None if it is not HTTP."""
         message = self._parse(head) or self._parse(_acceptable(head))
-        if message is None or not message.path:  # without a path: CONNECT without a target
+        if message is None or not message.path:  # CONNECT without a target has no path
             return None
         target, headers = message.path, message.headers
         return Request(
@@ -76,7 +78,7 @@ class Fallback:
         )
 
     def _parse(self, head: bytes) -> RawRequestMessage | None:
-        size = len(head)  # our caller has judged all sizes
+        size = len(head)  # the caller has checked all limits
         parser = HttpRequestParser(
             self._protocol,
             self._loop,
@@ -88,21 +90,21 @@ class Fallback:
         )
         try:
             messages, _, _ = parser.feed_data(head)
-        except (HttpProcessingError, ValueError):  # ValueError: from its URL
+        except (HttpProcessingError, ValueError):  # ValueError comes from its URL
             return None
         return messages[0][0] if len(messages) == 1 else None
 
 
 def _body(headers: Mapping[str, str]) -> int | None:
     if "Transfer-Encoding" in headers:
-        return None  # chunks say their lengths as they come
-    length = int(headers.get("Content-Length", 0))  # its digits are checked by the parser
-    # Who waits for "100 Continue" with the body may or may not send it after another answer.
+        return None  # the length of each chunk comes with it
+    length = int(headers.get("Content-Length", 0))  # the parser has checked its digits
+    # A client that waits for "100 Continue" may or may not send the body after another answer.
     return None if length and "Expect" in headers else length
 
 
 def _acceptable(head: bytes) -> bytes:
-    """The head with its query in ASCII, and with other names for what repeats a header that may stand once."""
+    """The head with the two changes of step 2."""
     request_line, *fields = head.split(b"\r\n")
     path, mark, query = request_line.partition(b"?")
     lines = [path + mark + _RAW.sub(lambda raw: b"%%%02X" % raw[0][0], query)]

@@ -1,4 +1,4 @@
-"""Fast path and fallback are one server: the same bytes, cut anywhere, get the same answers, visits and counts."""
+"""Fast path and fallback give the same answers, visits and counts for the same bytes, in reads of any size."""
 
 import asyncio
 import os
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.pixel.requests import ODD, PLAIN, PLAIN_VARIANTS
-from tests.pixel.wires import Lanes, Outcome
+from tests.pixel.wires import BothPaths, Outcome
 from tracker.config import Http, PixelConfig, Privacy, SnsConfig
 
 SOAK = os.environ.get("TRACKER_SOAK") == "1"
@@ -29,19 +29,19 @@ PEERS = ["10.9.9.9", "203.0.113.5", None]
 Reads = list[tuple[bytes, bool]]
 
 
-async def both(lanes: Lanes, reads: Reads, *, end: bool) -> tuple[Outcome, Outcome]:
-    fast = await lanes.outcome(fast=True, reads=reads, end=end)
-    fallback = await lanes.outcome(fast=False, reads=reads, end=end)
+async def both(paths: BothPaths, reads: Reads, *, end: bool) -> tuple[Outcome, Outcome]:
+    fast = await paths.outcome(fast=True, reads=reads, end=end)
+    fallback = await paths.outcome(fast=False, reads=reads, end=end)
     return fast, fallback
 
 
 async def differing(config: str, peer: str | None, requests: list[bytes]) -> list[bytes]:
-    """Those of the requests that make a difference, between two plain ones or with a half-close right behind them."""
+    """The requests that are answered differently, between two plain ones or right before a half-close."""
 
     async def differs(request: bytes) -> bool:
-        lanes = Lanes(CONFIGS[config], peer)
+        paths = BothPaths(CONFIGS[config], peer)
         between: Reads = [(PLAIN, True), (request, True), (PLAIN, True)]
-        outcomes = [await both(lanes, between, end=True), await both(lanes, [(request, False)], end=True)]
+        outcomes = [await both(paths, between, end=True), await both(paths, [(request, False)], end=True)]
         return any(fast != fallback for fast, fallback in outcomes)
 
     found: list[bytes] = []
@@ -64,7 +64,7 @@ async def test_what_is_plain_is_the_same_in_both_paths(config: str, peer: str | 
 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
-    """Requests one after the other, perhaps damaged at a byte."""
+    """Several requests, perhaps with one damaged byte."""
     requests = st.sampled_from(PLAIN_VARIANTS) | st.sampled_from(PLAIN_VARIANTS) | st.sampled_from(ODD)
     stream = b"".join(draw(st.lists(requests, min_size=1, max_size=4)))
     if draw(st.integers(0, 3)) == 0:
@@ -75,7 +75,7 @@ def streams(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def cuts(draw: st.DrawFn) -> Reads:
-    """A stream in reads, each with whether the server gets the time to deal with it."""
+    """A stream cut into reads, each with whether to wait until it is answered."""
     stream = draw(streams())
     ends = [at + 4 for at in range(len(stream)) if stream.startswith(b"\r\n\r\n", at)]
     places = draw(st.sampled_from([[], ends, ends]) | st.lists(st.integers(0, len(stream)), max_size=6))
@@ -93,5 +93,5 @@ def test_any_stream_in_any_reads_is_the_same_in_both_paths(
     config: str, peer: str | None, reads: Reads, end: bool
 ) -> None:
     with asyncio.Runner() as runner:
-        fast, http = runner.run(both(Lanes(CONFIGS[config], peer), reads, end=end))
+        fast, http = runner.run(both(BothPaths(CONFIGS[config], peer), reads, end=end))
     assert fast == http

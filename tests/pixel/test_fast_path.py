@@ -1,4 +1,4 @@
-"""The fast path takes what browsers send, answers after it has recorded, and lets nobody hold a connection for ever."""
+"""The fast path recognises what browsers send, records before it answers, and closes idle connections."""
 
 import asyncio
 import re
@@ -7,14 +7,14 @@ import signal
 import pytest
 
 from tests.pixel.requests import LINES, PLAIN, whole
-from tests.pixel.wires import Lanes, Notes, Wire, settle
+from tests.pixel.wires import BothPaths, Notes, Wire, settle
 from tests.waiting import until
 from tracker.config import Http, PixelConfig, SnsConfig
 from tracker.core.discards import NOT_READING
 from tracker.pixel.connections import PASS_VISITS
 from tracker.pixel.control import refused_connection, refused_request
-from tracker.pixel.fast_lane import PIPELINED, PlainRequests
-from tracker.pixel.http_lane import Fallback
+from tracker.pixel.fallback import Fallback
+from tracker.pixel.fast_path import PIPELINED, FastPath
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 CONFIG = PixelConfig(sns=SNS)
@@ -71,19 +71,19 @@ Referer: https://shop.example/""",
 @pytest.mark.parametrize("headers", VISITORS.values(), ids=VISITORS.keys())
 def test_what_browsers_and_load_balancers_send_is_plain(headers: str) -> None:
     read = whole([b"GET /track?1700000000 HTTP/1.1", *headers.strip().encode().split(b"\n")])
-    requests = PlainRequests("/track", ["Referer"])
+    requests = FastPath("/track", ["Referer"])
     assert [request[requests.groups[0]] for request in requests.find(read * 2)] == ["https://shop.example/"] * 2
 
 
 def test_a_path_is_taken_literally() -> None:
-    find = PlainRequests("/t.k", ["Referer"]).find
+    find = FastPath("/t.k", ["Referer"]).find
     assert find(b"GET /t.k HTTP/1.1\r\nHost: a\r\n\r\n")
     assert not find(b"GET /tak HTTP/1.1\r\nHost: a\r\n\r\n")
 
 
 @pytest.mark.parametrize("name", ["Accept-Address", "Sec-CH-Address", "Host", "Referer", "True-Client-IP"])
 def test_the_header_of_the_address_may_be_any(name: str) -> None:
-    requests = PlainRequests("/track", ["Referer", name])
+    requests = FastPath("/track", ["Referer", name])
     lines = [b"GET /track HTTP/1.1", b"Host: a", b"Referer: a"]
     if name not in ("Host", "Referer"):
         lines.append(f"{name.upper()}: a".encode())
@@ -92,12 +92,12 @@ def test_the_header_of_the_address_may_be_any(name: str) -> None:
 
 
 def test_where_the_address_is_in_an_odd_header_nothing_is_plain() -> None:
-    assert PlainRequests("/track", ["Content-Location"]).find(PLAIN) == []
+    assert FastPath("/track", ["Content-Location"]).find(PLAIN) == []
 
 
 def test_no_crafted_request_is_tried_in_many_ways() -> None:
-    """Where a line could be matched in two ways, 64 of them would take for ever."""
-    find = PlainRequests("/track", ["Referer", "User-Agent", "X-Forwarded-For"]).find
+    """If one line could be matched in two ways, 64 of them could be matched in 2^64 ways."""
+    find = FastPath("/track", ["Referer", "User-Agent", "X-Forwarded-For"]).find
     lines = [
         b"a: b",
         b"Accept: a",
@@ -107,7 +107,7 @@ def test_no_crafted_request_is_tried_in_many_ways() -> None:
         b"aaa",
         b"a:" * 50,
     ]
-    signal.alarm(20)  # its default is to end the process; a regular expression can be interrupted by nothing else
+    signal.alarm(20)  # it ends the process: nothing else interrupts a regular expression
     try:
         for line in lines:
             read = whole([*LINES, *[line] * min(50, 7000 // len(line))])
@@ -127,8 +127,8 @@ async def test_the_fast_path_is_taken_again_behind_a_request_that_was_not_plain(
         return read_head(self, head)
 
     monkeypatch.setattr(Fallback, "read", watched)
-    lanes = Lanes(CONFIG, "203.0.113.5")
-    connect, close = lanes.open(Notes())
+    paths = BothPaths(CONFIG, "203.0.113.5")
+    connect, close = paths.open(Notes())
     wire = Wire(connect(True), "203.0.113.5")
     odd = whole([b"GET /track HTTP/1.1", b"Host: a", b"Content-Length: 0"])
     for read in (PLAIN, odd, PLAIN, PLAIN[:-1], PLAIN[-1:], PLAIN):
@@ -141,7 +141,7 @@ async def test_the_fast_path_is_taken_again_behind_a_request_that_was_not_plain(
 
 
 async def test_answers_of_both_paths_leave_in_the_order_of_the_requests() -> None:
-    connect, close = Lanes(CONFIG, None).open(Notes())
+    connect, close = BothPaths(CONFIG, None).open(Notes())
     wire = Wire(connect(True), "203.0.113.5")
     wire.read(PLAIN)
     wire.read(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
@@ -153,7 +153,7 @@ async def test_answers_of_both_paths_leave_in_the_order_of_the_requests() -> Non
 
 
 class Watched(Notes):
-    """Notes for each write how many bytes of answers had left by then."""
+    """Notes for each write how many bytes of answers were sent before it."""
 
     def __init__(self, wires: list[Wire]) -> None:
         super().__init__()
@@ -168,7 +168,7 @@ class Watched(Notes):
 async def test_the_visits_of_a_pass_are_one_write_and_no_answer_leaves_before_it() -> None:
     wires: list[Wire] = []
     notes = Watched(wires)
-    connect, close = Lanes(CONFIG, None).open(notes)
+    connect, close = BothPaths(CONFIG, None).open(notes)
     wires += [Wire(connect(True), "203.0.113.5") for _ in range(5)]
     for wire in wires:
         wire.read(PLAIN * 2)
@@ -183,7 +183,7 @@ async def test_the_visits_of_a_pass_are_one_write_and_no_answer_leaves_before_it
 
 async def test_a_pass_of_many_visits_is_several_writes() -> None:
     notes = Watched([])
-    connect, close = Lanes(CONFIG, None).open(notes)
+    connect, close = BothPaths(CONFIG, None).open(notes)
     wire = Wire(connect(True), "203.0.113.5")
     small = b"GET /track HTTP/1.1\r\nHost: a\r\n\r\n"
     for _ in range(3 * PASS_VISITS // PIPELINED):
@@ -194,7 +194,7 @@ async def test_a_pass_of_many_visits_is_several_writes() -> None:
 
 
 async def test_a_visitor_who_closes_his_half_at_once_has_his_answer() -> None:
-    connect, close = Lanes(CONFIG, None).open(Notes())
+    connect, close = BothPaths(CONFIG, None).open(Notes())
     wire = Wire(connect(True), "203.0.113.5")
     wire.read(PLAIN)
     wire.end()
@@ -206,7 +206,7 @@ async def test_a_visitor_who_closes_his_half_at_once_has_his_answer() -> None:
 
 async def test_what_was_read_before_a_stop_is_answered() -> None:
     notes = Notes()
-    connect, close = Lanes(CONFIG, None).open(notes)
+    connect, close = BothPaths(CONFIG, None).open(notes)
     wire = Wire(connect(True), "203.0.113.5")
     wire.read(PLAIN)
     await close()
@@ -218,7 +218,7 @@ async def test_what_was_read_before_a_stop_is_answered() -> None:
 @pytest.mark.parametrize("fast", [True, False])
 async def test_an_idle_connection_is_closed_and_one_that_is_used_is_not(fast: bool) -> None:
     config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.2))
-    connect, close = Lanes(config, None).open(Notes())
+    connect, close = BothPaths(config, None).open(Notes())
     wire, idle = (Wire(connect(fast), "203.0.113.5") for _ in range(2))
     began = asyncio.get_running_loop().time()
     while asyncio.get_running_loop().time() < began + 0.5:
@@ -234,7 +234,7 @@ async def test_an_idle_connection_is_closed_and_one_that_is_used_is_not(fast: bo
 async def test_a_request_that_is_never_finished_is_given_up(fast: bool) -> None:
     config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.1))
     notes = Notes()
-    connect, close = Lanes(config, None).open(notes)
+    connect, close = BothPaths(config, None).open(notes)
     wire = Wire(connect(fast), "203.0.113.5")
     for byte in PLAIN[:-1]:
         if not wire.ended:
@@ -242,7 +242,7 @@ async def test_a_request_that_is_never_finished_is_given_up(fast: bool) -> None:
             await asyncio.sleep(0.01)
     await until(lambda: wire.ended)
     assert wire.written.startswith(b"HTTP/1.1 408 ")
-    assert notes.discarded == {refused_request(408): 1}
+    assert notes.counts == {refused_request(408): 1}
     await close()
 
 
@@ -251,7 +251,7 @@ async def test_a_request_that_is_never_finished_is_given_up(fast: bool) -> None:
 async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast: bool, more: list[bytes]) -> None:
     config = PixelConfig(sns=SNS, http=Http(keepalive_timeout=0.2))
     notes = Notes()
-    connect, close = Lanes(config, None).open(notes)
+    connect, close = BothPaths(config, None).open(notes)
     wire = Wire(connect(fast), "203.0.113.5", capacity=1000)
     wire.read(PLAIN * 4)
     await settle(wire)
@@ -261,5 +261,5 @@ async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast:
     assert len(notes.visits()) <= 15, "of a thousand"
     assert len(wire.written) < 15 * 450
     await until(lambda: wire.closed)
-    assert notes.discarded[refused_connection(NOT_READING)] == 1
+    assert notes.counts[refused_connection(NOT_READING)] == 1
     await close()

@@ -1,0 +1,247 @@
+"""One visitor's connection: what happens to its reads.
+
+1. A read that is nothing but whole, plain requests goes to the fast path, if nothing is left over from before.
+2. Any other read is cut into heads. A head that is not complete is kept until the rest of it comes. A complete one is
+   answered at once. The fast path is tried again with the next read.
+3. A body is counted and dropped, never decoded. When it is long, or its length is not known, the answer says
+   ``Connection: close``.
+4. After the last answer of a connection on which more may be coming (a body, the rest of a refused request) the server
+   closes its half, and drops what comes for LINGER_SECONDS. Closing at once would reset the connection, and a visitor
+   or a proxy that is still sending would lose the answer.
+5. A connection that is idle for `http.keepalive_timeout` is closed. An unfinished head is then answered with 408.
+
+Nothing is awaited between a request and its answer. When the visitor's half is closed, all requests before it have been
+answered. So a visitor who closes their half right behind a request is answered like any other.
+
+At most PIPELINED requests of one read are answered at once. Then the other connections have their turn: in each pass of
+the event loop one connection goes on with what it has left. So a pass stays short, however much is sent. It must be
+short because libuv accepts one connection in each pass.
+"""
+
+import asyncio
+import logging
+import re
+from typing import TYPE_CHECKING, cast
+
+from tracker.core.discards import NOT_READING
+from tracker.pixel.answers import LAST_GET, NOT_ALLOWED, NOT_FOUND, PIXEL, REFUSALS, Answer, Form
+from tracker.pixel.connections import Connections
+from tracker.pixel.fast_path import PIPELINED
+from tracker.pixel.limits import BODY_BYTES, HEAD_BYTES, LINGER_BYTES, LINGER_SECONDS, WRITE_BYTES, too_large
+
+if TYPE_CHECKING:
+    from tracker.pixel.fallback import Request
+
+log = logging.getLogger(__name__)
+
+_EMPTY_LINES = re.compile(rb"[\r\n]*")
+
+
+class Connection(asyncio.Protocol):
+    """One visitor's connection."""
+
+    __slots__ = (
+        "_admitted",
+        "_body",
+        "_connections",
+        "_dropped",
+        "_idle",
+        "_lingering",
+        "_searched",
+        "_timer",
+        "_waiting",
+        "answered_at",
+        "leftover",
+        "peer",
+        "transport",
+        "writing_paused",
+    )
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self._idle = True  # nothing is left over: no part of a head, no body, no answer that the visitor has not read
+        self.leftover = b""  # an unfinished head, or what was read and is not answered yet
+        self._searched = 0  # up to where `leftover` was searched for the end of a head
+        self._body = 0  # bytes still to come of the body of a request that was answered
+        self._waiting = False  # for its turn, after PIPELINED requests of one read
+        self._lingering = False  # the last answer was sent, and our half is closed
+        self._dropped = 0  # bytes read after the last answer
+        self.writing_paused = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._admitted = self._connections.admit()
+        if not self._admitted:
+            self.transport.abort()
+            return
+        self.transport.set_write_buffer_limits(WRITE_BYTES)
+        address = transport.get_extra_info("peername")
+        self.peer = address[0] if address else None  # none if it was reset while it was accepted
+        loop = asyncio.get_running_loop()
+        self.answered_at = loop.time()
+        self._timer = loop.call_at(self.answered_at + self._connections.keepalive_timeout, self._close_if_idle)
+        self._connections.open.add(self)
+
+    def data_received(self, read: bytes) -> None:
+        try:
+            if self._idle and self._connections.take(self, read):
+                return
+            if self._lingering:
+                self._drop(read)
+            else:
+                self._read(read)
+        except Exception:
+            log.exception(
+                "request_failed status=%d; A visitor was answered with this status. This is a bug: report it.", 500
+            )
+            self._refuse(500)
+
+    def eof_received(self) -> None:
+        # It comes after all reads, and not while reading is paused: only an unfinished head can be left over.
+        self._connections.answer()  # afterwards the transport sends what was written and closes
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+        self._idle = False
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        self._wait()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._admitted:
+            self._timer.cancel()
+            self._connections.open.discard(self)
+            self._connections.on_lost()
+
+    def go_on(self) -> None:
+        """Answer more of what was read. Once all of it is answered, read on."""
+        self._waiting = False
+        if not (self.writing_paused or self.transport.is_closing()):
+            self.data_received(b"")
+        if not (self.writing_paused or self._waiting or self.transport.is_closing()):
+            self.transport.resume_reading()
+
+    def _wait(self) -> None:
+        if not self._waiting:
+            self._waiting = True
+            self._connections.continue_later(self)
+
+    def _read(self, read: bytes) -> None:
+        """Answer what is left over and then `read`: PIPELINED requests at most, and only while the visitor reads."""
+        data = self.leftover + read
+        searched, self._searched = self._searched, 0
+        at = requests = 0
+        while requests < PIPELINED and not (self.writing_paused or self._lingering or self.transport.is_closing()):
+            if self._body:  # drop what has come of it
+                passed = min(self._body, len(data) - at)
+                self._body -= passed
+                at += passed
+            if (empty := _EMPTY_LINES.match(data, at)) is not None:
+                at = empty.end()
+            end = data.find(b"\r\n\r\n", max(at, searched)) + 4
+            if end < 4:
+                self._searched = max(0, len(data) - at - 3)
+                self._check_unfinished(data[at:])
+                break
+            self._answer(data[at:end])
+            at = end
+            requests += 1
+        if self._lingering or self.transport.is_closing():
+            self.leftover = b""
+            return
+        self.leftover = data[at:]
+        self._idle = not (self.leftover or self._body or self.writing_paused)
+        if len(self.leftover) > HEAD_BYTES:  # RECEIVE_BYTES prevents such a long read on Linux
+            self.leftover = b""
+            self._connections.recorder.count_refused_connection(NOT_READING)
+            self.transport.close()  # after what was written is sent
+        elif self.leftover and requests == PIPELINED and not self.writing_paused:
+            self.transport.pause_reading()
+            self._wait()
+
+    def _answer(self, head: bytes) -> None:
+        """Answer the request of one whole head, and record it if it is a visit."""
+        self._connections.answer()  # first the earlier requests of this connection
+        if (status := too_large(head)) is not None:
+            self._refuse(status)
+            return
+        request = self._connections.fallback.read(head)
+        if request is None:
+            self._refuse(400)
+            return
+        answers = self._answers_to(request)
+        read_past = request.body is not None and request.body <= BODY_BYTES
+        keep_alive = request.keep_alive and read_past and not self._connections.draining
+        answer = answers[Form(request.method == "HEAD", keep_alive, request.http11)]
+        if answer.status != 200:
+            self._connections.recorder.count_refused_request(answer.status)
+        self.answered_at = asyncio.get_running_loop().time()
+        self.transport.write(answer.render())
+        if keep_alive:
+            self._body = request.body or 0
+        elif request.body == 0:
+            self.transport.close()
+        else:
+            self._linger()
+
+    def _answers_to(self, request: "Request") -> dict[Form, Answer]:
+        """The answer to a request, in each form. A visit is recorded before."""
+        if not request.target_is_pixel:
+            return NOT_FOUND
+        if request.method not in ("GET", "HEAD"):
+            return NOT_ALLOWED
+        if request.method == "GET":
+            line = self._connections.collector.line(
+                peer=self.peer,
+                signals=request.signals,
+                ip_lines=request.ip_lines,
+                referrer=request.referrer,
+                user_agent=request.user_agent,
+            )
+            if line is not None:
+                self._connections.recorder.record(line)
+        return PIXEL
+
+    def _check_unfinished(self, head: bytes) -> None:
+        """Refuse the beginning of a head that cannot become a valid one, without waiting for its end."""
+        if len(head) > HEAD_BYTES:
+            self._refuse(too_large(head) or 431)
+        elif (head and not head[:1].isalpha()) or head.endswith(b"\n\n"):
+            self._refuse(400)  # TLS, for example; or lines without CR, which the parser refuses
+
+    def _refuse(self, status: int) -> None:
+        """Send a refusal, which is the last answer of this connection."""
+        if self.transport.is_closing() or self._lingering:
+            return
+        self._connections.answer()
+        self._connections.recorder.count_refused_request(status)
+        self.transport.write(REFUSALS[status][LAST_GET].render())
+        self._linger()
+
+    def _drop(self, read: bytes) -> None:
+        self._dropped += len(read)
+        if self._dropped > LINGER_BYTES:
+            self.transport.abort()
+
+    def _linger(self) -> None:
+        """Close our half after the last answer, and drop what still comes for LINGER_SECONDS."""
+        self._lingering = True
+        self._idle = False
+        self.leftover = b""
+        self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(LINGER_SECONDS, self.transport.abort)
+        self.transport.write_eof()
+
+    def _close_if_idle(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = self.answered_at + self._connections.keepalive_timeout
+        if loop.time() < until:
+            self._timer = loop.call_at(until, self._close_if_idle)
+        elif self.leftover and not (self.writing_paused or self.transport.is_closing()):
+            self._refuse(408)
+        else:
+            if self.writing_paused and not self.transport.is_closing():
+                self._connections.recorder.count_refused_connection(NOT_READING)
+            self.transport.abort()  # close() waits for a visitor who does not read, and may have been called

@@ -1,0 +1,63 @@
+"""A span of a journal, and the check that each of its lines is a visit.
+
+Every line is checked before it is published, because a power cut, a failing disk or bad memory may have changed it, and
+storage rejects the whole message if one line is no visit. A change that leaves a valid visit, such as another letter in
+a page, cannot be detected.
+"""
+
+import socket
+from typing import NamedTuple
+
+from tracker.core.visit import addresses_of, decode_line, split_lines
+from tracker.errors import MalformedMessage
+
+
+class Span(NamedTuple):
+    """Whole lines `[start, end)` of a journal, each of them a visit."""
+
+    start: int
+    data: bytes
+    skipped: int = 0
+    """So many damaged lines were left out before `start`. `data` may be empty then."""
+    more: bool = False
+    """Whether other lines probably follow."""
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.data)
+
+
+def first_span(start: int, lines: bytes, *, more: bool) -> Span:
+    """The first run of visits in whole lines that begin at the offset `start`. Damaged lines before it are skipped."""
+    if are_visits(lines):
+        return Span(start, lines, more=more)
+    skipped = begin = end = 0
+    for line in split_lines(lines):
+        if _is_visit(line):
+            end += len(line)
+        elif end > begin:
+            break
+        else:
+            skipped += 1
+            begin = end = end + len(line)
+    return Span(start + begin, lines[begin:end], skipped, more or end < len(lines))
+
+
+def are_visits(lines: bytes) -> bool:
+    """Whether all lines are visits, checked together, which is fast. False may be wrong for a few: check each then."""
+    try:
+        for address in addresses_of(lines):
+            socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+    except (MalformedMessage, OSError, ValueError):
+        return False
+    return True
+
+
+def _is_visit(line: bytes) -> bool:
+    if not line.isascii():
+        return False
+    try:
+        decode_line(line)
+    except MalformedMessage:
+        return False
+    return True
