@@ -2,13 +2,14 @@
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import resource
 import sys
 from pathlib import Path
 
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, HeldByAnother
 
 _UNLIMITED = 1 << 20  # open files; more connections than that are not one process's
 
@@ -85,6 +86,29 @@ def raise_open_files() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return soft if soft != resource.RLIM_INFINITY else _UNLIMITED
+
+
+def take_lock(path: Path, purpose: str) -> int:
+    """Lock the file `path` for this process with flock(2) and write the process number into it.
+
+    Gives back the descriptor that holds the lock; closing it gives the lock up. `purpose` begins the error's text.
+
+    Raises HeldByAnother, naming the process that has the lock, and OSError when the file cannot be opened. A symbolic
+    link in the place of the file is not followed.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            raise HeldByAnother(f"{purpose}: process {holder} holds {path}") from error
+        raise
+    with contextlib.suppress(OSError):  # on a full disk; nothing but the error's text depends on the number
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
 
 
 def make_directory(path: Path, mode: int) -> None:

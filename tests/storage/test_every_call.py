@@ -19,13 +19,13 @@ from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, Inline, Scenario, World, begin, live, stage, stumble, sweep, telling
 from tests.storage import rig as rig_module
 from tests.storage.rig import NEVER, A, B, Rig, close, delivery, open_rig, pages, span
-from tracker.aws import Delivery
 from tracker.config import Rotate
+from tracker.core.delivery import Delivery
 from tracker.core.log_line import parse_line
 from tracker.storage import writer as module
 from tracker.storage.compressor import compress
 from tracker.storage.recovery import only_writer
-from tracker.storage.rotation import rotated
+from tracker.visit_log_files import closed_logs
 
 LOG = "logs/visits.log"
 SEED_VISIT = '{"Referer":"https://seed.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
@@ -66,15 +66,15 @@ async def _take(rig: Rig, batch: int, world: World) -> None:
     rig.on_acknowledge = lambda: world.note("acknowledged", batch)
     deliveries = list(map(delivered, BATCHES[batch]))
     for each in deliveries:
-        rig.handover.put_nowait(each)
-    taken = await rig.writer._take()
+        rig.received.put_nowait(each)
+    taken = await rig.writer.take()
     assert taken.deliveries == deliveries
-    await rig.writer._with_pauses(lambda: rig.writer._store(taken))
+    await rig.writer.retry_while_paused(lambda: rig.writer.store(taken))
 
 
 def referrers(log: Path) -> list[str]:
     """Of every line of the log and of the files it was rotated to, which hold whole lines only."""
-    files = [*rotated(log), log]
+    files = [*closed_logs(log), log]
     contents = [gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files]
     assert all(content.endswith(b"\n") for content in contents[:-1])
     assert contents[-1].endswith(b"\n") or not contents[-1]
@@ -125,7 +125,7 @@ class Compressing(Rotating):
 
 
 def _compress(root: Path) -> None:
-    for file in rotated(root / LOG):
+    for file in closed_logs(root / LOG):
         if file.suffix != ".gz":
             compress(file, threading.Event())
 

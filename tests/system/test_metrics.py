@@ -125,7 +125,7 @@ def test_no_visitor_byte_is_in_a_metric(stack: FakeStack) -> None:
     stack.aws.send(stack.queue_url, mark, Journal=mark)
     stack.wait_lines(1)
     storage.wait_metric("tracker_storage_messages_malformed", 1)
-    assert storage.metric("tracker_storage_freshness_seconds_count") == 1
+    assert storage.metric("tracker_storage_end_to_end_latency_seconds_count") == 1
     assert mark not in pixel.admin("/metrics").body.decode()
     assert mark not in storage.admin("/metrics").body.decode()
     assert storage.metric("tracker_storage_log_disk_free_bytes") > 0
