@@ -42,7 +42,7 @@ async def test_a_repeat_with_other_bytes_is_left_counted_and_logged_once(
     assert telemetry.total(telemetry.CONFLICTING) - before[0] == 2
     assert telemetry.total(telemetry.MALFORMED) == before[1]
     [record] = caplog.records
-    assert record.getMessage().startswith(f"message_conflicting id={conflicting.message_id} reason=journal {A}")
+    assert record.getMessage().startswith(f"conflict_found id={conflicting.message_id} reason=journal {A}")
 
 
 async def test_the_first_bytes_count_whoever_sent_them_and_the_others_are_left(path: Path) -> None:

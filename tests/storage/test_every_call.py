@@ -24,7 +24,7 @@ from tracker.core.delivery import Delivery
 from tracker.core.log_line import parse_line
 from tracker.storage import writer as module
 from tracker.storage.compressor import compress
-from tracker.storage.recovery import only_writer
+from tracker.storage.ledger_start import only_writer
 from tracker.visit_log_files import closed_logs
 
 LOG = "logs/visits.log"

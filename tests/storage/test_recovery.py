@@ -11,7 +11,8 @@ import pytest
 from tests.storage.rig import A, lines, logged, offset_of, open_rig, pages, span
 from tracker.errors import AppendFailed, ConfigurationError, HeldByAnother, LogChanged
 from tracker.storage import recovery
-from tracker.storage.recovery import only_writer, open_ledger
+from tracker.storage.ledger_start import only_writer
+from tracker.storage.recovery import open_ledger
 from tracker.visit_log_files import ledger_directory
 
 OLD = b"2023-12-10T22:22:43.7936205+00:00|https://old.example/|null|192.168.1.1"

@@ -25,6 +25,7 @@ from tracker.config import LogConfig, SqsConfig, StorageAdmin, StorageConfig, St
 from tracker.core.delivery import Delivery
 from tracker.core.log_line import parse_line
 from tracker.errors import AppendFailed, LogChanged, QueueFailed
+from tracker.lifecycle import Budget
 from tracker.local.provision import provision_at
 from tracker.storage import log_file, service
 from tracker.storage.__main__ import main
@@ -32,6 +33,13 @@ from tracker.storage.batch import Batch
 from tracker.storage.in_flight import InFlight
 from tracker.storage.ledger import Ledger
 from tracker.storage.pending import Append
+from tracker.storage.shutdown import FAILURE_SHARES, STOP_SHARES
+
+
+@pytest.mark.parametrize("shares", [STOP_SHARES, FAILURE_SHARES], ids=["a stop", "a failure"])
+def test_the_shares_of_the_time_to_end_add_up(shares: dict[str, float]) -> None:
+    budget = Budget(shares, 100.0)  # raises ValueError when they do not
+    assert 99.0 < budget.remaining("give back") <= 100.0, "giving back is the last step"
 
 
 def put(queue: FakeQueue, name: str, first: int, last: int) -> str:

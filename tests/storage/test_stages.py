@@ -12,9 +12,9 @@ from tests.fakes import FakeQueue
 from tracker.core.delivery import Delivery
 from tracker.storage import acknowledger as acknowledger_module
 from tracker.storage.acknowledger import Acknowledger
+from tracker.storage.dead_letters import check_redrive
 from tracker.storage.in_flight import CALLS_AT_ONCE, InFlight
 from tracker.storage.receiver import Outage, Receiver
-from tracker.storage.service import check_redrive
 
 
 async def until(condition: Any) -> None:
@@ -156,7 +156,7 @@ async def test_an_outage_is_logged_once_and_the_receiver_carries_on(
         for record in caplog.records
         if record.name == "tracker.storage.receiver"
     ]
-    assert said == ["queue_unreachable", "queue_reached"]
+    assert said == ["receive_failed", "receive_resumed"]
 
 
 async def test_deletes_go_by_tens_or_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +198,7 @@ async def test_a_delete_that_fails_is_tried_again_and_then_left(monkeypatch: pyt
 @pytest.mark.parametrize(
     ("attributes", "word"),
     [
-        ({}, "dead_letters_missing"),
+        ({}, "dead_letter_queue_not_found"),
         ({"RedrivePolicy": '{"maxReceiveCount": "3"}'}, "receives_limited"),
         ({"RedrivePolicy": '{"maxReceiveCount": 10}'}, None),
     ],

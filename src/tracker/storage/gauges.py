@@ -28,8 +28,8 @@ async def update(ledger: Ledger, path: Path, thread: OwnerThread) -> None:
             telemetry.GAPPED_JOURNALS.set(gaps.journals)
         except AppendFailed as error:
             log.warning(
-                "gaps_unread error=%s; The ledger could not be read. The gauges of missing bytes keep their last "
-                "values. It is tried again within ten seconds.",
+                "ledger_read_failed error=%s; The ledger could not be read. The gauges of missing bytes keep their "
+                "last values. It is tried again within ten seconds.",
                 error,
             )
         try:
@@ -37,8 +37,8 @@ async def update(ledger: Ledger, path: Path, thread: OwnerThread) -> None:
             telemetry.LOG_FREE_BYTES.set(disk.f_bavail * disk.f_frsize)
         except OSError as error:
             log.warning(
-                "free_space_unread error=%s; The free space of the log's disk could not be read. Its gauge keeps its "
-                "last value. It is tried again within ten seconds.",
+                "free_space_read_failed error=%s; The free space of the log's disk could not be read. Its gauge keeps "
+                "its last value. It is tried again within ten seconds.",
                 error,
             )
         await asyncio.sleep(UPDATE_SECONDS)

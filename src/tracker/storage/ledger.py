@@ -27,6 +27,7 @@ from typing import NamedTuple
 
 from tracker.core import spans
 from tracker.errors import LedgerMoved, LogChanged
+from tracker.storage import intervals
 from tracker.storage import pending as pending_append
 from tracker.storage.ledger_pruning import PRUNE_MS, prune
 from tracker.storage.ledger_schema import COST_OF_A_NEW_LEDGER, KNOWN_END, connect, sqlite_errors, total_missing
@@ -81,7 +82,7 @@ class Ledger:
     ) -> list[tuple[int, int]]:
         """The parts of a span that are neither in a durable append nor in `besides` (ascending, disjoint)."""
         with sqlite_errors(self._path):
-            stored = [interval[:2] for interval in self._stored(journal, *span)]
+            stored = [interval[:2] for interval in intervals.touching(self._db, journal, *span)]
         if self.pending is not None and self._pending_is_durable:
             stored += spans.overlapping(span, self.pending.ranges.get(journal, []))
         return spans.subtract(span, [*stored, *spans.overlapping(span, besides)])
@@ -188,44 +189,13 @@ class Ledger:
     def close(self) -> None:
         self._db.close()
 
-    def _stored(self, journal: str, start: int, end: int) -> list[tuple[int, int, int]]:
-        """The stored intervals (start, end, since_ms) that overlap or touch `[start, end)`, ascending.
-
-        At most one begins before `start`: the last one, because intervals are disjoint. The index finds it at once.
-        """
-        rows: list[tuple[int, int, int]] = self._db.execute(
-            'SELECT * FROM (SELECT start, "end", since_ms FROM stored WHERE journal = ?1 AND start <= ?2'
-            " ORDER BY start DESC LIMIT 1) UNION ALL"
-            ' SELECT start, "end", since_ms FROM stored WHERE journal = ?1 AND start > ?2 AND start <= ?3',
-            (journal, start, end),
-        ).fetchall()
-        rows.sort()
-        return rows[1:] if rows and rows[0][1] < start else rows
-
     def _merge(self, pending: Pending) -> None:
         for journal, ranges in pending.ranges.items():
             for start, end in ranges:
-                self._merge_range(journal, start, end)
+                intervals.add(self._db, journal, start, end)
         self._db.execute('INSERT INTO span (journal, start, "end", crc32) SELECT * FROM pending_span')
         self._db.execute("DELETE FROM span WHERE number <= (SELECT max(number) FROM span) - ?", (KEPT_SPANS,))
         self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", pending.seen.items())
-
-    def _merge_range(self, journal: str, start: int, end: int) -> None:
-        touching = self._stored(journal, start, end)
-        end = max([end, *(high for _, high, _ in touching)])
-        heard_ms: int = self._db.execute("SELECT heard_ms FROM journal WHERE id = ?", (journal,)).fetchone()[0]
-        since_ms = min([heard_ms, *(since for _, _, since in touching)])
-        if touching and touching[0][0] <= start:  # the usual case: the span follows on what is stored
-            first, *touching = touching
-            self._db.execute(
-                'UPDATE stored SET "end" = ?, since_ms = ? WHERE journal = ? AND start = ?',
-                (end, since_ms, journal, first[0]),
-            )
-        else:
-            self._db.execute("INSERT INTO stored VALUES (?, ?, ?, ?)", (journal, start, end, since_ms))
-        self._db.executemany(
-            "DELETE FROM stored WHERE journal = ? AND start = ?", [(journal, other) for other, _, _ in touching]
-        )
 
     def _update_journals(self, append: Append) -> None:
         """Record when each journal was last heard of, and the ends that end markers name."""

@@ -27,7 +27,7 @@ class Outage:
     def begins(self, error: QueueFailed) -> None:
         if self.reason is None:
             log.error(
-                "queue_unreachable error=%s; SQS cannot be reached. Visits wait in the queue, and it is tried again "
+                "receive_failed error=%s; SQS cannot be reached. Visits wait in the queue, and it is tried again "
                 "until it succeeds. Check sqs.queue, the credentials and the network.",
                 error,
             )
@@ -35,7 +35,7 @@ class Outage:
 
     def ends(self) -> None:
         if self.reason is not None:
-            log.info("queue_reached; SQS can be reached again, and messages are received.")
+            log.info("receive_resumed; SQS can be reached again, and messages are received.")
         self.reason = None
 
 

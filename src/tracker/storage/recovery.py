@@ -1,6 +1,6 @@
 """Recovery: at a start, bring the visit log and its ledger into agreement, before anything is appended.
 
-1. `only_writer` takes the log's lock, so that no other storage writes the log.
+1. `ledger_start.only_writer` takes the log's lock, so that no other storage writes the log.
 2. The ledger is opened. A damaged one is refused, or put aside with `--accept-log`.
 3. A rotation that was interrupted is finished, or undone if the log was not renamed yet.
 4. If somebody has put the log aside while no storage ran (logrotate's `create`), an empty log is begun.
@@ -21,48 +21,23 @@
                                                                log as it is
 """
 
-import contextlib
 import logging
 import os
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
 
-from tracker.errors import AppendFailed, ConfigurationError, LedgerDamaged, LogChanged, TrackerError
-from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory, take_lock
+from tracker.errors import AppendFailed, ConfigurationError, LogChanged
+from tracker.files import fdatasync, sync_directory
 from tracker.storage.ledger import Ledger
-from tracker.storage.ledger_schema import COST_OF_A_NEW_LEDGER, check
+from tracker.storage.ledger_start import open_existing_or_new, unusable
 from tracker.storage.log_file import CHANGED_BY, create_log
 from tracker.storage.pending import Pending
 from tracker.storage.rotation import finish, go_on_with, remove_reserved_names
-from tracker.visit_log_files import (
-    damaged_ledger_path,
-    ledger_directory,
-    ledger_path,
-    lock_path,
-    size_of,
-    sqlite_files,
-    torn_copy_path,
-)
+from tracker.visit_log_files import ledger_directory, size_of, torn_copy_path
 
 log = logging.getLogger(__name__)
-
-
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Hold the lock of the log `path`. Raises HeldByAnother, naming the process that holds it."""
-    lock = lock_path(path)
-    try:
-        make_directory(lock.parent, 0o777)
-        descriptor = take_lock(lock, f"{path} already has a writer")
-    except OSError as error:
-        raise _unusable(error) from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
@@ -71,7 +46,7 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     `mode` is for a new log. Raises LogChanged when the two cannot be brought into agreement.
     """
     try:
-        ledger = _open(path, accept)
+        ledger = open_existing_or_new(path, accept)
         try:
             _agree(path, mode, ledger, accept)
             sync_directory(ledger_directory(path))
@@ -81,54 +56,6 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     except OSError as error:
         raise AppendFailed(f"{path}: cannot be recovered: {error}") from error
     return ledger
-
-
-# -- step 2: the ledger ---------------------------------------------------------------------------------------
-
-
-def _open(path: Path, accept: bool) -> Ledger:
-    file = ledger_path(path)
-    try:
-        if not accept:
-            _refuse_emptied(file, path)
-            return Ledger(file)
-        try:
-            if file.exists():
-                check(file)  # a start reads only a part of the ledger; damage may be in the rest
-            return Ledger(file)
-        except LedgerDamaged as error:
-            _set_aside(file, error)
-            return Ledger(file)
-    except OSError as error:
-        raise _unusable(error) from error
-
-
-def _refuse_emptied(file: Path, log_path: Path) -> None:
-    """Refuse an empty ledger beside a log with lines. SQLite would take it for a new one that knows of no line."""
-    if file.exists() and log_path.exists() and not file.stat().st_size and log_path.stat().st_size:
-        raise LogChanged(
-            f"{file} is empty and {log_path} is not: put the ledger back, or start once with --accept-log to begin a "
-            f"new one. {COST_OF_A_NEW_LEDGER}"
-        )
-
-
-def _set_aside(file: Path, error: LedgerDamaged) -> None:
-    """Rename a damaged ledger with the files that belong to it, so that a new one can begin."""
-    target = damaged_ledger_path(file)
-    # The database is renamed first. SQLite deletes a write-ahead log that it finds without its database. A database
-    # without its write-ahead log would show SQLite an older state.
-    for source, renamed in zip(sqlite_files(file), sqlite_files(target), strict=True):
-        with contextlib.suppress(FileNotFoundError):
-            source.rename(renamed)
-    sync_directory(file.parent)
-    log.warning(
-        "ledger_set_aside file=%s error=%s; The damaged ledger has this name now. A new ledger begins with the log as "
-        "it is.",
-        *(target, error),
-    )
-
-
-# -- steps 3 to 5: the log ------------------------------------------------------------------------------------
 
 
 class Found(Enum):
@@ -145,7 +72,7 @@ def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
     try:
         sync_directory(path.parent)  # the ledger's directory may be new
     except OSError as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error
     if path.is_symlink():
         raise ConfigurationError(f"log.path: expected the file itself, {path} is a symbolic link to {path.resolve()}")
     _finish_rotation(path, mode, ledger, accept)
@@ -174,7 +101,7 @@ def _begin(path: Path, mode: int, ledger: Ledger) -> None:
     try:
         create_log(path, mode)
     except OSError as error:
-        raise _unusable(error) from error
+        raise unusable(error) from error
     ledger.record_log(0, path.stat().st_ino)
 
 
@@ -290,13 +217,6 @@ def _keep_torn(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     sync_directory(kept.parent)
-
-
-def _unusable(error: OSError) -> TrackerError:
-    """A wrong path or permission is a configuration error. A full or failing disk is not: the start is tried again."""
-    if error.errno in OPERATOR_FAULTS:
-        return ConfigurationError(f"log.path: expected a directory and a file that can be written: {error}")
-    return AppendFailed(f"log.path cannot be written: {error}")
 
 
 def _refusal(path: Path, ledger: Ledger) -> LogChanged:

@@ -147,7 +147,7 @@ class Writer:
             telemetry.CONFLICTING.inc()
             if self._is_first_refusal(delivery):
                 log.warning(
-                    "message_conflicting id=%s reason=%s; Other bytes are stored for the same range of this journal. "
+                    "conflict_found id=%s reason=%s; Other bytes are stored for the same range of this journal. "
                     "The message is left to SQS, which moves it to the dead-letter queue. Look for two copies of one "
                     "outbox, or for somebody who publishes to the topic.",
                     *(delivery.message_id, error),
