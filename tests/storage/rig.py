@@ -119,7 +119,7 @@ class Rig:
         return await self.thread.call(function, *arguments)
 
     async def query(self, sql: str) -> list[tuple[object, ...]]:
-        rows = await self.call(lambda: self.ledger._db.execute(sql).fetchall())
+        rows = await self.call(lambda: self.ledger.db.execute(sql).fetchall())
         assert isinstance(rows, list)
         return rows
 

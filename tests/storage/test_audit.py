@@ -186,7 +186,7 @@ async def test_the_log_itself_is_checked(path: Path, capsys: pytest.CaptureFixtu
     assert f"{path}: 12 lines of visits" in said
 
 
-SEED_LINE = b"2023-12-10T22:22:43.7936205+00:00|https://localhost:7058/index.html||192.168.1.1\r\n"
+LEGACY_LINE = b"2023-12-10T22:22:43.7936205+00:00|https://localhost:7058/index.html||192.168.1.1\r\n"
 OURS = b"2023-12-10T22:22:43.793620+00:00|null|null|192.168.1.1\n"
 
 
@@ -214,9 +214,11 @@ def test_what_storage_does_not_write_is_named(
     assert "\x1b" not in said
 
 
-def test_lines_of_the_seed_and_gzipped_files_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_the_legacy_services_and_gzipped_files_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "visits.log.20261124T120000.000000Z.gz"
-    file.write_bytes(gzip.compress(SEED_LINE + OURS))
+    file.write_bytes(gzip.compress(LEGACY_LINE + OURS))
     status, said = audit(capsys, "--log", file)
     assert (status, said) == (0, f"{file}: 2 lines of visits, 1 of them in the form of the legacy .NET services\n")
     file.write_bytes(file.read_bytes()[:-9])

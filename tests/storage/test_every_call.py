@@ -28,22 +28,22 @@ from tracker.storage.ledger_start import only_writer
 from tracker.visit_log_files import closed_logs
 
 LOG = "logs/visits.log"
-SEED_VISIT = '{"Referer":"https://seed.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
+LEGACY_VISIT = '{"Referer":"https://legacy.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
 
 # Each is one batch: fresh, overlapping, repeated, without our attributes, closing.
 BATCHES: list[list[tuple[str, int, int]]] = [
     [(A, 0, 3)],
     [(A, 2, 5), (B, 0, 2)],
-    [("seed", 0, 0), (A, 0, 5)],
+    [("legacy", 0, 0), (A, 0, 5)],
     [(B, 1, 6), ("close", 0, 5)],
 ]
-VISITS = sorted([*pages(A, 0, 5), *pages(B, 0, 6), "https://seed.example/1"])
+VISITS = sorted([*pages(A, 0, 5), *pages(B, 0, 6), "https://legacy.example/1"])
 
 
 def delivered(what: tuple[str, int, int]) -> Delivery:
     name, first, last = what
-    if name == "seed":
-        return delivery(SEED_VISIT, {}, message_id="seed-1")
+    if name == "legacy":
+        return delivery(LEGACY_VISIT, {}, message_id="legacy-1")
     return close(A, last) if name == "close" else span(name, first, last)
 
 

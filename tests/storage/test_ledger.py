@@ -18,7 +18,7 @@ C = "c" * 32
 
 
 def ranges_of(ledger: Ledger) -> list[tuple[str, int, int]]:
-    return ledger._db.execute('SELECT journal, start, "end" FROM stored ORDER BY journal, start').fetchall()
+    return ledger.db.execute('SELECT journal, start, "end" FROM stored ORDER BY journal, start').fetchall()
 
 
 def store(ledger: Ledger, append: Append) -> None:
@@ -58,8 +58,8 @@ def test_only_a_durable_append_counts(ledger: Ledger) -> None:
 
 
 def test_commits_are_synced_to_the_disk(ledger: Ledger) -> None:
-    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert ledger.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger.db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     ledger.close()
 
 
@@ -95,7 +95,7 @@ def test_a_journal_is_forgotten_when_closed_complete_and_old(
     store(ledger, append)
     ledger.checkpoint()
     store(ledger, Append(heard={C: SENT_MS + days * DAY_MS}))
-    known = [row[0] for row in ledger._db.execute("SELECT id FROM journal ORDER BY id")]
+    known = [row[0] for row in ledger.db.execute("SELECT id FROM journal ORDER BY id")]
     assert (A in known) == (not forgotten or days == 180)
     if A not in known:
         assert ranges_of(ledger) == []
@@ -147,7 +147,7 @@ def test_a_ledger_of_an_earlier_layout_is_taken_over(tmp_path: Path) -> None:
         ledger = Ledger(path)
         assert (ledger.size, ledger.inode, ledger.rotating) == (7, None, None)
         assert ledger.missing(A, (0, 30)) == [(10, 20)]
-        assert ledger._db.execute("SELECT DISTINCT since_ms FROM stored").fetchall() == [(12,)]
+        assert ledger.db.execute("SELECT DISTINCT since_ms FROM stored").fetchall() == [(12,)]
         ledger.close()
 
 
@@ -155,7 +155,7 @@ def test_a_gap_is_known_since_the_first_delivery_beyond_it(ledger: Ledger) -> No
     for at, span in enumerate([(0, 10), (20, 30), (15, 20), (40, 50), (30, 32)]):
         store(ledger, Append(ranges={A: [span]}, heard={A: SENT_MS + at}))
     ledger.checkpoint()
-    assert ledger._db.execute('SELECT start, "end", since_ms FROM stored').fetchall() == [
+    assert ledger.db.execute('SELECT start, "end", since_ms FROM stored').fetchall() == [
         (0, 10, SENT_MS),
         (15, 32, SENT_MS + 1),
         (40, 50, SENT_MS + 3),

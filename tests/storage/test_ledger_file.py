@@ -14,7 +14,7 @@ import pytest
 from tests.storage.rig import A, logged, open_rig, pages, span
 from tests.waiting import until
 from tracker.errors import AppendFailed, ConfigurationError, LedgerBusy, LedgerDamaged, LogChanged
-from tracker.storage import ledger_schema
+from tracker.storage import ledger_schema, pending
 from tracker.storage import writer as writer_module
 from tracker.storage.recovery import open_ledger
 from tracker.visit_log_files import ledger_directory, ledger_path
@@ -272,12 +272,12 @@ async def test_an_ill_disk_under_the_ledger_ends_the_writer(
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 2))
 
-        def fail(append: object) -> None:
+        def fail(*arguments: object) -> None:
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = code
             raise error
 
-        monkeypatch.setattr(rig.ledger, "_update_journals", fail)
+        monkeypatch.setattr(pending, "record", fail)
         with pytest.raises(AppendFailed, match=r"ledger\.sqlite cannot be used"):
             await rig.run([span(A, 2, 3)])
         assert len(rig.acknowledged) == 1

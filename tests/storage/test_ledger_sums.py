@@ -158,11 +158,11 @@ def steps_of(ledger: Ledger, work: Callable[[], object]) -> int:
         count += 1
         return 0
 
-    ledger._db.set_progress_handler(tick, 10)
+    ledger.db.set_progress_handler(tick, 10)
     try:
         work()
     finally:
-        ledger._db.set_progress_handler(None, 10)
+        ledger.db.set_progress_handler(None, 10)
     return count
 
 
@@ -236,7 +236,7 @@ def test_a_pruning_removes_a_bounded_number_and_the_next_commits_the_rest(path: 
     late = SENT_MS + 181 * DAY_MS
 
     def rows(table: str) -> int:
-        count: int = ledger._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        count: int = ledger.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         return count
 
     left = [(rows("journal"), rows("stored"), rows("seen"))]
@@ -258,7 +258,7 @@ def test_reading_the_books_for_long_holds_no_checkpoint_of_storage_up(path: Path
         ledger.durable()
     with ledger_reader.open_copy(path) as copy:
         first = next(copy.accounts())
-        assert ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0  # not busy
+        assert ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0  # not busy
         ledger.begin(Append(data=bytearray(b"x"), ranges={B: [(0, 9)]}, heard={B: SENT_MS}))
         assert [each.journal for each in copy.accounts()] == [A]
     assert first.stored_bytes == 50
@@ -298,6 +298,6 @@ def test_spans_stored_in_any_order_end_as_the_intervals_of_their_union(path: Pat
             ledger.begin(Append(data=bytearray(b"x"), ranges={A: new}, heard={A: SENT_MS}))
             ledger.durable()
     ledger.checkpoint()
-    found = ledger._db.execute('SELECT start, "end" FROM stored ORDER BY start').fetchall()
+    found = ledger.db.execute('SELECT start, "end" FROM stored ORDER BY start').fetchall()
     assert found == spans.merge(given)
     ledger.close()

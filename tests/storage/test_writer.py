@@ -26,8 +26,8 @@ from tracker.storage.audit import check_log
 from tracker.storage.log_file import LogFile
 from tracker.visit_log_files import closed_logs
 
-SEED = (
-    '{"Referer":"https://seed.example/","UserAgent":"","IpAddress":"192.0.2.9",'
+LEGACY = (
+    '{"Referer":"https://legacy.example/","UserAgent":"","IpAddress":"192.0.2.9",'
     '"VisitedAt":"2023-12-10T22:22:43.7936205+00:00"}'
 )
 
@@ -131,14 +131,14 @@ async def test_closings_are_recorded_and_the_largest_end_counts(path: Path) -> N
 
 async def test_messages_of_the_legacy_dotnet_pixel_are_known_by_their_message_id(path: Path) -> None:
     async with open_rig(path) as rig:
-        await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s1"))
-        await rig.write(delivery(SEED, {}, message_id="s1"))
-        await rig.write(delivery(SEED, {"Type": "Visit"}, message_id="s2"))
-        await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s2"))
+        await rig.write(delivery(LEGACY, {}, message_id="s1"), delivery(LEGACY, {}, message_id="s1"))
+        await rig.write(delivery(LEGACY, {}, message_id="s1"))
+        await rig.write(delivery(LEGACY, {"Type": "Visit"}, message_id="s2"))
+        await rig.write(delivery(LEGACY, {}, message_id="s1"), delivery(LEGACY, {}, message_id="s2"))
         assert len(rig.acknowledged) == 6
     async with open_rig(path) as rig:
-        await rig.write(delivery(SEED, {}, message_id="s2"))
-    assert path.read_text() == "2023-12-10T22:22:43.793620+00:00|https://seed.example/|null|192.0.2.9\n" * 2
+        await rig.write(delivery(LEGACY, {}, message_id="s2"))
+    assert path.read_text() == "2023-12-10T22:22:43.793620+00:00|https://legacy.example/|null|192.0.2.9\n" * 2
 
 
 def _envelope(body: str, attributes: dict[str, str]) -> Delivery:
@@ -230,12 +230,12 @@ async def test_a_full_disk_under_the_ledger_is_a_pause_too(path: Path) -> None:
         await rig.write(span(A, 0, 1))
         used = await rig.query("PRAGMA page_count")
         await rig.query(f"PRAGMA max_page_count = {used[0][0]}")
-        numbers = [f"seed-{number:0200}" for number in range(900)]
+        numbers = [f"legacy-{number:0200}" for number in range(900)]
         with pytest.raises(StorageFull):
-            await rig.write(*(delivery(SEED, {}, message_id=each) for each in numbers))
+            await rig.write(*(delivery(LEGACY, {}, message_id=each) for each in numbers))
         assert len(rig.acknowledged) == 1
         await rig.query("PRAGMA max_page_count = 1000000")
-        await rig.write(*(delivery(SEED, {}, message_id=each) for each in numbers))
+        await rig.write(*(delivery(LEGACY, {}, message_id=each) for each in numbers))
         await rig.write(span(A, 0, 2))
     assert len(logged(path)) == 902
 

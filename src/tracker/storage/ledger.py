@@ -54,14 +54,14 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._db = connect(path)
+        self.db = connect(path)  # for the owner thread only
         try:
             with sqlite_errors(path):
-                row = self._db.execute("SELECT size, clock_ms, inode, rotating FROM log").fetchone()
-                self.pending = pending_append.read(self._db)
+                row = self.db.execute("SELECT size, clock_ms, inode, rotating FROM log").fetchone()
+                self.pending = pending_append.read(self.db)
             self._identity = self._files()
         except BaseException:
-            self._db.close()
+            self.db.close()
             raise
         self._size: int | None = row[0] if row else None
         self._clock_ms: int = row[1] if row else 0
@@ -73,18 +73,17 @@ class Ledger:
     @property
     def size(self) -> int | None:
         """Bytes of the log up to the last durable append; None before the ledger has recorded a log."""
-        if self.pending is not None and self._pending_is_durable:
-            return self.pending.end
-        return self._size
+        durable = self._durable_pending
+        return durable.end if durable else self._size
 
     def missing(
         self, journal: str, span: tuple[int, int], besides: Sequence[tuple[int, int]] = ()
     ) -> list[tuple[int, int]]:
         """The parts of a span that are neither in a durable append nor in `besides` (ascending, disjoint)."""
         with sqlite_errors(self._path):
-            stored = [interval[:2] for interval in intervals.touching(self._db, journal, *span)]
-        if self.pending is not None and self._pending_is_durable:
-            stored += spans.overlapping(span, self.pending.ranges.get(journal, []))
+            stored = [interval[:2] for interval in intervals.touching(self.db, journal, *span)]
+        if durable := self._durable_pending:
+            stored += spans.overlapping(span, durable.ranges.get(journal, []))
         return spans.subtract(span, [*stored, *spans.overlapping(span, besides)])
 
     def checksums(self, journal: str, span: tuple[int, int]) -> list[Checksum]:
@@ -95,23 +94,23 @@ class Ledger:
         known.
         """
         with sqlite_errors(self._path):
-            rows = self._db.execute(
+            rows = self.db.execute(
                 'SELECT * FROM (SELECT start, "end", crc32 FROM span WHERE journal = ?1 AND start = ?2 AND "end" <= ?3'
                 ' ORDER BY "end" DESC LIMIT 1) UNION ALL SELECT * FROM (SELECT start, "end", crc32 FROM span'
                 " WHERE journal = ?1 AND start > ?2 AND start < ?3 ORDER BY start LIMIT ?4)",
                 (journal, *span, COMPARED_SPANS),
             ).fetchall()
         found = [Checksum(*row) for row in rows]
-        if self.pending is not None and self._pending_is_durable:
-            found += self.pending.checksums.get(journal, [])
+        if durable := self._durable_pending:
+            found += durable.checksums.get(journal, [])
         return [each for each in found if span[0] <= each.start and each.end <= span[1]]
 
     def has_seen(self, message_id: str) -> bool:
         """Whether a durable append holds the visit of this message."""
-        if self.pending is not None and self._pending_is_durable and message_id in self.pending.seen:
+        if (durable := self._durable_pending) and message_id in durable.seen:
             return True
         with sqlite_errors(self._path):
-            return self._db.execute("SELECT 1 FROM seen WHERE message_id = ?", (message_id,)).fetchone() is not None
+            return self.db.execute("SELECT 1 FROM seen WHERE message_id = ?", (message_id,)).fetchone() is not None
 
     def gaps(self) -> Gaps:
         """What is missing of all journals whose gaps the operator has not given up.
@@ -120,10 +119,10 @@ class Ledger:
         append counts as stored.
         """
         with sqlite_errors(self._path):
-            high, low, journals = self._db.execute("SELECT high, low, journals FROM total").fetchone()
+            high, low, journals = self.db.execute("SELECT high, low, journals FROM total").fetchone()
             size = total_missing(high, low)
             for journal, ranges in self.pending.ranges.items() if self.pending else ():
-                row = self._db.execute(
+                row = self.db.execute(
                     f"SELECT stored, {KNOWN_END} FROM journal WHERE id = ? AND NOT excused",
                     (journal,),
                 ).fetchone()
@@ -150,13 +149,13 @@ class Ledger:
         clock_ms = max(self._clock_ms, *append.heard.values(), *append.seen.values(), 0)
         pruned = False
         with self._transaction():
-            if self.pending is not None and self._pending_is_durable:
-                self._merge(self.pending)
+            if durable := self._durable_pending:
+                self._merge(durable)
             self._update_journals(append)
-            pending_append.record(self._db, pending)
-            self._db.execute("UPDATE log SET size = ?, clock_ms = ?", (size, clock_ms))
+            pending_append.record(self.db, pending)
+            self.db.execute("UPDATE log SET size = ?, clock_ms = ?", (size, clock_ms))
             if clock_ms - self._pruned_ms >= PRUNE_MS:
-                pruned = prune(self._db, clock_ms)
+                pruned = prune(self.db, clock_ms)
         # Only after the commit, so that a failed one changes nothing here and can be tried again.
         self.pending, self._pending_is_durable = pending, False
         self._size, self._clock_ms = size, clock_ms
@@ -176,35 +175,40 @@ class Ledger:
         """Record that this file, of `size` bytes, is the log. A pending append that is not durable is dropped."""
         self.checkpoint()
         with self._transaction():
-            self._db.execute("REPLACE INTO log VALUES (1, ?, ?, ?, NULL)", (size, self._clock_ms, inode))
+            self.db.execute("REPLACE INTO log VALUES (1, ?, ?, ?, NULL)", (size, self._clock_ms, inode))
         self._size, self.inode, self.rotating = size, inode, None
 
     def record_rotation(self, name: str | None) -> None:
         """Record that the log is about to be renamed to `name`; None when it was not renamed. After a checkpoint."""
         assert self.pending is None, "a start would look for the pending append in the wrong file"
         with self._transaction():
-            self._db.execute("UPDATE log SET rotating = ?", (name,))
+            self.db.execute("UPDATE log SET rotating = ?", (name,))
         self.rotating = name
 
     def close(self) -> None:
-        self._db.close()
+        self.db.close()
+
+    @property
+    def _durable_pending(self) -> Pending | None:
+        """The pending append once it is durable. What it stores counts, although no commit has merged it yet."""
+        return self.pending if self._pending_is_durable else None
 
     def _merge(self, pending: Pending) -> None:
         for journal, ranges in pending.ranges.items():
             for start, end in ranges:
-                intervals.add(self._db, journal, start, end)
-        self._db.execute('INSERT INTO span (journal, start, "end", crc32) SELECT * FROM pending_span')
-        self._db.execute("DELETE FROM span WHERE number <= (SELECT max(number) FROM span) - ?", (KEPT_SPANS,))
-        self._db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", pending.seen.items())
+                intervals.add(self.db, journal, start, end)
+        self.db.execute('INSERT INTO span (journal, start, "end", crc32) SELECT * FROM pending_span')
+        self.db.execute("DELETE FROM span WHERE number <= (SELECT max(number) FROM span) - ?", (KEPT_SPANS,))
+        self.db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", pending.seen.items())
 
     def _update_journals(self, append: Append) -> None:
         """Record when each journal was last heard of, and the ends that end markers name."""
-        self._db.executemany(
+        self.db.executemany(
             "INSERT INTO journal (id, heard_ms) VALUES (?, ?)"
             " ON CONFLICT (id) DO UPDATE SET heard_ms = max(heard_ms, excluded.heard_ms)",
             append.heard.items(),
         )
-        self._db.executemany(
+        self.db.executemany(
             "UPDATE journal SET closed_end = max(coalesce(closed_end, 0), ?) WHERE id = ?",
             [(end, journal) for journal, end in append.closed.items()],
         )
@@ -230,11 +234,11 @@ class Ledger:
     def _transaction(self) -> Iterator[None]:
         self._check_identity()
         with sqlite_errors(self._path):
-            self._db.execute("BEGIN IMMEDIATE")
+            self.db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._db.execute("COMMIT")
+                self.db.execute("COMMIT")
             except BaseException:
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
                 raise

@@ -24,15 +24,10 @@ from tracker.aws import open_queue
 from tracker.config import LogConfig, StorageConfig
 from tracker.core.delivery import Delivery, Queue
 from tracker.files import refuse_network_file_system
-from tracker.lifecycle import (
-    Budget,
-    install_stop_signals,
-    on_hangup,
-    wait_while_held,
-)
+from tracker.lifecycle import Budget, install_stop_signals, on_hangup, wait_while_held
 from tracker.logs import Structure
 from tracker.owner_thread import OwnerThread
-from tracker.storage import gauges
+from tracker.storage import gauges, shutdown
 from tracker.storage.acknowledger import Acknowledger
 from tracker.storage.compressor import Compressor
 from tracker.storage.dead_letters import check_redrive
@@ -41,14 +36,6 @@ from tracker.storage.ledger import Ledger
 from tracker.storage.ledger_start import only_writer
 from tracker.storage.receiver import Outage, Receiver
 from tracker.storage.recovery import open_ledger
-from tracker.storage.shutdown import (
-    FAILURE_SECONDS,
-    FAILURE_SHARES,
-    STOP_SHARES,
-    drain,
-    give_back,
-    outlive,
-)
 from tracker.storage.visit_log import VisitLog, open_visit_log
 from tracker.storage.writer import Writer
 from tracker.systemd import Manager
@@ -189,7 +176,7 @@ async def _run(config: StorageConfig, stages: _Stages, files: _Files, stop: asyn
             receiving = [group.create_task(receiver.run()) for receiver in stages.receivers]
             writing = group.create_task(stages.writer.run())
             beside = [
-                group.create_task(outlive(acknowledging)),
+                group.create_task(shutdown.outlive(acknowledging)),
                 group.create_task(stages.in_flight.run()),
                 group.create_task(check_redrive(stages.queue, stop)),
                 group.create_task(gauges.update(files.ledger, files.path, files.thread)),
@@ -200,11 +187,11 @@ async def _run(config: StorageConfig, stages: _Stages, files: _Files, stop: asyn
             manager.ready()
             await stop.wait()
             manager.stopping()
-            budget = Budget(STOP_SHARES, config.shutdown.timeout)
-            await drain(budget, stages.received, stages.acknowledger, receiving, writing, acknowledging)
+            budget = Budget(shutdown.STOP_SHARES, config.shutdown.timeout)
+            await shutdown.drain(budget, stages.received, stages.acknowledger, receiving, writing, acknowledging)
             for task in (*receiving, writing, *beside):
                 task.cancel()
     finally:
         if budget is None:
-            budget = Budget(FAILURE_SHARES, FAILURE_SECONDS)
-        await give_back(budget, stages.in_flight, stages.acknowledger, acknowledging)
+            budget = Budget(shutdown.FAILURE_SHARES, shutdown.FAILURE_SECONDS)
+        await shutdown.give_back(budget, stages.in_flight, stages.acknowledger, acknowledging)
