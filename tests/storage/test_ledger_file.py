@@ -235,7 +235,7 @@ async def test_an_empty_ledger_beside_an_empty_or_new_log_is_a_first_start(path:
 
 
 @pytest.mark.parametrize("what", ["directory", "link"])
-def test_a_ledger_that_only_the_operator_can_mend_is_a_configuration_error_that_names_it(path: Path, what: str) -> None:
+def test_a_ledger_that_only_the_operator_can_fix_is_a_configuration_error_that_names_it(path: Path, what: str) -> None:
     file = ledger_path(path)
     ledger_directory(path).mkdir()
     if what == "directory":
@@ -266,7 +266,7 @@ def test_a_ledger_of_another_user_is_a_configuration_error_that_names_it() -> No
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY], ids=["EIO", "read-only"])
-async def test_an_ill_disk_under_the_ledger_ends_the_writer(
+async def test_a_failing_disk_under_the_ledger_ends_the_writer(
     path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_rig(path) as rig:

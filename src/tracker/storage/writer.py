@@ -56,7 +56,7 @@ class Writer:
         self._stop = stop
         self._closed = False
         self._refused: dict[str, None] = {}  # MessageIds of malformed and conflicting messages, oldest first
-        self._paused_by = ""  # the event word of the pause that was logged
+        self._paused_by = ""  # the cause of the pause that was logged
         self.paused: str | None = None  # the reason while nothing can be appended
 
     async def run(self) -> None:
@@ -164,10 +164,10 @@ class Writer:
         return True
 
     def _pause(self, error: AppendPaused) -> None:
-        if self._paused_by != error.event:
+        if self._paused_by != error.cause:
             log.error(
                 "append_paused cause=%s error=%s; No visit can be appended. Nothing is deleted from SQS, and it is "
                 "tried again every second. Fix what the error names.",
-                *(error.event, error),
+                *(error.cause, error),
             )
-        self.paused, self._paused_by = str(error), error.event
+        self.paused, self._paused_by = str(error), error.cause
