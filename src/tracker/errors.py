@@ -90,28 +90,28 @@ class AppendFailed(TrackerError):
 class AppendPaused(AppendFailed):
     """Nothing can be appended for now. The append was rolled back: wait and try again.
 
-    `cause` is in the log message about it.
+    `event` is the first word of the log message about it.
     """
 
-    cause = "log_unusable"
+    event = "log_unusable"
 
 
 class StorageFull(AppendPaused):
     """The disk of the visit log or of its ledger has no room."""
 
-    cause = "storage_full"
+    event = "storage_full"
 
 
 class LedgerBusy(AppendPaused):
     """Another program has locked the ledger."""
 
-    cause = "ledger_busy"
+    event = "ledger_busy"
 
 
 class LedgerMoved(AppendPaused):
     """The ledger's file was removed, moved or replaced: the next start would not see what is committed to it now."""
 
-    cause = "ledger_moved"
+    event = "ledger_moved"
 
 
 class LogChanged(AppendFailed):
@@ -125,4 +125,4 @@ class LedgerDamaged(LogChanged):
 class LogMoved(LogChanged, AppendPaused):
     """The visit log was put aside, whole, under another name: pause until a SIGHUP says that this was meant."""
 
-    cause = "log_moved"
+    event = "log_moved"

@@ -164,10 +164,10 @@ class Writer:
         return True
 
     def _pause(self, error: AppendPaused) -> None:
-        if self._paused_by != error.cause:
+        if self._paused_by != error.event:
             log.error(
                 "append_paused cause=%s error=%s; No visit can be appended. Nothing is deleted from SQS, and it is "
                 "tried again every second. Fix what the error names.",
-                *(error.cause, error),
+                *(error.event, error),
             )
-        self.paused, self._paused_by = str(error), error.cause
+        self.paused, self._paused_by = str(error), error.event
