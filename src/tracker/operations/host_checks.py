@@ -72,17 +72,17 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
         )
         return
     try:
-        os.listdir(path.parent)
+        torn = torn_copies(path)
     except OSError as error:
         yield _unreadable("visit log", path.parent, error)
         return
     yield from _check_permissions("visit log", path.parent)
     disk = shutil.disk_usage(path.parent)
     yield judge_disk("visit log", path.parent, disk.free, disk.total)
-    if torn := [file.name for file in torn_copies(path)]:
+    if torn:
         yield warning(
             "visit log",
-            f"a crash left {', '.join(torn)}",
+            f"a crash left {', '.join(file.name for file in torn)}",
             why="harmless: their visits came again and are in the log; they hold addresses all the same",
             mend="remove them",
         )
