@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.freshness import FreshnessWatch
+from benchmarks.latency import LatencyWatch
 from benchmarks.processes import BenchmarkFailed, get, metric, wait_for
 from benchmarks.wrk import Hits, WrkMissing, wrk
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
@@ -57,7 +57,7 @@ def main() -> int:
         _wait_quiet(counts)
         accepted, discarded, appended = counts.pixel(ACCEPTED), counts.pixel(DISCARDED), counts.appended()
         lines = _LineCount(options.log)
-        with FreshnessWatch(options.log, counts.appended) as watch:
+        with LatencyWatch(options.log, counts.appended) as watch:
             hits = wrk(options.url, seconds=options.seconds, connections=options.connections, threads=options.threads)
             _wait_quiet(counts)
             accepted = counts.pixel(ACCEPTED) - accepted
@@ -142,12 +142,12 @@ def _wait_appended(counts: Counts, wanted: int) -> None:
         pass  # the proof says what is missing
 
 
-def _tell(hits: Hits, watch: FreshnessWatch, accepted: int, discarded: int, appended: int, grown: int) -> None:
+def _tell(hits: Hits, watch: LatencyWatch, accepted: int, discarded: int, appended: int, grown: int) -> None:
     print(f"hits      {hits.requests:,} in {hits.seconds:.1f} s, {hits.rate:,.0f} a second")
     print(f"latency   median {hits.p50 * 1e3:.2f} ms, p99 {hits.p99 * 1e3:.2f} ms, longest {hits.max * 1e3:.2f} ms")
     if watch.ages:
         print(
-            f"freshness median {watch.percentile(0.5):.2f} s, p99 {watch.percentile(0.99):.2f} s "
+            f"latency median {watch.percentile(0.5):.2f} s, p99 {watch.percentile(0.99):.2f} s "
             "from the answer to the durable line"
         )
     print(f"counted   {accepted:,} accepted, {discarded:,} discarded, {appended:,} appended, {grown:,} lines")

@@ -21,7 +21,7 @@ GROUPS = {
     "storage": Group("A visit in storage", storage_rows.backlog),
     "sizes": Group("A visit in bytes", system_rows.sizes),
     "calls": Group("AWS calls", system_rows.calls),
-    "freshness": Group("From answer to line", system_rows.freshness),
+    "latency": Group("From answer to line", system_rows.latency),
     "connections": Group("Growth: a hit against connections", pixel_rows.connections),
     "growth": Group("Growth: a visit against log and ledger", storage_rows.growth),
     "reports": Group("Reports of a long log", analysis_rows.reports),

@@ -9,8 +9,9 @@ from benchmarks.bench import Bench, median
 from benchmarks.processes import BenchmarkFailed
 from benchmarks.report import Row
 from benchmarks.servers import Servers
-from tracker.storage.ledger import Append
-from tracker.storage.recovery import ledger_dir, open_ledger
+from tracker.storage.pending import Append
+from tracker.storage.recovery import open_ledger
+from tracker.visit_log_files import ledger_directory
 
 TURN_SHARE = 0.2  # of the full backlog: enough for CPU time
 SPARSE_BYTES = 10 << 30
@@ -94,7 +95,7 @@ def _sparse_log(log: Path) -> None:
 
 def _large_ledger(log: Path) -> None:
     """As if that many journals had added a line each, the way the writer does it, in one append."""
-    ledger_dir(log).mkdir()
+    ledger_directory(log).mkdir()
     ledger = open_ledger(log, 0o640, accept=False)
     journals = [f"{number:032x}" for number in range(MANY_JOURNALS)]
     append = Append(
@@ -105,5 +106,5 @@ def _large_ledger(log: Path) -> None:
     ledger.begin(append)
     log.write_bytes(append.data)
     ledger.durable()
-    ledger.settle()
+    ledger.checkpoint()
     ledger.close()

@@ -4,7 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.bench import Bench
-from benchmarks.freshness import FreshnessWatch
+from benchmarks.latency import LatencyWatch
 from benchmarks.pixel_rows import send_at
 from benchmarks.processes import CLIENT, SERVER
 from benchmarks.report import Row
@@ -77,7 +77,7 @@ def _calls(servers: Servers, rate: int, seconds: float) -> tuple[dict[str, int],
     return made, int(visits)
 
 
-def freshness(bench: Bench) -> list[Row]:
+def latency(bench: Bench) -> list[Row]:
     """From the answer to the durable line, through the local broker of `make run`."""
     with bench.servers() as servers:
         endpoint = servers.broker()
@@ -87,7 +87,7 @@ def freshness(bench: Bench) -> list[Row]:
         appended = "tracker_storage_visits_appended"
         seconds = bench.seconds * FRESH_TURNS
         visits = int(FRESH_RATE * seconds)
-        with FreshnessWatch(room / "visits.log", lambda: storage.metric(appended)) as watch:
+        with LatencyWatch(room / "visits.log", lambda: storage.metric(appended)) as watch:
             send_at(pixel, FRESH_RATE, seconds)
             storage.process.wait_until(lambda: len(watch.ages) >= visits, "every line was seen")
     note = f"{FRESH_RATE:,} hits/s for {seconds:g} s, local broker; looked at every 10 ms"

@@ -1,4 +1,4 @@
-"""A queue in memory that speaks the calls of `tracker.aws.Queue`, with SQS's visibility and its faults on demand."""
+"""A queue in memory behind the protocol `tracker.core.delivery.Queue`, with SQS's visibility and faults on demand."""
 
 import asyncio
 import itertools
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tracker.aws import BATCH_ENTRIES, Delivery, Queue
+from tracker.core.delivery import BATCH_ENTRIES, Delivery, Queue
 from tracker.errors import QueueFailed
 
 

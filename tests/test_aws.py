@@ -21,8 +21,9 @@ from tests.fake_aws import FakeAws
 from tests.fake_topic import FakeTopic
 from tests.fakes import FakeQueue
 from tracker import aws
-from tracker.aws import Queue, Topic, open_queue, open_topic
+from tracker.aws import Topic, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
+from tracker.core.delivery import Queue
 from tracker.core.message import Message, StoredSpan, end_marker, pack, unpack
 from tracker.core.visit import encode_line
 from tracker.errors import PublishFailed, PublishRefused, QueueFailed

@@ -24,8 +24,9 @@ from aiohttp.test_utils import TestServer
 
 from tests.waiting import until
 from tracker import aws, aws_clients
-from tracker.aws import Delivery, Queue, Topic, ask, open_client, open_queue, open_topic
+from tracker.aws import Topic, ask, open_client, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
+from tracker.core.delivery import Delivery, Queue
 from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, QueueFailed

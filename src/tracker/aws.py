@@ -1,4 +1,4 @@
-"""SNS and SQS as the services see them: `Topic` takes messages, `Queue` gives deliveries. botocore stops here.
+"""SNS and SQS as the services see them: `Topic` takes messages, `SqsQueue` gives deliveries. botocore stops here.
 
 Clients are long-lived and made when they are first needed (`aws_clients`). Every call has a deadline of its own,
 because aiobotocore leaves the total and the pool-wait timeout unset, and is tried only once more by botocore. An outage
@@ -15,11 +15,11 @@ from botocore.exceptions import ClientError
 
 from tracker.aws_clients import Clients, ClientSettings, words
 from tracker.config import SnsConfig, SqsConfig
+from tracker.core.delivery import BATCH_ENTRIES, Delivery
 from tracker.core.message import Message
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused, QueueFailed
 
 CALL_SECONDS = 10.0  # a call that takes longer is taken for lost
-BATCH_ENTRIES = 10  # PublishBatch, DeleteMessageBatch, ChangeMessageVisibilityBatch
 BATCH_BYTES = 262_144 - 4_096  # PublishBatch's 256 KiB, less some room for AWS's own counting
 BATCHES_IN_FLIGHT = 8
 LATEST_MS = 253_402_300_799_999  # since 1970, the end of the year 9999; the ledger's clock never goes back
@@ -27,18 +27,6 @@ LATEST_MS = 253_402_300_799_999  # since 1970, the end of the year 9999; the led
 _THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "RequestExpired")
 
 T = TypeVar("T")
-
-
-class Delivery(msgspec.Struct, eq=False):
-    """A message as received from SQS; `sent_ms` by SQS's clock, `received_at` by the loop's, in seconds."""
-
-    message_id: str
-    receipt: str
-    body: str
-    attributes: dict[str, str]
-    sent_ms: int
-    receive_count: int
-    received_at: float
 
 
 # What we read of the replies, by AWS's own names. What is missing, empty or of another type makes the reply a failure.
@@ -153,8 +141,11 @@ class Topic:
         return outcomes
 
 
-class Queue:
-    """An SQS queue. Long polls have a client of their own: each holds a connection for as long as it lasts."""
+class SqsQueue:
+    """An SQS queue; it implements `tracker.core.delivery.Queue`.
+
+    Long polls have a client of their own, because each holds a connection for as long as it lasts.
+    """
 
     def __init__(self, clients: Clients, name: str, visibility_timeout: int) -> None:
         self._clients = clients
@@ -236,12 +227,12 @@ async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
 
 
 @asynccontextmanager
-async def open_queue(config: SqsConfig) -> AsyncIterator[Queue]:
+async def open_queue(config: SqsConfig) -> AsyncIterator[SqsQueue]:
     """The queue. Its clients are made by the first call, which raises QueueFailed when that fails."""
     receiver = ClientSettings(CALL_SECONDS + config.wait_time, config.receivers, receives=True)
     clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(CALL_SECONDS))
     try:
-        yield Queue(clients, config.queue, config.visibility_timeout)
+        yield SqsQueue(clients, config.queue, config.visibility_timeout)
     finally:
         await clients.close()
 

@@ -93,7 +93,7 @@ class AppendPaused(AppendFailed):
     `event` is the first word of the log message about it.
     """
 
-    event = "append_paused"
+    event = "log_unusable"
 
 
 class StorageFull(AppendPaused):

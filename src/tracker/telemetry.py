@@ -25,7 +25,7 @@ STORAGE = CollectorRegistry()
 
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
-FRESHNESS_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200, 259_200)
+LATENCY_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200, 259_200)
 
 
 class WeightedHistogram(Collector):
@@ -168,13 +168,15 @@ CONFLICTING = Counter(
     registry=STORAGE,
 )
 ACKNOWLEDGED = Counter("tracker_storage_messages_acknowledged", "Messages deleted from SQS.", registry=STORAGE)
-HELD = Gauge(
-    "tracker_storage_messages_held", "Messages received and neither deleted nor left to the queue.", registry=STORAGE
+IN_FLIGHT = Gauge(
+    "tracker_storage_messages_in_flight",
+    "Messages received, and neither deleted nor given back nor left to the queue.",
+    registry=STORAGE,
 )
-FRESHNESS = WeightedHistogram(
-    "tracker_storage_freshness_seconds",
-    "From a visit's answer, by the pixel's clock, to its durable line, by storage's.",
-    FRESHNESS_BUCKETS,
+LATENCY = WeightedHistogram(
+    "tracker_storage_end_to_end_latency_seconds",
+    "End-to-end latency: from a visit's answer, by the pixel's clock, to its durable line, by storage's clock.",
+    LATENCY_BUCKETS,
     STORAGE,
 )
 FSYNC_SECONDS = Histogram(

@@ -111,7 +111,7 @@ class Outbox:
 
     def _publish(self, s: State) -> Moves:
         if not s.adopted and (s.maker == "dead" or self.without == "1"):
-            yield "adopt", s._replace(adopted=True)
+            yield "record_log", s._replace(adopted=True)
         if s.main in ("looks", "empty"):
             start, text = span = self._look(s)
             main = "holds" if text else "empty"

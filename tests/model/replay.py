@@ -23,15 +23,17 @@ import pytest
 from tests.model.storage_state import State, place
 from tests.storage import rig
 from tests.storage.rig import SENT_MS, A, Rig, delivery, open_rig
-from tracker.aws import Delivery
+from tracker.core.delivery import Delivery
 from tracker.core.log_line import format_line
 from tracker.core.message import pack
 from tracker.core.visit import decode_line, encode_line, visited_at_text
 from tracker.errors import AppendFailed, LogChanged
 from tracker.files import fdatasync
-from tracker.storage import recovery, visit_log, writer
-from tracker.storage.ledger import Append, Ledger
-from tracker.storage.visit_log import VisitLog
+from tracker.storage import log_file, recovery, writer
+from tracker.storage.ledger import Ledger
+from tracker.storage.log_file import LogFile
+from tracker.storage.pending import Append
+from tracker.visit_log_files import ledger_directory
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -164,9 +166,9 @@ class Replay:
                 self.compare()
                 assert state.phase != "refused", f"the code starts, the model does not\n{self}"
                 storage.on_acknowledge = partial(self.reach, "acknowledge")  # type: ignore[assignment]
-                storage.log._file = _File(self, storage.log._file)  # type: ignore[assignment]
-                while self.next.startswith(("take", "settle")):
-                    await (self._store(storage) if self.next.startswith("take") else storage.writer._settle())
+                storage.log.file.stream = _File(self, storage.log.file.stream)  # type: ignore[assignment]
+                while self.next.startswith(("take", "checkpoint")):
+                    await (self._store(storage) if self.next.startswith("take") else storage.writer.checkpoint())
             if self.next in ("stop", "SIGKILL"):
                 self.go()
         except Crash:
@@ -184,21 +186,21 @@ class Replay:
         messages = self.next.split()[1:]
         state = self.go()
         for message in messages:
-            storage.handover.put_nowait(to_delivery(message, self._messages[message]))
-        batch = await storage.writer._take()
+            storage.received.put_nowait(to_delivery(message, self._messages[message]))
+        batch = await storage.writer.take()
         if not batch.deliveries:
             assert state.phase == "idle", f"the code takes nothing, the model does\n{self}"
             return
         assert len(batch.deliveries) == len(state.batch), f"the code leaves another message than the model\n{self}"
         assert bytes(batch.append.data) == b"".join(map(log_line, state.new)), f"the batch differs\n{self}"
-        await storage.writer._with_pauses(partial(storage.writer._store, batch))
+        await storage.writer.retry_while_paused(partial(storage.writer.store, batch))
 
     def _cut_power(self, what: str, state: State) -> None:
         if self.path.exists():
             self.path.write_bytes(to_bytes(state.log.cache))
         if what.endswith("rolls commits back"):
-            shutil.rmtree(recovery.ledger_dir(self.path))
-            self._saved.rename(recovery.ledger_dir(self.path))
+            shutil.rmtree(ledger_directory(self.path))
+            self._saved.rename(ledger_directory(self.path))
 
     # -- the ledger, as any other process reads it
 
@@ -207,7 +209,7 @@ class Replay:
         return self.path.with_name("ledger-before")
 
     def _read_ledger(self) -> tuple[set[str], int, Any]:
-        file = recovery.ledger_dir(self.path) / "ledger.sqlite"
+        file = ledger_directory(self.path) / "ledger.sqlite"
         if not file.exists():
             return set(), 0, None
         db = sqlite3.connect(file)
@@ -224,30 +226,30 @@ class Replay:
     def intercept(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(rig, "ThreadPoolExecutor", _Inline)
         monkeypatch.setattr(recovery, "os", _Os(ftruncate=self._ftruncate, fsync=self._fsync, pread=self._pread))
-        monkeypatch.setattr(visit_log, "os", _Os(ftruncate=self._ftruncate))
+        monkeypatch.setattr(log_file, "os", _Os(ftruncate=self._ftruncate))
         monkeypatch.setattr(recovery, "fdatasync", self._fdatasync)
-        monkeypatch.setattr(visit_log, "fdatasync", self._fdatasync)
+        monkeypatch.setattr(log_file, "fdatasync", self._fdatasync)
         monkeypatch.setattr(writer, "wait_for_event", self._wait_for_event)
-        begin, check = Ledger.begin, VisitLog._check
+        begin, check = Ledger.begin, LogFile.check_now
 
         def replayed_begin(ledger: Ledger, append: Append) -> None:
             self._begin(partial(begin, ledger), append)
 
-        def replayed_check(log: VisitLog, offset: int, may_be_moved: bool) -> None:
+        def replayed_check(log: LogFile, offset: int, may_be_moved: bool) -> None:
             assert self.next  # the log may have to go first
             check(log, offset, may_be_moved)
 
         monkeypatch.setattr(Ledger, "begin", replayed_begin)
-        monkeypatch.setattr(VisitLog, "_check", replayed_check)
+        monkeypatch.setattr(LogFile, "check_now", replayed_check)
 
     def _begin(self, begin: Callable[[Append], None], append: Append) -> None:
         if self._recovering:
             what = self.reach("merge", "drop")
         else:
-            what = self.reach(*(("commit",) if append.data else ("commit", "settle")))
+            what = self.reach(*(("commit",) if append.data else ("commit", "checkpoint")))
         if not what.endswith("its fsync fails"):
             return begin(append)
-        shutil.copytree(recovery.ledger_dir(self.path), self._saved)
+        shutil.copytree(ledger_directory(self.path), self._saved)
         begin(append)
         raise AppendFailed(what)
 

@@ -4,14 +4,14 @@ Lines are durable when the rotation begins (the storage model sees to that); wha
 keeps its names like a file its bytes: processes see a change at once, the disk with the next fsync. Until then a power
 cut keeps any of the changes; where the file system is `ordered`, as journaling ones are, only a first few of them.
 
-    settle      merge the pending append: it belongs to the log that is put aside
+    checkpoint  merge the pending append: it belongs to the log that is put aside
     reserve     create an empty file of a name that nothing has
     announce    commit that the log, of this size, is being renamed to it
     rename      rename the log over it
     sync-old    fsync the directory
     create      create the new log, empty
     sync-new    fsync the directory
-    conclude    commit that the log is empty and no rotation under way
+    conclude    commit that the log is empty and no rotation in progress
 
 A start that finds a rotation announced takes it back when the log still has its name, else it goes on with it.
 
@@ -24,9 +24,9 @@ from collections.abc import Iterator
 from itertools import combinations
 from typing import NamedTuple
 
-PROCEDURE = ("settle", "reserve", "announce", "rename", "sync-old", "create", "sync-new", "conclude")
+PROCEDURE = ("checkpoint", "reserve", "announce", "rename", "sync-old", "create", "sync-new", "conclude")
 RULES = {
-    "settle": "the ledger is settled before a rotation",
+    "checkpoint": "the ledger makes a checkpoint before a rotation",
     "reserve": "the old log gets a name that no file has",
     "announce": "the rotation is in the ledger before the log is renamed",
     "sync-old": "the old log's new name is durable before the log's name leads elsewhere",
@@ -71,7 +71,7 @@ class Rotation:
     def _idle(self, s: State) -> Moves:
         log = names_of(s)["log"]
         if s.pending:
-            yield "settle", _settled(s)
+            yield "checkpoint", _checkpointed(s)
         elif line := {"a.": "b.", "": "c."}.get(dict(s.lines)[log]):
             lines = tuple((file, text + line * (file == log)) for file, text in s.lines)
             yield f"append {line}", s._replace(lines=lines, pending=True)
@@ -84,8 +84,8 @@ class Rotation:
 
     def _do(self, step: str, s: State) -> State:
         names = names_of(s)
-        if step == "settle":
-            return _settled(s) if s.pending else s
+        if step == "checkpoint":
+            return _checkpointed(s) if s.pending else s
         if step == "announce":
             return s._replace(rotating=self.name)
         if step == "conclude":
@@ -145,7 +145,7 @@ def _directory(disk: Change, changes: tuple[Change, ...]) -> dict[str, str]:
     return {name: file for name, file in names.items() if file}
 
 
-def _settled(s: State) -> State:
+def _checkpointed(s: State) -> State:
     return s._replace(pending=False, size=s.size + 2)
 
 

@@ -3,13 +3,13 @@
 The process (storage_process.py) takes messages from SQS into the log, by the rules of the ledger. Here is what may
 happen to it, each rationed by `Left`: SIGKILL between any two steps and amid a write; a power cut, which leaves any mix
 of what was not synced; a failed fdatasync, of the log or of the ledger; a full disk; a message that comes again while
-it is held, or after it was deleted; somebody who removes the log. And here is what must hold in every state:
+it is in flight, or after it was deleted; somebody who removes the log. And here is what must hold in every state:
 
     lost      a visit is durable in the log, or in a message that is still in SQS
     twice     no visit is twice in the log
-    torn      when the process runs and nothing is under way, the log consists of whole lines
+    torn      when the process runs and no append is in progress, the log consists of whole lines
     refused   recovery never refuses what crashes alone have done
-    stuck     from everywhere all visits can still be stored, the queue emptied and the ledger settled
+    stuck     from everywhere all visits can still be stored, the queue emptied and the ledger without a pending append
 
 A deleted message's visits are thereby in the log exactly once, and stay there through every later power cut.
 """

@@ -4,7 +4,7 @@
     down        start: look at the pending append
     rewrite, resync, merge      it is whole: write it again in place, fdatasync, merge
     cut, sync-cut, drop         it is torn: cut it off, fsync, forget it
-    idle        take one or two messages; settle; stop
+    idle        take one or two messages; checkpoint; stop
     taken       commit: merge the append before, name this one as pending
     committed   append
     written     fdatasync
@@ -91,14 +91,14 @@ class Process:
     def _idle(self, s: State) -> Moves:
         yield from self._take(s)
         if s.ledger.pending is not None:
-            yield "settle", self._begin(s, "idle")
+            yield "checkpoint", self._begin(s, "idle")
         else:
             yield "stop", down(s)
 
     def _take(self, s: State) -> Moves:
         for batch in chain.from_iterable(combinations(self.messages, count) for count in (1, 2)):
             again = sum(message not in s.queue - s.acknowledged for message in batch)
-            if again <= s.left.again:  # held, or deleted, and there once more
+            if again <= s.left.again:  # in flight, or deleted, and there once more
                 known = s.ledger.stored + (s.ledger.pending.visits if s.ledger.pending and s.durable else "")
                 taken, new = self._cut_and_compare(batch, known)
                 left = s.left._replace(again=s.left.again - again)

@@ -12,11 +12,12 @@ from tests.model.rotation_model import PROCEDURE, RULES, Rotation, State, names_
 from tests.model.scenarios import MEMORY, explored
 from tests.storage.rig import SENT_MS, A, open_rig, span
 from tracker.config import Rotate
-from tracker.storage import rotation, visit_log
-from tracker.storage.ledger import Append, Ledger
-from tracker.storage.recovery import ledger_path
+from tracker.storage import log_file, rotation
+from tracker.storage.ledger import Ledger
+from tracker.storage.pending import Append
+from tracker.visit_log_files import ledger_path
 
-BREAKS = {"settle": "refused", "reserve": "lost", "announce": "refused", "sync-old": "lost", "sync-new": "lost"}
+BREAKS = {"checkpoint": "refused", "reserve": "lost", "announce": "refused", "sync-old": "lost", "sync-new": "lost"}
 
 
 @pytest.mark.parametrize("ordered", [True, False], ids=["changes in order", "any changes"])
@@ -49,12 +50,12 @@ def lay_out(folder: Path, s: State) -> Path:
         inodes[file] = (folder / NAMES[name]).stat().st_ino
     ledger_path(path).parent.mkdir()
     ledger = Ledger(ledger_path(path))
-    ledger.adopt(s.size, inodes["old" if s.rotating else names_of(s)["log"]])
+    ledger.record_log(s.size, inodes["old" if s.rotating else names_of(s)["log"]])
     if s.pending:
         data = bytearray(dict(s.lines)[names_of(s)["log"]][-2:].encode())
         ledger.begin(Append(data=data, ranges={A: [(0, 2)]}, heard={A: SENT_MS}))
     if s.rotating:
-        ledger.rotate_to(NAMES[s.rotating])
+        ledger.record_rotation(NAMES[s.rotating])
     ledger.close()
     return path
 
@@ -73,7 +74,7 @@ def test_a_start_of_the_code_makes_of_every_state_what_the_model_does() -> None:
             outcome = asyncio.run(start(lay_out(Path(folder), s)))
         then = s
         while then.phase != "idle" or then.pending:
-            then = next(after for what, after in model.steps(then) if then.phase != "idle" or what == "settle")
+            then = next(after for what, after in model.steps(then) if then.phase != "idle" or what == "checkpoint")
         names = {NAMES[name]: dict(then.lines)[file] for name, file in names_of(then).items()}
         assert outcome == (names, then.size, then.rotating or None), s
     print(f"{len(found)} states")
@@ -93,13 +94,13 @@ async def test_the_code_rotates_in_the_order_of_the_model(tmp_path: Path, monkey
 
     async with open_rig(tmp_path / "visits.log", rotate=Rotate(max_bytes=1)) as rig:
         await rig.write(span(A, 0, 1))
-        record(Ledger, "begin", "settle")
-        record(rotation.Rotation, "_reserve", "reserve")
-        record(Ledger, "rotate_to", "announce")
+        record(Ledger, "begin", "checkpoint")
+        record(rotation.Rotation, "reserve", "reserve")
+        record(Ledger, "record_rotation", "announce")
         record(Path, "rename", "rename")
         record(rotation, "sync_directory", "sync-old")
         record(rotation, "create_log", "create")
-        record(visit_log, "sync_directory", "sync-new")
-        record(Ledger, "adopt", "conclude")
-        await rig.writer._tend_log()
+        record(log_file, "sync_directory", "sync-new")
+        record(Ledger, "record_log", "conclude")
+        await rig.log.prepare()
     assert tuple(done) == PROCEDURE

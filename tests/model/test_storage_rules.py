@@ -35,15 +35,15 @@ def test_without_the_rule_a_promise_is_broken(rule: str) -> None:
     assert exploration.broken == STORAGE_BREAKS[rule]
 
 
-def test_settling_when_idle_is_needed_for_none_of_them() -> None:
+def test_checkpoints_when_idle_are_needed_for_none_of_them() -> None:
     """It keeps `tracker audit` exact, and a rotation needs it; a crash finds the same with and without."""
 
-    class Unsettled(Storage):
+    class WithoutCheckpoints(Storage):
         def steps(self, s: State) -> Moves:
-            return ((what, following) for what, following in super().steps(s) if what != "settle")
+            return ((what, following) for what, following in super().steps(s) if what != "checkpoint")
 
         def at_rest(self, s: State) -> bool:
             return super().at_rest(s._replace(ledger=s.ledger._replace(pending=None)))
 
-    exploration = explored("without settling", Unsettled(OVERLAP, ONCE))
+    exploration = explored("without checkpoints", WithoutCheckpoints(OVERLAP, ONCE))
     assert exploration.broken is None, told(exploration.trace())

@@ -32,7 +32,7 @@ from tracker.operations.service_checks import (
     judge_visibility,
 )
 from tracker.storage.ledger import Ledger
-from tracker.storage.recovery import ledger_path
+from tracker.visit_log_files import ledger_path
 
 from .conftest import REGION, Bench, proxy
 

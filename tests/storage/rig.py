@@ -8,16 +8,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tracker.aws import Delivery
 from tracker.config import Rotate
+from tracker.core.delivery import Delivery
 from tracker.core.log_line import parse_line
 from tracker.core.message import end_marker, pack
 from tracker.core.visit import encode_line, visited_at_text
+from tracker.owner_thread import OwnerThread
+from tracker.storage.acknowledger import Acknowledger
+from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
-from tracker.storage.receiver import Handover
 from tracker.storage.recovery import open_ledger
-from tracker.storage.rotation import Rotation
-from tracker.storage.visit_log import VisitLog, open_log
+from tracker.storage.visit_log import VisitLog, open_visit_log
 from tracker.storage.writer import Writer
 
 NEVER = Rotate()
@@ -66,67 +67,79 @@ def logged(path: Path) -> list[str]:
     return [parse_line(line).referrer or "" for line in path.read_bytes().splitlines()]
 
 
+class _Acknowledger(Acknowledger):
+    """Notes what the writer acknowledges and leaves, instead of asking SQS."""
+
+    def __init__(self, rig: "Rig") -> None:
+        self._rig = rig
+
+    async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
+        self._rig.on_acknowledge()
+        self._rig.acknowledged += deliveries
+
+    def leave(self, deliveries: Iterable[Delivery]) -> None:
+        self._rig.left += deliveries
+
+
+class _ClosedLogs(Compressor):
+    """Notes the closed logs instead of compressing them."""
+
+    def __init__(self) -> None:
+        super().__init__([])
+        self.files: list[Path] = []
+
+    def add(self, file: Path) -> None:
+        self.files.append(file)
+
+
 class Rig:
     """An open log with its ledger and writer; what was acknowledged and left is kept in order."""
 
-    def __init__(self, executor: ThreadPoolExecutor, ledger: Ledger, visit_log: VisitLog, rotation: Rotation) -> None:
-        self.rotation = rotation
-        self.executor = executor
+    def __init__(self, thread: OwnerThread, ledger: Ledger, visit_log: VisitLog, closed: list[Path]) -> None:
+        self.thread = thread
         self.ledger = ledger
         self.log = visit_log
+        self.closed = closed
         self.acknowledged: list[Delivery] = []
         self.left: list[Delivery] = []
         self.on_acknowledge: Callable[[], None] = lambda: None
         self.stop = asyncio.Event()
-        self.reopen = asyncio.Event()
-        self.rotated: list[Path] = []
-        self.handover: Handover = asyncio.Queue()
-        self.writer = self.new_writer()
-
-    def new_writer(self) -> Writer:
-        return Writer(
-            ledger=self.ledger,
-            visit_log=self.log,
-            rotation=self.rotation,
-            executor=self.executor,
-            handover=self.handover,
-            acknowledge=self._acknowledge,
-            leave=self.left.extend,
+        self.received: asyncio.Queue[Delivery | None] = asyncio.Queue()
+        self.writer = Writer(
+            received=self.received,
+            ledger=ledger,
+            visit_log=visit_log,
+            thread=thread,
+            acknowledger=_Acknowledger(self),
             stop=self.stop,
-            reopen=self.reopen,
-            rotated=self.rotated.append,
         )
 
-    async def _acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        self.on_acknowledge()
-        self.acknowledged += deliveries
-
     async def call(self, function: Callable[..., object], *arguments: object) -> object:
-        """In the writer's thread, which SQLite insists on."""
-        return await asyncio.get_running_loop().run_in_executor(self.executor, function, *arguments)
+        """In the owner thread, which SQLite insists on."""
+        return await self.thread.call(function, *arguments)
 
     async def query(self, sql: str) -> list[tuple[object, ...]]:
-        rows = await self.call(lambda: self.ledger._db.execute(sql).fetchall())
+        rows = await self.call(lambda: self.ledger.db.execute(sql).fetchall())
         assert isinstance(rows, list)
         return rows
 
     async def write(self, *deliveries: Delivery) -> None:
         """All in one batch, without the commit that a clean stop makes."""
         for each in deliveries:
-            self.handover.put_nowait(each)
+            self.received.put_nowait(each)
         if not deliveries:
             return
         async with asyncio.timeout(30):
-            batch = await self.writer._take()
+            batch = await self.writer.take()
             if batch.deliveries:
-                await self.writer._tend_log()
-                await self.writer._store(batch)
+                await self.log.prepare()
+                await self.writer.store(batch)
 
     async def run(self, deliveries: Sequence[Delivery]) -> None:
         """The writer's whole life: these deliveries, then a clean stop."""
         for each in deliveries:
-            self.handover.put_nowait(each)
-        self.handover.put_nowait(None)
+            self.received.put_nowait(each)
+        self.received.put_nowait(None)
         await self.writer.run()
 
 
@@ -135,16 +148,17 @@ async def open_rig(
     path: Path, *, accept: bool = False, rotate: Rotate = NEVER, clock: Callable[[], float] = time.time
 ) -> AsyncIterator[Rig]:
     """Recover and open; closing is no clean stop: what is pending stays pending, as after a SIGKILL."""
-    loop = asyncio.get_running_loop()
     (path.parent / f"{path.name}.d").mkdir(exist_ok=True)
     with ThreadPoolExecutor(1) as executor:
-        ledger = await loop.run_in_executor(executor, lambda: open_ledger(path, 0o640, accept=accept))
+        thread, closed = OwnerThread(executor), _ClosedLogs()
+        ledger = await thread.call(open_ledger, path, 0o640, accept=accept)
         try:
-            visit_log = await open_log(path, executor)
+            visit_log = await open_visit_log(
+                path=path, mode=0o640, rotate=rotate, thread=thread, ledger=ledger, compressor=closed, clock=clock
+            )
             try:
-                rotation = Rotation(path=path, mode=0o640, config=rotate, ledger=ledger, clock=clock)
-                yield Rig(executor, ledger, visit_log, rotation)
+                yield Rig(thread, ledger, visit_log, closed.files)
             finally:
                 await visit_log.close()
         finally:
-            await loop.run_in_executor(executor, ledger.close)
+            await thread.call(ledger.close)

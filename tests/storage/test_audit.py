@@ -14,9 +14,9 @@ import pytest
 from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, open_rig, span
 from tracker.cli import main
 from tracker.core.message import pack
-from tracker.storage import accounts
-from tracker.storage.accounts import Account, Gap
-from tracker.storage.recovery import ledger_path
+from tracker.storage import ledger_reader
+from tracker.storage.ledger_reader import Account, Gap
+from tracker.visit_log_files import ledger_path
 
 HOUR_MS = 3_600_000
 C = "c" * 32
@@ -39,8 +39,8 @@ def now_ms() -> int:
 
 
 def accounts_of(path: Path) -> list[Account]:
-    with accounts.open_books(ledger_path(path)) as books:
-        return list(books.accounts())
+    with ledger_reader.open_copy(ledger_path(path)) as copy:
+        return list(copy.accounts())
 
 
 def audit(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
@@ -58,7 +58,7 @@ async def store_with_gaps(path: Path) -> None:
         await rig.write(span(B, 5, 6, sent_ms=old))
         await rig.write(span(B, 6, 8, sent_ms=now_ms()))
         await rig.write(span(C, 0, 3, sent_ms=late), close(C, 5, sent_ms=late))
-        await rig.call(rig.ledger.settle)
+        await rig.call(rig.ledger.checkpoint)
 
 
 async def test_gaps_are_named_with_their_offsets_visits_and_age(
@@ -94,7 +94,7 @@ async def test_a_gap_that_is_filled_is_none(path: Path, config: Path, capsys: py
     status, said = audit(capsys, "--config", config)
     assert status == 0
     assert "nothing has been missing for longer than 3600 s" in said
-    assert "under way" in said
+    assert "in progress" in said
 
 
 async def test_forgotten_gaps_are_shown_and_not_counted_and_their_bytes_stay_known(
@@ -131,7 +131,7 @@ async def test_silent_journals_that_are_open_or_have_gaps_are_given_up_at_once(
         assert await rig.call(rig.ledger.gaps) == (offset_of("d" * 32, 2), 1)
         later = now_ms() + 200 * day
         await rig.write(span("e" * 32, 1, 2, sent_ms=later))
-        await rig.call(rig.ledger.settle)
+        await rig.call(rig.ledger.checkpoint)
     assert [each.journal for each in accounts_of(path) if each.heard_ms < later] == ["d" * 32]
 
 
@@ -197,7 +197,7 @@ async def test_the_log_itself_is_checked(path: Path, capsys: pytest.CaptureFixtu
     assert f"{path}: 12 lines of visits" in said
 
 
-SEED_LINE = b"2023-12-10T22:22:43.7936205+00:00|https://localhost:7058/index.html||192.168.1.1\r\n"
+LEGACY_LINE = b"2023-12-10T22:22:43.7936205+00:00|https://localhost:7058/index.html||192.168.1.1\r\n"
 OURS = b"2023-12-10T22:22:43.793620+00:00|null|null|192.168.1.1\n"
 
 
@@ -225,11 +225,13 @@ def test_what_storage_does_not_write_is_named(
     assert "\x1b" not in said
 
 
-def test_lines_of_the_seed_and_gzipped_files_are_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_of_the_legacy_services_and_gzipped_files_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     file = tmp_path / "visits.log.20261124T120000.000000Z.gz"
-    file.write_bytes(gzip.compress(SEED_LINE + OURS))
+    file.write_bytes(gzip.compress(LEGACY_LINE + OURS))
     status, said = audit(capsys, "--log", file)
-    assert (status, said) == (0, f"{file}: 2 lines of visits, 1 of them in the form of the seed's service\n")
+    assert (status, said) == (0, f"{file}: 2 lines of visits, 1 of them in the form of the legacy .NET services\n")
     file.write_bytes(file.read_bytes()[:-9])
     status, said = audit(capsys, "--log", file)
     assert status == 1

@@ -8,7 +8,7 @@ import pytest
 
 from tests.storage.rig import A, B, Rig, delivery, lines, logged, offset_of, open_rig, pages, span
 from tracker import telemetry
-from tracker.aws import Delivery
+from tracker.core.delivery import Delivery
 from tracker.core.message import pack
 from tracker.errors import StorageFull
 from tracker.storage import ledger as ledger_module
@@ -42,7 +42,7 @@ async def test_a_repeat_with_other_bytes_is_left_counted_and_logged_once(
     assert telemetry.total(telemetry.CONFLICTING) - before[0] == 2
     assert telemetry.total(telemetry.MALFORMED) == before[1]
     [record] = caplog.records
-    assert record.getMessage().startswith(f"message_conflicting id={conflicting.message_id} reason=journal {A}")
+    assert record.getMessage().startswith(f"conflict_found id={conflicting.message_id} reason=journal {A}")
 
 
 async def test_the_first_bytes_count_whoever_sent_them_and_the_others_are_left(path: Path) -> None:
@@ -72,12 +72,12 @@ async def test_spans_that_are_cut_anew_after_a_crash_conflict_with_nothing(path:
     assert logged(path) == pages(A, 0, 8)
 
 
-@pytest.mark.parametrize("settled", [True, False], ids=["merged", "pending"])
-async def test_checksums_outlive_the_process_with_the_append_that_they_are_of(path: Path, settled: bool) -> None:
+@pytest.mark.parametrize("checkpoint", [True, False], ids=["merged", "pending"])
+async def test_checksums_outlive_the_process_with_the_append_that_they_are_of(path: Path, checkpoint: bool) -> None:
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 3))
-        if settled:
-            await rig.call(rig.ledger.settle)
+        if checkpoint:
+            await rig.call(rig.ledger.checkpoint)
     async with open_rig(path) as rig:
         conflicting, repeat = other(0, 3), span(A, 0, 3)
         await rig.write(conflicting, repeat)
@@ -91,7 +91,7 @@ async def test_an_append_that_was_rolled_back_leaves_no_checksum(path: Path, mon
             raise OSError(errno.ENOSPC, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(rig.log._file, "write", full)
+            patch.setattr(rig.log.file.stream, "write", full)
             with pytest.raises(StorageFull):
                 await rig.write(other(0, 3))
         await rig.write(span(A, 0, 3))
@@ -113,7 +113,7 @@ async def test_the_last_spans_are_known_and_the_table_stays_bounded(
     async with open_rig(path) as rig:
         for number in range(20):
             await rig.write(span(A, number, number + 1))
-        await rig.call(rig.ledger.settle)
+        await rig.call(rig.ledger.checkpoint)
         assert await rig.query("SELECT count(*) FROM span") == [(5,)]
         assert [await known(rig, number) for number in (13, 14, 15, 19)] == [False, False, True, True]
     assert logged(path) == pages(A, 0, 20)
@@ -123,7 +123,7 @@ async def test_a_span_with_every_second_line_stored_before_brings_exactly_the_ot
     many = 400
     async with open_rig(path) as rig:
         for number in range(0, many, 2):
-            rig.handover.put_nowait(span(A, number, number + 1))
+            rig.received.put_nowait(span(A, number, number + 1))
         await rig.write(span(A, 0, many))
         assert rig.left == []
         assert await rig.query('SELECT start, "end" FROM pending_range') == [(0, offset_of(A, many))]

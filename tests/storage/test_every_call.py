@@ -19,31 +19,31 @@ from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, Inline, Scenario, World, begin, live, stage, stumble, sweep, telling
 from tests.storage import rig as rig_module
 from tests.storage.rig import NEVER, A, B, Rig, close, delivery, open_rig, pages, span
-from tracker.aws import Delivery
 from tracker.config import Rotate
+from tracker.core.delivery import Delivery
 from tracker.core.log_line import parse_line
 from tracker.storage import writer as module
 from tracker.storage.compressor import compress
-from tracker.storage.recovery import only_writer
-from tracker.storage.rotation import rotated
+from tracker.storage.ledger_start import only_writer
+from tracker.visit_log_files import closed_logs
 
 LOG = "logs/visits.log"
-SEED_VISIT = '{"Referer":"https://seed.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
+LEGACY_VISIT = '{"Referer":"https://legacy.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
 
 # Each is one batch: fresh, overlapping, repeated, without our attributes, closing.
 BATCHES: list[list[tuple[str, int, int]]] = [
     [(A, 0, 3)],
     [(A, 2, 5), (B, 0, 2)],
-    [("seed", 0, 0), (A, 0, 5)],
+    [("legacy", 0, 0), (A, 0, 5)],
     [(B, 1, 6), ("close", 0, 5)],
 ]
-VISITS = sorted([*pages(A, 0, 5), *pages(B, 0, 6), "https://seed.example/1"])
+VISITS = sorted([*pages(A, 0, 5), *pages(B, 0, 6), "https://legacy.example/1"])
 
 
 def delivered(what: tuple[str, int, int]) -> Delivery:
     name, first, last = what
-    if name == "seed":
-        return delivery(SEED_VISIT, {}, message_id="seed-1")
+    if name == "legacy":
+        return delivery(LEGACY_VISIT, {}, message_id="legacy-1")
     return close(A, last) if name == "close" else span(name, first, last)
 
 
@@ -66,15 +66,15 @@ async def _take(rig: Rig, batch: int, world: World) -> None:
     rig.on_acknowledge = lambda: world.note("acknowledged", batch)
     deliveries = list(map(delivered, BATCHES[batch]))
     for each in deliveries:
-        rig.handover.put_nowait(each)
-    taken = await rig.writer._take()
+        rig.received.put_nowait(each)
+    taken = await rig.writer.take()
     assert taken.deliveries == deliveries
-    await rig.writer._with_pauses(lambda: rig.writer._store(taken))
+    await rig.writer.retry_while_paused(lambda: rig.writer.store(taken))
 
 
 def referrers(log: Path) -> list[str]:
     """Of every line of the log and of the files it was rotated to, which hold whole lines only."""
-    files = [*rotated(log), log]
+    files = [*closed_logs(log), log]
     contents = [gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files]
     assert all(content.endswith(b"\n") for content in contents[:-1])
     assert contents[-1].endswith(b"\n") or not contents[-1]
@@ -125,7 +125,7 @@ class Compressing(Rotating):
 
 
 def _compress(root: Path) -> None:
-    for file in rotated(root / LOG):
+    for file in closed_logs(root / LOG):
         if file.suffix != ".gz":
             compress(file, threading.Event())
 
@@ -207,7 +207,7 @@ def test_a_full_disk_holds_storage_up_at_any_append_and_ends_it_never(name: str,
 
 
 @pytest.mark.parametrize("fault", [faults.EIO, faults.FULL, faults.READ_ONLY], ids=str)
-def test_an_ill_disk_ends_storage_only_so_that_it_is_started_again(fault: Fault) -> None:
+def test_a_failing_disk_ends_storage_only_so_that_it_is_started_again(fault: Fault) -> None:
     for at in itertools.count(1):
         with telling(f"{fault} at call {at}"), stage(Appending()) as (root, world, _):
             if not live(Appending(), root, world, fault, at):

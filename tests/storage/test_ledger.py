@@ -9,14 +9,16 @@ import pytest
 
 from tests.storage.rig import SENT_MS, A, B
 from tracker.errors import LedgerDamaged, LogChanged
-from tracker.storage import ledger as ledger_module
-from tracker.storage.ledger import DAY_MS, Append, Ledger
+from tracker.storage import ledger_schema
+from tracker.storage.ledger import Ledger
+from tracker.storage.ledger_schema import DAY_MS
+from tracker.storage.pending import Append
 
 C = "c" * 32
 
 
 def ranges_of(ledger: Ledger) -> list[tuple[str, int, int]]:
-    return ledger._db.execute('SELECT journal, start, "end" FROM stored ORDER BY journal, start').fetchall()
+    return ledger.db.execute('SELECT journal, start, "end" FROM stored ORDER BY journal, start').fetchall()
 
 
 def store(ledger: Ledger, append: Append) -> None:
@@ -29,14 +31,14 @@ def store(ledger: Ledger, append: Append) -> None:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
     ledger = Ledger(tmp_path / "ledger.sqlite")
-    ledger.adopt(0, 1)
+    ledger.record_log(0, 1)
     return ledger
 
 
 def test_ranges_that_touch_become_one(ledger: Ledger) -> None:
     for span in [(0, 10), (30, 40), (20, 30), (50, 60), (10, 20)]:
         store(ledger, Append(ranges={A: [span]}))
-    ledger.settle()
+    ledger.checkpoint()
     assert ranges_of(ledger) == [(A, 0, 40), (A, 50, 60)]
     assert ledger.missing(A, (35, 55)) == [(40, 50)]
     assert ledger.missing(B, (0, 5)) == [(0, 5)]
@@ -56,8 +58,8 @@ def test_only_a_durable_append_counts(ledger: Ledger) -> None:
 
 
 def test_commits_are_synced_to_the_disk(ledger: Ledger) -> None:
-    assert ledger._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    assert ledger._db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
+    assert ledger.db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    assert ledger.db.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
     ledger.close()
 
 
@@ -91,9 +93,9 @@ def test_a_journal_is_forgotten_when_closed_complete_and_old(
 ) -> None:
     append = Append(ranges=dict(append.ranges), closed=dict(append.closed), heard={A: SENT_MS})
     store(ledger, append)
-    ledger.settle()
+    ledger.checkpoint()
     store(ledger, Append(heard={C: SENT_MS + days * DAY_MS}))
-    known = [row[0] for row in ledger._db.execute("SELECT id FROM journal ORDER BY id")]
+    known = [row[0] for row in ledger.db.execute("SELECT id FROM journal ORDER BY id")]
     assert (A in known) == (not forgotten or days == 180)
     if A not in known:
         assert ranges_of(ledger) == []
@@ -136,7 +138,7 @@ def test_missing_bytes_are_gaps_and_missing_tails_of_all_journals(ledger: Ledger
 def test_a_ledger_of_an_earlier_layout_is_taken_over(tmp_path: Path) -> None:
     path = tmp_path / "ledger.sqlite"
     with sqlite3.connect(path) as db:
-        db.executescript(f"BEGIN; {ledger_module._LAYOUTS[0]} PRAGMA user_version = 1; COMMIT;")
+        db.executescript(f"BEGIN; {ledger_schema.LAYOUTS[0]} PRAGMA user_version = 1; COMMIT;")
         db.execute("INSERT INTO log VALUES (1, 7, 5)")
         db.execute("INSERT INTO journal VALUES (?, 12, NULL)", (A,))
         db.execute("INSERT INTO stored VALUES (?, 0, 10), (?, 20, 30)", (A, A))
@@ -145,15 +147,15 @@ def test_a_ledger_of_an_earlier_layout_is_taken_over(tmp_path: Path) -> None:
         ledger = Ledger(path)
         assert (ledger.size, ledger.inode, ledger.rotating) == (7, None, None)
         assert ledger.missing(A, (0, 30)) == [(10, 20)]
-        assert ledger._db.execute("SELECT DISTINCT since_ms FROM stored").fetchall() == [(12,)]
+        assert ledger.db.execute("SELECT DISTINCT since_ms FROM stored").fetchall() == [(12,)]
         ledger.close()
 
 
 def test_a_gap_is_known_since_the_first_delivery_beyond_it(ledger: Ledger) -> None:
     for at, span in enumerate([(0, 10), (20, 30), (15, 20), (40, 50), (30, 32)]):
         store(ledger, Append(ranges={A: [span]}, heard={A: SENT_MS + at}))
-    ledger.settle()
-    assert ledger._db.execute('SELECT start, "end", since_ms FROM stored').fetchall() == [
+    ledger.checkpoint()
+    assert ledger.db.execute('SELECT start, "end", since_ms FROM stored').fetchall() == [
         (0, 10, SENT_MS),
         (15, 32, SENT_MS + 1),
         (40, 50, SENT_MS + 3),
@@ -164,7 +166,7 @@ def test_a_gap_is_known_since_the_first_delivery_beyond_it(ledger: Ledger) -> No
 def test_a_start_makes_durable_what_it_finds_in_the_ledger(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     first = Ledger(tmp_path / "first" / "ledger.sqlite")
-    first.adopt(0, 1)
+    first.record_log(0, 1)
     # Its fsync failed, say, and the process died.
     first.begin(Append(data=bytearray(b"a\n"), ranges={A: [(0, 2)]}, heard={A: 1}))
     second_dir = shutil.copytree(tmp_path / "first", tmp_path / "second")

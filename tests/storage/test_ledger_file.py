@@ -15,9 +15,10 @@ import pytest
 from tests.storage.rig import A, logged, open_rig, pages, span
 from tests.waiting import until
 from tracker.errors import AppendFailed, ConfigurationError, LedgerBusy, LedgerDamaged, LogChanged
-from tracker.storage import ledger as ledger_module
+from tracker.storage import ledger_schema, pending
 from tracker.storage import writer as writer_module
-from tracker.storage.recovery import ledger_dir, ledger_path, open_ledger
+from tracker.storage.recovery import open_ledger
+from tracker.visit_log_files import ledger_directory, ledger_path
 
 
 @pytest.fixture
@@ -28,8 +29,14 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(ledger_module, "BUSY_SECONDS", 0.01)
-    monkeypatch.setattr(ledger_module, "START_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(ledger_schema, "BUSY_SECONDS", 0.01)
+    monkeypatch.setattr(ledger_schema, "START_BUSY_SECONDS", 0.05)
+
+
+def pauses(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The cause of each pause that was logged."""
+    messages = [record.getMessage().split() for record in caplog.records if record.levelno == logging.ERROR]
+    return [message[1] for message in messages if message[0] == "append_paused"]
 
 
 def aside(file: Path) -> Path:
@@ -49,8 +56,8 @@ MOVES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
     ),
     "file replaced by a copy": (replace, lambda path: aside(ledger_path(path)).rename(ledger_path(path))),
     "directory moved": (
-        lambda path: ledger_dir(path).rename(aside(path)),
-        lambda path: aside(path).rename(ledger_dir(path)),
+        lambda path: ledger_directory(path).rename(aside(path)),
+        lambda path: aside(path).rename(ledger_directory(path)),
     ),
     "write-ahead log moved": (
         lambda path: Path(f"{ledger_path(path)}-wal").rename(aside(path)),
@@ -79,15 +86,13 @@ async def test_a_ledger_that_is_moved_under_the_writer_pauses_it_until_it_is_bac
         await running
         assert len(rig.acknowledged) == 2
     assert logged(path) == pages(A, 0, 3)
-    assert [record.getMessage().split()[:2] for record in caplog.records if record.levelno == logging.ERROR] == [
-        ["append_paused", "cause=ledger_moved"]
-    ]
+    assert pauses(caplog) == ["cause=ledger_moved"]
 
 
 async def test_a_ledger_that_is_deleted_under_the_writer_pauses_it_until_the_stop(path: Path) -> None:
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 2))
-        for file in ledger_dir(path).iterdir():
+        for file in ledger_directory(path).iterdir():
             file.unlink()
         running = asyncio.create_task(rig.run([span(A, 0, 3)]))
         await until(lambda: rig.writer.paused)
@@ -130,9 +135,7 @@ async def test_a_ledger_that_another_program_has_locked_pauses_the_writer_until_
         assert rig.writer.paused is None
         assert len(rig.acknowledged) == 3
     assert logged(path) == pages(A, 0, 4)
-    assert [record.getMessage().split()[:2] for record in caplog.records if record.levelno == logging.ERROR] == [
-        ["append_paused", "cause=ledger_busy"]
-    ]
+    assert pauses(caplog) == ["cause=ledger_busy"]
 
 
 async def test_a_look_into_a_locked_ledger_pauses_too_and_takes_the_delivery_once(
@@ -159,7 +162,7 @@ async def test_a_start_with_a_locked_ledger_names_the_lock_and_may_be_tried_agai
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 2))
         with locked(path, "BEGIN"):  # keeps the write-ahead log from being emptied by the close
-            await rig.call(rig.ledger.settle)
+            await rig.call(rig.ledger.checkpoint)
     with closing(sqlite3.connect(ledger_path(path), isolation_level=None)) as db:
         db.execute("UPDATE log SET clock_ms = clock_ms + 1")
         with locked(path, how), pytest.raises(LedgerBusy, match=r"by another program|another program has locked"):
@@ -203,7 +206,7 @@ async def test_a_damaged_ledger_is_refused_with_a_way_out_that_keeps_it_and_goes
     async with open_rig(path) as rig:
         await rig.run([span(A, 2, 4)])
     assert logged(path) == pages(A, 0, 4)
-    kept = [file.read_bytes() for file in ledger_dir(path).glob("ledger.sqlite.damaged-*")]
+    kept = [file.read_bytes() for file in ledger_directory(path).glob("ledger.sqlite.damaged-*")]
     assert kept == ([found] if found else [])
 
 
@@ -219,12 +222,12 @@ async def test_damage_is_found_by_a_start_wherever_it_is_and_kept_aside_when_the
         open_ledger(path, 0o640, accept=False)
     async with open_rig(path, accept=True) as rig:
         await rig.run([span(A, 300, 301)])
-    assert len(list(ledger_dir(path).glob("ledger.sqlite.damaged-*"))) == 1
+    assert len(list(ledger_directory(path).glob("ledger.sqlite.damaged-*"))) == 1
     assert logged(path)[-1:] == pages(A, 300, 301)
 
 
 async def test_an_empty_ledger_beside_an_empty_or_new_log_is_a_first_start(path: Path) -> None:
-    ledger_dir(path).mkdir()
+    ledger_directory(path).mkdir()
     ledger_path(path).touch()  # where a first start was killed
     async with open_rig(path) as rig:
         await rig.run([span(A, 0, 2)])
@@ -232,9 +235,9 @@ async def test_an_empty_ledger_beside_an_empty_or_new_log_is_a_first_start(path:
 
 
 @pytest.mark.parametrize("what", ["directory", "link"])
-def test_a_ledger_that_only_the_operator_can_mend_is_a_configuration_error_that_names_it(path: Path, what: str) -> None:
+def test_a_ledger_that_only_the_operator_can_fix_is_a_configuration_error_that_names_it(path: Path, what: str) -> None:
     file = ledger_path(path)
-    ledger_dir(path).mkdir()
+    ledger_directory(path).mkdir()
     if what == "directory":
         file.mkdir()
     else:
@@ -247,12 +250,12 @@ def test_a_ledger_that_only_the_operator_can_mend_is_a_configuration_error_that_
 def test_a_ledger_of_another_user_is_a_configuration_error_that_names_it() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "visits.log"
-        ledger_dir(path).mkdir()
+        ledger_directory(path).mkdir()
         ledger_path(path).touch(0o000)
         is_root = not os.geteuid()
         if is_root:  # who may open everything
             os.chown(folder, 65534, -1)
-            os.chown(ledger_dir(path), 65534, -1)
+            os.chown(ledger_directory(path), 65534, -1)
             os.seteuid(65534)
         try:
             with pytest.raises(ConfigurationError, match=r"Permission denied.*ledger\.sqlite"):
@@ -280,18 +283,18 @@ async def test_a_ledger_at_its_quota_pauses_the_writer_until_there_is_room(path:
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_READONLY], ids=["fsync", "read-only"])
-async def test_an_ill_disk_under_the_ledger_ends_the_writer(
+async def test_a_failing_disk_under_the_ledger_ends_the_writer(
     path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 2))
 
-        def fail(append: object) -> None:
+        def fail(*arguments: object) -> None:
             error = sqlite3.OperationalError("disk I/O error")
             error.sqlite_errorcode = code
             raise error
 
-        monkeypatch.setattr(rig.ledger, "_note", fail)
+        monkeypatch.setattr(pending, "record", fail)
         with pytest.raises(AppendFailed, match=r"ledger\.sqlite cannot be used"):
             await rig.run([span(A, 2, 3)])
         assert len(rig.acknowledged) == 1

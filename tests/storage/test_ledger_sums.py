@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from tests.storage.rig import SENT_MS, A, B
 from tracker.core import spans
-from tracker.storage import accounts
-from tracker.storage import ledger as module
-from tracker.storage.ledger import DAY_MS, Append, Ledger
+from tracker.storage import ledger_pruning, ledger_reader, ledger_schema
+from tracker.storage.ledger import Ledger
+from tracker.storage.ledger_schema import DAY_MS
+from tracker.storage.pending import Append
 
 C = "c" * 32
 LARGEST = 10**15 - 1  # the largest end that a message may name
@@ -31,7 +32,7 @@ def path(tmp_path: Path) -> Path:
 def opened(path: Path) -> Ledger:
     ledger = Ledger(path)
     if ledger.size is None:
-        ledger.adopt(0, 1)
+        ledger.record_log(0, 1)
     return ledger
 
 
@@ -54,8 +55,8 @@ def counted(path: Path) -> tuple[int, int]:
 
 
 def wrong_sums(path: Path) -> list[str]:
-    with accounts.open_books(path) as books:
-        return list(books.wrong_sums())
+    with ledger_reader.open_copy(path) as copy:
+        return list(copy.wrong_sums())
 
 
 journals = st.sampled_from([A, B, C])
@@ -96,28 +97,28 @@ def test_kept_sums_equal_a_full_count_whatever_is_stored_closed_forgotten_and_pr
                 now += number * DAY_MS
                 ledger.begin(Append(heard={"d" * 32: now}))
             elif what == "forget silent":
-                accounts.excuse_silent(path, number)
+                ledger_reader.give_up_silent(path, number)
             elif what == "start":
                 ledger.close()
                 ledger = opened(path)
-                ledger.settle()
+                ledger.checkpoint()
             elif any(each.journal == journal for each in accounts_of(path)):
-                accounts.excuse(path, journal)
+                ledger_reader.give_up(path, journal)
             assert ledger.gaps() == counted(path)
             assert wrong_sums(path) == []
         ledger.close()
 
 
-def accounts_of(path: Path) -> list[accounts.Account]:
-    with accounts.open_books(path) as books:
-        return list(books.accounts())
+def accounts_of(path: Path) -> list[ledger_reader.Account]:
+    with ledger_reader.open_copy(path) as copy:
+        return list(copy.accounts())
 
 
 def test_a_sum_that_was_changed_by_others_is_named(path: Path) -> None:
     ledger = opened(path)
     ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(5, 9)]}, heard={A: SENT_MS}))
     ledger.durable()
-    ledger.settle()
+    ledger.checkpoint()
     ledger.close()
     with closing(sqlite3.connect(path)) as db:
         db.execute("UPDATE total SET low = low + 1")
@@ -138,12 +139,12 @@ def test_forged_ends_overflow_no_sum_and_hide_no_gap_of_another_journal(path: Pa
     assert before == (20_000 * LARGEST, 20_000)
     ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(0, 10), (286, 300)]}, heard={A: SENT_MS}))
     ledger.durable()
-    ledger.settle()
+    ledger.checkpoint()
     assert ledger.gaps() == (before.size + 276, before.journals + 1)
     assert wrong_sums(path) == []
-    assert accounts.excuse_silent(path, 0) == 0  # heard at the ledger's own latest time: not silent
+    assert ledger_reader.give_up_silent(path, 0) == 0  # heard at the ledger's own latest time: not silent
     ledger.begin(Append(heard={B: SENT_MS + 2 * DAY_MS, A: SENT_MS + 2 * DAY_MS}))
-    assert accounts.excuse_silent(path, 1) == 20_000
+    assert ledger_reader.give_up_silent(path, 1) == 20_000
     assert ledger.gaps() == (276, 1)
     ledger.close()
 
@@ -157,11 +158,11 @@ def steps_of(ledger: Ledger, work: Callable[[], object]) -> int:
         count += 1
         return 0
 
-    ledger._db.set_progress_handler(tick, 10)
+    ledger.db.set_progress_handler(tick, 10)
     try:
         work()
     finally:
-        ledger._db.set_progress_handler(None, 10)
+        ledger.db.set_progress_handler(None, 10)
     return count
 
 
@@ -179,7 +180,7 @@ def test_a_message_costs_the_same_with_one_interval_and_with_thousands(path: Pat
     many = [(number * 20, number * 20 + 10) for number in range(1, 5_000) if number not in numbers]
     ledger.begin(Append(data=bytearray(b"x"), ranges={A: many}, heard={A: SENT_MS}))
     ledger.durable()
-    ledger.settle()
+    ledger.checkpoint()
     last = [steps_of(ledger, lambda number=number: store(number)) for number in numbers[-20:]]  # type: ignore[misc]
     assert max(last) <= 1.5 * max(first)
     ledger.close()
@@ -199,7 +200,7 @@ def test_periodic_work_costs_the_same_with_few_journals_and_with_thousands(path:
             )
         )
         ledger.durable()
-        ledger.settle()
+        ledger.checkpoint()
 
     def look() -> int:
         return steps_of(ledger, ledger.gaps)
@@ -218,7 +219,7 @@ def test_periodic_work_costs_the_same_with_few_journals_and_with_thousands(path:
 
 def test_a_pruning_removes_a_bounded_number_and_the_next_commits_the_rest(path: Path) -> None:
     ledger = opened(path)
-    many = module.PRUNED_ROWS * 3
+    many = ledger_pruning.PRUNED_ROWS * 3
     ids = [f"{number:032x}" for number in range(many)]
     wide = [(number * 20, number * 20 + 10) for number in range(many)]
     append = Append(
@@ -226,16 +227,16 @@ def test_a_pruning_removes_a_bounded_number_and_the_next_commits_the_rest(path: 
         ranges={each: [(0, 10)] for each in ids} | {A: wide},
         closed=dict.fromkeys(ids, 10),
         heard=dict.fromkeys([*ids, A], SENT_MS),
-        seen={str(number): SENT_MS for number in range(module.PRUNED_MESSAGES * 2)},
+        seen={str(number): SENT_MS for number in range(ledger_pruning.PRUNED_MESSAGES * 2)},
     )
     ledger.begin(append)
     ledger.durable()
-    ledger.settle()
-    accounts.excuse(path, A)  # a journal of many intervals that may go
+    ledger.checkpoint()
+    ledger_reader.give_up(path, A)  # a journal of many intervals that may go
     late = SENT_MS + 181 * DAY_MS
 
     def rows(table: str) -> int:
-        count: int = ledger._db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        count: int = ledger.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         return count
 
     left = [(rows("journal"), rows("stored"), rows("seen"))]
@@ -245,8 +246,8 @@ def test_a_pruning_removes_a_bounded_number_and_the_next_commits_the_rest(path: 
         assert ledger.gaps() == counted(path) == (0, 0)
     assert left[-1] == (1, 0, 0)
     for (journals, intervals, seen), after in pairwise(left):
-        assert journals - after[0] + intervals - after[1] <= 2 * module.PRUNED_ROWS + 2
-        assert seen - after[2] <= module.PRUNED_MESSAGES
+        assert journals - after[0] + intervals - after[1] <= 2 * ledger_pruning.PRUNED_ROWS + 2
+        assert seen - after[2] <= ledger_pruning.PRUNED_MESSAGES
     ledger.close()
 
 
@@ -255,11 +256,11 @@ def test_reading_the_books_for_long_holds_no_checkpoint_of_storage_up(path: Path
     for number in range(50):
         ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(number, number + 1)]}, heard={A: SENT_MS}))
         ledger.durable()
-    with accounts.open_books(path) as books:
-        first = next(books.accounts())
-        assert ledger._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0  # not busy
+    with ledger_reader.open_copy(path) as copy:
+        first = next(copy.accounts())
+        assert ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0  # not busy
         ledger.begin(Append(data=bytearray(b"x"), ranges={B: [(0, 9)]}, heard={B: SENT_MS}))
-        assert [each.journal for each in books.accounts()] == [A]
+        assert [each.journal for each in copy.accounts()] == [A]
     assert first.stored_bytes == 50
     ledger.close()
 
@@ -268,7 +269,7 @@ def test_reading_the_books_for_long_holds_no_checkpoint_of_storage_up(path: Path
 def test_sums_of_a_ledger_of_an_earlier_layout_are_counted_once_and_kept_from_then_on(path: Path, layout: int) -> None:
     with closing(sqlite3.connect(path)) as db:
         for number in range(layout):
-            db.executescript(f"BEGIN; {module._LAYOUTS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+            db.executescript(f"BEGIN; {ledger_schema.LAYOUTS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
         db.execute("INSERT INTO log (id, size, clock_ms) VALUES (1, 7, ?)", (SENT_MS,))
         huge = 10**18 - 1  # such an end was taken by earlier releases
         forged = [f"{number:032x}" for number in range(20)]
@@ -296,7 +297,7 @@ def test_spans_stored_in_any_order_end_as_the_intervals_of_their_union(path: Pat
         if new := ledger.missing(A, span):
             ledger.begin(Append(data=bytearray(b"x"), ranges={A: new}, heard={A: SENT_MS}))
             ledger.durable()
-    ledger.settle()
-    found = ledger._db.execute('SELECT start, "end" FROM stored ORDER BY start').fetchall()
+    ledger.checkpoint()
+    found = ledger.db.execute('SELECT start, "end" FROM stored ORDER BY start').fetchall()
     assert found == spans.merge(given)
     ledger.close()

@@ -11,7 +11,9 @@ import pytest
 from tests.storage.rig import A, lines, logged, offset_of, open_rig, pages, span
 from tracker.errors import AppendFailed, ConfigurationError, HeldByAnother, LogChanged
 from tracker.storage import recovery
-from tracker.storage.recovery import ledger_dir, only_writer, open_ledger
+from tracker.storage.ledger_start import only_writer
+from tracker.storage.recovery import open_ledger
+from tracker.visit_log_files import ledger_directory
 
 OLD = b"2023-12-10T22:22:43.7936205+00:00|https://old.example/|null|192.168.1.1"
 
@@ -52,7 +54,7 @@ async def test_an_existing_log_is_taken_over_as_it_is(path: Path, ending: bytes)
         assert path.read_bytes() == found
 
 
-@pytest.mark.parametrize("of", [lambda path: path.parent, ledger_dir], ids=["the log", "the ledger"])
+@pytest.mark.parametrize("of", [lambda path: path.parent, ledger_directory], ids=["the log", "the ledger"])
 def test_a_start_that_fails_to_sync_a_directory_closes_the_ledger(
     path: Path, monkeypatch: pytest.MonkeyPatch, of: Callable[[Path], Path]
 ) -> None:
@@ -61,11 +63,11 @@ def test_a_start_that_fails_to_sync_a_directory_closes_the_ledger(
             raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(recovery, "sync_directory", fail)
-    ledger_dir(path).mkdir()
+    ledger_directory(path).mkdir()
     with pytest.raises(AppendFailed, match=r"cannot be (recovered|written)") as failed:
         open_ledger(path, 0o640, accept=False)
     # SQLite removes the write-ahead log when the last connection closes; `failed` would keep one that is open.
-    assert [file.name for file in ledger_dir(path).iterdir()] == ["ledger.sqlite"], failed
+    assert [file.name for file in ledger_directory(path).iterdir()] == ["ledger.sqlite"], failed
 
 
 async def test_a_whole_pending_append_is_written_again_and_merged(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +78,7 @@ async def test_a_whole_pending_append_is_written_again_and_merged(path: Path, mo
         assert synced == [path.stat().st_ino]
         assert path.read_bytes() == before
         assert begins < len(before)
-        assert rig.ledger.is_settled
+        assert rig.ledger.pending is None
         assert await rig.query('SELECT journal, start, "end" FROM stored') == [(A, 0, offset_of(A, 5))]
         await rig.write(span(A, 0, 6))
     assert logged(path) == pages(A, 0, 6)
@@ -120,16 +122,16 @@ def _remove(path: Path) -> None:
     path.unlink()
 
 
-@pytest.mark.parametrize("settled", [True, False], ids=["settled", "pending"])
+@pytest.mark.parametrize("checkpoint", [True, False], ids=["after a checkpoint", "pending"])
 @pytest.mark.parametrize("change", [_append, _cut_short, _remove])
 async def test_any_other_difference_is_refused_until_accepted(
-    path: Path, change: Callable[[Path], None], settled: bool
+    path: Path, change: Callable[[Path], None], checkpoint: bool
 ) -> None:
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 2))
         await rig.write(span(A, 2, 5))
-        if settled:
-            await rig.call(rig.ledger.settle)
+        if checkpoint:
+            await rig.call(rig.ledger.checkpoint)
     change(path)
     changed = path.read_bytes() if path.exists() else b""
     for _ in range(2):

@@ -22,7 +22,8 @@ from tracker.storage import compressor, rotation, visit_log
 from tracker.storage import writer as writer_module
 from tracker.storage.compressor import Compressor, compress
 from tracker.storage.ledger import Ledger
-from tracker.storage.rotation import Rotation, rotated
+from tracker.storage.rotation import Rotation
+from tracker.visit_log_files import closed_logs
 
 SMALL = Rotate(max_bytes=1)  # every append has a file of its own
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC).timestamp()
@@ -35,7 +36,7 @@ def path(tmp_path: Path) -> Path:
 
 def all_pages(path: Path) -> list[str]:
     """The pages of all visits, in the order of writing: of the rotated files, then of the log."""
-    files = [*rotated(path), path]
+    files = [*closed_logs(path), path]
     return [page for file in files for page in logged(file)]
 
 
@@ -44,9 +45,9 @@ async def test_a_log_that_has_its_size_is_put_aside_before_the_next_append(path:
         for number in range(8):
             await rig.write(span(A, number, number + 1))
         assert path.stat().st_mode & 0o777 == 0o640
-    assert len(rotated(path)) >= 2
-    assert all(300 <= file.stat().st_size < 400 for file in rotated(path))
-    assert all(file.read_bytes().endswith(b"\n") for file in [*rotated(path), path])
+    assert len(closed_logs(path)) >= 2
+    assert all(300 <= file.stat().st_size < 400 for file in closed_logs(path))
+    assert all(file.read_bytes().endswith(b"\n") for file in [*closed_logs(path), path])
     assert all_pages(path) == pages(A, 0, 8)
 
 
@@ -68,26 +69,26 @@ async def test_an_hour_or_a_day_of_utc_that_is_over_is_put_aside(
     async with open_rig(path, rotate=Rotate(every=every), clock=lambda: now) as rig:
         await rig.write(span(A, 0, 1))
         os.utime(path, (written, written))
-        assert rig.rotation.is_due(path.stat()) is due
+        assert rig.log.rotation.is_due(path.stat()) is due
 
 
 async def test_an_empty_log_is_never_due(path: Path) -> None:
     async with open_rig(path, rotate=Rotate(max_bytes=1, every="hour"), clock=lambda: NOON) as rig:
         os.utime(path, (0, 0))
-        assert not rig.rotation.is_due(path.stat())
+        assert not rig.log.rotation.is_due(path.stat())
 
 
 async def test_an_idle_log_is_rotated_when_its_hour_is_over(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "IDLE_SECONDS", 0.01)
     async with open_rig(path, rotate=Rotate(every="hour"), clock=lambda: NOON) as rig:
         running = asyncio.create_task(rig.writer.run())
-        rig.handover.put_nowait(span(A, 0, 2))
+        rig.received.put_nowait(span(A, 0, 2))
         await until(lambda: rig.acknowledged)
         os.utime(path, (NOON - 1, NOON - 1))
-        await until(lambda: rotated(path) and path.exists() and path.stat().st_size == 0)
-        rig.handover.put_nowait(None)
+        await until(lambda: closed_logs(path) and path.exists() and path.stat().st_size == 0)
+        rig.received.put_nowait(None)
         await running
-    [file] = rotated(path)
+    [file] = closed_logs(path)
     assert file.name == "visits.log.20261124T120000.000000Z"
     assert logged(file) == pages(A, 0, 2)
 
@@ -97,7 +98,7 @@ async def test_names_sort_in_the_order_of_writing_even_when_the_clock_goes_back(
     async with open_rig(path, rotate=SMALL, clock=lambda: next(clock)) as rig:
         for number in range(5):
             await rig.write(span(A, number, number + 1))
-    assert [file.name.partition("T")[2] for file in rotated(path)] == [
+    assert [file.name.partition("T")[2] for file in closed_logs(path)] == [
         "120000.000000Z",
         "120000.000001Z",
         "120000.000002Z",
@@ -168,9 +169,9 @@ def _die_at(monkeypatch: pytest.MonkeyPatch, steps: list[tuple[Any, str]], numbe
 
 STEPS = [
     (Ledger, "begin"),
-    (Ledger, "rotate_to"),
-    (Ledger, "adopt"),
-    (Rotation, "_reserve"),
+    (Ledger, "record_rotation"),
+    (Ledger, "record_log"),
+    (Rotation, "reserve"),
     (rotation, "create_log"),
     (rotation, "sync_directory"),
     (Path, "rename"),
@@ -206,7 +207,7 @@ async def test_a_death_at_any_step_loses_and_repeats_nothing(
             break
     else:
         pytest.fail("no run came through untouched")
-    assert {"_reserve", "rotate_to", "rename", "create_log", "adopt"} <= set(reached)
+    assert {"reserve", "record_rotation", "rename", "create_log", "record_log"} <= set(reached)
 
 
 CANNOT_BEGIN: list[Any] = [
@@ -253,7 +254,7 @@ async def test_a_rotation_that_cannot_begin_is_put_off_and_appends_go_on(
     assert said.startswith(f"rotation_put_off path={path} error={os.strerror(number)} ")
     async with open_rig(path, rotate=SMALL) as rig:
         await rig.write(span(A, 4, 6))
-    assert [len(logged(file)) for file in rotated(path)] == [5]
+    assert [len(logged(file)) for file in closed_logs(path)] == [5]
     assert all_pages(path) == pages(A, 0, 6)
 
 
@@ -270,7 +271,7 @@ async def test_a_rotation_that_was_put_off_is_tried_again_by_itself_and_said_onc
         assert failing.tries == 3
         failing.mended = True
         await rig.write(span(A, 4, 5))
-        assert [len(logged(file)) for file in rotated(path)] == [4]
+        assert [len(logged(file)) for file in closed_logs(path)] == [4]
         failing.mended = False
         await rig.write(span(A, 5, 6))
     assert all_pages(path) == pages(A, 0, 6)
@@ -292,8 +293,8 @@ async def test_a_rename_that_was_done_and_says_that_it_failed_is_a_rotation(
         await rig.write(span(A, 0, 1))
         monkeypatch.setattr(Path, "rename", late)
         await rig.write(span(A, 1, 2))
-        assert rig.rotated == rotated(path)
-    assert [len(logged(file)) for file in rotated(path)] == [1]
+        assert rig.closed == closed_logs(path)
+    assert [len(logged(file)) for file in closed_logs(path)] == [1]
     assert all_pages(path) == pages(A, 0, 2)
 
 
@@ -304,7 +305,7 @@ async def test_a_name_that_is_no_time_is_somebody_elses_file(path: Path, time: s
     async with open_rig(path, rotate=SMALL) as rig:
         await rig.write(span(A, 0, 1))
         await rig.write(span(A, 1, 2))
-    assert len(rotated(path)) == 1
+    assert len(closed_logs(path)) == 1
     assert foreign.exists()
 
 
@@ -319,7 +320,7 @@ async def test_when_no_later_name_is_left_the_rotation_is_put_off(path: Path) ->
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EROFS])
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(rotation, "sync_directory"), (rotation, "create_log"), (visit_log, "_open")],
+    [(rotation, "sync_directory"), (rotation, "create_log"), (visit_log, "open_log_file")],
     ids=["sync", "create", "open"],
 )
 async def test_a_rotation_that_has_begun_is_finished_before_the_next_append(
@@ -336,14 +337,14 @@ async def test_a_rotation_that_has_begun_is_finished_before_the_next_append(
         failing.mended = True
         await running
         assert rig.writer.paused is None
-        assert rig.rotated == rotated(path)
-    assert len(logged(rotated(path)[0])) == 1
+        assert rig.closed == closed_logs(path)
+    assert len(logged(closed_logs(path)[0])) == 1
     assert all_pages(path) == pages(A, 0, 3)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EMFILE, errno.EACCES])
 @pytest.mark.parametrize(
-    ("owner", "name"), [(rotation, "create_log"), (rotation, "sync_directory"), (visit_log, "_open")]
+    ("owner", "name"), [(rotation, "create_log"), (rotation, "sync_directory"), (visit_log, "open_log_file")]
 )
 async def test_a_reopening_that_fails_is_tried_again(
     path: Path, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, number: int
@@ -353,7 +354,7 @@ async def test_a_reopening_that_fails_is_tried_again(
         await rig.write(span(A, 0, 1))
         aside = path.rename(path.with_suffix(".1"))
         failing = Failing(monkeypatch, owner, name, number)
-        rig.reopen.set()
+        rig.log.request_reopen()
         running = asyncio.create_task(rig.run([span(A, 1, 3)]))
         await until(lambda: rig.writer.paused and failing.tries > 2)
         assert os.strerror(number) in str(rig.writer.paused)
@@ -365,10 +366,9 @@ async def test_a_reopening_that_fails_is_tried_again(
 async def test_a_sighup_for_a_log_that_was_not_moved_opens_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 1))
-        failing = Failing(monkeypatch, visit_log, "_open", errno.EMFILE)
-        rig.reopen.set()
+        failing = Failing(monkeypatch, visit_log, "open_log_file", errno.EMFILE)
+        rig.log.request_reopen()
         await rig.write(span(A, 1, 2))
-        assert not rig.reopen.is_set()
     assert failing.tries == 0
     assert logged(path) == pages(A, 0, 2)
 
@@ -396,8 +396,8 @@ async def test_a_stop_amid_a_rotation_without_room_is_finished_by_the_next_start
 async def test_files_that_no_rotation_leaves_are_refused_until_accepted(path: Path, strange: str) -> None:
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 1))
-        await rig.call(rig.ledger.settle)
-        await rig.call(rig.ledger.rotate_to, "visits.log.20261124T120000.000000Z")
+        await rig.call(rig.ledger.checkpoint)
+        await rig.call(rig.ledger.record_rotation, "visits.log.20261124T120000.000000Z")
     if strange == "both":
         path.with_name("visits.log.20261124T120000.000000Z").write_bytes(path.read_bytes())
     else:
@@ -418,7 +418,7 @@ async def test_a_log_whose_name_leads_to_another_file_is_not_rotated(path: Path)
         with pytest.raises(LogChanged, match="SIGHUP"):
             await rig.write(span(A, 1, 2))
     assert path.read_bytes() == b"foreign\n"
-    assert rotated(path) == []
+    assert closed_logs(path) == []
 
 
 @pytest.mark.parametrize("new", [None, b""], ids=["no new file", "an empty new file"])
@@ -457,7 +457,7 @@ def test_a_compressed_file_takes_the_place_of_the_other(tmp_path: Path) -> None:
     assert done.name == f"{file.name}.gz"
     assert gzip.decompress(done.read_bytes()) == data
     assert (done.stat().st_mode & 0o777, done.stat().st_mtime) == (0o604, NOON)
-    assert rotated(tmp_path / "visits.log") == [done]
+    assert closed_logs(tmp_path / "visits.log") == [done]
 
 
 @pytest.mark.parametrize("step", ["fsync", "rename", "unlink"])
@@ -497,26 +497,26 @@ async def test_the_compressor_does_what_a_stop_or_a_full_disk_left_undone(
     async with open_rig(path, rotate=SMALL) as rig:
         for number in range(3):
             await rig.write(span(A, number, number + 1))
-        assert rig.rotated == rotated(path)
-        under_test = Compressor(rig.rotated[:1])
+        assert rig.closed == closed_logs(path)
+        under_test = Compressor(rig.closed[:1])
         running = asyncio.create_task(under_test.run())
         await until(refused.is_set)
-        assert [file.suffix == ".gz" for file in rotated(path)] == [False, False]
-        under_test.add(rig.rotated[1])
+        assert [file.suffix == ".gz" for file in closed_logs(path)] == [False, False]
+        under_test.add(rig.closed[1])
         room.set()
-        await until(lambda: [file.suffix == ".gz" for file in rotated(path)] == [True, True])
+        await until(lambda: [file.suffix == ".gz" for file in closed_logs(path)] == [True, True])
         under_test.add(path.with_name("visits.log.taken-away"))
         await rig.write(span(A, 3, 4))
-        under_test.add(rig.rotated[2])
-        await until(lambda: [file.suffix == ".gz" for file in rotated(path)] == [True] * 3)
+        under_test.add(rig.closed[2])
+        await until(lambda: [file.suffix == ".gz" for file in closed_logs(path)] == [True] * 3)
         running.cancel()
         await asyncio.wait([running])
-    assert [parse_line(gzip.decompress(file.read_bytes())).referrer for file in rotated(path)] == pages(A, 0, 3)
+    assert [parse_line(gzip.decompress(file.read_bytes())).referrer for file in closed_logs(path)] == pages(A, 0, 3)
 
 
 def test_a_name_that_is_reserved_is_no_rotated_file(path: Path) -> None:
     reserved = path.with_name("visits.log.20261124T120000.000000Z")
     reserved.touch()
-    assert rotated(path) == []
-    rotation.drop_reservations(path)
+    assert closed_logs(path) == []
+    rotation.remove_reserved_names(path)
     assert not reserved.exists()

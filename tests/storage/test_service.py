@@ -21,16 +21,25 @@ from tests.fakes import FakeQueue
 from tests.storage.rig import A, delivery, logged, pages, span
 from tests.waiting import until
 from tracker import aws_clients, telemetry
-from tracker.aws import Delivery
 from tracker.config import LogConfig, SqsConfig, StorageAdmin, StorageConfig, StorageShutdown
+from tracker.core.delivery import Delivery
 from tracker.core.log_line import parse_line
 from tracker.errors import AppendFailed, LogChanged, QueueFailed
+from tracker.lifecycle import Budget
 from tracker.local.provision import provision_at
-from tracker.storage import service, visit_log
+from tracker.storage import log_file, service
 from tracker.storage.__main__ import main
 from tracker.storage.batch import Batch
-from tracker.storage.ledger import Append, Ledger
-from tracker.storage.receiver import Held
+from tracker.storage.in_flight import InFlight
+from tracker.storage.ledger import Ledger
+from tracker.storage.pending import Append
+from tracker.storage.shutdown import FAILURE_SHARES, STOP_SHARES
+
+
+@pytest.mark.parametrize("shares", [STOP_SHARES, FAILURE_SHARES], ids=["a stop", "a failure"])
+def test_the_shares_of_the_time_to_end_add_up(shares: dict[str, float]) -> None:
+    budget = Budget(shares, 100.0)  # raises ValueError when they do not
+    assert 99.0 < budget.remaining("give back") <= 100.0, "giving back is the last step"
 
 
 def put(queue: FakeQueue, name: str, first: int, last: int) -> str:
@@ -84,7 +93,7 @@ def _fail_fdatasync(patch: pytest.MonkeyPatch, config: StorageConfig, queue: Fak
     def broken(descriptor: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    patch.setattr(visit_log, "fdatasync", broken)
+    patch.setattr(log_file, "fdatasync", broken)
 
 
 def _grow_log(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
@@ -104,11 +113,11 @@ def _break_writer(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQ
 
 
 def _break_extension(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
-    async def broken(self: Held) -> None:
+    async def broken(self: InFlight) -> None:
         raise KeyError("a bug")
 
-    patch.setattr(Held, "extend", broken)
-    patch.setattr(Batch, "add", lambda self, delivery: time.sleep(1.5))  # so that something is held meanwhile
+    patch.setattr(InFlight, "extend", broken)
+    patch.setattr(Batch, "add", lambda self, delivery: time.sleep(1.5))  # so that something is in flight meanwhile
 
 
 DEATHS: list[Any] = [
@@ -298,7 +307,7 @@ def test_a_refused_start_ends_with_one_clear_line(config_file: Path, tmp_path: P
     main_dir = tmp_path / "visits.log.d"
     main_dir.mkdir()
     ledger = Ledger(main_dir / "ledger.sqlite")
-    ledger.adopt(100, 1)
+    ledger.record_log(100, 1)
     ledger.close()
     (tmp_path / "visits.log").write_bytes(b"short\n")
     refused = run("--config", str(config_file))

@@ -1,19 +1,20 @@
-"""Receiving, holding, deleting: the stages around the writer, against the queue in memory."""
+"""The stages around the writer, which receive and delete, against the queue in memory."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.fakes import FakeQueue
-from tracker.aws import Delivery
+from tracker.core.delivery import Delivery
 from tracker.storage import acknowledger as acknowledger_module
 from tracker.storage.acknowledger import Acknowledger
-from tracker.storage.receiver import CALLS_IN_FLIGHT, Handover, Held, Outage, Receiver
-from tracker.storage.service import check_redrive
+from tracker.storage.dead_letters import check_redrive
+from tracker.storage.in_flight import CALLS_AT_ONCE, InFlight
+from tracker.storage.receiver import Outage, Receiver
 
 
 async def until(condition: Any) -> None:
@@ -22,22 +23,22 @@ async def until(condition: Any) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_held_deliveries_stay_hidden_and_dropped_ones_do_not() -> None:
+async def test_deliveries_in_flight_stay_hidden_and_removed_ones_do_not() -> None:
     queue = FakeQueue(visibility_timeout=0.4)
-    held = Held(queue=queue, visibility_timeout=10)
-    kept, dropped = queue.send("kept"), queue.send("dropped")
+    in_flight = InFlight(queue=queue, visibility_timeout=10)
+    kept, removed = queue.send("kept"), queue.send("removed")
     deliveries = await queue.receive(0)
     for delivery in deliveries:
         delivery.received_at -= 6  # past a third of the visibility timeout
-    held.add(deliveries)
-    held.drop([delivery for delivery in deliveries if delivery.message_id == dropped])
-    await held.extend()
-    await held.extend()
+    in_flight.add(deliveries)
+    in_flight.remove([delivery for delivery in deliveries if delivery.message_id == removed])
+    await in_flight.extend()
+    await in_flight.extend()
     assert queue.calls.count("change_visibility") == 1
     await asyncio.sleep(0.5)
-    assert queue.visible() == {dropped}
-    await held.release()
-    assert queue.visible() == {kept, dropped}
+    assert queue.visible() == {removed}
+    await in_flight.give_back()
+    assert queue.visible() == {kept, removed}
 
 
 class SlowQueue(FakeQueue):
@@ -58,141 +59,147 @@ class SlowQueue(FakeQueue):
         await super().change_visibility(deliveries, seconds)
 
 
-def many_due(held: Held, count: int, hidden_seconds: float) -> None:
-    """Let `held` hold deliveries that were received so long ago."""
+def many_due(in_flight: InFlight, count: int, hidden_seconds: float) -> None:
+    """Put deliveries in flight that were received so long ago."""
     now = asyncio.get_running_loop().time()
-    held.add(Delivery(f"m{n}", f"r{n}", "", {}, 0, 1, now - hidden_seconds) for n in range(count))
+    in_flight.add(Delivery(f"m{n}", f"r{n}", "", {}, 0, 1, now - hidden_seconds) for n in range(count))
 
 
 async def test_thousands_are_hidden_again_several_calls_at_a_time() -> None:
     queue = SlowQueue()
-    held = Held(queue=queue, visibility_timeout=30)
-    many_due(held, 2_005, 11)
-    extending = asyncio.create_task(held.extend())
+    in_flight = InFlight(queue=queue, visibility_timeout=30)
+    many_due(in_flight, 2_005, 11)
+    extending = asyncio.create_task(in_flight.extend())
     await until(lambda: queue.waiting > 1)
     queue.answers.set()
     await extending
-    assert 1 < queue.most <= CALLS_IN_FLIGHT
+    assert 1 < queue.most <= CALLS_AT_ONCE
     assert queue.calls.count("change_visibility") == 201
-    await held.extend()
+    await in_flight.extend()
     assert queue.calls.count("change_visibility") == 201, "nothing is due again"
 
 
 async def test_a_queue_that_does_not_answer_is_asked_again_before_anything_becomes_visible() -> None:
     queue = SlowQueue()
-    held = Held(queue=queue, visibility_timeout=10)
-    many_due(held, 100, 4)
+    in_flight = InFlight(queue=queue, visibility_timeout=10)
+    many_due(in_flight, 100, 4)
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.timeout(30):
-        await held.extend()
+        await in_flight.extend()
     assert loop.time() - began < 6, "there is time for another try"
-    assert queue.most <= CALLS_IN_FLIGHT, "an outage is not met with a call for each ten of them"
+    assert queue.most <= CALLS_AT_ONCE, "an outage is not met with a call for each ten of them"
     queue.answers.set()
-    await held.extend()
+    await in_flight.extend()
     assert queue.calls.count("change_visibility") == 10
 
 
 async def test_in_an_outage_what_was_confirmed_is_not_hidden_again() -> None:
     queue = FakeQueue()
-    held = Held(queue=queue, visibility_timeout=30)
-    many_due(held, 200, 11)
+    in_flight = InFlight(queue=queue, visibility_timeout=30)
+    many_due(in_flight, 200, 11)
     queue.fail = lambda call: queue.calls.count(call) == 2
-    await held.extend()
+    await in_flight.extend()
     tried = queue.calls.count("change_visibility")
-    assert 1 < tried <= 1 + CALLS_IN_FLIGHT, "after a failure no new call is begun"
-    await held.extend()
+    assert 1 < tried <= 1 + CALLS_AT_ONCE, "after a failure no new call is begun"
+    await in_flight.extend()
     assert queue.calls.count("change_visibility") - tried == 20 - (tried - 1)
 
 
 @pytest.mark.parametrize("visibility_timeout", [10, 30, 120])
 async def test_two_thirds_of_the_visibility_timeout_are_left_when_it_is_extended(visibility_timeout: int) -> None:
     queue = FakeQueue()
-    held = Held(queue=queue, visibility_timeout=visibility_timeout)
-    many_due(held, 10, visibility_timeout * 0.3)
-    await held.extend()
+    in_flight = InFlight(queue=queue, visibility_timeout=visibility_timeout)
+    many_due(in_flight, 10, visibility_timeout * 0.3)
+    await in_flight.extend()
     assert queue.calls == []
-    many_due(held, 10, visibility_timeout * 0.35)
-    await held.extend()
+    many_due(in_flight, 10, visibility_timeout * 0.35)
+    await in_flight.extend()
     assert queue.calls == ["change_visibility"]
 
 
-async def test_what_is_held_is_kept_hidden_by_itself() -> None:
+async def test_what_is_in_flight_is_kept_hidden_without_a_call() -> None:
     queue = FakeQueue(visibility_timeout=0.3)
-    held = Held(queue=queue, visibility_timeout=1)
+    in_flight = InFlight(queue=queue, visibility_timeout=1)
     queue.send("body")
     deliveries = await queue.receive(0)
     deliveries[0].received_at -= 1
-    held.add(deliveries)
-    running = asyncio.create_task(held.run())
+    in_flight.add(deliveries)
+    running = asyncio.create_task(in_flight.run())
     await until(lambda: "change_visibility" in queue.calls)
     running.cancel()
 
 
-async def test_an_outage_is_said_once_and_the_receiver_carries_on(
+async def test_an_outage_is_logged_once_and_the_receiver_carries_on(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.storage.receiver.Backoff.next", lambda self: 0.005)
     queue, stop, outage = FakeQueue(), asyncio.Event(), Outage()
     queue.fail = lambda call: queue.calls.count("receive") <= 5
-    handover: Handover = asyncio.Queue(20)
-    held = Held(queue=queue, visibility_timeout=120)
-    receiver = Receiver(queue=queue, handover=handover, held=held, outage=outage, wait_time=1, stop=stop)
+    received: asyncio.Queue[Delivery | None] = asyncio.Queue(20)
+    in_flight = InFlight(queue=queue, visibility_timeout=120)
+    receiver = Receiver(queue=queue, received=received, in_flight=in_flight, outage=outage, wait_time=1, stop=stop)
     with caplog.at_level(logging.INFO):
         running = asyncio.create_task(receiver.run())
         await until(lambda: outage.reason)
         queue.send("body")
         async with asyncio.timeout(5):
-            delivery = await handover.get()
+            delivery = await received.get()
         assert delivery is not None
         assert delivery.body == "body"
-        assert len(held) == 1
+        assert len(in_flight) == 1
         assert outage.reason is None
         stop.set()
         await running
-    said = [record.getMessage().split()[0] for record in caplog.records if record.name == "tracker.receiver"]
-    assert said == ["queue_unreachable", "queue_reachable"]
+    said = [
+        record.getMessage().partition(";")[0].split()[0]
+        for record in caplog.records
+        if record.name == "tracker.storage.receiver"
+    ]
+    assert said == ["receive_failed", "receive_resumed"]
 
 
 async def test_deletes_go_by_tens_or_after_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(acknowledger_module, "LINGER_SECONDS", 0.05)
-    queue, done, sizes = FakeQueue(), list[Delivery](), list[int]()
+    queue, sizes = FakeQueue(), list[int]()
     queue.on_delete = lambda batch: sizes.append(len(batch))
-    acknowledger = Acknowledger(queue=queue, done=done.extend)
+    in_flight = InFlight(queue=queue, visibility_timeout=30)
+    acknowledger = Acknowledger(queue=queue, in_flight=in_flight)
     for number in range(23):
         queue.send(f"{number}")
     received = [*await queue.receive(1), *await queue.receive(1), *await queue.receive(1)]
+    in_flight.add(received)
     running = asyncio.create_task(acknowledger.run())
     await acknowledger.acknowledge(received)
     await until(lambda: not queue.ids())
     assert sorted(sizes, reverse=True) == [10, 10, 3]
     await acknowledger.close()
     await running
-    assert len(done) == 23
+    assert len(in_flight) == 0
 
 
 async def test_a_delete_that_fails_is_tried_again_and_then_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tracker.storage.acknowledger.Backoff.next", lambda self: 0.0)
-    queue, done = FakeQueue(), list[Delivery]()
+    queue = FakeQueue()
     queue.fail = lambda call: call == "delete"
-
-    def settle(deliveries: Iterable[Delivery]) -> None:
-        done.extend(deliveries)
-
-    acknowledger = Acknowledger(queue=queue, done=settle)
+    in_flight = InFlight(queue=queue, visibility_timeout=30)
+    acknowledger = Acknowledger(queue=queue, in_flight=in_flight)
     queue.send("body")
-    await acknowledger.acknowledge(await queue.receive(1))
+    received = await queue.receive(1)
+    in_flight.add(received)
+    await acknowledger.acknowledge(received)
     await acknowledger.close()
     await acknowledger.run()
     assert queue.calls.count("delete") == acknowledger_module.TRIES
-    assert len(done) == len(queue.ids()) == 1
+    assert len(queue.ids()) == 1
+    assert len(in_flight) == 0
 
 
 @pytest.mark.parametrize(
     ("attributes", "word"),
     [
-        ({}, "queue_without_dead_letters"),
-        ({"RedrivePolicy": '{"maxReceiveCount": "3"}'}, "queue_gives_up_early"),
+        ({}, "dead_letter_queue_not_found"),
+        ({"RedrivePolicy": '{"maxReceiveCount": "3"}'}, "receives_limited"),
         ({"RedrivePolicy": '{"maxReceiveCount": 10}'}, None),
     ],
 )
@@ -203,5 +210,9 @@ async def test_a_queue_that_loses_messages_is_warned_of(
     queue.fail = lambda call: len(queue.calls) == 1  # at start SQS may not be there yet
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(check_redrive(queue, asyncio.Event()), 3)
-    warned = [record.getMessage().split()[0] for record in caplog.records if record.levelno >= logging.WARNING]
+    warned = [
+        record.getMessage().partition(";")[0].split()[0]
+        for record in caplog.records
+        if record.levelno >= logging.WARNING
+    ]
     assert warned == ([word] if word else [])

@@ -15,20 +15,20 @@ import pytest
 from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, open_rig, pages, span
 from tests.waiting import until
 from tracker import telemetry
-from tracker.aws import Delivery
 from tracker.config import Rotate
+from tracker.core.delivery import Delivery
 from tracker.core.message import pack, unpack
 from tracker.errors import AppendFailed, LogChanged, StorageFull
 from tracker.files import fdatasync
 from tracker.storage import batch as batch_module
-from tracker.storage import visit_log as visit_log_module
+from tracker.storage import log_file as log_file_module
 from tracker.storage import writer as writer_module
 from tracker.storage.audit import check_log
-from tracker.storage.rotation import rotated
-from tracker.storage.visit_log import VisitLog
+from tracker.storage.log_file import LogFile
+from tracker.visit_log_files import closed_logs
 
-SEED = (
-    '{"Referer":"https://seed.example/","UserAgent":"","IpAddress":"192.0.2.9",'
+LEGACY = (
+    '{"Referer":"https://legacy.example/","UserAgent":"","IpAddress":"192.0.2.9",'
     '"VisitedAt":"2023-12-10T22:22:43.7936205+00:00"}'
 )
 
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 async def test_the_order_is_commit_append_sync_acknowledge(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     async with open_rig(path) as rig:
-        begin, write, sync = rig.ledger.begin, rig.log._file.write, fdatasync
+        begin, write, sync = rig.ledger.begin, rig.log.file.stream.write, fdatasync
 
         def spy_begin(append: Any) -> None:
             order.append("commit")
@@ -56,8 +56,8 @@ async def test_the_order_is_commit_append_sync_acknowledge(path: Path, monkeypat
             sync(descriptor)
 
         monkeypatch.setattr(rig.ledger, "begin", spy_begin)
-        monkeypatch.setattr(rig.log._file, "write", spy_write)
-        monkeypatch.setattr(visit_log_module, "fdatasync", spy_sync)
+        monkeypatch.setattr(rig.log.file.stream, "write", spy_write)
+        monkeypatch.setattr(log_file_module, "fdatasync", spy_sync)
         rig.on_acknowledge = lambda: order.append("acknowledge")
         await rig.write(span(A, 0, 3))
         await rig.write(span(A, 3, 4))
@@ -168,14 +168,14 @@ async def test_closings_are_recorded_and_the_largest_end_counts(path: Path) -> N
 
 async def test_messages_of_the_legacy_dotnet_pixel_are_known_by_their_message_id(path: Path) -> None:
     async with open_rig(path) as rig:
-        await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s1"))
-        await rig.write(delivery(SEED, {}, message_id="s1"))
-        await rig.write(delivery(SEED, {"Type": "Visit"}, message_id="s2"))
-        await rig.write(delivery(SEED, {}, message_id="s1"), delivery(SEED, {}, message_id="s2"))
+        await rig.write(delivery(LEGACY, {}, message_id="s1"), delivery(LEGACY, {}, message_id="s1"))
+        await rig.write(delivery(LEGACY, {}, message_id="s1"))
+        await rig.write(delivery(LEGACY, {"Type": "Visit"}, message_id="s2"))
+        await rig.write(delivery(LEGACY, {}, message_id="s1"), delivery(LEGACY, {}, message_id="s2"))
         assert len(rig.acknowledged) == 6
     async with open_rig(path) as rig:
-        await rig.write(delivery(SEED, {}, message_id="s2"))
-    assert path.read_text() == "2023-12-10T22:22:43.793620+00:00|https://seed.example/|null|192.0.2.9\n" * 2
+        await rig.write(delivery(LEGACY, {}, message_id="s2"))
+    assert path.read_text() == "2023-12-10T22:22:43.793620+00:00|https://legacy.example/|null|192.0.2.9\n" * 2
 
 
 def _envelope(body: str, attributes: dict[str, str]) -> Delivery:
@@ -202,7 +202,7 @@ async def test_no_message_makes_a_line_that_the_audit_does_not_know(path: Path, 
 async def test_a_rolled_back_append_is_void(path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 1))
-        write = rig.log._file.write
+        write = rig.log.file.stream.write
 
         async def full(data: bytes) -> int:
             written: int = await write(data[:7])
@@ -211,7 +211,7 @@ async def test_a_rolled_back_append_is_void(path: Path, monkeypatch: pytest.Monk
             return written
 
         with monkeypatch.context() as patch:
-            patch.setattr(rig.log._file, "write", full)
+            patch.setattr(rig.log.file.stream, "write", full)
             with pytest.raises(StorageFull):
                 await rig.write(span(A, 1, 3))
         assert len(rig.acknowledged) == 1
@@ -224,14 +224,14 @@ async def test_a_rolled_back_append_is_void(path: Path, monkeypatch: pytest.Monk
 async def test_a_full_disk_pauses_the_writer_until_there_is_room(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_SECONDS", 0.01)
     async with open_rig(path) as rig:
-        write, room = rig.log._file.write, asyncio.Event()
+        write, room = rig.log.file.stream.write, asyncio.Event()
 
         async def full(data: bytes) -> int:
             if not room.is_set():
                 raise OSError(errno.EDQUOT, "Disk quota exceeded")
             return await write(data)
 
-        monkeypatch.setattr(rig.log._file, "write", full)
+        monkeypatch.setattr(rig.log.file.stream, "write", full)
         running = asyncio.create_task(rig.run([span(A, 0, 3)]))
         while rig.writer.paused is None:
             await asyncio.sleep(0.005)
@@ -241,7 +241,7 @@ async def test_a_full_disk_pauses_the_writer_until_there_is_room(path: Path, mon
         await running
         assert rig.writer.paused is None
         assert len(rig.acknowledged) == 1
-        assert rig.ledger.is_settled
+        assert rig.ledger.pending is None
     assert logged(path) == pages(A, 0, 3)
 
 
@@ -253,7 +253,7 @@ async def test_a_stop_while_the_disk_is_full_leaves_what_is_not_appended(
         async def full(data: bytes) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        monkeypatch.setattr(rig.log._file, "write", full)
+        monkeypatch.setattr(rig.log.file.stream, "write", full)
         rig.stop.set()
         await rig.run([span(A, 0, 3)])
         assert rig.acknowledged == rig.left == []
@@ -267,12 +267,12 @@ async def test_a_full_disk_under_the_ledger_is_a_pause_too(path: Path) -> None:
         await rig.write(span(A, 0, 1))
         used = await rig.query("PRAGMA page_count")
         await rig.query(f"PRAGMA max_page_count = {used[0][0]}")
-        numbers = [f"seed-{number:0200}" for number in range(900)]
+        numbers = [f"legacy-{number:0200}" for number in range(900)]
         with pytest.raises(StorageFull):
-            await rig.write(*(delivery(SEED, {}, message_id=each) for each in numbers))
+            await rig.write(*(delivery(LEGACY, {}, message_id=each) for each in numbers))
         assert len(rig.acknowledged) == 1
         await rig.query("PRAGMA max_page_count = 1000000")
-        await rig.write(*(delivery(SEED, {}, message_id=each) for each in numbers))
+        await rig.write(*(delivery(LEGACY, {}, message_id=each) for each in numbers))
         await rig.write(span(A, 0, 2))
     assert len(logged(path)) == 902
 
@@ -285,7 +285,7 @@ async def test_a_failed_fdatasync_ends_the_writer_and_deletes_nothing(
 
     async with open_rig(path) as rig:
         with monkeypatch.context() as patch:
-            patch.setattr(visit_log_module, "fdatasync", broken)
+            patch.setattr(log_file_module, "fdatasync", broken)
             with pytest.raises(AppendFailed, match="fdatasync failed") as caught:
                 await rig.run([span(A, 0, 3)])
         assert not isinstance(caught.value, StorageFull)
@@ -313,12 +313,12 @@ async def test_the_cut_of_a_rolled_back_append_is_made_durable(path: Path, monke
         async def close(self) -> None:
             await self.file.close()
 
-    monkeypatch.setattr(visit_log_module, "fdatasync", recorded)
+    monkeypatch.setattr(log_file_module, "fdatasync", recorded)
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 2))
         before = path.stat().st_size
         synced.clear()
-        rig.log._file = FullDisk(rig.log._file)  # type: ignore[assignment]
+        rig.log.file.stream = FullDisk(rig.log.file.stream)  # type: ignore[assignment]
         with pytest.raises(StorageFull):
             await rig.write(span(A, 2, 5))
     assert path.stat().st_size == before
@@ -327,7 +327,7 @@ async def test_the_cut_of_a_rolled_back_append_is_made_durable(path: Path, monke
 
 async def test_a_failed_cut_ends_the_writer(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_rig(path) as rig:
-        write = rig.log._file.write
+        write = rig.log.file.stream.write
 
         async def full(data: bytes) -> int:
             await write(data[:7])
@@ -337,7 +337,7 @@ async def test_a_failed_cut_ends_the_writer(path: Path, monkeypatch: pytest.Monk
             raise OSError(errno.EIO, "Input/output error")
 
         with monkeypatch.context() as patch:
-            patch.setattr(rig.log._file, "write", full)
+            patch.setattr(rig.log.file.stream, "write", full)
             patch.setattr(os, "ftruncate", broken)
             with pytest.raises(AppendFailed, match="cannot cut back") as caught:
                 await rig.run([span(A, 0, 3)])
@@ -386,13 +386,13 @@ async def test_a_hard_link_to_the_log_and_its_removal_change_nothing(path: Path,
     async with open_rig(path, rotate=rotate) as rig:
         running = asyncio.create_task(rig.writer.run())
         for number in range(7):
-            rig.handover.put_nowait(span(A, number, number + 1))
-            await until(lambda: rig.handover.empty() and len(rig.acknowledged) > number)  # noqa: B023
+            rig.received.put_nowait(span(A, number, number + 1))
+            await until(lambda: rig.received.empty() and len(rig.acknowledged) > number)  # noqa: B023
             if number < len(changes):
                 changes[number]()
-        rig.handover.put_nowait(None)
+        rig.received.put_nowait(None)
         await running
-    assert [page for file in [*rotated(path), path] for page in logged(file)] == pages(A, 0, 7)
+    assert [page for file in [*closed_logs(path), path] for page in logged(file)] == pages(A, 0, 7)
 
 
 async def test_a_log_that_has_a_hard_link_is_started_with_and_without_it(path: Path) -> None:
@@ -410,16 +410,16 @@ async def test_a_log_that_has_a_hard_link_is_started_with_and_without_it(path: P
 async def test_an_append_that_runs_while_the_log_is_cut_is_in_it_once_and_the_next_is_refused(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    check = VisitLog.check
+    check = LogFile.check
 
-    async def cut_behind_the_check(log: VisitLog, offset: int) -> None:
+    async def cut_behind_the_check(log: LogFile, offset: int) -> None:
         await check(log, offset)
         os.truncate(path, 0)
 
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 1))
         with monkeypatch.context() as patch:
-            patch.setattr(VisitLog, "check", cut_behind_the_check)
+            patch.setattr(LogFile, "check", cut_behind_the_check)
             await rig.write(span(A, 1, 2))
         assert len(rig.acknowledged) == 2
         with pytest.raises(LogChanged, match="copytruncate"):
@@ -443,7 +443,7 @@ async def test_a_log_moved_under_the_writer_pauses_it_until_it_is_told_to_reopen
         await until(lambda: rig.writer.paused)
         assert "SIGHUP" in str(rig.writer.paused)
         assert len(rig.acknowledged) == 1
-        rig.reopen.set()
+        rig.log.request_reopen()
         await running
         assert len(rig.acknowledged) == 2
     [old] = [found for found in (path.with_suffix(".1"), path.with_suffix(".old")) if found.exists()]
@@ -467,14 +467,14 @@ async def test_an_idle_second_merges_and_clears_the_pending_append(path: Path, m
     monkeypatch.setattr(writer_module, "IDLE_SECONDS", 0.01)
     async with open_rig(path) as rig:
         running = asyncio.create_task(rig.writer.run())
-        rig.handover.put_nowait(span(A, 0, 2))
+        rig.received.put_nowait(span(A, 0, 2))
         while not rig.acknowledged:
             await asyncio.sleep(0.005)
-        assert not rig.ledger.is_settled
+        assert rig.ledger.pending is not None
         async with asyncio.timeout(2):
-            while not rig.ledger.is_settled:
+            while rig.ledger.pending is not None:
                 await asyncio.sleep(0.005)
         assert await rig.query('SELECT journal, start, "end" FROM stored') == [(A, 0, offset_of(A, 2))]
         assert await rig.query("SELECT * FROM pending") == []
-        rig.handover.put_nowait(None)
+        rig.received.put_nowait(None)
         await running

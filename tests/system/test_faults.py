@@ -124,7 +124,7 @@ def test_sqs_down_for_a_while_delays_lines_and_nothing_else(stack: FakeStack) ->
         load.wait_answered(200)
         stack.sqs.down()
         load.wait_answered(300)
-        wait_for(lambda: storage.logged("queue_unreachable"), "the outage in storage's log")
+        wait_for(lambda: storage.logged("receive_failed"), "the outage in storage's log")
         stack.sqs.up()
         load.wait_answered(200)
     stack.assert_exactly_once(load)
@@ -218,7 +218,7 @@ def test_storage_without_a_queue_says_so_and_carries_on_once_it_is_there(stack: 
     stack.sqs.down()
     storage = stack.start_storage(ready=False)
     assert get(pixel.port).is_gif
-    wait_for(lambda: storage.logged("queue_unreachable"), "the outage in storage's log")
+    wait_for(lambda: storage.logged("receive_failed"), "the outage in storage's log")
     stack.sqs.up()
     stack.wait_lines(1)
     storage.wait_ready()

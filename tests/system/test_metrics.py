@@ -125,11 +125,12 @@ def test_no_visitor_byte_is_in_a_metric(stack: FakeStack) -> None:
     stack.aws.send(stack.queue_url, mark, Journal=mark)
     stack.wait_lines(1)
     storage.wait_metric("tracker_storage_messages_malformed", 1)
-    assert storage.metric("tracker_storage_freshness_seconds_count") == 1
+    assert storage.metric("tracker_storage_end_to_end_latency_seconds_count") == 1
     assert mark not in pixel.admin("/metrics").body.decode()
     assert mark not in storage.admin("/metrics").body.decode()
     assert storage.metric("tracker_storage_log_disk_free_bytes") > 0
     assert storage.metric("tracker_storage_writing") == storage.metric("tracker_storage_receiving") == 1
     storage.stop()
-    assert re.search(r" started version=\S+ config=\{.*\}\n", storage.output)
-    assert re.search(r" stopped received=\d+ appended=1 duplicates=0 malformed=\d+ acknowledged=1\n", storage.output)
+    assert re.search(r" service_started version=\S+ config=\{.*\}; ", storage.output)
+    totals = r"received=\d+ appended=1 duplicates=0 malformed=\d+ acknowledged=1"
+    assert re.search(rf" service_stopped {totals}; ", storage.output)

@@ -17,6 +17,7 @@ from types import TracebackType
 
 from tracker.analysis.plain import tidy
 from tracker.errors import TrackerError
+from tracker.visit_log_files import GZIP_SUFFIX, is_compressed, is_partial, is_torn_copy
 
 CHUNK = 262_144
 """Bytes read at once, and the longest line; a longer one is malformed. Two headers of 2,048 characters make 64 KiB."""
@@ -145,11 +146,11 @@ def open_logs(names: Sequence[str]) -> LogFiles:
     skipped = []
     for name in names:
         try:
-            if ".torn-" in Path(name).name:
+            if is_torn_copy(Path(name).name):
                 skipped.append(f"{name}: a torn-off end, whose visits came again")
-            elif name.endswith(".part"):
+            elif is_partial(name):
                 skipped.append(f"{name}: a copy that is not complete")
-            elif name.endswith(".gz") and name.removesuffix(".gz") in names:
+            elif is_compressed(Path(name)) and name.removesuffix(GZIP_SUFFIX) in names:
                 skipped.append(f"{name}: it is there without .gz, too")
             else:
                 file = LogFile(name)

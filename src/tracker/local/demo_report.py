@@ -4,13 +4,13 @@ Promise: however many browsers ask, one report is made at a time, in a thread, a
 """
 
 import asyncio
-import glob
 import time
 from pathlib import Path
 
 from tracker.analysis import require_extra
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.selection import Selection
+from tracker.visit_log_files import closed_logs
 
 REFRESH = 5  # seconds, between two looks of a browser
 FRESH = 2.0  # seconds for which a report is handed out again
@@ -40,6 +40,6 @@ class LiveReport:
             return render(summarise(logs, Selection()), refresh=REFRESH)
 
     def _files(self) -> list[str]:
-        """The rotated logs, oldest first, and the current one: those that are there."""
-        rotated = sorted(glob.glob(f"{glob.escape(str(self._log_path))}.[0-9]*T*Z*"))
-        return [name for name in [*rotated, str(self._log_path)] if Path(name).is_file()]
+        """The closed logs, oldest first, and the visit log: those that exist."""
+        files = [*closed_logs(self._log_path), self._log_path] if self._log_path.parent.is_dir() else []
+        return [str(file) for file in files if file.is_file()]

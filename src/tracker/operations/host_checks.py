@@ -15,8 +15,8 @@ from tracker.errors import TrackerError
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox_files import bad_journals, publisher_lock, refused_lines
-from tracker.storage.accounts import read_extent
-from tracker.storage.recovery import ledger_dir, ledger_path
+from tracker.storage.ledger_reader import read_extent
+from tracker.visit_log_files import ledger_path, lock_path, torn_copies
 
 FULL_SHARE = 0.02  # of the disk free, and below
 NEARLY_FULL_SHARE = 0.10
@@ -72,22 +72,22 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
         )
         return
     try:
-        there = os.listdir(path.parent)
+        torn = torn_copies(path)
     except OSError as error:
         yield _unreadable("visit log", path.parent, error)
         return
     yield from _check_permissions("visit log", path.parent)
     disk = shutil.disk_usage(path.parent)
     yield judge_disk("visit log", path.parent, disk.free, disk.total)
-    if torn := sorted(name for name in there if name.startswith(f"{path.name}.torn-")):
+    if torn:
         yield warning(
             "visit log",
-            f"a crash left {', '.join(torn)}",
+            f"a crash left {', '.join(file.name for file in torn)}",
             why="harmless: their visits came again and are in the log; they hold addresses all the same",
             mend="remove them",
         )
     yield from _check_ledger(ledger_path(path))
-    yield from _check_lock("visit log", ledger_dir(path) / "lock", "storage", "tracker-storage")
+    yield from _check_lock("visit log", lock_path(path), "storage", "tracker-storage")
 
 
 def _check_ledger(ledger: Path) -> Iterator[Finding]:

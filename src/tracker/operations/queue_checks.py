@@ -10,7 +10,7 @@ from tracker.config import SqsConfig
 from tracker.operations.findings import Finding, fault, ok, warning
 from tracker.operations.provision import MAX_RECEIVE_COUNT, queue_attributes, queue_url
 from tracker.operations.topic_checks import Wiring
-from tracker.storage.service import FEWEST_RECEIVES
+from tracker.storage.dead_letters import FEWEST_RECEIVES
 
 DAY = 86_400
 IN_FLIGHT_LIMIT = 120_000

@@ -202,7 +202,7 @@ def judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
             f"{count:.0f} times a message had other bytes than those stored for the same range of its journal",
             why="two copies of one outbox are published, or somebody forges messages; nothing of these is in the log",
             mend="find the second copy (a restored snapshot or image of a running pixel) and give it an empty "
-            "outbox.dir; storage's log (message_conflicting) names the journal",
+            "outbox.dir; storage's log (conflict_found) names the journal",
         )
 
 

@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; without `arguments` it is this process's own, which is prepared first."""
+    """Run the command. Without `arguments`, those of this process are used, and the process is prepared first."""
     if arguments is None:
         prepare_service()
-    # Imported only now: a signal during these imports must find a process that is prepared.
+    # Imported only now: a signal that comes during these imports must find a prepared process.
     from tracker.config import load_storage
     from tracker.lifecycle import run_command
 
@@ -23,13 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="tracker-storage", description="From SQS into the visit log, each visit once."
     )
     parser.add_argument(
-        "--accept-log", action="store_true", help="go on with the log as it is, where it differs from the ledger"
+        "--accept-log", action="store_true", help="go on with the log as it is, although it differs from the ledger"
     )
     return run_command(parser, arguments, load_storage, _serve)
 
 
 def _serve(config: "StorageConfig", options: argparse.Namespace) -> Coroutine[Any, Any, None]:
-    # Imported only now: a usage error, --check and --help need no botocore, which takes longest of all to load.
+    # Imported only now: a usage error, --check and --help do not need botocore, which takes longest of all to load.
     from tracker.storage.service import serve
 
     return serve(config, accept_log=options.accept_log)

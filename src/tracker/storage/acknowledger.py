@@ -1,67 +1,78 @@
-"""Deletes from SQS what the writer says is durable: by tens, or after two seconds.
+"""The acknowledger: the last stage. It deletes from SQS what the writer has made durable.
 
-A delivery that cannot be deleted is left: it comes again, adds nothing, and is acknowledged then.
+1. The writer calls `acknowledge` with deliveries whose lines are durable in the visit log.
+2. `run` collects them into batches of ten, because one delete call takes ten. It waits at most two seconds for more.
+3. After the delete the deliveries are no longer in flight.
+
+A delivery that cannot be deleted is left to SQS. SQS delivers it again; then it adds nothing to the log and is deleted.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from tracker import telemetry
-from tracker.aws import BATCH_ENTRIES, Delivery, Queue
+from tracker.core.delivery import BATCH_ENTRIES, Delivery, Queue, batches
 from tracker.errors import QueueFailed
 from tracker.lifecycle import Backoff
+from tracker.storage.in_flight import InFlight
 
-log = logging.getLogger("tracker.acknowledger")
+log = logging.getLogger(__name__)
 
-LINGER_SECONDS = 2.0  # the publisher's five messages a second make a full batch in that time
-CALLS_IN_FLIGHT = 4
+LINGER_SECONDS = 2.0  # the publisher sends about five messages a second, so a batch is full after that time
+CALLS_AT_ONCE = 4
 TRIES = 4
-WAITING = 200  # deliveries; the writer waits beyond
+MAX_WAITING = 200  # deliveries; beyond that, `acknowledge` waits and so does the writer
 
 
 class Acknowledger:
-    """The last stage; `done` is told of every delivery, deleted or left."""
+    """Deletes deliveries from SQS, or leaves them to it; either way they are no longer in flight."""
 
-    def __init__(self, *, queue: Queue, done: Callable[[Iterable[Delivery]], None]) -> None:
+    def __init__(self, *, queue: Queue, in_flight: InFlight) -> None:
         self._queue = queue
-        self._done = done
-        self._waiting: asyncio.Queue[Delivery | None] = asyncio.Queue(WAITING)
+        self._in_flight = in_flight
+        self._waiting: asyncio.Queue[Delivery | None] = asyncio.Queue(MAX_WAITING)
         self._closed = False
 
     async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Delete these, soon. Their append must be durable."""
+        """Delete these soon. Their append must be durable."""
         for delivery in deliveries:
             await self._waiting.put(delivery)
 
+    def leave(self, deliveries: Iterable[Delivery]) -> None:
+        """Leave these to SQS: they are not deleted, and their visibility timeout is no longer extended.
+
+        SQS delivers them again, and after `maxReceiveCount` receives it moves them to the dead-letter queue.
+        """
+        self._in_flight.remove(deliveries)
+
     async def close(self) -> None:
-        """Nothing more comes: `run` deletes what waits and returns."""
+        """Tell `run` that nothing more comes: it deletes what waits and returns."""
         await self._waiting.put(None)
 
     async def run(self) -> None:
         while not self._closed:
-            group = await self._take()
-            batches = [group[at : at + BATCH_ENTRIES] for at in range(0, len(group), BATCH_ENTRIES)]
-            await asyncio.gather(*map(self._delete, batches))
+            await asyncio.gather(*map(self._delete, batches(await self._take())))
 
     async def _take(self) -> list[Delivery]:
-        group: list[Delivery] = []
-        self._keep(await self._waiting.get(), group)
+        """Wait for a first delivery, then up to two seconds for a full batch; more only if they wait already."""
+        taken: list[Delivery] = []
+        self._keep(await self._waiting.get(), taken)
         try:
             async with asyncio.timeout(LINGER_SECONDS):
-                while len(group) < BATCH_ENTRIES and not self._closed:
-                    self._keep(await self._waiting.get(), group)
+                while len(taken) < BATCH_ENTRIES and not self._closed:
+                    self._keep(await self._waiting.get(), taken)
         except TimeoutError:
-            pass  # that is long enough
-        while len(group) < BATCH_ENTRIES * CALLS_IN_FLIGHT and not self._waiting.empty():
-            self._keep(self._waiting.get_nowait(), group)
-        return group
+            pass  # two seconds are over: the batch is deleted as it is
+        while len(taken) < BATCH_ENTRIES * CALLS_AT_ONCE and not self._waiting.empty():
+            self._keep(self._waiting.get_nowait(), taken)
+        return taken
 
-    def _keep(self, delivery: Delivery | None, group: list[Delivery]) -> None:
+    def _keep(self, delivery: Delivery | None, taken: list[Delivery]) -> None:
         if delivery is None:
             self._closed = True
         else:
-            group.append(delivery)
+            taken.append(delivery)
 
     async def _delete(self, batch: Sequence[Delivery]) -> None:
         backoff = Backoff()
@@ -76,6 +87,10 @@ class Acknowledger:
             if not left:
                 break
         if left:
-            log.warning("delete_failed deliveries=%d error=%s", len(left), reason)
+            log.warning(
+                "delete_failed deliveries=%d error=%s; These messages are stored but could not be deleted from SQS. "
+                "SQS delivers them again, and then they are deleted without being stored twice.",
+                *(len(left), reason),
+            )
         telemetry.ACKNOWLEDGED.inc(len(batch) - len(left))
-        self._done(batch)
+        self.leave(batch)

@@ -1,4 +1,4 @@
-"""`tracker audit`: the proof that nothing is missing, from the ledger, and that nothing is foreign, from the log.
+"""`tracker audit` proves two things: nothing is missing (from the ledger), and nothing is foreign (from the log).
 
 Only `--forget` and `--forget-silent` write. A running storage is not disturbed. The exit status is 1 when something has
 been missing for longer than `--grace`, when sums that the ledger keeps are wrong, or when the log is not as storage
@@ -22,14 +22,14 @@ from tracker.config import load_storage
 from tracker.core.log_line import MAX_LINE_BYTES, format_line, parse_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
 from tracker.errors import MalformedMessage, TrackerError
-from tracker.storage import accounts
-from tracker.storage.accounts import Account, Books
-from tracker.storage.recovery import ledger_path
+from tracker.storage import ledger_reader
+from tracker.storage.ledger_reader import Account, LedgerCopy
+from tracker.visit_log_files import is_compressed, ledger_path
 
 CONFIG = Path("config/storage.yaml")
 SHOWN_LINES = 10
 SAMPLE_BYTES = 1 << 16
-_SEED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+00:00\|")
+_LEGACY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+00:00\|")
 # How many bytes a visit has in its journal beyond those in the log.
 _PROBE = Visit(datetime(2026, 1, 1, tzinfo=UTC), "r", "u", "192.0.2.1")
 JOURNAL_EXTRA_BYTES = len(encode_line(visited_at_text(0), "r", "u", _PROBE.ip)) - len(format_line(_PROBE))
@@ -71,12 +71,12 @@ def run(options: argparse.Namespace) -> int:
     well = True
     if live is not None:
         for journal in options.forget:
-            accounts.excuse(ledger_path(live), journal)
+            ledger_reader.give_up(ledger_path(live), journal)
         if options.forget_silent is not None:
-            count = accounts.excuse_silent(ledger_path(live), options.forget_silent)
+            count = ledger_reader.give_up_silent(ledger_path(live), options.forget_silent)
             print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
-        with accounts.open_books(ledger_path(live)) as books:
-            well = _print_books(books, live, time.time() * 1000, options.grace, options.all)
+        with ledger_reader.open_copy(ledger_path(live)) as copy:
+            well = _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
     for file in logs:
         well &= _print_check(_check(file, live))
     return 0 if well else 1
@@ -99,10 +99,10 @@ def _live_log(config: Path | None, logs: list[Path]) -> Path | None:
     return next((file for file in logs if ledger_path(file).exists()), None)
 
 
-def _print_books(books: Books, log: Path, now_ms: float, grace: float, everything: bool) -> bool:
+def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, everything: bool) -> bool:
     line_bytes = _mean_line_bytes(log) + JOURNAL_EXTRA_BYTES
     journals = complete = stored = missing = gaps = 0
-    for account in books.accounts():
+    for account in ledger.accounts():
         journals += 1
         complete += not account.gaps and account.closed_end is not None
         stored += account.stored_bytes
@@ -111,11 +111,11 @@ def _print_books(books: Books, log: Path, now_ms: float, grace: float, everythin
                 missing, gaps = missing + gap.size, gaps + 1
         if everything or account.gaps or account.closed_end is None:
             _print_account(account, now_ms, line_bytes)
-    under_way = books.extent.pending_end - books.extent.size
+    in_progress = ledger.extent.pending_end - ledger.extent.size
     print(
         f"{journals} journals, {complete} of them closed and complete; "
-        f"{stored} bytes of them stored; {log} has {books.extent.size} bytes"
-        + (f" and an append of {under_way} under way" if under_way else "")
+        f"{stored} bytes of them stored; {log} has {ledger.extent.size} bytes"
+        + (f" and an append of {in_progress} in progress" if in_progress else "")
     )
     if gaps:
         about = _visits(missing, line_bytes)
@@ -123,7 +123,7 @@ def _print_books(books: Books, log: Path, now_ms: float, grace: float, everythin
     else:
         print(f"nothing has been missing for longer than {grace:g} s")
     wrong = 0
-    for wrong, problem in enumerate(books.wrong_sums(), 1):
+    for wrong, problem in enumerate(ledger.wrong_sums(), 1):
         if wrong <= SHOWN_LINES:
             print(f"SUMS: {problem}")
     return not gaps and not wrong
@@ -166,11 +166,11 @@ def _mean_line_bytes(log: Path) -> float:
 
 @dataclass(slots=True)
 class LogCheck:
-    """What is in a log: lines as we write them, lines of the seed's service, and what is neither."""
+    """What is in a log: lines as we write them, lines of the legacy .NET services, and what is neither."""
 
     file: Path
     lines: int = 0
-    seed_lines: int = 0
+    legacy_lines: int = 0
     problems: list[str] = field(default_factory=list)
     unshown: int = 0  # problems beyond the first ones
 
@@ -179,7 +179,7 @@ def check_log(file: Path, limit: int | None = None) -> LogCheck:
     """Read a log up to `limit` bytes, gzipped if it is named `.gz`. Raises TrackerError when it cannot be read."""
     check = LogCheck(file)
     try:
-        with gzip.open(file) if file.suffix == ".gz" else file.open("rb") as source:
+        with gzip.open(file) if is_compressed(file) else file.open("rb") as source:
             _check_lines(check, iter(partial(source.readline, MAX_LINE_BYTES), b""), limit)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         check.problems.append(f"TORN: not a whole gzip file: {error}")
@@ -197,7 +197,7 @@ def _check_lines(check: LogCheck, lines: Iterator[bytes], limit: int | None) -> 
             check.problems.append(f"TORN: the last {len(line)} bytes, from {offset}, are no whole line")
         elif (problem := _line_problem(line)) is None:
             check.lines += 1
-            check.seed_lines += _SEED.match(line) is not None
+            check.legacy_lines += _LEGACY.match(line) is not None
         elif len(check.problems) < SHOWN_LINES:
             check.problems.append(f"FOREIGN: line {number}, byte {offset}: {problem}: {line[:80]!r}")
         else:
@@ -210,24 +210,24 @@ def _line_problem(line: bytes) -> str | None:
         as_written = format_line(parse_line(line))
     except MalformedMessage as error:
         return str(error)
-    return None if as_written == line or _SEED.match(line) else "not as storage writes it"
+    return None if as_written == line or _LEGACY.match(line) else "not as storage writes it"
 
 
 def _check(file: Path, live: Path | None) -> LogCheck:
     """Check a log and, if it is the live one, its length against the ledger: storage may be appending meanwhile."""
     if live is None or not live.exists() or not file.exists() or not file.samefile(live):
         return check_log(file)
-    before = accounts.read_extent(ledger_path(live))
+    before = ledger_reader.read_extent(ledger_path(live))
     check = check_log(file, before.size)
-    size, after = file.stat().st_size, accounts.read_extent(ledger_path(live))
+    size, after = file.stat().st_size, ledger_reader.read_extent(ledger_path(live))
     if before.inode == after.inode and not before.size <= size <= max(before.pending_end, after.pending_end):
         check.problems.append(f"LENGTH: {size} bytes, the ledger knows {before.size} to {after.pending_end}")
     return check
 
 
 def _print_check(check: LogCheck) -> bool:
-    seed = f", {check.seed_lines} of them in the form of the seed's service" if check.seed_lines else ""
-    print(f"{check.file}: {check.lines} lines of visits{seed}")
+    legacy = f", {check.legacy_lines} of them in the form of the legacy .NET services" if check.legacy_lines else ""
+    print(f"{check.file}: {check.lines} lines of visits{legacy}")
     for problem in check.problems:
         print(f"  {problem}")
     if check.unshown:

@@ -1,24 +1,30 @@
-"""What several deliveries add to the visit log: unpacked, cut against what is stored, and written as lines.
+"""A batch: the deliveries that share one append and one fdatasync, and the lines that they add to the visit log.
 
-Runs in the writer's thread, one delivery after the other. A delivery is taken whole or, malformed, not at all.
+Each delivery is added in the owner thread of the ledger, in these steps:
+
+1. The message is unpacked and checked. A malformed one is refused as a whole.
+2. The ledger says which parts of its span are not stored yet. If some are stored, the span's bytes are compared with
+   the checksums of what was stored; a message with other bytes for the same range is refused as a whole.
+3. Only the lines of the parts that are not stored are written.
 """
 
 import zlib
 from collections.abc import Iterator
 
-from tracker.aws import Delivery
 from tracker.core import spans
+from tracker.core.delivery import Delivery
 from tracker.core.log_line import format_line
 from tracker.core.message import EndMarker, SingleVisit, StoredSpan, unpack
 from tracker.errors import ConflictingMessage, MalformedMessage
-from tracker.storage.ledger import Append, Checksum, Ledger
+from tracker.storage.ledger import Ledger
+from tracker.storage.pending import Append, Checksum
 
-FULL_BYTES = 2 << 20  # of lines, and of message bodies: enough that one more fdatasync is little, beside them
+FULL_BYTES = 2 << 20  # of lines, and of message bodies: for so many the cost of one more fdatasync is small
 FULL_DELIVERIES = 1_000
 
 
 class Batch:
-    """Deliveries that share one append and one fdatasync."""
+    """The deliveries, their `append`, and how many visits they add or repeat."""
 
     def __init__(self, *, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -34,7 +40,7 @@ class Batch:
         return size >= FULL_BYTES or len(self.deliveries) >= FULL_DELIVERIES
 
     def add(self, delivery: Delivery) -> None:
-        """Take a delivery. Raises MalformedMessage and ConflictingMessage, and then nothing of it is taken."""
+        """Add a delivery. Raises MalformedMessage and ConflictingMessage, and then nothing of it is added."""
         content = unpack(delivery.attributes, delivery.body)
         if isinstance(content, SingleVisit):
             self._add_single(delivery, format_line(content.visit))
@@ -45,7 +51,7 @@ class Batch:
             self._close(content)
             self._hear(content.journal, delivery)
         self._body_bytes += len(delivery.body)
-        # Hundreds may wait for their delete, which needs the receipt alone. Attributes may be as long as a body.
+        # Hundreds may wait for their delete, which needs only the receipt. Attributes may be as long as a body.
         delivery.body, delivery.attributes = "", {}
         self.deliveries.append(delivery)
 
@@ -73,10 +79,10 @@ class Batch:
         self.append.checksums.setdefault(span.journal, []).append(checksum)
 
     def _compare(self, span: StoredSpan) -> None:
-        """Compare a repeat with the checksums of what was stored before within its range.
+        """Compare a repeated span with the checksums of the ranges within it that are stored.
 
-        Raises ConflictingMessage when bytes differ: an honest pixel never sends other bytes for the same range. Ranges
-        that only overlap cannot be compared, for the ledger has no bytes.
+        Raises ConflictingMessage when they differ, because no pixel sends other bytes for the same range. A range that
+        only overlaps the span cannot be compared, because the ledger has its checksum and not its bytes.
         """
         known = self._ledger.checksums(span.journal, (span.start, span.end))
         known += [
@@ -87,13 +93,13 @@ class Batch:
         position = span.start
         for start, end, crc32 in sorted(known, key=lambda each: (each.start, -each.end)):
             if start < position:
-                continue  # so that no byte is read twice, however many ranges somebody made overlap
+                continue  # no byte is read twice, however many overlapping ranges somebody has sent
             if zlib.crc32(memoryview(span.data)[start - span.start : end - span.start]) != crc32:
                 raise ConflictingMessage(f"journal {span.journal}: other bytes for [{start}, {end}) came before")
             position = end
 
-    def _close(self, marker: EndMarker) -> None:
-        self.append.closed[marker.journal] = max(marker.end, self.append.closed.get(marker.journal, 0))
+    def _close(self, closing: EndMarker) -> None:
+        self.append.closed[closing.journal] = max(closing.end, self.append.closed.get(closing.journal, 0))
 
     def _hear(self, journal: str, delivery: Delivery) -> None:
         self.append.heard[journal] = max(delivery.sent_ms, self.append.heard.get(journal, 0))
@@ -104,7 +110,7 @@ class Batch:
 
 
 def _lines_of(span: StoredSpan, parts: list[tuple[int, int]]) -> Iterator[str]:
-    """The lines of ascending parts of the span, each of which has to lie on its line boundaries."""
+    """The lines of these ascending parts of the span. Raises MalformedMessage for a part that ends within a line."""
     if parts == [(span.start, span.end)]:
         yield from span.lines
         return

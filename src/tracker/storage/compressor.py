@@ -1,7 +1,11 @@
-"""Compresses rotated logs, off the hot path: in a thread of its own, one file after the other.
+"""The compressor: compresses closed logs with gzip, one after the other, in a thread of its own.
 
-A file `<name>` becomes `<name>.gz`, complete and durable before `<name>` goes, whatever instant the process ends. What
-was left undone is done at the next start.
+1. The compressed copy is written to `<name>.gz.part` and synced.
+2. It is renamed to `<name>.gz`, and the directory is synced.
+3. `<name>` is removed.
+
+So the closed log is complete under one name or the other, wherever the process ends. The next start compresses what was
+not finished.
 """
 
 import asyncio
@@ -16,19 +20,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tracker.files import sync_directory
+from tracker.owner_thread import OwnerThread
+from tracker.visit_log_files import compressed_path, is_compressed, partial_path
 
-log = logging.getLogger("tracker.compressor")
+log = logging.getLogger(__name__)
 
 CHUNK_BYTES = 1 << 20
 RETRY_SECONDS = 60.0
-PART = ".part"  # suffix of a file that is being compressed
 
 
 class Compressor:
-    """Compresses these files, and each that is added. None of them may be part of a rotation that has not ended."""
+    """Compresses these closed logs and each that is added. Their rotation must have ended."""
 
     def __init__(self, files: Iterable[Path]) -> None:
-        self._files = deque(file for file in files if file.suffix != ".gz")
+        self._files = deque(file for file in files if not is_compressed(file))
         self._added = asyncio.Event()
         self._ending = threading.Event()
 
@@ -37,8 +42,9 @@ class Compressor:
         self._added.set()
 
     async def run(self) -> None:
-        """Until cancelled; a file that is under way then is left as it was."""
+        """Compress until cancelled. A file that is being compressed then is left as it was."""
         with ThreadPoolExecutor(1, thread_name_prefix="compressor") as executor:
+            thread = OwnerThread(executor)
             try:
                 while True:
                     self._added.clear()
@@ -46,11 +52,13 @@ class Compressor:
                         await self._added.wait()
                         continue
                     try:
-                        await asyncio.get_running_loop().run_in_executor(
-                            executor, compress, self._files[0], self._ending
-                        )
+                        await thread.call(compress, self._files[0], self._ending)
                     except OSError as error:
-                        log.error("compression_failed error=%s action=tried again every minute", error)
+                        log.error(
+                            "compression_failed error=%s; A closed log could not be compressed. It is kept as it is, "
+                            "and it is tried again every minute. Fix what the error names.",
+                            error,
+                        )
                         self._files.rotate(-1)
                         await asyncio.sleep(RETRY_SECONDS)
                     else:
@@ -60,11 +68,12 @@ class Compressor:
 
 
 def compress(file: Path, ending: threading.Event) -> None:
-    """Put `<file>.gz` in the place of `file`; nothing is changed when `ending` is set before that. Raises OSError.
+    """Replace `file` by `<file>.gz`. When `ending` is set before that is done, nothing is changed. Raises OSError.
 
-    A file that somebody else took away needs no compression.
+    A file that somebody else has removed is skipped.
     """
-    done, part = file.with_name(f"{file.name}.gz"), file.with_name(f"{file.name}.gz{PART}")
+    done = compressed_path(file)
+    part = partial_path(done)
     try:
         with file.open("rb") as source, part.open("wb") as target:
             shutil.copymode(file, part)
@@ -80,8 +89,8 @@ def compress(file: Path, ending: threading.Event) -> None:
         sync_directory(file.parent)
         file.unlink()
         sync_directory(file.parent)
-        log.info("log_compressed file=%s bytes=%d", done, done.stat().st_size)
+        log.info("log_compressed file=%s bytes=%d; This closed log is compressed.", done, done.stat().st_size)
     except FileNotFoundError:
-        log.warning("file_gone file=%s action=none, it is not compressed", file)
+        log.warning("closed_log_removed file=%s; Somebody removed this closed log before it was compressed.", file)
     finally:
         part.unlink(missing_ok=True)

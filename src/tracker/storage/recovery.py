@@ -1,65 +1,55 @@
-"""The start of the visit log: one writer at a time, and a log that agrees with its ledger before the first append.
+"""Recovery: at a start, bring the visit log and its ledger into agreement, before anything is appended.
 
-Only the pending append can be in doubt after a crash. Whole, it is written again in place, because reading it back
-proves nothing after a failed fsync; torn, what there is of it is kept in a file of its own and cut off, for its
-messages come again. Anything else is not ours to explain: the start is refused until the operator says `--accept-log`.
+1. `ledger_start.only_writer` takes the log's lock, so that no other storage writes the log.
+2. The ledger is opened. A damaged one is refused, or put aside with `--accept-log`.
+3. A rotation that was interrupted is finished, or undone if the log was not renamed yet.
+4. If somebody has put the log aside while no storage ran (logrotate's `create`), an empty log is begun.
+5. The log is compared with the ledger. Only the pending append can be in doubt after a crash, so there are five cases:
+
+   found                                                       done
+   ------------------------------------------------------------------------------------------------------------------
+   NO_LOG     no log, and the ledger expects none              create an empty log
+   NEW_LEDGER a log, and a ledger that has recorded none       take the log over as it is
+   AS_LEFT    the expected length, and nothing is pending      continue
+   PENDING    a pending append, and the log ends within it     whole (length and CRC-32 agree): write the same bytes
+                                                               again in place, sync, merge. After a failed fsync the
+                                                               kernel may show bytes that are not on the disk, so
+                                                               reading them back proves nothing.
+                                                               torn: copy the tail to `<log>.torn-<time>`, cut the log
+                                                               back, drop the append. SQS delivers its messages again.
+   DIFFERENT  anything else                                    refuse to start; with `--accept-log`, continue with the
+                                                               log as it is
 """
 
-import contextlib
 import logging
 import os
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable
+from enum import Enum, auto
 from pathlib import Path
 
-from tracker.errors import (
-    AppendFailed,
-    ConfigurationError,
-    LedgerDamaged,
-    LogChanged,
-    TrackerError,
-)
-from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory, take_lock
-from tracker.storage.ledger import COST_OF_A_NEW_LEDGER, Ledger, Pending
-from tracker.storage.rotation import drop_reservations, finish, go_on_with
-from tracker.storage.visit_log import CHANGED_BY, create_log
+from tracker.errors import AppendFailed, ConfigurationError, LogChanged
+from tracker.files import fdatasync, sync_directory
+from tracker.storage.ledger import Ledger
+from tracker.storage.ledger_start import open_existing_or_new, unusable
+from tracker.storage.log_file import CHANGED_BY, create_log
+from tracker.storage.pending import Pending
+from tracker.storage.rotation import finish, go_on_with, remove_reserved_names
+from tracker.visit_log_files import ledger_directory, size_of, torn_copy_path
 
-log = logging.getLogger("tracker.recovery")
-
-
-def ledger_dir(path: Path) -> Path:
-    """Where the ledger of the log `path` and its lock are."""
-    return path.with_name(f"{path.name}.d")
-
-
-def ledger_path(path: Path) -> Path:
-    return ledger_dir(path) / "ledger.sqlite"
-
-
-@contextmanager
-def only_writer(path: Path) -> Iterator[None]:
-    """Hold the log's lock; raises HeldByAnother naming the process that has it."""
-    lock = ledger_dir(path) / "lock"
-    try:
-        make_directory(lock.parent, 0o777)
-        descriptor = take_lock(lock, f"{path} already has a writer")
-    except OSError as error:
-        raise _no_place(error) from error
-    try:
-        yield
-    finally:
-        os.close(descriptor)
+log = logging.getLogger(__name__)
 
 
 def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
-    """The ledger of the log `path`, the two in agreement; raises LogChanged when they cannot be brought there."""
+    """Open the ledger of the log `path`, and bring the two into agreement.
+
+    `mode` is for a new log. Raises LogChanged when the two cannot be brought into agreement.
+    """
     try:
-        ledger = _open(path, accept)
+        ledger = open_existing_or_new(path, accept)
         try:
             _agree(path, mode, ledger, accept)
-            sync_directory(ledger_dir(path))
+            sync_directory(ledger_directory(path))
         except BaseException:
             ledger.close()
             raise
@@ -68,89 +58,110 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     return ledger
 
 
-def _open(path: Path, accept: bool) -> Ledger:
-    file = ledger_path(path)
-    try:
-        if not accept:
-            _refuse_emptied(file, path)
-            return Ledger(file)
-        try:
-            return Ledger(file)
-        except LedgerDamaged as error:
-            _set_aside(file, error)
-            return Ledger(file)
-    except OSError as error:
-        raise _no_place(error) from error
+class Found(Enum):
+    """The cases of the table above."""
 
-
-def _refuse_emptied(file: Path, log_path: Path) -> None:
-    """To SQLite an empty file is a new database: it would forget all that the log holds."""
-    if file.exists() and log_path.exists() and not file.stat().st_size and log_path.stat().st_size:
-        raise LogChanged(
-            f"{file} is empty and {log_path} is not: put the ledger back, or start once with --accept-log to begin a "
-            f"new one. {COST_OF_A_NEW_LEDGER}"
-        )
-
-
-def _set_aside(file: Path, error: LedgerDamaged) -> None:
-    """Rename a damaged ledger with the files that belong to it, so that a new one can begin."""
-    target = f"{file.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}"
-    # The database first: SQLite deletes a write-ahead log that it finds without one, and would read an older state
-    # from a database without its write-ahead log.
-    for suffix in ("", "-wal", "-shm"):
-        with contextlib.suppress(FileNotFoundError):
-            file.with_name(file.name + suffix).rename(file.with_name(target + suffix))
-    sync_directory(file.parent)
-    log.warning("ledger_set_aside file=%s error=%s; a new ledger begins with the log as it is", target, error)
+    NO_LOG = auto()
+    NEW_LEDGER = auto()
+    AS_LEFT = auto()
+    PENDING = auto()
+    DIFFERENT = auto()
 
 
 def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
     try:
         sync_directory(path.parent)  # the ledger's directory may be new
     except OSError as error:
-        raise _no_place(error) from error
+        raise unusable(error) from error
     if path.is_symlink():
         raise ConfigurationError(f"log.path: expected the file itself, {path} is a symbolic link to {path.resolve()}")
     _finish_rotation(path, mode, ledger, accept)
     _follow_move(path, mode, ledger)
-    expected = ledger.size
-    if not path.exists() and ((not expected and ledger.is_settled) or accept):
-        _create(path, mode)
+    found = _compare(path, ledger)
+    if found is Found.DIFFERENT and not accept:
+        raise _refusal(path, ledger)
+    _DONE[found](path, mode, ledger)
+
+
+def _compare(path: Path, ledger: Ledger) -> Found:
+    """Which case it is. Raises ConfigurationError when the log is no file."""
     if not path.exists():
-        raise _refusal(path, f"is missing, the ledger expects {expected} bytes")
+        return Found.DIFFERENT if ledger.size or ledger.pending else Found.NO_LOG
     if not path.is_file():
         raise ConfigurationError(f"log.path: expected a file, {path} is none")
-    size = path.stat().st_size
+    size, expected, pending = path.stat().st_size, ledger.size, ledger.pending
     if expected is None:
-        log.info("log_taken_over path=%s bytes=%d", path, size)
-        ledger.adopt(size, path.stat().st_ino)
-        return
-    if (pending := ledger.pending) is not None:
-        if size >= expected and (size <= pending.end or accept):
-            _resolve(path, ledger, pending)
-            expected, size = ledger.size, path.stat().st_size
-        elif not accept:
-            raise _refusal(path, f"has {size} bytes, the ledger expects {expected} to {pending.end}")
-    if size != expected and not accept:
-        raise _refusal(path, f"has {size} bytes, the ledger expects {expected}")
-    if size != expected:
-        log.warning("log_accepted path=%s bytes=%d ledger_bytes=%s", path, size, expected)
-    # Another inode alone is no change of the log: it was restored, or moved to another disk.
-    if (size, path.stat().st_ino) != (expected, ledger.inode):
-        ledger.adopt(size, path.stat().st_ino)
+        return Found.NEW_LEDGER
+    if pending is not None:
+        return Found.PENDING if expected <= size <= pending.end else Found.DIFFERENT
+    return Found.AS_LEFT if size == expected else Found.DIFFERENT
+
+
+def _begin(path: Path, mode: int, ledger: Ledger) -> None:
+    try:
+        create_log(path, mode)
+    except OSError as error:
+        raise unusable(error) from error
+    ledger.record_log(0, path.stat().st_ino)
+
+
+def _take_over(path: Path, mode: int, ledger: Ledger) -> None:
+    status = path.stat()
+    log.info(
+        "log_taken_over path=%s bytes=%d; The log has no ledger yet. It is kept as it is, and visits are appended.",
+        *(path, status.st_size),
+    )
+    ledger.record_log(status.st_size, status.st_ino)
+
+
+def _continue(path: Path, mode: int, ledger: Ledger) -> None:
+    status = path.stat()
+    if status.st_ino != ledger.inode:  # the same content in another file: it was restored, or moved to another disk
+        ledger.record_log(status.st_size, status.st_ino)
+
+
+def _complete(path: Path, mode: int, ledger: Ledger) -> None:
+    assert ledger.pending is not None
+    _resolve(path, ledger, ledger.pending)
+    _continue(path, mode, ledger)
+
+
+def _accept(path: Path, mode: int, ledger: Ledger) -> None:
+    """Continue with the log as it is, because the operator says so; keep what is stored of the pending append."""
+    expected = ledger.size
+    if not path.exists():
+        _begin(path, mode, ledger)
+    elif ledger.pending is not None and path.stat().st_size >= (expected or 0):
+        _resolve(path, ledger, ledger.pending)
+    status = path.stat()
+    log.warning(
+        "log_accepted path=%s bytes=%d ledger_bytes=%s; The log differs from the ledger. Visits are appended to it as "
+        "it is, because --accept-log says so.",
+        *(path, status.st_size, expected),
+    )
+    ledger.record_log(status.st_size, status.st_ino)
+
+
+_DONE: dict[Found, Callable[[Path, int, Ledger], None]] = {
+    Found.NO_LOG: _begin,
+    Found.NEW_LEDGER: _take_over,
+    Found.AS_LEFT: _continue,
+    Found.PENDING: _complete,
+    Found.DIFFERENT: _accept,
+}
 
 
 def _finish_rotation(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
     if ledger.rotating is not None:
         if accept:
-            ledger.rotate_to(None)
+            ledger.record_rotation(None)
         else:
             finish(path, mode, ledger)
-    drop_reservations(path)
+    remove_reserved_names(path)
 
 
 def _follow_move(path: Path, mode: int, ledger: Ledger) -> None:
-    """Go on with an empty log where the old one was put aside, whole, beside it: what logrotate's `create` does."""
+    """Begin an empty log where the log was put aside, whole, beside it: that is what logrotate's `create` does."""
     expected = ledger.size
     if expected is None or (path.exists() and (path.stat().st_size or path.stat().st_ino == ledger.inode)):
         return
@@ -164,14 +175,22 @@ def _follow_move(path: Path, mode: int, ledger: Ledger) -> None:
     if pending is not None:
         _resolve(moved, ledger, pending)
     go_on_with(path, mode, ledger)
-    log.info("log_followed path=%s moved_to=%s bytes=%d", path, moved.name, size)
+    log.info(
+        "log_followed path=%s moved_to=%s bytes=%d; Somebody has renamed the log while storage was stopped. It is "
+        "complete under its new name, and visits are appended to a new file.",
+        *(path, moved.name, size),
+    )
 
 
 def _resolve(path: Path, ledger: Ledger, pending: Pending) -> None:
-    with path.open("r+b") as file:  # no O_APPEND: Linux would append even what is written at an offset
+    """The case PENDING: complete a whole append, or cut a torn one off; then make a checkpoint."""
+    with path.open("r+b") as file:  # not for appending: with O_APPEND, Linux appends also what is written at an offset
         data = os.pread(file.fileno(), pending.length, pending.offset)
         if len(data) == pending.length and zlib.crc32(data) == pending.crc32:
-            log.info("append_completed path=%s offset=%d length=%d", path, pending.offset, pending.length)
+            log.info(
+                "append_completed path=%s offset=%d length=%d; The last append before the crash is whole in the log.",
+                *(path, pending.offset, pending.length),
+            )
             file.seek(pending.offset)
             file.write(data)
             file.flush()
@@ -180,14 +199,18 @@ def _resolve(path: Path, ledger: Ledger, pending: Pending) -> None:
         elif os.fstat(file.fileno()).st_size <= pending.end:
             if data:
                 _keep_torn(path, data)
-            log.warning("append_dropped path=%s offset=%d bytes=%d", path, pending.offset, len(data))
+            log.warning(
+                "append_dropped path=%s offset=%d bytes=%d; The last append before the crash is torn. What is there of "
+                "it was copied to a file beside the log and cut off. SQS delivers its messages again.",
+                *(path, pending.offset, len(data)),
+            )
             os.ftruncate(file.fileno(), pending.offset)
             os.fsync(file.fileno())
-    ledger.settle()
+    ledger.checkpoint()
 
 
 def _keep_torn(path: Path, data: bytes) -> None:
-    kept = path.with_name(f"{path.name}.torn-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    kept = torn_copy_path(path)
     with kept.open("xb") as file:
         os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
         file.write(data)
@@ -196,21 +219,11 @@ def _keep_torn(path: Path, data: bytes) -> None:
     sync_directory(kept.parent)
 
 
-def _create(path: Path, mode: int) -> None:
-    try:
-        create_log(path, mode)
-    except OSError as error:
-        raise _no_place(error) from error
-
-
-def _no_place(error: OSError) -> TrackerError:
-    """A full or failing disk is no configuration error, after which nobody starts the process again."""
-    if error.errno in OPERATOR_FAULTS:
-        return ConfigurationError(f"log.path: expected a directory and a file that can be written: {error}")
-    return AppendFailed(f"log.path cannot be written: {error}")
-
-
-def _refusal(path: Path, what: str) -> LogChanged:
+def _refusal(path: Path, ledger: Ledger) -> LogChanged:
+    size = size_of(path)
+    found = "is missing" if size is None else f"has {size} bytes"
+    expected = f"{ledger.size}" if ledger.pending is None else f"{ledger.size} to {ledger.pending.end}"
     return LogChanged(
-        f"{path} {what}: {CHANGED_BY}; put the log back, or start once with --accept-log to go on with it as it is"
+        f"{path} {found}, the ledger expects {expected} bytes: {CHANGED_BY}; put the log back, or start once with "
+        "--accept-log to go on with it as it is"
     )

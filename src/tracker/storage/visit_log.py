@@ -1,161 +1,145 @@
-"""The visit log: the append-only file that every visit ends in.
+"""The visit log: the one owner of the question which file is the log.
 
-`append` writes one batch where the ledger expects it, or leaves the file as it was; `sync` makes it durable. After a
-failed fdatasync the kernel may have dropped the pages it could not write, so a failure ends the process: nothing is
-appended or synced again.
+The writer appends through it and calls `prepare` before each append, and once a second when it is idle. `prepare`
+changes the file in these cases, in this order:
+
+1. An earlier change was interrupted, for example because no descriptor was free: open the new file now.
+2. A SIGHUP asked to reopen: somebody has put the log aside (logrotate's `create`). If another file has the log's name,
+   or none has, that file becomes the log.
+3. A rotation is due: the log becomes a closed log, and an empty one becomes the log.
+
+In all cases the ledger records the change first (`tracker.storage.rotation`), and then the new file is opened. Nothing
+is appended in between, because `prepare` is repeated until it succeeds.
 """
 
-import asyncio
-import errno
-import os
+import logging
+import time
 from collections.abc import Callable
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, TypeVar
 
-import aiofiles
-from aiofiles.threadpool.binary import AsyncFileIO
+from tracker.config import Rotate
+from tracker.errors import AppendPaused
+from tracker.owner_thread import OwnerThread
+from tracker.storage.compressor import Compressor
+from tracker.storage.ledger import Ledger
+from tracker.storage.log_file import LogFile, between_appends, open_log_file
+from tracker.storage.rotation import Rotation
 
-from tracker import telemetry
-from tracker.errors import AppendFailed, AppendPaused, LogChanged, LogMoved, StorageFull
-from tracker.files import fdatasync, sync_directory
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-CHANGED_BY = "somebody else wrote or cut it (logrotate: use `create` and SIGHUP, never `copytruncate`)"
-
-T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 
 class VisitLog:
-    """The open log; every call on the file runs in the executor's one thread. Made by `open_log`."""
+    """The log `file` that is open, its ledger, and its rotation; `open_visit_log` makes one.
 
-    def __init__(self, *, file: AsyncFileIO, path: Path, executor: Executor, ends_mid_line: bool) -> None:
+    `compressor` gets every closed log; None when they are not compressed.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: Path,
+        file: LogFile,
+        thread: OwnerThread,
+        ledger: Ledger,
+        rotation: Rotation,
+        compressor: Compressor | None,
+    ) -> None:
+        self.file = file
+        self.rotation = rotation
         self._path = path
-        self._executor = executor
-        self._take(file, ends_mid_line)
+        self._thread = thread
+        self._ledger = ledger
+        self._compressor = compressor
+        self._reopen_requested = False
+        self._must_open = False  # the ledger has recorded another file as the log than the one that is open
 
-    async def append(self, offset: int, data: bytes | bytearray) -> None:
-        """Write `data` at `offset`, the log's end as the ledger knows it.
+    @property
+    def ends_mid_line(self) -> bool:
+        """Whether the next append has to begin with a newline, because another program left a line unfinished."""
+        return self.file.ends_mid_line
 
-        Raises LogChanged or LogMoved when the log is not as expected, StorageFull when there was no room and what was
-        written of it has been cut off again, AppendFailed when the file's state is unknown.
-        """
-        await self.check(offset)
-        try:
-            written = await self._file.write(data)
-        except OSError as error:
-            await self._call(self._cut, offset)
-            kind = StorageFull if error.errno in NO_ROOM else AppendFailed
-            raise kind(f"{self._path}: {error.strerror}") from error
-        if written != len(data):
-            await self._call(self._cut, offset)
-            raise StorageFull(f"{self._path}: only {written} of {len(data)} bytes could be written")
+    async def append(self, data: bytes | bytearray) -> None:
+        """Write `data` at the log's end. Raises what `LogFile.append` raises."""
+        await self.file.append(self._end(), data)
 
     async def sync(self) -> None:
-        """Make every append so far durable; raises AppendFailed, after which the process has to end."""
-        with telemetry.FSYNC_SECONDS.time():
-            await self._call(self._sync)
-        self.ends_mid_line = False
+        """Make every append so far durable. Raises AppendFailed, after which the process has to end."""
+        await self.file.sync()
 
-    async def check(self, offset: int, *, may_be_moved: bool = False) -> None:
-        """Whether the log is ours alone, `offset` bytes long. Raises LogChanged, and LogMoved unless it may be."""
-        await self._call(self._check, offset, may_be_moved)
+    def request_reopen(self) -> None:
+        """Go on with the file that has the log's name by then; done before the next append."""
+        self._reopen_requested = True
 
-    def status(self) -> os.stat_result:
-        """Size and time of the last append; asks the kernel, not the disk."""
-        return os.fstat(self._descriptor)
+    async def prepare(self) -> None:
+        """Make sure that the open file is the log to append to, and rotate it if that is due.
 
-    async def reopen(self) -> None:
-        """Leave the file for the one that has its name now.
-
-        Raises AppendPaused or AppendFailed, and then the old file is still the one that is open.
+        Raises AppendPaused, after which it is to be called again before the next append, and AppendFailed.
         """
-        try:
-            opened = await _open(self._path, self._executor)
-        except OSError as error:
-            raise trouble(error, f"{self._path} cannot be opened") from error
-        old = self._file
-        self._take(*opened)
-        await old.close()
+        if self._must_open:
+            await self._open()
+        if self._reopen_requested:
+            await self._reopen()
+        if self.rotation.is_due(self.file.status()):
+            await self._rotate()
 
     async def close(self) -> None:
-        await self._file.close()
+        await self.file.close()
 
-    def _take(self, file: AsyncFileIO, ends_mid_line: bool) -> None:
-        self._file = file
-        self._descriptor: int = file.fileno()
-        self.ends_mid_line = ends_mid_line  # then the next append begins with a newline
-
-    async def _call(self, function: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
-
-    def _check(self, offset: int, may_be_moved: bool) -> None:
-        status = os.fstat(self._descriptor)
-        if status.st_size != offset:
-            raise LogChanged(f"{self._path} has {status.st_size} bytes where {offset} were expected: {CHANGED_BY}")
-        if not status.st_nlink:  # more than one name is harmless: a backup by hard links (cp -al, rsnapshot) adds one
-            raise LogChanged(f"{self._path} was deleted under the running service")
+    async def _reopen(self) -> None:
+        self._reopen_requested = False
         try:
-            named = os.stat(self._path)
-        except FileNotFoundError:
-            named = None
-        except OSError as error:
-            raise LogChanged(f"{self._path} cannot be reached any more: {error.strerror}") from error
-        if may_be_moved or (named and (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)):
+            await self._thread.call(self._ledger.checkpoint)
+            await self.file.check(self._end(), may_be_moved=True)
+            if await self._thread.call(self.rotation.follow):
+                await self._open()
+        except AppendPaused:
+            self._reopen_requested = True
+            raise
+        log.info(
+            "log_reopened path=%s bytes=%d; Visits are appended to the file that has this name.",
+            self._path,
+            self._end(),
+        )
+
+    async def _rotate(self) -> None:
+        if self._ledger.rotating is None:
+            await self.file.check(self._end())
+        closed = await self._thread.call(self.rotation.rotate)
+        if closed is None:
             return
-        what = "replaced by another file" if named else "moved"
-        raise LogMoved(f"{self._path} was {what} under the running service: if that was meant, send it SIGHUP")
+        log.info("log_rotated file=%s; This is a closed log now. Visits are appended to a new file.", closed)
+        if self._compressor is not None:
+            self._compressor.add(closed)
+        await self._open()
 
-    def _cut(self, offset: int) -> None:
+    async def _open(self) -> None:
+        """Open the file that the ledger has recorded as the log, and close the one before."""
+        self._must_open = True
         try:
-            os.ftruncate(self._descriptor, offset)
-            fdatasync(self._descriptor)  # or a power cut may bring back what the ledger will know nothing of by then
+            opened = await open_log_file(self._path, self._thread)
         except OSError as error:
-            raise AppendFailed(f"{self._path}: cannot cut back to {offset} bytes: {error.strerror}") from error
+            raise between_appends(error, f"{self._path} cannot be opened") from error
+        before, self.file = self.file, opened
+        self._must_open = False
+        await before.close()
 
-    def _sync(self) -> None:
-        try:
-            fdatasync(self._descriptor)
-            telemetry.LOG_BYTES.set(os.fstat(self._descriptor).st_size)
-        except OSError as error:
-            raise AppendFailed(f"{self._path}: fdatasync failed: {error.strerror}") from error
-
-
-async def open_log(path: Path, executor: Executor) -> VisitLog:
-    """Open the log for appending; recovery has made sure that it is there."""
-    file, ends_mid_line = await _open(path, executor)
-    return VisitLog(file=file, path=path, executor=executor, ends_mid_line=ends_mid_line)
+    def _end(self) -> int:
+        size = self._ledger.size
+        assert size is not None, "recovery has recorded a log in the ledger"
+        return size
 
 
-def create_log(path: Path, mode: int) -> None:
-    """Make an empty log, its name durable. Raises OSError, also when there is one already."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        os.fchmod(descriptor, mode)  # what is configured, whatever the umask
-    finally:
-        os.close(descriptor)
-    sync_directory(path.parent)
-
-
-def trouble(error: OSError, what: str) -> AppendFailed:
-    """What an error between two appends means for the writer; `what` could not be done.
-
-    After an EIO the process ends: it may come from an fsync, and a second fsync would not see what the first one lost.
-    Everything else may be fixed meanwhile (no room, no descriptors, no permission): a pause.
-    """
-    return (AppendFailed if error.errno == errno.EIO else AppendPaused)(f"{what}: {error.strerror}")
-
-
-async def _open(path: Path, executor: Executor) -> tuple[AsyncFileIO, bool]:
-    """The file, open for appending, and whether it ends within a line. Takes one descriptor. Raises OSError."""
-    file = await aiofiles.open(path, "a+b", buffering=0, executor=executor)
-    try:
-        return file, await asyncio.get_running_loop().run_in_executor(executor, _ends_mid_line, file.fileno())
-    except OSError:
-        await file.close()
-        raise
-
-
-def _ends_mid_line(descriptor: int) -> bool:
-    size = os.fstat(descriptor).st_size
-    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+async def open_visit_log(
+    *,
+    path: Path,
+    mode: int,
+    rotate: Rotate,
+    thread: OwnerThread,
+    ledger: Ledger,
+    compressor: Compressor | None = None,
+    clock: Callable[[], float] = time.time,
+) -> VisitLog:
+    """Open the log `path`; recovery has made sure that it exists. Raises OSError."""
+    rotation = Rotation(path=path, mode=mode, config=rotate, ledger=ledger, clock=clock)
+    file = await open_log_file(path, thread)
+    return VisitLog(path=path, file=file, thread=thread, ledger=ledger, rotation=rotation, compressor=compressor)

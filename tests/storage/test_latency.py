@@ -1,4 +1,4 @@
-"""The histogram of freshness is that of every single line, found with a look at a few."""
+"""The histogram of latency is that of every single line, found with a look at a few."""
 
 import random
 
@@ -7,14 +7,14 @@ from prometheus_client import CollectorRegistry
 
 from tracker.core.log_line import format_line
 from tracker.core.visit import Visit, utc_time, visited_at_text
-from tracker.storage.freshness import OLDEST_SECONDS, STRIDE_BYTES, observe
-from tracker.telemetry import FRESHNESS_BUCKETS, WeightedHistogram
+from tracker.storage.latency import OLDEST_SECONDS, STRIDE_BYTES, observe
+from tracker.telemetry import LATENCY_BUCKETS, WeightedHistogram
 
 NOW_US = 1_795_417_764_932_000
 
 
 def histogram() -> WeightedHistogram:
-    return WeightedHistogram("x_seconds", "Help.", FRESHNESS_BUCKETS, CollectorRegistry())
+    return WeightedHistogram("x_seconds", "Help.", LATENCY_BUCKETS, CollectorRegistry())
 
 
 def log_line(age_us: int) -> bytes:
@@ -57,7 +57,7 @@ def test_the_newline_of_somebody_elses_line_is_no_visit() -> None:
     assert sum(counted(b"\n" + log_line(5))) == 1
 
 
-def test_a_clock_behind_the_pixels_counts_as_fresh() -> None:
+def test_a_clock_behind_the_pixels_counts_as_no_time() -> None:
     assert counted(log_line(-5_000_000))[0] == 1
 
 

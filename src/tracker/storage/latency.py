@@ -1,9 +1,11 @@
-"""How fresh the visit log is: the time from each visit's answer to its durable line, without reading every line.
+"""End-to-end latency: the time from each visit's answer to its durable line, without reading every line.
 
-Lines of one message are in the order of their answers, and a batch is a few messages. If the first, the middle and the
-last line of a range fall into one bucket of the histogram, all of them are counted there; otherwise the range is
-bisected. About one line in thirty is read, more where two buckets meet. In lines that a stranger made up, all may be:
-5 microseconds a line, which is why the writer calls this in its thread and not on the event loop.
+The lines of one message are in the order of their answers, and a batch has a few messages. If the first, the middle and
+the last line of a range fall into one bucket of the histogram, all lines between them are counted there. Otherwise the
+range is bisected. So about one line in thirty is read, and more of them where two buckets meet.
+
+Somebody may publish lines in any order; then every line is read, which takes 5 microseconds a line. That is why the
+writer calls this in its thread and not on the event loop.
 """
 
 from datetime import datetime
@@ -11,14 +13,14 @@ from datetime import datetime
 from tracker.telemetry import WeightedHistogram
 
 STRIDE_BYTES = 16_384
-OLDEST_SECONDS = 30 * 86_400.0  # an older visit counts as this old, so that one false time does not set the mean
+OLDEST_SECONDS = 30 * 86_400.0  # an older visit counts as this old, so that one wrong time does not distort the mean
 
 _TIME_BYTES = len("2026-11-23T07:09:24.932706+00:00")
 
 
 def observe(histogram: WeightedHistogram, lines: bytes | bytearray, durable_at: float) -> None:
-    """Count every line of an append, durable since `durable_at` (seconds since 1970). Its sum is interpolated."""
-    begin = 1 if lines.startswith(b"\n") else 0  # the newline ends a line that another program left unfinished
+    """Count every line of an append durable since `durable_at` (seconds since 1970). Their sum is interpolated."""
+    begin = 1 if lines.startswith(b"\n") else 0  # that newline ends a line that another program left unfinished
     while begin < len(lines):
         end = lines.find(b"\n", min(begin + STRIDE_BYTES, len(lines) - 1)) + 1
         _observe_run(histogram, lines, begin, end, durable_at)
@@ -40,4 +42,4 @@ def _observe_run(
 
 def _age(lines: bytes | bytearray, at: int, durable_at: float) -> float:
     answered_at = datetime.fromisoformat(lines[at : at + _TIME_BYTES].decode("ascii")).timestamp()
-    return min(max(0.0, durable_at - answered_at), OLDEST_SECONDS)  # never negative: two hosts have two clocks
+    return min(max(0.0, durable_at - answered_at), OLDEST_SECONDS)  # not negative: the clocks of two hosts differ

@@ -13,7 +13,7 @@ from pathlib import Path
 LOOK_SECONDS = 0.01
 
 
-class FreshnessWatch:
+class LatencyWatch:
     """Follows a log from its present end on; use as a context. `ages` are in seconds, one a visit."""
 
     def __init__(self, log: Path, appended: Callable[[], float]) -> None:
@@ -23,7 +23,7 @@ class FreshnessWatch:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> "FreshnessWatch":
+    def __enter__(self) -> "LatencyWatch":
         self._file = self._log.open("rb")
         self._file.seek(0, 2)
         self._before = self._appended()

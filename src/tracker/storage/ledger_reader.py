@@ -1,8 +1,10 @@
-"""The ledger's books as others read them: for each journal what is stored, what is missing and since when.
+"""The ledger as other processes read it: for each journal what is stored, what is missing, and since when.
 
-The books are a copy, taken in one step: one consistent state, also while storage writes. Whoever reads them, however
-slowly, keeps storage from no checkpoint, which a transaction on the ledger itself would do. A gap is an interval that
-lies before stored bytes, or before the end that the journal's end marker named, and that no append has stored.
+Readers work on a copy of the ledger, which is made in one step. So they see one consistent state while storage writes.
+A transaction on the ledger itself would keep SQLite from shortening its write-ahead log for as long as it is read.
+
+A gap is an interval that no append has stored and that lies before stored bytes, or before the end that the journal's
+end marker named.
 """
 
 import errno
@@ -17,10 +19,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tracker.errors import TrackerError
-from tracker.storage.ledger import DAY_MS, LAYOUT, sqlite_errors
+from tracker.storage.ledger_schema import DAY_MS, KNOWN_END, LAYOUT, sqlite_errors, total_missing
 
 BUSY_SECONDS = 10.0  # how long a lock of another program is waited for
-EXCUSED_AT_ONCE = 500  # journals in one transaction, so that storage waits for none longer than some 20 ms
+GIVEN_UP_AT_ONCE = 500  # journals in one transaction, so that storage waits for none longer than some 20 ms
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +47,22 @@ class Account:
     closed_end: int | None
     """Where its end marker says it ended; None while it is open."""
     excused: bool
-    """The operator gave its gaps up."""
+    """The operator has given its gaps up."""
     stored_bytes: int
     gaps: tuple[Gap, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The log holds `size` bytes for certain; up to `pending_end` an append is under way."""
+    """The log has `size` bytes for certain; an append may be in progress up to `pending_end`."""
 
     size: int
     pending_end: int
     inode: int | None
 
 
-class Books:
-    """A copy of the ledger. Its memory does not grow with the number of journals. The pending append is stored here."""
+class LedgerCopy:
+    """A copy of the ledger, in which the pending append counts as stored. Memory does not grow with the journals."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self.extent = _extent(db)
@@ -73,15 +75,14 @@ class Books:
     def accounts(self) -> Iterator[Account]:
         """Every journal, the one that was heard of last at the end."""
         rows = self._db.execute(
-            "SELECT id, heard_ms, closed_end, excused, stored, max(coalesce(closed_end, 0), top) > stored"
-            " FROM journal ORDER BY heard_ms, id"
+            f"SELECT id, heard_ms, closed_end, excused, stored, {KNOWN_END} > stored FROM journal ORDER BY heard_ms, id"
         )
         for journal, heard_ms, closed_end, excused, stored, has_gaps in rows:
             gaps = tuple(self._gaps(journal, closed_end or 0, heard_ms)) if has_gaps else ()
             yield Account(journal, heard_ms, closed_end, bool(excused), stored, gaps)
 
     def wrong_sums(self) -> Iterator[str]:
-        """What the ledger keeps as sums and a full count finds otherwise: nothing, unless the ledger is damaged."""
+        """The sums of the ledger that differ from a full count; none, unless the ledger is damaged."""
         rows = self._db.execute(
             "SELECT id, stored, top,"
             ' (SELECT coalesce(sum("end" - start), 0) FROM stored AS each WHERE each.journal = id) AS bytes,'
@@ -91,7 +92,7 @@ class Books:
         for journal, stored, top, counted, last in rows:
             yield f"journal {journal}: {stored} bytes up to {top} are noted, {counted} up to {last} are counted"
         kept = self._db.execute("SELECT high, low, journals FROM total").fetchone()
-        # In halves, for a sum of forged ends could exceed SQLite's integers.
+        # In halves, because a sum of forged ends could exceed SQLite's integers.
         found = self._db.execute(
             "SELECT coalesce(sum(missing >> 32), 0), coalesce(sum(missing & 4294967295), 0),"
             " coalesce(sum(missing > 0), 0) FROM journal"
@@ -100,7 +101,7 @@ class Books:
             yield f"{_text(*kept)} are noted, {_text(*found)} are counted"
 
     def _gaps(self, journal: str, closed_end: int, heard_ms: int) -> Iterator[Gap]:
-        """Each gap, known since the first of what is stored beyond it."""
+        """The gaps of a journal. A gap is known since the first bytes beyond it were stored."""
         intervals: Sequence[tuple[int, int, int]] = self._db.execute(
             'SELECT start, "end", since_ms FROM stored WHERE journal = ? ORDER BY start', (journal,)
         ).fetchall()
@@ -115,7 +116,7 @@ class Books:
 
 
 @contextmanager
-def open_books(ledger: Path) -> Iterator[Books]:
+def open_copy(ledger: Path) -> Iterator[LedgerCopy]:
     """A copy of `ledger.sqlite` as it is now, in a temporary file of SQLite's.
 
     Raises TrackerError when the ledger is not there or cannot be read.
@@ -123,7 +124,7 @@ def open_books(ledger: Path) -> Iterator[Books]:
     with sqlite_errors(ledger), closing(sqlite3.connect("", isolation_level=None)) as copy:
         with _connect(ledger, "ro") as db:
             db.backup(copy)
-        yield Books(copy)
+        yield LedgerCopy(copy)
 
 
 def read_extent(ledger: Path) -> Extent:
@@ -133,8 +134,8 @@ def read_extent(ledger: Path) -> Extent:
         return _extent(db)
 
 
-def excuse(ledger: Path, journal: str) -> None:
-    """Give the gaps of a journal up. What is stored of it stays known, for its messages may come again.
+def give_up(ledger: Path, journal: str) -> None:
+    """Give the gaps of a journal up. What is stored of it stays known, because its messages may come again.
 
     Raises TrackerError when the ledger knows no such journal.
     """
@@ -143,19 +144,19 @@ def excuse(ledger: Path, journal: str) -> None:
             raise TrackerError(f"{ledger} knows no journal {journal}")
 
 
-def excuse_silent(ledger: Path, days: float) -> int:
-    """Give all journals up that are open or have gaps and were not heard of for so many days; how many these are.
+def give_up_silent(ledger: Path, days: float) -> int:
+    """Give up all journals that are open or have gaps and of which nothing came for so many days. Returns their number.
 
-    Time runs by SQS's clock and ends at the last message that storage has read: while storage is down, nobody is
-    silent. Storage may run meanwhile.
+    Days are counted by SQS's clock back from the last message that storage has read: while storage is down, no journal
+    becomes silent. Storage may be running.
     """
     count, last = 0, ""
     with _connect(ledger, "rw") as db:
         (clock_ms,) = db.execute("SELECT clock_ms FROM log").fetchone() or (0,)
-        before = int(max(0.0, clock_ms - days * DAY_MS))
+        before = clock_ms - int(days * DAY_MS)
         while silent := db.execute(
             "SELECT id FROM journal WHERE id > ? AND heard_ms < ? AND NOT may_go ORDER BY id LIMIT ?",
-            (last, before, EXCUSED_AT_ONCE),
+            (last, before, GIVEN_UP_AT_ONCE),
         ).fetchall():
             db.execute("BEGIN IMMEDIATE")
             for (journal,) in silent:
@@ -174,11 +175,11 @@ def _extent(db: sqlite3.Connection) -> Extent:
 
 
 def _text(high: int, low: int, journals: int) -> str:
-    return f"{(high << 32) + low} missing bytes of {journals} journals"
+    return f"{total_missing(high, low)} missing bytes of {journals} journals"
 
 
 def _problem(ledger: Path) -> str | None:
-    """Why SQLite could not read this file. It is not opened to see: closing it would drop SQLite's locks on it."""
+    """Why SQLite could not read this file. The file is not opened: closing it would drop SQLite's locks on it."""
     try:
         status = ledger.stat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The figures that are read every ten seconds: the trouble of one is not that of another."""
+"""The gauges that are read every ten seconds: the trouble of one is not that of another."""
 
 import asyncio
 import os
@@ -11,13 +11,14 @@ from tests.storage.rig import A, open_rig, span
 from tests.waiting import until
 from tracker import telemetry
 from tracker.errors import AppendFailed
-from tracker.storage import figures
+from tracker.owner_thread import OwnerThread
+from tracker.storage import gauges
 
 
 async def test_a_ledger_that_cannot_be_read_stops_no_other_figure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(figures, "FIGURES_SECONDS", 0.01)
+    monkeypatch.setattr(gauges, "UPDATE_SECONDS", 0.01)
     looks = 0
 
     class Broken:
@@ -28,7 +29,7 @@ async def test_a_ledger_that_cannot_be_read_stops_no_other_figure(
 
     telemetry.LOG_FREE_BYTES.set(-1)
     with ThreadPoolExecutor(1) as executor:
-        watching = asyncio.create_task(figures.watch(Broken(), tmp_path / "visits.log", executor))  # type: ignore[arg-type]
+        watching = asyncio.create_task(gauges.update(Broken(), tmp_path / "visits.log", OwnerThread(executor)))  # type: ignore[arg-type]
         await until(lambda: looks > 1 and telemetry.LOG_FREE_BYTES._value.get() > 0)
         watching.cancel()
         await asyncio.wait([watching])
@@ -38,13 +39,13 @@ async def test_gaps_are_shown_though_the_disk_cannot_be_asked(tmp_path: Path, mo
     def broken(path: object) -> None:
         raise OSError("no such disk")
 
-    monkeypatch.setattr(figures, "FIGURES_SECONDS", 0.01)
+    monkeypatch.setattr(gauges, "UPDATE_SECONDS", 0.01)
     monkeypatch.setattr(os, "statvfs", broken)
     async with open_rig(tmp_path / "visits.log") as rig:
         await rig.write(span(A, 2, 3))
         missing = await rig.call(rig.ledger.gaps)
         telemetry.MISSING_BYTES.set(-1)
-        watching = asyncio.create_task(figures.watch(rig.ledger, tmp_path / "visits.log", rig.executor))
+        watching = asyncio.create_task(gauges.update(rig.ledger, tmp_path / "visits.log", rig.thread))
         await until(lambda: telemetry.MISSING_BYTES._value.get() >= 0)
         shown = telemetry.MISSING_BYTES._value.get(), telemetry.GAPPED_JOURNALS._value.get()
         assert shown == missing

@@ -1,0 +1,44 @@
+"""Gauges that no visit updates: they are read every ten seconds.
+
+They show how many bytes the ledger knows to be missing, and how much of the log's disk is free.
+"""
+
+import asyncio
+import logging
+import os
+from pathlib import Path
+
+from tracker import telemetry
+from tracker.errors import AppendFailed
+from tracker.owner_thread import OwnerThread
+from tracker.storage.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+UPDATE_SECONDS = 10.0
+
+
+async def update(ledger: Ledger, path: Path, thread: OwnerThread) -> None:
+    """Read the gauges every ten seconds, until cancelled. When one of them cannot be read, the others still are."""
+    while True:
+        try:
+            # In the writer's thread, because no other may use the ledger.
+            gaps = await thread.call(ledger.gaps)
+            telemetry.MISSING_BYTES.set(gaps.size)
+            telemetry.GAPPED_JOURNALS.set(gaps.journals)
+        except AppendFailed as error:
+            log.warning(
+                "ledger_read_failed error=%s; The ledger could not be read. The gauges of missing bytes keep their "
+                "last values. It is tried again within ten seconds.",
+                error,
+            )
+        try:
+            disk = await asyncio.to_thread(os.statvfs, path.parent)
+            telemetry.LOG_FREE_BYTES.set(disk.f_bavail * disk.f_frsize)
+        except OSError as error:
+            log.warning(
+                "free_space_read_failed error=%s; The free space of the log's disk could not be read. Its gauge keeps "
+                "its last value. It is tried again within ten seconds.",
+                error,
+            )
+        await asyncio.sleep(UPDATE_SECONDS)

@@ -1,0 +1,38 @@
+"""The stored intervals of a journal, as rows of the ledger: disjoint, and with a gap between any two.
+
+An interval is a row of the table `stored`: its start, its end, and since when the gap before it is known.
+"""
+
+import sqlite3
+
+
+def touching(db: sqlite3.Connection, journal: str, start: int, end: int) -> list[tuple[int, int, int]]:
+    """The stored intervals (start, end, since_ms) that overlap or touch `[start, end)`, ascending.
+
+    At most one begins before `start`: the last one, because intervals are disjoint. The index finds it at once.
+    """
+    rows: list[tuple[int, int, int]] = db.execute(
+        'SELECT * FROM (SELECT start, "end", since_ms FROM stored WHERE journal = ?1 AND start <= ?2'
+        " ORDER BY start DESC LIMIT 1) UNION ALL"
+        ' SELECT start, "end", since_ms FROM stored WHERE journal = ?1 AND start > ?2 AND start <= ?3',
+        (journal, start, end),
+    ).fetchall()
+    rows.sort()
+    return rows[1:] if rows and rows[0][1] < start else rows
+
+
+def add(db: sqlite3.Connection, journal: str, start: int, end: int) -> None:
+    """Store `[start, end)`, as one interval with those that it overlaps or touches. Within the caller's transaction."""
+    found = touching(db, journal, start, end)
+    end = max([end, *(high for _, high, _ in found)])
+    heard_ms: int = db.execute("SELECT heard_ms FROM journal WHERE id = ?", (journal,)).fetchone()[0]
+    since_ms = min([heard_ms, *(since for _, _, since in found)])
+    if found and found[0][0] <= start:  # the usual case: the span follows on what is stored
+        first, *found = found
+        db.execute(
+            'UPDATE stored SET "end" = ?, since_ms = ? WHERE journal = ? AND start = ?',
+            (end, since_ms, journal, first[0]),
+        )
+    else:
+        db.execute("INSERT INTO stored VALUES (?, ?, ?, ?)", (journal, start, end, since_ms))
+    db.executemany("DELETE FROM stored WHERE journal = ? AND start = ?", [(journal, other) for other, _, _ in found])

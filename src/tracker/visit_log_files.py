@@ -1,0 +1,128 @@
+"""The files of a visit log: their names, and which file is what. Every other module asks this one.
+
+For a visit log `visits.log` the files are, with `TIME` a UTC time such as `20261124T120000.000000Z`:
+
+    visits.log                       the visit log, to which storage appends
+    visits.log.TIME                  a closed log: the time of its rotation, later names for later logs
+    visits.log.TIME.gz               a closed log, compressed
+    visits.log.TIME.gz.part          a compression that is not complete
+    visits.log.torn-TIME             the tail of a torn append, which recovery has copied before it cut the log
+    visits.log.d/ledger.sqlite       the ledger; SQLite keeps `-wal` and `-shm` files beside it
+    visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
+    visits.log.d/lock                the lock of the one storage that writes this log
+
+An empty file with the name of a closed log is no closed log. It is a reserved name: a rotation creates it before it
+renames the log to it, so that it overwrites nobody's file.
+"""
+
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+
+GZIP_SUFFIX = ".gz"
+PART_SUFFIX = ".part"
+
+_TIME = "%Y%m%dT%H%M%S.%fZ"
+_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?")
+_TORN = ".torn-"
+
+
+def ledger_directory(log: Path) -> Path:
+    """Where the ledger of the visit log `log` and its lock are."""
+    return log.with_name(f"{log.name}.d")
+
+
+def ledger_path(log: Path) -> Path:
+    return ledger_directory(log) / "ledger.sqlite"
+
+
+def lock_path(log: Path) -> Path:
+    return ledger_directory(log) / "lock"
+
+
+def sqlite_files(ledger: Path) -> list[Path]:
+    """The database, its write-ahead log, and the index of that; SQLite makes the latter two when it needs them."""
+    return [ledger.with_name(ledger.name + suffix) for suffix in ("", "-wal", "-shm")]
+
+
+def damaged_ledger_path(ledger: Path) -> Path:
+    """A name of now for a damaged ledger."""
+    return ledger.with_name(f"{ledger.name}.damaged-{_now()}")
+
+
+def torn_copy_path(log: Path) -> Path:
+    """A name of now for the tail of a torn append."""
+    return log.with_name(f"{log.name}{_TORN}{_now()}")
+
+
+def is_torn_copy(name: str) -> bool:
+    """Whether a file of this name is the tail of a torn append. SQS has delivered its visits again."""
+    return _TORN in name
+
+
+def torn_copies(log: Path) -> list[Path]:
+    """The tails of torn appends beside the log, oldest first. Raises OSError."""
+    return _beside(log, f"{log.name}{_TORN}")
+
+
+def compressed_path(closed: Path) -> Path:
+    """The name of a closed log once it is compressed."""
+    return closed.with_name(closed.name + GZIP_SUFFIX)
+
+
+def partial_path(compressed: Path) -> Path:
+    """The name of a compressed log while it is written."""
+    return compressed.with_name(compressed.name + PART_SUFFIX)
+
+
+def is_partial(name: str) -> bool:
+    """Whether a file of this name is a compression that is not complete."""
+    return name.endswith(PART_SUFFIX)
+
+
+def is_compressed(closed: Path) -> bool:
+    return closed.suffix == GZIP_SUFFIX
+
+
+def closed_log_path(log: Path, at: datetime) -> Path:
+    """The name of the log that a rotation closes at this UTC time."""
+    return log.with_name(f"{log.name}.{at:{_TIME}}")
+
+
+def closed_at(log: Path, closed: Path) -> datetime | None:
+    """The UTC time in the name of a closed log of `log`; None when it is no such name."""
+    found = _CLOSED.fullmatch(closed.name.removeprefix(log.name))
+    if found is None:
+        return None
+    try:
+        return datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
+    except ValueError:  # such as a 13th month: somebody else's file
+        return None
+
+
+def closed_logs(log: Path) -> list[Path]:
+    """The closed logs of `log`, compressed or not, in the order of their rotations. Raises OSError."""
+    return [file for file in closed_or_reserved(log) if size_of(file)]
+
+
+def closed_or_reserved(log: Path) -> list[Path]:
+    """The closed logs and the names that are reserved for one, in the order of their times. Raises OSError."""
+    return [file for file in _beside(log, log.name) if closed_at(log, file) is not None]
+
+
+def size_of(file: Path) -> int | None:
+    """In bytes; None when the file does not exist."""
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def _beside(log: Path, prefix: str) -> list[Path]:
+    with os.scandir(log.parent) as entries:
+        return sorted(log.with_name(entry.name) for entry in entries if entry.name.startswith(prefix))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime(_TIME)
