@@ -335,7 +335,7 @@ async def test_with_few_open_files_it_takes_fewer_connections_and_says_so(
     monkeypatch.setattr(admin, "raise_open_files", lambda: 32)
     service = Service(free_port())
     await service.start()
-    assert "few_open_files limit=32" in caplog.text
+    assert "open_files_limited limit=32" in caplog.text
     visitors = [await Visitor.connect(service) for _ in range(5)]
     assert await visitors[0].answer() == b""
     visitors[1].writer.write(HEALTHZ)
@@ -350,7 +350,7 @@ async def test_a_port_that_another_process_holds_is_waited_for(
 ) -> None:
     again = Service(service.port)
     starting = asyncio.create_task(again.start())
-    await until(lambda: "waiting_for_holder" in caplog.text)
+    await until(lambda: "start_delayed" in caplog.text)
     await service.server.stop()
     await starting
     assert (await exchange(again, HEALTHZ)).endswith(b'{"alive": true}')

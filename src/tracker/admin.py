@@ -27,7 +27,7 @@ from tracker.files import raise_open_files
 from tracker.lifecycle import wait_while_held
 from tracker.listening import listen
 
-log = logging.getLogger("tracker.admin")
+log = logging.getLogger(__name__)
 
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 Refresh = Callable[[], Awaitable[None]]
@@ -107,8 +107,8 @@ class AdminServer:
         self._max_connections = max(1, min(MAX_CONNECTIONS, open_files // FILES_SHARE))
         if self._max_connections < MAX_CONNECTIONS:
             log.warning(
-                "few_open_files limit=%d; the admin listener takes at most %d connections, so that the service can "
-                "open its own files; allow the process at least %d open files",
+                "open_files_limited limit=%d connections=%d needed=%d; This process may open few files, so the admin "
+                "listener takes few connections and leaves the rest to the service. Raise the limit of open files.",
                 open_files,
                 self._max_connections,
                 MAX_CONNECTIONS * FILES_SHARE,
@@ -155,7 +155,10 @@ class AdminServer:
         try:
             return await respond()
         except Exception:
-            log.exception("admin_answer_failed path=%s; it was answered with 500", path.decode("ascii"))
+            log.exception(
+                "admin_answer_failed path=%s; The answer was status 500. This is a fault in the code: report it.",
+                path.decode("ascii"),
+            )
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def _healthz(self) -> _Answer:

@@ -6,9 +6,9 @@ import signal
 import sys
 from collections.abc import Sequence
 
+from tracker.core.printable import printable
 from tracker.errors import ConfigurationError, TrackerError
 from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
-from tracker.logs import printable
 
 # The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
 COMMANDS: dict[str, tuple[str, str]] = {

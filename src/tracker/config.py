@@ -22,8 +22,8 @@ import yaml
 from msgspec import inspect
 
 from tracker.core.client_ip import ClientIp
+from tracker.core.printable import printable
 from tracker.errors import ConfigurationError
-from tracker.logs import printable
 
 MAX_FILE_BYTES = 1 << 20
 MAX_MISTAKES = 20  # reported at once

@@ -15,11 +15,12 @@ from typing import Any, NoReturn, TypeVar
 import uvloop
 
 from tracker.config import Config
+from tracker.core.printable import printable
 from tracker.errors import ConfigurationError, HeldByAnother, StopRequested, TrackerError
-from tracker.logs import printable, setup_logging
+from tracker.logs import setup_logging
 from tracker.standard_error import STREAM
 
-log = logging.getLogger("tracker.lifecycle")
+log = logging.getLogger(__name__)
 
 EXIT_CRASH = 1
 EXIT_CONFIGURATION = 78  # EX_CONFIG, sysexits.h
@@ -40,7 +41,7 @@ class Stop:
     def request(self, why: str) -> None:
         if self.requested.is_set():
             exit_now(EXIT_CRASH)
-        log.info("stop_requested by=%s", why)
+        log.info("stop_requested by=%s; The service stops.", why)
         self.requested.set()
 
 
@@ -137,7 +138,12 @@ async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: f
             if not deadline.remaining():
                 raise
             if not waiting:
-                log.warning("waiting_for_holder seconds=%g error=%s", seconds, error)
+                log.warning(
+                    "start_delayed seconds=%g error=%s; The start is tried again for these seconds, because the "
+                    "other process may be about to end.",
+                    seconds,
+                    error,
+                )
             waiting = True
         await wait_for_event(stop, min(HELD_RETRY_SECONDS, deadline.remaining()))
 
@@ -178,14 +184,17 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
             print(printable(f"{where}{error}", keep="\n"), file=sys.stderr, flush=True)
         status = EXIT_CONFIGURATION
     except* StopRequested:
-        log.info("stopped_early the stop was requested before the service was ready")
+        log.info("start_cancelled; A stop was requested before the service was ready.")
     except* TrackerError as errors:
         for error in _leaves(errors):
-            log.critical("ended error=%s", error)
+            log.critical("service_failed error=%s; The service has ended. Fix what the error names.", error)
         status = EXIT_CRASH
     except* Exception as errors:
         for error in _leaves(errors):
-            log.critical("crashed", exc_info=error)
+            log.critical(
+                "service_crashed; The service has ended because of a fault in its code. Report the traceback.",
+                exc_info=error,
+            )
         status = EXIT_CRASH
     return status
 

@@ -48,7 +48,7 @@ def test_no_byte_of_a_visitor_reaches_the_terminal_raw(tmp_path: Path) -> None:
     assert b"\x1b[" in done.stdout  # our own colours
     assert b"\x1b]" not in done.stdout
     assert b"\x07" not in done.stdout
-    assert rb"[red]https://[/]x\u{1B}]0;title\u{7}/" in done.stdout
+    assert rb"[red]https://[/]x\x1b]0;title\x07/" in done.stdout
 
 
 def test_a_page_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

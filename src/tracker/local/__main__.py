@@ -4,10 +4,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from tracker.core.printable import printable
 from tracker.errors import ConfigurationError, TrackerError
 from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
 from tracker.local import broker, runner
-from tracker.logs import printable
 
 DEMO_PORT = 8000
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TextIO
 
-from tracker.logs import printable
+from tracker.core.printable import printable
 
 
 class Level(Enum):
