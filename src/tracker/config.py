@@ -23,7 +23,7 @@ from msgspec import inspect
 
 from tracker.core.client_ip import ClientIp
 from tracker.core.printable import printable
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, ConfigurationUnreadable
 
 MAX_FILE_BYTES = 1 << 20
 MAX_MISTAKES = 20  # reported at once
@@ -245,10 +245,10 @@ def _read(path: Path) -> str:
         # Without O_NONBLOCK the opening of a pipe waits until somebody writes to it.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigurationError(_line(str(path), "cannot be read: expected a file, got something else"))
+                raise ConfigurationUnreadable(_line(str(path), "cannot be read: expected a file, got something else"))
             data = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError(_line(str(path), f"cannot be read: {error.strerror}")) from None
+        raise ConfigurationUnreadable(_line(str(path), f"cannot be read: {error.strerror}")) from None
     if len(data) > MAX_FILE_BYTES:
         raise ConfigurationError(_line(str(path), f"expected at most {MAX_FILE_BYTES} bytes"))
     try:

@@ -6,7 +6,15 @@ class TrackerError(Exception):
 
 
 class ConfigurationError(TrackerError):
-    """The operator has to change something; the process exits with status 78 (EX_CONFIG of sysexits.h)."""
+    """A mistake in the configuration, which the operator has to fix. The process exits with status 78."""
+
+
+class ConfigurationUnreadable(ConfigurationError):
+    """The file of the configuration could not be read, so nothing is known about its content."""
+
+
+class UsageError(TrackerError):
+    """The words of a command line do not go together, or one is not what the option expects. Exit status 2."""
 
 
 class HeldByAnother(TrackerError):

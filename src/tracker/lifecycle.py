@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import uvloop
 
+from tracker import exit_status
 from tracker.config import Config
 from tracker.core.printable import printable
 from tracker.errors import ConfigurationError, HeldByAnother, StopRequested, TrackerError
@@ -21,9 +21,6 @@ from tracker.logs import setup_logging
 from tracker.standard_error import STREAM
 
 log = logging.getLogger(__name__)
-
-EXIT_CRASH = 1
-EXIT_CONFIGURATION = 78  # EX_CONFIG, sysexits.h
 
 HELD_SECONDS = 10.0  # how long a start waits for an address or a lock that another process holds
 HELD_RETRY_SECONDS = 0.2
@@ -40,7 +37,7 @@ class Stop:
 
     def request(self, why: str) -> None:
         if self.requested.is_set():
-            exit_now(EXIT_CRASH)
+            exit_now(exit_status.CRASH)
         log.info("stop_requested by=%s; The service stops.", why)
         self.requested.set()
 
@@ -154,15 +151,16 @@ def run_command(
     load: Callable[[Path, Mapping[str, str]], Config],
     serve: Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None]],
 ) -> int:
-    """A service as a command, with `--config` and `--check`; the exit status: 0, 2 usage, 78 configuration, other."""
+    """Run a service as a command, with `--config`, `--check` and `--version`; its exit status."""
+    exit_status.add_version(parser)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
     parser.add_argument("--check", action="store_true", help="validate the configuration and exit")
     options = parser.parse_args(arguments)
     try:
         config = load(options.config, os.environ)
     except ConfigurationError as error:
-        print(printable(str(error), keep="\n"), file=sys.stderr)
-        return EXIT_CONFIGURATION
+        exit_status.print_error(str(error))
+        return exit_status.CONFIGURATION
     if options.check:
         print(f"{printable(str(options.config))}: OK")
         return 0
@@ -181,21 +179,21 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
         uvloop.run(main())
     except* ConfigurationError as errors:
         for error in _leaves(errors):
-            print(printable(f"{where}{error}", keep="\n"), file=sys.stderr, flush=True)
-        status = EXIT_CONFIGURATION
+            exit_status.print_error(f"{where}{error}")
+        status = exit_status.CONFIGURATION
     except* StopRequested:
         log.info("start_cancelled; A stop was requested before the service was ready.")
     except* TrackerError as errors:
         for error in _leaves(errors):
             log.critical("service_failed error=%s; The service has ended. Fix what the error names.", error)
-        status = EXIT_CRASH
+        status = exit_status.CRASH
     except* Exception as errors:
         for error in _leaves(errors):
             log.critical(
                 "service_crashed; The service has ended because of a fault in its code. Report the traceback.",
                 exc_info=error,
             )
-        status = EXIT_CRASH
+        status = exit_status.CRASH
     return status
 
 

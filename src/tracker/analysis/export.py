@@ -16,7 +16,7 @@ from pathlib import Path
 from tracker.analysis import require_extra, selection
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.output import replaced
-from tracker.errors import TrackerError
+from tracker.errors import TrackerError, UsageError
 
 _CHUNK = 262_144  # bytes
 
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         with replaced(options.output) as path:
             _export(options, path)
     elif options.to == "parquet":
-        raise TrackerError("a parquet file is not written front to back: name one with --output")
+        raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
     else:
         with _standard_output() as path:
             _export(options, path)

@@ -214,7 +214,7 @@ def _hops(flight: Flight, within: float, *, followed: bool) -> list[Finding]:
             before = at
         elif hop in flight.unseen:
             findings.append(
-                unknown("canary", f"{words}: cannot be seen from here: {flight.unseen[hop]}", mend=_AS_THE_USER)
+                unknown("canary", f"{words}: cannot be seen from here: {flight.unseen[hop]}", fix=_AS_THE_USER)
             )
         elif flight.line is None:
             findings.append(missing())
@@ -222,7 +222,7 @@ def _hops(flight: Flight, within: float, *, followed: bool) -> list[Finding]:
     if flight.line is not None:
         total = _ms(flight.line - flight.sent)
         findings.append(ok("canary", f"from the request to its line {total}, logged with the address {flight.ip}"))
-    elif not followed:
+    elif not followed and flight.accepted is not None:
         findings.append(_on_the_other_host(flight.token))
     return findings
 
@@ -235,7 +235,7 @@ def _no_gif(url: str, what: str) -> Finding:
         "canary",
         f"no GIF from {url}: {what}",
         why="visitors are answered no better",
-        mend="is the pixel running, is the URL right (http.path), does what is in front of it let it through?",
+        fix="is the pixel running, is the URL right (http.path), does what is in front of it let it through?",
     )
 
 
@@ -244,7 +244,7 @@ def _not_accepted() -> Finding:
         "canary",
         "answered, but SNS did not accept it in time (or it was not recorded)",
         why="visits wait in the outbox, or are discarded",
-        mend="see what the pixel says above; a rate limit or a privacy signal discards a canary too",
+        fix="see what the pixel says above; a rate limit or a privacy signal discards a canary too",
     )
 
 
@@ -253,7 +253,7 @@ def _not_received() -> Finding:
         "canary",
         "accepted by SNS, but storage received nothing in time",
         why="SNS or SQS holds it, delivers it elsewhere, or to nobody",
-        mend="see subscription, filter and policy above; does anything else read this queue?",
+        fix="see subscription, filter and policy above; does anything else read this queue?",
     )
 
 
@@ -262,16 +262,12 @@ def _no_line() -> Finding:
         "canary",
         "no line of it in the visit log in time",
         why="it is in the queue, or storage cannot write, or writes another log than log.path",
-        mend="see what storage says above; is this the configuration that it runs with?",
+        fix="see what storage says above; is this the configuration that it runs with?",
     )
 
 
 def _on_the_other_host(token: str) -> Finding:
-    return unknown(
-        "canary",
-        f"its line is on storage's host: user agent {CANARY_AGENT}{__version__} {token}",
-        mend=f"there: grep -c {token} <log.path>",
-    )
+    return ok("canary", f"without --storage its line is not looked for; on storage's host: grep -c {token} <log.path>")
 
 
 def _ms(seconds: float) -> str:

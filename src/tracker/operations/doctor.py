@@ -1,6 +1,7 @@
-"""`tracker doctor`: looks at everything a visit passes, says what is wrong, why it matters and what mends it.
+"""`tracker doctor`: checks everything that a visit passes, and reports what is wrong, why it matters and how to fix it.
 
-It changes nothing, and sends one visit of its own. Exit status: 0 no fault (there may be warnings), 1 a fault.
+It changes nothing, but it sends one visit of its own, the canary. Exit status: 1 after a fault; otherwise 3 if
+something could not be checked; otherwise 0, also with warnings.
 """
 
 import argparse
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import TypeVar
 
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, ConfigurationUnreadable, UsageError
 from tracker.operations import host_checks, service_checks
 from tracker.operations.canary import fly
-from tracker.operations.findings import Finding, Report, fault, ok
+from tracker.operations.findings import Finding, Report, fault, ok, unknown
 from tracker.operations.queue_checks import check_queue
 from tracker.operations.topic_checks import Wiring, check_topic, look
 
-EXIT_FAULT = 1
 WITHIN_SECONDS = 30.0
 
 Loaded = TypeVar("Loaded", PixelConfig, StorageConfig)
@@ -40,11 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     if options.pixel is None and options.storage is None:
-        raise ConfigurationError("expected --pixel FILE, --storage FILE, or both")
+        raise UsageError("expected --pixel FILE, --storage FILE, or both")
     report = Report()
     asyncio.run(examine(options, os.environ, report))
     report.end()
-    return EXIT_FAULT if report.faults else 0
+    return report.exit_status
 
 
 async def examine(options: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
@@ -90,6 +90,11 @@ def _configurations(
             return None
         try:
             config = load(path, environ)
+        except ConfigurationUnreadable as error:
+            report.add(
+                unknown("configuration", str(error), fix="name the file of the service; run the doctor as its user")
+            )
+            return None
         except ConfigurationError as error:
             for mistake in str(error).splitlines():
                 report.add(
@@ -97,7 +102,7 @@ def _configurations(
                         "configuration",
                         mistake,
                         why="the service ends at its start with exit status 78",
-                        mend="correct it; config/*.reference.yaml has every key with its meaning",
+                        fix="correct it; config/*.reference.yaml has every key with its meaning",
                     )
                 )
             return None

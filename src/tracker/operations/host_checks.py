@@ -40,7 +40,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             "outbox",
             f"the disk has {_size(disk.free)} free, and the outbox may still grow by {_size(room)}",
             why="when SNS is away the disk is full before the outbox is, and visits are discarded (outbox_io)",
-            mend=f"lower outbox.max_bytes to {used + disk.free * 9 // 10} or give {directory} a larger disk",
+            fix=f"lower outbox.max_bytes to {used + disk.free * 9 // 10} or give {directory} a larger disk",
         )
     yield judge_disk("outbox", directory, disk.free, disk.total)
     if bad := [entry.name for entry in entries if entry.name.endswith(".bad")]:
@@ -48,7 +48,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             "outbox",
             f"journals that cannot be read were set aside: {', '.join(sorted(bad))}",
             why="visits in them are not published",
-            mend="keep a copy, read the pixel's log for journal_unreadable, check the disk; then remove them",
+            fix="keep a copy, read the pixel's log for journal_unreadable, check the disk; then remove them",
         )
     refused = directory / REFUSED
     if refused.exists() and refused.stat().st_size:
@@ -56,7 +56,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             "outbox",
             f"{refused} holds visits that SNS refuses",
             why="they are in no log",
-            mend="read why in the pixel's log (visit_refused); keep the file, then remove it",
+            fix="read why in the pixel's log (visit_refused); keep the file, then remove it",
         )
     yield from _check_lock("outbox", directory / PUBLISHER_LOCK, "pixel", "tracker-pixel")
 
@@ -68,7 +68,7 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
             "visit log",
             f"{path} is a symbolic link",
             why="storage refuses it: a rotation would move the link and not the file",
-            mend=f"set log.path to {path.resolve()}",
+            fix=f"set log.path to {path.resolve()}",
         )
         return
     try:
@@ -84,7 +84,7 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
             "visit log",
             f"a crash left {', '.join(torn)}",
             why="harmless: their visits came again and are in the log; they hold addresses all the same",
-            mend="remove them",
+            fix="remove them",
         )
     yield from _check_ledger(ledger_path(path))
     yield from _check_lock("visit log", ledger_dir(path) / "lock", "storage", "tracker-storage")
@@ -100,7 +100,7 @@ def _check_ledger(ledger: Path) -> Iterator[Finding]:
             "visit log",
             str(error),
             why="without its ledger storage can write nothing; visits wait in the queue, for as long as its retention",
-            mend="run the doctor as the service's user; see docs/operations.md, a ledger that cannot be used",
+            fix="run the doctor as the service's user; see docs/operations.md, a ledger that cannot be used",
         )
 
 
@@ -114,7 +114,7 @@ def judge_disk(subject: str, directory: Path, free: int, total: int) -> Finding:
         "visit log": "without room storage pauses; visits wait in the queue, for as long as its retention",
     }[subject]
     level = fault if free < total * FULL_SHARE else warning
-    return level(subject, what, why=why, mend="make room, or move it to a larger disk (docs/operations.md)")
+    return level(subject, what, why=why, fix="make room, or move it to a larger disk (docs/operations.md)")
 
 
 def _unreadable(subject: str, directory: Path, error: OSError) -> Finding:
@@ -123,10 +123,10 @@ def _unreadable(subject: str, directory: Path, error: OSError) -> Finding:
             subject,
             f"{directory} is not there",
             why="the service has never run with this configuration here, or its disk is not mounted",
-            mend="run the doctor where the service runs, from its working directory; mount the disk",
+            fix="run the doctor where the service runs, from its working directory; mount the disk",
         )
     return unknown(
-        subject, f"{directory}: {error.strerror}", mend="run the doctor as the service's user: sudo -u tracker"
+        subject, f"{directory}: {error.strerror}", fix="run the doctor as the service's user: sudo -u tracker"
     )
 
 
@@ -137,14 +137,14 @@ def _check_permissions(subject: str, directory: Path) -> Iterator[Finding]:
             subject,
             f"everybody may write to {directory} (mode {mode:04o})",
             why="anybody on this machine may remove or replace what is recorded",
-            mend=f"chmod 0750 {directory}",
+            fix=f"chmod 0750 {directory}",
         )
     elif mode & stat.S_IROTH and mode & stat.S_IXOTH:
         yield warning(
             subject,
             f"everybody may look into {directory} (mode {mode:04o})",
             why="visitors' addresses are personal data; the files are 0640, and this is the second fence",
-            mend=f"chmod 0750 {directory}",
+            fix=f"chmod 0750 {directory}",
         )
 
 
@@ -155,7 +155,7 @@ def _check_lock(subject: str, lock: Path, service: str, unit: str) -> Iterator[F
             subject,
             f"no {service} holds {lock}",
             why=f"no {service} is running on it",
-            mend=f"systemctl start {unit}; journalctl -u {unit} says why it ended",
+            fix=f"systemctl start {unit}; journalctl -u {unit} says why it ended",
         )
         return
     yield ok(subject, f"locked by {service}, process {holder}")
@@ -165,7 +165,7 @@ def _check_lock(subject: str, lock: Path, service: str, unit: str) -> Iterator[F
             "limits",
             f"the pixel may open {files} files",
             why="each connection is one; beyond, new visitors wait",
-            mend="LimitNOFILE=65536 in the unit, or ulimit -n 65536",
+            fix="LimitNOFILE=65536 in the unit, or ulimit -n 65536",
         )
     backlog = _somaxconn()
     if service == "pixel" and backlog is not None and backlog < BACKLOG:
@@ -173,7 +173,7 @@ def _check_lock(subject: str, lock: Path, service: str, unit: str) -> Iterator[F
             "limits",
             f"the kernel queues {backlog} connections that are not accepted yet, the pixel asks for {BACKLOG}",
             why="a burst of new visitors is turned away while the workers start",
-            mend=f"sysctl -w net.core.somaxconn={BACKLOG}",
+            fix=f"sysctl -w net.core.somaxconn={BACKLOG}",
         )
 
 

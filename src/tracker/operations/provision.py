@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tracker import exit_status
 from tracker.aws import ask, open_client
-from tracker.errors import AwsRefused, AwsUnreachable, ConfigurationError
+from tracker.errors import AwsRefused, AwsUnreachable, UsageError
 
 TOPIC = "tracking"
 QUEUE = "visits"
@@ -27,7 +28,6 @@ MAX_RECEIVE_COUNT = 100
 FILTER_POLICY = {"Type": ["Visit"]}
 STATEMENT = "TopicMaySend"
 
-EXIT_DIFFERENT = 1
 NEW_QUEUE_TRIES = 5  # a second apart: AWS may take so long to know a queue that it has just made
 
 # Documents that SNS and SQS give back in their own spelling.
@@ -275,7 +275,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dead-letter-queue", default=DEAD_LETTER_QUEUE, metavar="NAME", help=f"default: {DEAD_LETTER_QUEUE}"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help=f"show what would change; exit status {EXIT_DIFFERENT} if anything would"
+        "--dry-run", action="store_true", help="only show what would change; the exit status is 1 if anything would"
     )
 
 
@@ -286,9 +286,9 @@ def run(options: argparse.Namespace) -> int:
         ("--dead-letter-queue", options.dead_letter_queue, 80),
     ):
         if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{longest}}}", name):
-            raise ConfigurationError(f"{option}: expected up to {longest} letters, digits, - and _, got {name!r}")
+            raise UsageError(f"{option}: expected up to {longest} letters, digits, - and _, got {name!r}")
     if options.queue == options.dead_letter_queue:
-        raise ConfigurationError("--dead-letter-queue: expected another name than the queue's")
+        raise UsageError("--dead-letter-queue: expected another name than the queue's")
     return asyncio.run(_run(options))
 
 
@@ -301,11 +301,11 @@ async def _run(options: argparse.Namespace) -> int:
         if options.dry_run:
             changes = await differences(sns, sqs, names)
             print("\n".join(map(str, changes)) or "nothing to change")
-            return EXIT_DIFFERENT if changes else 0
+            return exit_status.FOUND if changes else exit_status.OK
         made = await provision(sns, sqs, names)
         region = sqs.meta.region_name
     print("\n".join(map(str, made.changes)) or "nothing to change")
     endpoint = f"\n  endpoint_url: {options.endpoint_url}" if options.endpoint_url else ""
     print(f"\n# pixel.yaml\nsns:\n  topic_arn: {made.topic_arn}{endpoint}")
     print(f"# storage.yaml\nsqs:\n  queue: {options.queue}\n  region: {region}{endpoint}")
-    return 0
+    return exit_status.OK

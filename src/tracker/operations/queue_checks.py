@@ -24,7 +24,7 @@ async def check_queue(config: SqsConfig, wiring: Wiring) -> AsyncIterator[Findin
                 "queue",
                 f"there is no queue {config.queue} in {sqs.meta.region_name}",
                 why="storage has nothing to read; what SNS accepts goes nowhere",
-                mend=f"correct sqs.queue and sqs.region, or make it: {wiring.provision}",
+                fix=f"correct sqs.queue and sqs.region, or make it: {wiring.provision}",
             )
             return
         wiring.queue = attributes = await queue_attributes(sqs, url)
@@ -47,7 +47,7 @@ def _retention(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "queue",
             f"it keeps messages for {seconds} seconds",
             why="storage that is away for longer loses the visits that waited longest",
-            mend=f"keep them for 14 days (1209600): {wiring.provision}",
+            fix=f"keep them for 14 days (1209600): {wiring.provision}",
         )
     return ok("queue", f"keeps messages for {seconds // DAY} days")
 
@@ -61,7 +61,7 @@ def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "queue",
             "its policy does not let SNS send to it",
             why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     sources = [source for statement in ours for source in _sources(statement)]
     if None in sources:
@@ -69,14 +69,14 @@ def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "queue",
             "its policy lets SNS send on behalf of any topic of anybody",
             why="whoever knows the queue can have SNS put messages into it",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     if wiring.topic_arn and not any(fnmatchcase(wiring.topic_arn, source or "") for source in sources):
         return fault(
             "queue",
             f"its policy lets SNS send, but not on behalf of {wiring.topic_arn}",
             why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     return ok("queue", "its policy lets the topic send")
 
@@ -109,7 +109,7 @@ def _encryption(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "queue",
             "it is encrypted with the key alias/aws/sqs",
             why="SNS may not use that key: nothing is delivered",
-            mend="set SqsManagedSseEnabled=true, or a key of your own whose policy lets sns.amazonaws.com use it",
+            fix="set SqsManagedSseEnabled=true, or a key of your own whose policy lets sns.amazonaws.com use it",
         )
     if key or attributes.get("SqsManagedSseEnabled", "").lower() == "true":
         return ok("queue", f"encrypted at rest{f' with {key}' if key else ''}")
@@ -117,7 +117,7 @@ def _encryption(attributes: dict[str, str], wiring: Wiring) -> Finding:
         "queue",
         "it is not encrypted at rest",
         why="it holds visitors' addresses for as long as storage is away",
-        mend=wiring.provision,
+        fix=wiring.provision,
     )
 
 
@@ -129,7 +129,7 @@ def _in_flight(attributes: dict[str, str]) -> Finding:
             "queue",
             f"{in_flight} messages are in flight",
             why=f"at {IN_FLIGHT_LIMIT} SQS gives no more, and says so by silence alone",
-            mend="look for consumers of this queue besides storage, and for one that receives and never deletes",
+            fix="look for consumers of this queue besides storage, and for one that receives and never deletes",
         )
     return ok("queue", f"about {waiting} messages wait, {in_flight} are in flight")
 
@@ -141,7 +141,7 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             "dead letters",
             "the queue has no dead-letter queue",
             why="a message that cannot be read comes again and again, and is gone with the retention",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
         return
     count = int(redrive.get("maxReceiveCount", 0))
@@ -150,7 +150,7 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             "dead letters",
             f"the queue gives messages up after {count} receives",
             why="each crash or stop of storage counts one receive: good visits end there",
-            mend=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
+            fix=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
         )
     else:
         yield ok("dead letters", f"after {count} receives")
@@ -161,7 +161,7 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             "dead letters",
             f"the dead-letter queue {name} does not exist",
             why="SQS has nowhere to put what cannot be read",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
         return
     dead = await queue_attributes(sqs, url)
@@ -171,7 +171,7 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             "dead letters",
             f"about {waiting} messages are in {name}",
             why="they are visits that no line holds, or nobody's; they are gone when the retention ends",
-            mend=f"read storage's log for message_malformed, mend the cause, then: "
+            fix=f"read storage's log for message_malformed, mend the cause, then: "
             f"tracker redrive --queue {attributes['QueueArn'].rpartition(':')[2]} --dead-letter-queue {name}",
         )
     if int(dead.get("MessageRetentionPeriod", 0)) < int(attributes.get("MessageRetentionPeriod", 0)):
@@ -179,5 +179,5 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             "dead letters",
             f"{name} keeps messages for a shorter time than the queue",
             why="a message keeps its age when it moves: it may be gone as it arrives",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )

@@ -12,7 +12,7 @@ import asyncio
 from typing import Any
 
 from tracker.aws import BATCH_BYTES, BATCH_ENTRIES, ask, open_client
-from tracker.errors import ConfigurationError, TrackerError
+from tracker.errors import TrackerError, UsageError
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE, queue_url
 
 HIDDEN_SECONDS = 60  # longer than a batch may take: two calls
@@ -104,10 +104,10 @@ async def _run(options: argparse.Namespace) -> int:
         urls = {}
         for option, name in (("--dead-letter-queue", options.dead_letter_queue), ("--queue", options.queue)):
             if (url := await queue_url(sqs, name)) is None:
-                raise ConfigurationError(f"{option}: expected a queue that is there, {name} is not")
+                raise TrackerError(f"{option}: the queue {name} does not exist in this account and region")
             urls[option] = url
         if len(set(urls.values())) == 1:
-            raise ConfigurationError("--dead-letter-queue: expected another queue than --queue")
+            raise UsageError("--dead-letter-queue: expected another queue than --queue")
         moved = await redrive(sqs, source=urls["--dead-letter-queue"], target=urls["--queue"], most=options.most)
     print(f"{moved} messages moved from {options.dead_letter_queue} to {options.queue}")
     return 0

@@ -87,14 +87,14 @@ async def check_storage(config: StorageConfig) -> AsyncIterator[Finding]:
             "storage",
             f"it cannot write: {detail.get('log')}",
             why="visits wait in the queue, for as long as its retention",
-            mend="make room on the disk of log.path; storage goes on by itself within a second",
+            fix="make room on the disk of log.path; storage goes on by itself within a second",
         )
     if detail.get("queue", "ok") != "ok":
         yield fault(
             "storage",
             f"it cannot read the queue: {detail.get('queue')}",
             why="visits wait in the queue, for as long as its retention",
-            mend="see to sqs.queue, the role or keys that storage runs with (StoragePolicy), and the network",
+            fix="see to sqs.queue, the role or keys that storage runs with (StoragePolicy), and the network",
         )
     elif status == 200:
         yield ok("storage", "runs, reads the queue and can write")
@@ -110,7 +110,7 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
             "pixel",
             "it is not ready: it drains" if detail.get("draining") else "it is not ready: no worker answers",
             why="visitors are not answered",
-            mend="read its log: journalctl -u tracker-pixel",
+            fix="read its log: journalctl -u tracker-pixel",
         )
     else:
         yield ok("pixel", f"answers; worker processes: {detail.get('workers')}")
@@ -119,21 +119,21 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
             "pixel",
             "it does not record: visits are answered and discarded",
             why="they are lost, counted by reason in tracker_pixel_visits_discarded_total",
-            mend="see outbox.dir: is it full (outbox.max_bytes), is its disk full, failing or read-only?",
+            fix="see outbox.dir: is it full (outbox.max_bytes), is its disk full, failing or read-only?",
         )
     if trouble := detail.get("trouble"):
         yield fault(
             "pixel",
             f"it cannot publish: {trouble}",
             why="visits are kept in the outbox until it is full",
-            mend="see to sns.topic_arn, the role or keys that the pixel runs with (PixelPolicy), and the network",
+            fix="see to sns.topic_arn, the role or keys that the pixel runs with (PixelPolicy), and the network",
         )
     if detail.get("outbox", {}).get("nearly_full"):
         yield warning(
             "pixel",
             f"the outbox holds {detail['outbox']['bytes']} bytes, more than 80 % of outbox.max_bytes",
             why="when it is full, visits are answered and discarded (outbox_full)",
-            mend="see why SNS does not accept; raise outbox.max_bytes as far as the disk goes",
+            fix="see why SNS does not accept; raise outbox.max_bytes as far as the disk goes",
         )
 
 
@@ -144,7 +144,7 @@ def judge_pixel_metrics(metrics: Metrics, config: PixelConfig) -> Iterator[Findi
                 "pixel",
                 f"{count:.0f} visits were discarded since its start: {reason}",
                 why="they were answered and are in no log",
-                mend=mend,
+                fix=mend,
             )
     untrusted = metrics.total("tracker_pixel_headers_untrusted_total")
     visits = metrics.total("tracker_pixel_visits_accepted_total")
@@ -154,7 +154,7 @@ def judge_pixel_metrics(metrics: Metrics, config: PixelConfig) -> Iterator[Findi
             "client IP",
             f"{untrusted:.0f} of {visits:.0f} visits came with {header} from peers that are not trusted",
             why="a proxy in front is not in http.trusted_proxies: its address stands in the log for every visitor's",
-            mend="add the proxy's addresses to http.trusted_proxies (docs/deployment.md has the ranges)",
+            fix="add the proxy's addresses to http.trusted_proxies (docs/deployment.md has the ranges)",
         )
     elif visits:
         yield ok("client IP", "no sign of a proxy that is not trusted")
@@ -167,7 +167,7 @@ def judge_client_ip(config: Http) -> Iterator[Finding]:
             "client IP",
             f"it is not known how {config.client_ip_header} writes an IPv6 address with a port",
             why="without brackets the port is taken for the end of the address: 2001:db8::9:443 is a valid address",
-            mend="look at the header of an IPv6 visitor: it must have no port, or brackets as in [2001:db8::9]:443; "
+            fix="look at the header of an IPv6 visitor: it must have no port, or brackets as in [2001:db8::9]:443; "
             "else have the proxy write X-Forwarded-For",
         )
 
@@ -183,7 +183,7 @@ def judge_visibility(config: SqsConfig, metrics: Metrics) -> Iterator[Finding]:
         f"sqs.visibility_timeout is {timeout} s, and fsyncs took up to {slowest:g} s",
         why="a message that is visible again before it is deleted is delivered twice: cut, but paid for, and each "
         "time nearer to the dead-letter queue",
-        mend=f"set sqs.visibility_timeout to {max(SHORT_VISIBILITY, min(43_200, int(min(slowest, 10_800) * 4)))}",
+        fix=f"set sqs.visibility_timeout to {max(SHORT_VISIBILITY, min(43_200, int(min(slowest, 10_800) * 4)))}",
     )
 
 
@@ -194,21 +194,21 @@ def judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
             f"{missing:.0f} bytes of {metrics.total('tracker_storage_gapped_journals'):.0f} journals are in no line, "
             "though later ones are",
             why="their messages are still on their way, in the dead-letter queue, or lost between SNS and SQS",
-            mend="look again in a minute; redrive the dead-letter queue; tracker audit --config FILE names the offsets",
+            fix="look again in a minute; redrive the dead-letter queue; tracker audit --config FILE names the offsets",
         )
     if count := metrics.total("tracker_storage_messages_malformed_total"):
         yield warning(
             "storage",
             f"{count:.0f} times a message could not be read since its start",
             why="such messages are left to the dead-letter queue; nothing of them is in the log",
-            mend="read why in its log (message_malformed); is something else publishing with Type = Visit?",
+            fix="read why in its log (message_malformed); is something else publishing with Type = Visit?",
         )
     if count := metrics.total("tracker_storage_messages_conflicting_total"):
         yield fault(
             "storage",
             f"{count:.0f} times a message had other bytes than those stored for the same range of its journal",
             why="two copies of one outbox are published, or somebody forges messages; nothing of these is in the log",
-            mend="find the second copy (a restored snapshot or image of a running pixel) and give it an empty "
+            fix="find the second copy (a restored snapshot or image of a running pixel) and give it an empty "
             "outbox.dir; storage's log (message_conflicting) names the journal",
         )
 
@@ -219,7 +219,7 @@ def _exposed(service: str, admin: Admin | StorageAdmin) -> Iterator[Finding]:
             service,
             f"its admin listener is on {admin.host}:{admin.port}",
             why="metrics and the words of errors are there for whoever reaches that port",
-            mend="admin.host: 127.0.0.1, unless a firewall or a network policy lets nobody but Prometheus in",
+            fix="admin.host: 127.0.0.1, unless a firewall or a network policy lets nobody but Prometheus in",
         )
 
 
@@ -229,7 +229,7 @@ def _down(service: str, admin: Admin | StorageAdmin, error: Exception, why: str)
         service,
         f"nothing answers on its admin listener {admin.host}:{admin.port}: {type(error).__name__}",
         why=why,
-        mend=f"systemctl start {unit}; journalctl -u {unit} says why it ended; is admin.port the running one's?",
+        fix=f"systemctl start {unit}; journalctl -u {unit} says why it ended; is admin.port the running one's?",
     )
 
 

@@ -49,11 +49,11 @@ async def look(checks: AsyncIterator[Finding], subject: str) -> AsyncIterator[Fi
     except AwsRefused as error:
         yield _refusal(subject, error)
     except AwsUnreachable as error:
-        yield fault(
+        yield unknown(
             subject,
-            str(error),
-            why="whatever these credentials and this network cannot do, a service started with them cannot either",
-            mend="give credentials (AWS_PROFILE, a role, AWS_ACCESS_KEY_ID) and check region, endpoint and network",
+            f"AWS could not be asked: {error}",
+            why="a service that is started with the same credentials on this network cannot reach AWS either",
+            fix="give credentials (AWS_PROFILE, a role, AWS_ACCESS_KEY_ID); check region, endpoint and network",
         )
 
 
@@ -67,23 +67,23 @@ def _refusal(subject: str, error: AwsRefused) -> Finding:
             subject,
             f"AWS does not take the credentials: {text}",
             why="nothing can be published or received with them",
-            mend="renew them; `aws sts get-caller-identity` says whose they are",
+            fix="renew them; `aws sts get-caller-identity` says whose they are",
         )
     if error.is_denied:
         return unknown(
             subject,
             f"these credentials may not look: {text}",
-            mend="run the doctor with the policy DoctorPolicy of deploy/aws/tracker.yaml; the services need less",
+            fix="run the doctor with the policy DoctorPolicy of deploy/aws/tracker.yaml; the services need less",
         )
     if error.is_missing:
         return fault(
             subject,
             f"AWS does not know it: {text}",
             why="SNS refuses what is published; visits wait in the outbox until it is full",
-            mend="correct sns.topic_arn (region and account are in it), or make it: tracker provision",
+            fix="correct sns.topic_arn (region and account are in it), or make it: tracker provision",
         )
     return fault(
-        subject, f"AWS refuses to answer: {text}", why="what follows could not be looked at", mend="see the answer"
+        subject, f"AWS refuses to answer: {text}", why="what follows could not be looked at", fix="see the answer"
     )
 
 
@@ -103,7 +103,7 @@ async def _check_subscription(sns: Any, wiring: Wiring) -> AsyncIterator[Finding
             "subscription",
             "raw message delivery is off",
             why="each message is wrapped and signed: larger, dearer, slower to read (storage takes it all the same)",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     yield _filter(attributes, wiring)
     if not attributes.get("RedrivePolicy"):
@@ -111,7 +111,7 @@ async def _check_subscription(sns: Any, wiring: Wiring) -> AsyncIterator[Finding
             "subscription",
             "it has no dead-letter queue",
             why="what SNS cannot deliver, because of a changed policy or a deleted queue, is lost",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
 
 
@@ -123,21 +123,21 @@ def _filter(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "subscription",
             "it has no filter",
             why="what others publish on the topic reaches storage too, which leaves it to the dead-letter queue",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     if "Visit" not in policy.get("Type", ()) or attributes.get("FilterPolicyScope") == "MessageBody":
         return fault(
             "subscription",
             f"its filter keeps visits out: {text}",
             why="SNS accepts them and delivers them to nobody: they are lost",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     if policy != FILTER_POLICY:
         return warning(
             "subscription",
             f"its filter is {text}",
             why=f"storage reads {json.dumps(FILTER_POLICY)}; what else matches is left to the dead-letter queue",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     return ok("subscription", "raw delivery, filter and queue agree" if _is_raw(attributes) else "the filter is right")
 
@@ -151,7 +151,7 @@ def _no_subscription(what: str, wiring: Wiring) -> Finding:
         "subscription",
         what,
         why="SNS accepts every message and delivers it to nobody: visits are lost",
-        mend=wiring.provision,
+        fix=wiring.provision,
     )
 
 
@@ -167,7 +167,7 @@ def _skewed(skew: float) -> Finding:
         "clock",
         f"this machine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} AWS's",
         why="visits are logged with the pixel's time, and AWS refuses signatures that are five minutes off",
-        mend="switch time synchronisation on: timedatectl set-ntp true",
+        fix="switch time synchronisation on: timedatectl set-ntp true",
     )
 
 
