@@ -40,7 +40,8 @@ from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, QueueFailed
 from tracker.operations.findings import Level
-from tracker.operations.provision import Names, provision, queue_attributes, queue_url
+from tracker.operations.lookups import queue_attributes, queue_url
+from tracker.operations.provision import Names, provision
 from tracker.operations.redrive import redrive
 from tracker.operations.topic_checks import Wiring, check_topic, look
 

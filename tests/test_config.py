@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tracker.config import MAX_FILE_BYTES, MAX_MISTAKES, PixelConfig, Rotate, StorageConfig, load_pixel, load_storage
+from tracker.config import PixelConfig, Rotate, StorageConfig, load_pixel, load_storage
+from tracker.config_reader import MAX_MISTAKES
 from tracker.errors import ConfigurationError
+from tracker.strict_yaml import MAX_FILE_BYTES
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
 SNS = f'sns: {{topic_arn: "{ARN}"}}\n'

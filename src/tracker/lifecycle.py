@@ -1,4 +1,4 @@
-"""Life of a process: command line, start on uvloop, stop signals, deadlines, backoff, exit status."""
+"""What every service process needs: command line, start on uvloop, stop signals, deadlines, backoff, its end."""
 
 import argparse
 import asyncio
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 HELD_SECONDS = 10.0  # how long a start waits for an address or a lock that another process holds
 HELD_RETRY_SECONDS = 0.2
-LAST_WORDS_SECONDS = 0.2
+LAST_LINES_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class Stop:
 
 
 def install_stop_signals() -> Stop:
-    """Route SIGTERM and SIGINT of the running loop's process to a `Stop`, also those sent since its start."""
+    """A `Stop` that SIGTERM and SIGINT request, also those that were sent since the start of the process."""
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         _handle(number, stop.request, number.name)
@@ -61,13 +61,13 @@ def _handle(number: signal.Signals, callback: Callable[..., None], *arguments: s
 
 
 def exit_now(status: int) -> NoReturn:
-    """End the process without any cleaning up, but let the lines just logged get out if somebody reads them."""
-    STREAM.drain(LAST_WORDS_SECONDS)
+    """End the process at once, without cleaning up. Log lines that are still queued have 0.2 seconds to be written."""
+    STREAM.drain(LAST_LINES_SECONDS)
     os._exit(status)
 
 
 class Deadline:
-    """A point in time that several steps share; `seconds` from now."""
+    """A point in time, `seconds` from now, that several steps share."""
 
     def __init__(self, seconds: float) -> None:
         self._at = time.monotonic() + seconds
@@ -95,7 +95,7 @@ class Backoff:
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait until `event` is set, at most `seconds` (None: however long it takes); whether it is set."""
+    """Wait until `event` is set, at most `seconds` (None: without a limit); returns whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -105,7 +105,7 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
 
 
 async def ends_before(event: asyncio.Event, call: Coroutine[Any, Any, object]) -> bool:
-    """Await `call`, but cancel it as soon as `event` is set; whether it ended by itself. Raises what it raises."""
+    """Await `call`, but cancel it once `event` is set. Returns whether it ended by itself; its errors are raised."""
     calling, waiting = asyncio.ensure_future(call), asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait((calling, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -120,9 +120,11 @@ async def ends_before(event: asyncio.Event, call: Coroutine[Any, Any, object]) -
 
 
 async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: float = HELD_SECONDS) -> T:
-    """What `take` returns, tried again for `seconds` while it raises HeldByAnother: its holder may be about to end.
+    """Call `take` and return its result. While it raises HeldByAnother, try again, for `seconds`.
 
-    Raises the last HeldByAnother at the deadline, and StopRequested when `stop` is set before.
+    The process that holds the address or lock may be about to end.
+
+    Raises the last HeldByAnother after that time, and StopRequested when `stop` is set before.
     """
     deadline = Deadline(seconds)
     waiting = False
@@ -165,14 +167,15 @@ def run_command(
         print(f"{printable(str(options.config))}: OK")
         return 0
     setup_logging(config.logging.level, config.logging.format)
-    os.umask(0o027)  # what the services make is nobody else's to read: files 0640 at most, directories 0750
+    os.umask(0o027)  # other users may not read what the services create: files 0640 at most, directories 0750
     return run(lambda: serve(config, options), f"{options.config}: ")
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
-    """Run `main` on uvloop to its end; the exit status. Known errors become one line, others one with a traceback.
+    """Run `main` on uvloop to its end; returns the exit status.
 
-    `where` stands before what a configuration error says.
+    An error of the project is logged in one line, any other one with its traceback. `where` is put before the text of a
+    configuration error.
     """
     status = 0
     try:

@@ -108,7 +108,7 @@ async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: 
         assert "\x1b[1;31mFAULT   \x1b[0m client IP      6 of 7 visits came with X-Forwarded-For" in shown
         assert "http.trusted_proxies" in shown
         assert "\x1b[32mok" in shown
-        assert "… looking at the outbox" in shown
+        assert "… checking the outbox" in shown
 
         storage.stop()
         stranded = await bench.doctor(pixel=pixel_file, storage=storage_file, canary=True)
@@ -244,13 +244,13 @@ def sns_error(code: str) -> web.Response:
 async def test_credentials_that_aws_does_not_take(bench: Bench) -> None:
     async with proxy(bench.endpoint, intervene=lambda action: sns_error("InvalidClientTokenId")) as endpoint:
         findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
-    found(findings, Level.FAULT, "topic", "AWS does not take the credentials")
+    found(findings, Level.FAULT, "topic", "AWS does not accept the credentials")
 
 
 async def test_credentials_that_may_not_look_are_no_fault_of_the_system(bench: Bench) -> None:
     async with proxy(bench.endpoint, intervene=lambda action: sns_error("AuthorizationError")) as endpoint:
         findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
-    assert "DoctorPolicy" in found(findings, Level.UNKNOWN, "topic", "may not look").fix
+    assert "DoctorPolicy" in found(findings, Level.UNKNOWN, "topic", "no permission to look").fix
 
 
 async def test_an_endpoint_where_nobody_listens(bench: Bench) -> None:
@@ -311,7 +311,7 @@ def test_what_an_outbox_should_not_hold(tmp_path: Path) -> None:
     findings = list(check_outbox(OutboxConfig(dir=str(tmp_path))))
     found(findings, Level.WARNING, "outbox", "set aside")
     found(findings, Level.WARNING, "outbox", "SNS refuses")
-    found(findings, Level.FAULT, "outbox", "everybody may write")
+    found(findings, Level.FAULT, "outbox", "every user may write")
 
 
 def test_a_ledger_that_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:

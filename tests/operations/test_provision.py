@@ -103,7 +103,7 @@ async def test_a_dry_run_shows_all_of_it_and_makes_nothing(
     assert await asyncio.to_thread(cli.main, [*arguments, "--dry-run"]) == 1
     said = capsys.readouterr().out
     for thing in ("topic dry", "queue dry-dlq", "queue dry", "subscription of queue dry"):
-        assert f"{thing}: is made" in said
+        assert f"{thing}: is created" in said
     assert "queue dry: MessageRetentionPeriod: nothing -> 1209600" in said
     assert not [one for one in (await sns.list_topics())["Topics"] if one["TopicArn"].endswith(":dry")]
     assert "QueueUrls" not in await sqs.list_queues(QueueNamePrefix="dry")

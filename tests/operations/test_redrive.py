@@ -65,7 +65,7 @@ async def test_what_the_queue_does_not_take_stays_where_it_is(bench: Bench) -> N
         def __getattr__(self, name: str) -> object:
             return getattr(bench.sqs, name)
 
-    with pytest.raises(TrackerError, match="1 messages stay where they are: InternalError"):
+    with pytest.raises(TrackerError, match="1 messages stay in the dead-letter queue: InternalError"):
         await redrive(Refusing(), source=bench.made.dead_letter_queue_url, target=bench.made.queue_url)
     assert await waiting(bench, bench.made.dead_letter_queue_url) == 1
     assert await waiting(bench, bench.made.queue_url) == 0

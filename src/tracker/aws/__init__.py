@@ -5,7 +5,7 @@ Every failure of AWS is one of the errors of `tracker.errors`. Only one repetiti
 deal with outages of any length, by trying again with a growing pause.
 """
 
-from tracker.aws.calls import ask, open_client
+from tracker.aws.calls import ask, incomplete_reply, open_client
 from tracker.aws.queue import BATCH_ENTRIES, Delivery, Queue, open_queue
 from tracker.aws.topic import BATCH_BYTES, Topic, open_topic
 
@@ -16,6 +16,7 @@ __all__ = [
     "Queue",
     "Topic",
     "ask",
+    "incomplete_reply",
     "open_client",
     "open_queue",
     "open_topic",
