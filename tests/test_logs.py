@@ -160,7 +160,7 @@ def test_what_libraries_log_is_one_event_with_their_message_as_its_text(
 
 # The form of our messages, as the module's text describes it. A participle may have a particle: `span_set_aside`.
 _EVENT = re.compile(
-    r"[a-z]+_([a-z]+_)*([a-z]+ed|begun|broken|found|held|kept|left|lost|put|sent|set|taken)(_(aside|back|down|off|over|up))?"
+    r"[a-z]+_([a-z]+_)*([a-z]+ed|begun|broken|cut|found|held|hung|kept|left|lost|made|put|sent|set|taken|written)(_(aside|back|down|off|over|up))?"
 )
 _PAIR = re.compile(r"([a-z][a-z_0-9]*)=%[-.0-9]*[a-z]")
 _RESERVED = {"time", "level", "logger", "event", "text", "suppressed", "exception"}

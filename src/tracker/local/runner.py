@@ -127,6 +127,11 @@ class Runner:
             return False
         if not await self._until(self._answers("pixel", f"{self._pixel_admin_url}/readyz")):
             return False
+        await self._start_demo()
+        return True
+
+    async def _start_demo(self) -> None:
+        options = self._options
         demo = Demo(
             host=broker.HOST,
             port=options.demo_port,
@@ -140,7 +145,6 @@ class Runner:
         except OSError as error:
             raise PartFailed(f"the demo page cannot listen on port {options.demo_port}: {error.strerror}") from error
         self._demo = demo
-        return True
 
     def _make_folders(self) -> None:
         for folder in (Path(self._pixel_config.outbox.dir), Path(self._storage_config.log.path).parent):

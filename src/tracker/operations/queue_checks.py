@@ -145,16 +145,7 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             fix=wiring.provision,
         )
         return
-    count = int(redrive.get("maxReceiveCount", 0))
-    if count < FEWEST_RECEIVES:
-        yield warning(
-            "dead letters",
-            f"the queue moves messages to the dead-letter queue after {count} receives",
-            why="each crash or stop of storage counts as one receive, so good visits are moved too",
-            fix=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
-        )
-    else:
-        yield ok("dead letters", f"after {count} receives")
+    yield _receive_count(int(redrive.get("maxReceiveCount", 0)), wiring)
     name = str(redrive["deadLetterTargetArn"]).rpartition(":")[2]
     url = await queue_url(sqs, name)
     if url is None:
@@ -182,3 +173,14 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             why="a message keeps its age when it is moved, so it may be deleted at once",
             fix=wiring.provision,
         )
+
+
+def _receive_count(count: int, wiring: Wiring) -> Finding:
+    if count < FEWEST_RECEIVES:
+        return warning(
+            "dead letters",
+            f"the queue moves messages to the dead-letter queue after {count} receives",
+            why="each crash or stop of storage counts as one receive, so good visits are moved too",
+            fix=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
+        )
+    return ok("dead letters", f"after {count} receives")
