@@ -20,8 +20,9 @@ from aiohttp.test_utils import TestServer
 from tests.fake_aws import FakeAws
 from tests.fake_topic import FakeTopic
 from tests.fakes import FakeQueue
-from tracker.aws import Queue, Topic, calls, open_queue, open_topic
+from tracker.aws import Topic, calls, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
+from tracker.core.delivery import Queue
 from tracker.core.message import Message, StoredSpan, closing, pack, unpack
 from tracker.core.visit import encode_line
 from tracker.errors import PublishFailed, PublishRefused, QueueFailed

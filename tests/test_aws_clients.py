@@ -22,20 +22,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.waiting import until
-from tracker.aws import (
-    Delivery,
-    Queue,
-    Topic,
-    ask,
-    calls,
-    clients,
-    credential_helper,
-    http,
-    open_client,
-    open_queue,
-    open_topic,
-)
+from tracker.aws import Topic, ask, calls, clients, credential_helper, http, open_client, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
+from tracker.core.delivery import Delivery, Queue
 from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, QueueFailed

@@ -42,7 +42,7 @@ def plain(body: str, **attributes: str) -> Message:
 class Rig:
     fake: FakeAws
     topic: Topic
-    queue: aws.Queue
+    queue: aws.SqsQueue
     sqs: Any
     url: str
 

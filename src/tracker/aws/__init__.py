@@ -1,4 +1,4 @@
-"""SNS and SQS as the services see them: `Topic` takes messages, `Queue` gives deliveries. botocore stops here.
+"""SNS and SQS as the services see them: `Topic` takes messages, `SqsQueue` gives deliveries. botocore stops here.
 
 `topic` and `queue` make the calls by `calls`; `clients` makes botocore's clients, with `credential_helper` and `http`.
 Every failure of AWS is one of the errors of `tracker.errors`. Only one repetition of a call is botocore's; the callers
@@ -6,14 +6,16 @@ deal with outages of any length, by trying again with a growing pause.
 """
 
 from tracker.aws.calls import ask, incomplete_reply, open_client
-from tracker.aws.queue import BATCH_ENTRIES, Delivery, Queue, open_queue
+from tracker.aws.queue import SqsQueue, open_queue
 from tracker.aws.topic import BATCH_BYTES, Topic, open_topic
+from tracker.core.delivery import BATCH_ENTRIES, Delivery, Queue
 
 __all__ = [
     "BATCH_BYTES",
     "BATCH_ENTRIES",
     "Delivery",
     "Queue",
+    "SqsQueue",
     "Topic",
     "ask",
     "incomplete_reply",

@@ -11,23 +11,10 @@ from tracker.aws import calls
 from tracker.aws.calls import BatchReply, NonEmpty, ask, read_reply
 from tracker.aws.clients import Clients, ClientSettings
 from tracker.config import SqsConfig
+from tracker.core.delivery import BATCH_ENTRIES, Delivery
 from tracker.errors import AwsRefused, AwsUnreachable, QueueFailed
 
-BATCH_ENTRIES = 10  # PublishBatch, DeleteMessageBatch, ChangeMessageVisibilityBatch
-
 T = TypeVar("T")
-
-
-class Delivery(msgspec.Struct, eq=False):
-    """A message as received from SQS; `sent_ms` by SQS's clock, `received_at` by the loop's, in seconds."""
-
-    message_id: str
-    receipt: str
-    body: str
-    attributes: dict[str, str]
-    sent_ms: int
-    receive_count: int
-    received_at: float
 
 
 # What is read of the replies, by AWS's own names. A reply where it is missing, empty or of another type is a failure.
@@ -62,8 +49,11 @@ class _Received(msgspec.Struct):
     Messages: list[_ReceivedMessage] = []
 
 
-class Queue:
-    """An SQS queue. Long polls have a client of their own: each holds a connection for as long as it lasts."""
+class SqsQueue:
+    """An SQS queue; it implements `tracker.core.delivery.Queue`.
+
+    Long polls have a client of their own, because each holds a connection for as long as it lasts.
+    """
 
     def __init__(self, clients: Clients, name: str, visibility_timeout: int) -> None:
         self._clients = clients
@@ -134,12 +124,12 @@ class Queue:
 
 
 @asynccontextmanager
-async def open_queue(config: SqsConfig) -> AsyncIterator[Queue]:
+async def open_queue(config: SqsConfig) -> AsyncIterator[SqsQueue]:
     """The queue. Its clients are made by the first call, which raises QueueFailed when that fails."""
     receiver = ClientSettings(calls.CALL_SECONDS + config.wait_time, config.receivers)
     clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(calls.CALL_SECONDS))
     try:
-        yield Queue(clients, config.queue, config.visibility_timeout)
+        yield SqsQueue(clients, config.queue, config.visibility_timeout)
     finally:
         await clients.close()
 

@@ -8,8 +8,8 @@ import msgspec
 
 from tracker.aws.calls import CALL_SECONDS, BatchReply, NonEmpty, ask, read_reply
 from tracker.aws.clients import Clients, ClientSettings
-from tracker.aws.queue import BATCH_ENTRIES
 from tracker.config import SnsConfig
+from tracker.core.delivery import BATCH_ENTRIES
 from tracker.core.message import Message
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused
 

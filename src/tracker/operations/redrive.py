@@ -13,7 +13,8 @@ import argparse
 import asyncio
 from typing import Any
 
-from tracker.aws import BATCH_BYTES, BATCH_ENTRIES, ask, open_client
+from tracker.aws import BATCH_BYTES, ask, open_client
+from tracker.core.delivery import BATCH_ENTRIES
 from tracker.errors import TrackerError, UsageError
 from tracker.operations.lookups import queue_url
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
