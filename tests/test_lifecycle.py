@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 
 from tracker.errors import HeldByAnother, StopRequested
-from tracker.lifecycle import Backoff, Deadline, ends_before, wait_for_event, wait_while_held
+from tracker.lifecycle import Backoff, Budget, Deadline, ends_before, wait_for_event, wait_while_held
 
 
 async def test_a_call_that_ends_before_the_event_ends_by_itself() -> None:
@@ -65,6 +65,24 @@ def test_deadline_runs_down_to_nothing_and_not_below() -> None:
     assert deadline.remaining() <= first
     assert Deadline(0).remaining() == 0
     assert Deadline(-5).remaining() == 0
+
+
+def test_a_step_of_a_budget_may_use_the_time_that_the_steps_before_it_left() -> None:
+    budget = Budget({"first": 0.25, "second": 0.5, "third": 0.25}, 100)
+    assert 24 < budget.remaining("first") <= 25
+    assert 74 < budget.remaining("second") <= 75
+    assert 99 < budget.remaining("third") <= 100
+
+
+def test_a_budget_without_time_leaves_no_time_to_any_step() -> None:
+    budget = Budget({"first": 0.5, "second": 0.5}, 0)
+    assert (budget.remaining("first"), budget.remaining("second")) == (0, 0)
+
+
+@pytest.mark.parametrize("shares", [{"first": 0.5, "second": 0.4}, {"first": 0.5, "second": 0.6}, {}])
+def test_shares_that_do_not_add_up_are_refused(shares: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected a sum of 1"):
+        Budget(shares, 25)
 
 
 async def test_wait_for_event_says_whether_it_is_set() -> None:

@@ -2,7 +2,9 @@
 
 import argparse
 import asyncio
+import itertools
 import logging
+import math
 import os
 import random
 import signal
@@ -75,6 +77,25 @@ class Deadline:
     def remaining(self) -> float:
         """Seconds left, never negative."""
         return max(0.0, self._at - time.monotonic())
+
+
+class Budget:
+    """The time of a stop, divided among its steps.
+
+    `shares` names the steps in their order, each with its share of `seconds`; the time runs from now on. A step may
+    last until its own share and those of all steps before it are used up, so the time that one step does not need goes
+    to the next ones. Raises ValueError when the shares do not add up to 1.
+    """
+
+    def __init__(self, shares: Mapping[str, float], seconds: float) -> None:
+        if not math.isclose(total := sum(shares.values()), 1.0):
+            raise ValueError(f"shares: expected a sum of 1, got {total:g}: {dict(shares)}")
+        ends = itertools.accumulate(shares.values())
+        self._deadlines = {step: Deadline(seconds * end) for step, end in zip(shares, ends, strict=True)}
+
+    def remaining(self, step: str) -> float:
+        """Seconds until the end of `step`, never negative. Raises KeyError for a step that has no share."""
+        return self._deadlines[step].remaining()
 
 
 class Backoff:
