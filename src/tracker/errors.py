@@ -101,7 +101,7 @@ class AppendFailed(TrackerError):
 class AppendPaused(AppendFailed):
     """Nothing can be appended at the moment. The append was rolled back: wait and try again.
 
-    `event` is the first word of the log message about it.
+    `event` names the cause in the log message about the pause.
     """
 
     event = "append_paused"
