@@ -64,10 +64,10 @@ def test_output_that_cannot_be_written_is_not_taken_for_something_found() -> Non
     program = (
         "import sys\nfrom tracker.exit_status import status_of\nsys.exit(status_of(lambda: print('x') or 0, 'tracker'))"
     )
+    # -E: with PYTHONUNBUFFERED nothing would be left to write at the end.
+    command = [sys.executable, "-E", "-c", program]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False
-        )
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
     assert done.returncode == exit_status.COULD_NOT_LOOK
     assert done.stderr == "tracker: [Errno 28] No space left on device\n"
 
