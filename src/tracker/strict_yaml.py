@@ -90,7 +90,7 @@ class _StrictLoader(yaml.SafeLoader):
             if not isinstance(key, str):
                 continue  # `config_reader` refuses it, like every key that is no text
             if key in seen:
-                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+                raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 

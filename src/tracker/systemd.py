@@ -22,15 +22,15 @@ class Manager:
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         microseconds = environ.get("WATCHDOG_USEC", "")
-        ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._watchdog_seconds = int(microseconds) / 1e6 if microseconds.isdecimal() and ours else 0.0
+        for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog_seconds = int(microseconds) / 1e6 if microseconds.isdecimal() and for_us else 0.0
 
     def ready(self) -> None:
         """Report that the service does its work. systemd then starts the units that are ordered after it."""
-        self._tell("READY=1")
+        self._send("READY=1")
 
     def stopping(self) -> None:
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     async def heartbeat(self, alive: Callable[[], Awaitable[object]]) -> None:
         """Await `alive`, then report to the watchdog, again and again. The watchdog's time runs while `alive` waits."""
@@ -38,10 +38,10 @@ class Manager:
             return
         while True:
             await alive()
-            self._tell("WATCHDOG=1", patience=0.0)  # if this one is lost, the next one reports the same
+            self._send("WATCHDOG=1", patience=0.0)  # if this one is lost, the next one reports the same
             await asyncio.sleep(self._watchdog_seconds * SHARE)
 
-    def _tell(self, state: str, patience: float = 1.0) -> None:
+    def _send(self, state: str, patience: float = 1.0) -> None:
         """`patience` is how many seconds to wait for a service manager that does not read at once."""
         if not self._address:
             return

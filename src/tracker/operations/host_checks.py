@@ -33,12 +33,12 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
         return
     yield from _check_permissions("outbox", directory)
     used = sum(file.stat().st_size for file in _files(directory))
-    room = max(0, config.max_bytes - used)
+    quota = max(0, config.max_bytes - used)
     disk = shutil.disk_usage(directory)
-    if disk.free < room:
+    if disk.free < quota:
         yield warning(
             "outbox",
-            f"the disk has {_size(disk.free)} free, and the outbox may still grow by {_size(room)}",
+            f"the disk has {_size(disk.free)} free, and the outbox may still grow by {_size(quota)}",
             why="while SNS is unreachable, the disk gets full before the outbox, and visits are discarded (outbox_io)",
             fix=f"lower outbox.max_bytes to {used + disk.free * 9 // 10} or give {directory} a larger disk",
         )

@@ -77,14 +77,14 @@ async def _move(sqs: Any, source: str, target: str, messages: list[dict[str, Any
 def _groups(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     """Batches within the 256 KiB that every SQS accepts in one call."""
     groups: list[list[dict[str, Any]]] = []
-    room = 0
+    left = 0
     for message in messages:
         size = len(message["Body"].encode()) + len(repr(message.get("MessageAttributes", {})))
-        if not groups or size > room:
+        if not groups or size > left:
             groups.append([])
-            room = BATCH_BYTES
+            left = BATCH_BYTES
         groups[-1].append(message)
-        room -= size
+        left -= size
     return groups
 
 

@@ -138,13 +138,13 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
 
 
 def judge_pixel_metrics(metrics: Metrics, config: PixelConfig) -> Iterator[Finding]:
-    for reason, mend in LOST_REASONS.items():
+    for reason, fix in LOST_REASONS.items():
         if count := metrics.total("tracker_pixel_visits_discarded_total", reason=reason):
             yield warning(
                 "pixel",
                 f"{count:.0f} visits were discarded since its start: {reason}",
                 why="they were answered, but they are not in the visit log",
-                fix=mend,
+                fix=fix,
             )
     untrusted = metrics.total("tracker_pixel_headers_untrusted_total")
     visits = metrics.total("tracker_pixel_visits_accepted_total")
