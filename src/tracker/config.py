@@ -17,6 +17,7 @@ def _form(pattern: str, description: str) -> msgspec.Meta:
 
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]  # the longest file of Linux
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Url = Annotated[str, _form(r"https?://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?", "an http or https URL without credentials")]
 # No control character, those of Unicode (C1, line and paragraph separator) included.
@@ -63,8 +64,8 @@ class Privacy(Section, frozen=True):
 
 class OutboxConfig(Section, frozen=True):
     dir: Text = "var/outbox"
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1_073_741_824
-    segment_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16_777_216
+    max_bytes: Bytes = 1_073_741_824
+    segment_bytes: Bytes = 16_777_216
     fsync_interval: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 1.0
 
 
@@ -106,7 +107,7 @@ class SqsConfig(Section, frozen=True):
 
 
 class Rotate(Section, frozen=True):
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: Bytes | None = None
     every: Literal["hour", "day"] | None = None
     compress: Literal["none", "gzip"] = "none"
 
@@ -127,6 +128,10 @@ class PixelConfig(Section, frozen=True):
     shutdown: PixelShutdown = PixelShutdown()
     logging: Logging = Logging()
 
+    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+        if self.admin.port == self.http.port and _share_addresses(self.admin.host, self.http.host):
+            yield "admin.port", "", f"expected another port than http.port, got {self.admin.port} for both"
+
 
 class StorageConfig(Section, frozen=True):
     sqs: SqsConfig
@@ -134,6 +139,14 @@ class StorageConfig(Section, frozen=True):
     admin: StorageAdmin = StorageAdmin()
     shutdown: StorageShutdown = StorageShutdown()
     logging: Logging = Logging()
+
+
+def _share_addresses(host: str, other: str) -> bool:
+    """Whether two listeners with these hosts have an address in common, as far as that is known without a lookup."""
+    if host == other or "*" in (host, other):
+        return True
+    is_ipv6 = ":" in host, ":" in other
+    return ("0.0.0.0" in (host, other) and not any(is_ipv6)) or ("::" in (host, other) and all(is_ipv6))
 
 
 Config = TypeVar("Config", PixelConfig, StorageConfig)

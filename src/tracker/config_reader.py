@@ -29,7 +29,10 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of the file; unknown keys are errors."""
 
     def mistakes(self) -> Iterator[tuple[str, str, str]]:
-        """Mistakes that the types do not show: the key, the index in its list ("[0]" or ""), what was expected."""
+        """Mistakes that the types do not show: the key, the index in its list ("[0]" or ""), what was expected.
+
+        The key may be one of a section below, as a path with dots.
+        """
         return iter(())
 
 
@@ -177,7 +180,7 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
         return None
     section = kind(**values)
     for key, index, expectation in section.mistakes():
-        mistakes.add((*path, key), expectation, index=index)
+        mistakes.add((*path, *key.split(".")), expectation, index=index)
     return section
 
 

@@ -37,6 +37,9 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigurationError(mistake_line(where, "expected YAML that is not nested so deeply")) from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigurationError(mistake_line(where, f"expected YAML: {' '.join(str(error).split())}")) from None
+    except Exception as error:  # a tag that does not go with its value, as in "!!bool x", has no error of its own
+        problem = f"expected YAML: a value does not have its tag's form: {error}"
+        raise ConfigurationError(mistake_line(where, problem)) from None
 
 
 def mistake_line(source: str, text: str) -> str:

@@ -45,7 +45,7 @@ async def open_client(service: str, region: str | None, endpoint: str | None) ->
 
     Raises AwsUnreachable when none can be made.
     """
-    clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS))
+    clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS, receives=service == "sqs"))
     try:
         (client,) = await clients.ready()
         yield client
@@ -65,7 +65,7 @@ async def ask(call: Awaitable[dict[str, Any]], *members: str, seconds: float | N
         metadata = error.response.get("ResponseMetadata", {})
         raise AwsRefused(
             error_text(error),
-            code=str(error.response.get("Error", {}).get("Code", "")),
+            code=str(error.response.get("Error", {}).get("Code") or ""),  # botocore has None for an empty one
             status=int(metadata.get("HTTPStatusCode", 500)),
             date=metadata.get("HTTPHeaders", {}).get("date"),
         ) from error

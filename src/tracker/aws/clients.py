@@ -6,7 +6,7 @@ Making a client and renewing its credentials may start a program, ask another ma
    settings anew.
 2. Credentials are asked for before each call. The error names the credential provider that failed or did not answer.
 3. Both together have a deadline. A program that a provider started does not outlive it (`credential_helper`).
-4. What is not an answer of SNS or SQS is an error (`http`).
+4. What is not an answer of SNS or SQS is an error. An answer has a largest size, also one with credentials (`http`).
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import NoCredentialsError, NoRegionError
 
 import tracker.aws.credential_helper  # noqa: F401  # it replaces aiobotocore's provider
-from tracker.aws.http import HttpSession, refuse_foreign_reply
+from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
 from tracker.errors import AwsUnreachable
 
 CREDENTIAL_SECONDS = 10.0
@@ -33,15 +33,21 @@ CREDENTIAL_SECONDS = 10.0
 MAX_ERROR_TEXT = 500
 """Characters of another program's error text that are repeated in ours."""
 
+_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+"""Variables that name a file; `web_identity_token_file` of a profile is the third such setting."""
 _PROVIDERS = {"custom-process": "credential_process"}  # botocore's name for it: the name of the setting
 _PLACEHOLDERS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 
 class ClientSettings(NamedTuple):
-    """How one client waits: at most `read_seconds` for the next bytes of a reply, on at most `connections` at once."""
+    """How one client waits: at most `read_seconds` for the next bytes of a reply, on at most `connections` at once.
+
+    `receives` means that replies may bring messages, so that they may be long.
+    """
 
     read_seconds: float
     connections: int = 10
+    receives: bool = False
 
 
 class Clients:
@@ -85,7 +91,7 @@ class Clients:
         options: dict[str, Any] = {"region_name": region, "endpoint_url": self._endpoint}
         async with session.create_client(self._service, **options, **_PLACEHOLDERS) as probe:  # only resolves
             endpoint = probe.meta.endpoint_url
-        await self._check_certificates(session)
+        await self._check_files(session)
         self._step = "credentials: "
         providers = session.get_component("credential_provider")
         if _is_loopback(endpoint):
@@ -107,7 +113,9 @@ class Clients:
                         self._service,
                         **options,
                         config=AioConfig(
-                            read_timeout=each.read_seconds, max_pool_connections=max(10, each.connections)
+                            read_timeout=each.read_seconds,
+                            max_pool_connections=max(10, each.connections),
+                            http_session_cls=ReceivingSession if each.receives else HttpSession,
                         ),
                     )
                 )
@@ -128,13 +136,26 @@ class Clients:
         if not all(key and isinstance(key, str) for key in (keys.access_key, keys.secret_key)):
             raise ValueError("expected an access key and a secret key, both text")
 
-    async def _check_certificates(self, session: AioSession) -> None:
-        """Raise an error that names the CA bundle when it cannot be read; botocore's error would not name it."""
-        bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-        if not bundle:
-            return
-        self._step = f"CA bundle {bundle}: "
-        await asyncio.to_thread(_load_certificates, Path(bundle))
+    async def _check_files(self, session: AioSession) -> None:
+        """Raise an error for a setting that names a pipe or a device instead of a file, and for an unusable CA bundle.
+
+        botocore opens the files of tokens on the event loop, where opening a pipe would stop everything for ever. Its
+        error for a missing or broken CA bundle does not name the file.
+        """
+        tokens = {name: os.environ.get(name) for name in _TOKEN_FILES}
+        tokens["web_identity_token_file"] = session.get_scoped_config().get("web_identity_token_file")
+        for setting, path in tokens.items():
+            if path:
+                self._step = f"{setting} {path}: "
+                await asyncio.to_thread(_refuse_pipe, Path(path))
+        if bundle := session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"):
+            self._step = f"CA bundle {bundle}: "
+            await asyncio.to_thread(_load_certificates, Path(bundle))
+
+
+def _refuse_pipe(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a missing file is reported by the provider, if that is asked at all
+        raise ValueError("expected a file, this is a pipe, a device or a directory")
 
 
 def _load_certificates(bundle: Path) -> None:

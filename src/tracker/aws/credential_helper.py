@@ -15,6 +15,8 @@ from aiobotocore.credentials import AioProcessProvider
 
 HELPER_SECONDS = 8.0
 """Less than `clients.CREDENTIAL_SECONDS`, so that credentials which are still valid can be used after a timeout."""
+KILL_SECONDS = 0.5
+"""For the end of a program that was killed."""
 MAX_HELPER_BYTES = 65_536
 
 
@@ -48,17 +50,20 @@ class _Helper:
                 output = await asyncio.gather(_all_of(self._process.stdout), _all_of(self._process.stderr))
                 await self._process.wait()
         except TimeoutError:
-            self._kill()
+            await self._kill()
             raise ValueError(f"the program did not end within {HELPER_SECONDS:g} seconds") from None
         except BaseException:
-            self._kill()
+            await self._kill()
             raise
         return output
 
-    def _kill(self) -> None:
+    async def _kill(self) -> None:
         """End the program and what it started; a program that ended by itself may leave something running."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):  # a process that waits for a disk ends later
+            async with asyncio.timeout(KILL_SECONDS):
+                await self._process.wait()
 
 
 async def _all_of(stream: asyncio.StreamReader) -> bytes:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,8 @@ from tracker.aws.clients import Clients, ClientSettings
 from tracker.config import SqsConfig
 from tracker.core.delivery import BATCH_ENTRIES, Delivery
 from tracker.errors import AwsRefused, AwsUnreachable, QueueFailed
+
+LATEST_MS = 253_402_300_799_999  # since 1970, the end of the year 9999; the ledger's clock never goes back
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ class _MessageAttribute(msgspec.Struct):
 
 
 class _SystemAttributes(msgspec.Struct):
-    SentTimestamp: int = 0
+    SentTimestamp: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)] = 0
     ApproximateReceiveCount: int = 0
 
 
@@ -126,7 +128,7 @@ class SqsQueue:
 @asynccontextmanager
 async def open_queue(config: SqsConfig) -> AsyncIterator[SqsQueue]:
     """The queue. Its clients are made by the first call, which raises QueueFailed when that fails."""
-    receiver = ClientSettings(calls.CALL_SECONDS + config.wait_time, config.receivers)
+    receiver = ClientSettings(calls.CALL_SECONDS + config.wait_time, config.receivers, receives=True)
     clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(calls.CALL_SECONDS))
     try:
         yield SqsQueue(clients, config.queue, config.visibility_timeout)
