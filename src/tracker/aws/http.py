@@ -2,6 +2,8 @@
 
 botocore reads many foreign answers, such as a proxy's page with status 200, as a reply without content. That often
 means success: a message would be taken for published, or a queue for empty.
+
+Importing this module also replaces the sessions by which aiobotocore asks metadata services for credentials.
 """
 
 import json
@@ -55,7 +57,7 @@ class _Requests:
 
 
 class _Response:
-    """What aiobotocore reads of aiohttp's response."""
+    """The part of aiohttp's response that aiobotocore reads."""
 
     def __init__(self, response: aiohttp.ClientResponse, largest: int) -> None:
         self.url = response.url
