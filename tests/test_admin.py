@@ -134,7 +134,10 @@ async def test_metrics_are_prometheus_text(client: aiohttp.ClientSession) -> Non
     async with client.get(f"{service.url}/metrics?x=1") as reply:
         text = await reply.text()
         assert (reply.status, reply.content_type) == (200, "text/plain")
-    assert "# HELP tracker_pixel_visits_accepted_total Visits appended to the outbox before their GIF left." in text
+    assert (
+        "# HELP tracker_pixel_visits_accepted_total Visits that were appended to the outbox before the GIF was sent."
+        in text
+    )
     assert 'tracker_pixel_visits_discarded_total{reason="privacy"}' in text
     assert "_created" not in text
     assert service.refreshed == 1
