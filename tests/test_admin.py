@@ -134,7 +134,10 @@ async def test_metrics_are_prometheus_text(client: aiohttp.ClientSession) -> Non
     async with client.get(f"{service.url}/metrics?x=1") as reply:
         text = await reply.text()
         assert (reply.status, reply.content_type) == (200, "text/plain")
-    assert "# HELP tracker_pixel_visits_accepted_total Visits appended to the outbox before their GIF left." in text
+    assert (
+        "# HELP tracker_pixel_visits_accepted_total Visits that were appended to the outbox before the GIF was sent."
+        in text
+    )
     assert 'tracker_pixel_visits_discarded_total{reason="privacy"}' in text
     assert "_created" not in text
     assert service.refreshed == 1
@@ -335,7 +338,7 @@ async def test_with_few_open_files_it_takes_fewer_connections_and_says_so(
     monkeypatch.setattr(admin, "raise_open_files", lambda: 32)
     service = Service(free_port())
     await service.start()
-    assert "few_open_files limit=32" in caplog.text
+    assert "open_files_limited limit=32" in caplog.text
     visitors = [await Visitor.connect(service) for _ in range(5)]
     assert await visitors[0].answer() == b""
     visitors[1].writer.write(HEALTHZ)
@@ -350,7 +353,7 @@ async def test_a_port_that_another_process_holds_is_waited_for(
 ) -> None:
     again = Service(service.port)
     starting = asyncio.create_task(again.start())
-    await until(lambda: "waiting_for_holder" in caplog.text)
+    await until(lambda: "start_delayed" in caplog.text)
     await service.server.stop()
     await starting
     assert (await exchange(again, HEALTHZ)).endswith(b'{"alive": true}')

@@ -23,15 +23,15 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.waiting import until
-from tracker import aws, aws_clients
-from tracker.aws import Topic, ask, open_client, open_queue, open_topic
+from tracker.aws import Topic, ask, calls, clients, credential_helper, open_client, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.delivery import Delivery, Queue
 from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, QueueFailed
 from tracker.operations.findings import Level
-from tracker.operations.provision import Names, provision, queue_attributes, queue_url
+from tracker.operations.lookups import queue_attributes, queue_url
+from tracker.operations.provision import Names, provision
 from tracker.operations.redrive import redrive
 from tracker.operations.topic_checks import Wiring, check_topic, look
 
@@ -320,7 +320,7 @@ async def test_an_answer_that_never_ends_is_given_up_at_the_deadline(
         return response
 
     server.answer = dripping
-    monkeypatch.setattr(aws, "CALL_SECONDS", 0.3)
+    monkeypatch.setattr(calls, "CALL_SECONDS", 0.3)
     async with open_topic(server.sns) as topic:
         (outcome,) = await topic.publish(messages(1))
     assert type(outcome) is PublishFailed
@@ -339,7 +339,7 @@ async def test_the_commands_name_an_answer_that_is_not_aws_s(server: Server) -> 
                 assert isinstance(await raised_by(call), AwsUnreachable | AwsRefused), name
     server.answer = ANSWERS["html"]
     findings = [finding async for finding in look(check_topic(server.sns, Wiring()), "topic")]
-    assert [finding.level for finding in findings] == [Level.FAULT]
+    assert [finding.level for finding in findings] == [Level.UNKNOWN]
 
 
 async def test_the_commands_name_what_a_sound_answer_lacks(server: Server) -> None:
@@ -421,8 +421,8 @@ def helper(tmp_path: Path) -> Iterator[Helper]:
 @pytest.fixture
 def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deadlines that a test can wait for; a helper needs some 0.1 s to start."""
-    monkeypatch.setattr(aws_clients, "CREDENTIAL_SECONDS", 2.0)
-    monkeypatch.setattr(aws_clients, "HELPER_SECONDS", 1.0)
+    monkeypatch.setattr(clients, "CREDENTIAL_SECONDS", 2.0)
+    monkeypatch.setattr(credential_helper, "HELPER_SECONDS", 1.0)
 
 
 async def failure(topic_or_queue: Topic | Queue) -> str:

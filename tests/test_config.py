@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tracker.config import MAX_FILE_BYTES, MAX_MISTAKES, PixelConfig, Rotate, StorageConfig, load_pixel, load_storage
+from tracker.config import PixelConfig, Rotate, StorageConfig, load_pixel, load_storage
+from tracker.config_reader import MAX_MISTAKES
 from tracker.errors import ConfigurationError
+from tracker.strict_yaml import MAX_FILE_BYTES
 
 ARN = "arn:aws:sns:us-east-1:000000000000:tracking"
 SNS = f'sns: {{topic_arn: "{ARN}"}}\n'
@@ -138,8 +140,8 @@ PIXEL_MISTAKES = {
     "a number as a section": (SNS + "1: 2", "every key must be text"),
     "a list": ("- 1", "expected a mapping of sections, got list"),
     "text": ("sns", "expected a mapping of sections, got str"),
-    "a key twice": (SNS + "http:\n  port: 1\n  port: 2", "line 4: expected YAML: the key 'port' stands twice"),
-    "a section twice": (SNS + SNS, "line 2: expected YAML: the key 'sns' stands twice"),
+    "a key twice": (SNS + "http:\n  port: 1\n  port: 2", "line 4: expected YAML: the key 'port' is given twice"),
+    "a section twice": (SNS + SNS, "line 2: expected YAML: the key 'sns' is given twice"),
     "no YAML": (SNS + "\nhttp: {port: }}", "line 3: expected YAML: expected <block end>, but found '}'"),
     "an alias to nothing": (SNS + "http: *x", "line 2: expected YAML: found undefined alias 'x'"),
     "a date": (SNS + "workers: 2020-12-31", "workers: expected auto or a number, got '2020-12-31'"),

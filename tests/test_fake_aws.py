@@ -17,7 +17,7 @@ from tests.fake_aws.faults import Faults
 from tests.fake_aws.queues import Attribute, AwsError, Queue, Sent
 from tests.waiting import until
 from tracker import aws
-from tracker.aws import Topic, open_queue, open_topic
+from tracker.aws import Topic, calls, open_queue, open_topic, topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
@@ -154,7 +154,7 @@ async def test_a_message_of_just_256_kib_is_taken(rig: Rig) -> None:
 
 
 async def test_a_batch_of_more_than_256_kib_is_refused_as_a_whole(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws, "BATCH_BYTES", 1 << 30)
+    monkeypatch.setattr(topic, "BATCH_BYTES", 1 << 30)
     outcomes = await rig.topic.publish([plain("x" * 150_000), plain("y" * 150_000)])
     assert all(isinstance(outcome, PublishRefused) and "BatchRequestTooLong" in str(outcome) for outcome in outcomes)
 
@@ -274,7 +274,7 @@ async def test_a_delivery_can_be_visible_early(rig: Rig) -> None:
 
 
 async def test_a_call_can_hang_and_be_slow(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aws, "CALL_SECONDS", 0.2)
+    monkeypatch.setattr(calls, "CALL_SECONDS", 0.2)
     for kind in ("hang", "slow"):
         rig.fake.sns.faults.inject(kind)
         (outcome,) = await rig.topic.publish(messages(1))

@@ -1,6 +1,7 @@
 """Life of a process: waits, deadlines, stop signals and exit statuses. What ends a process is tried on a process."""
 
 import asyncio
+import re
 import signal
 import subprocess
 import sys
@@ -165,13 +166,16 @@ def test_a_sighup_while_the_process_ends_does_not_change_its_status() -> None:
 
 
 def test_another_error_of_ours_is_1_and_one_line() -> None:
-    assert ended("raise QueueFailed('no queue')") == (1, "ended error=no queue\n")
+    assert ended("raise QueueFailed('no queue')") == (
+        1,
+        "service_failed error=no queue; The service has ended. Fix what the error names.\n",
+    )
 
 
 def test_an_unknown_error_is_1_with_its_traceback() -> None:
     status, said = ended("raise ZeroDivisionError('unexpected')")
     assert status == 1
-    assert said.startswith("crashed\nTraceback")
+    assert re.match(r"service_crashed; [^\n]*\nTraceback", said)
     assert said.endswith("ZeroDivisionError: unexpected\n")
 
 

@@ -39,15 +39,15 @@ def log(*, format: Literal["text", "json"], level: str = "info") -> logging.Logg
 
 
 def test_text_is_one_line_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
-    log(format="text").warning("event detail=%s", "value")
+    log(format="text").warning("disk_filled path=%s; The disk is full. Make room.", "/var")
     time, rest = logged(capsys).split(" ", 1)
     assert len(time) == len("2026-11-23T07:09:24.932+00:00")
     assert time.endswith("+00:00")
-    assert rest == "WARNING  tracker.x event detail=value\n"
+    assert rest == "WARNING  tracker.x disk_filled path=/var; The disk is full. Make room.\n"
 
 
 def test_text_escapes_what_a_visitor_sends(capsys: pytest.CaptureFixture[str]) -> None:
-    log(format="text").info("refused agent=%s", HOSTILE)
+    log(format="text").info("visit_refused agent=%s", HOSTILE)
     line = logged(capsys)
     assert line.endswith("\n")
     assert line[:-1].isprintable()
@@ -57,58 +57,61 @@ def test_text_escapes_what_a_visitor_sends(capsys: pytest.CaptureFixture[str]) -
     )
 
 
-def test_a_traceback_keeps_its_lines_and_none_of_them_passes_for_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_traceback_keeps_its_lines_and_none_of_them_looks_like_an_entry(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         raise ValueError(HOSTILE)
     except ValueError:
-        log(format="text").exception("ended")
+        log(format="text").exception("task_ended")
     lines = logged(capsys).rstrip("\n").split("\n")
-    assert lines[0].endswith("ERROR    tracker.x ended")
+    assert lines[0].endswith("ERROR    tracker.x task_ended")
     assert lines[1] == "    Traceback (most recent call last):"
     assert all(line.startswith("    ") for line in lines[1:])
     assert all(line.isprintable() for line in lines)
 
 
-def test_json_is_one_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_object_a_line_with_the_pairs_as_fields(capsys: pytest.CaptureFixture[str]) -> None:
     logger = log(format="json")
-    logger.info("refused agent=%s", HOSTILE)
+    logger.info("visit_refused agent=%s port=%d; A visit was refused.", HOSTILE, 80)
     try:
         raise ValueError(HOSTILE)
     except ValueError:
-        logger.exception("ended")
+        logger.exception("task_ended")
     text = logged(capsys)
     assert text.isascii()
     first, second = (json.loads(line) for line in text.splitlines())
     assert first.pop("time").endswith("+00:00")
-    said = {"event": "refused", "detail": f"agent={HOSTILE}", "agent": HOSTILE}
-    assert first == {"level": "info", "logger": "tracker.x", **said}
-    assert (second["event"], second["detail"]) == ("ended", "")
+    assert first == {
+        "level": "info",
+        "logger": "tracker.x",
+        "event": "visit_refused",
+        "agent": HOSTILE,
+        "port": 80,
+        "text": "A visit was refused.",
+    }
+    assert (second["event"], second["text"]) == ("task_ended", "")
     assert "ValueError: Mozilla\x1b" in second["exception"]
 
 
 def test_the_level_is_obeyed_and_libraries_are_quiet(capsys: pytest.CaptureFixture[str]) -> None:
     logger = log(format="text", level="warning")
-    logger.info("unsaid")
-    logger.warning("said")
+    logger.info("line_hidden")
+    logger.warning("line_shown")
     log(format="text", level="debug")
-    logging.getLogger("botocore.endpoint").info("unsaid")
-    assert logged(capsys).count("said") == 1
+    logging.getLogger("botocore.endpoint").info("line_hidden")
+    assert logged(capsys).count("line_") == 1
 
 
-def test_json_has_the_named_values_as_fields_with_names_from_the_template_alone(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_no_value_adds_a_field_or_changes_the_event_or_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     logger = log(format="json")
-    logger.warning("worker_died slot=%d status=%s 100%% sure; %s", 3, "forged=1 level=no", "free")
-    logger.info("started config=%s", logs.Structure({"sns": {"linger": 0.2}, "workers": "auto"}))
-    logger.info("named level=%s event=%s", "mine", "mine")
+    logger.warning("worker_died pid=%d status=%s; Another one is started.", 3, "1 level=no; forged=1 100%")
+    logger.info("service_started config=%s", logs.Structure({"sns": {"linger": 0.2}, "workers": "auto"}))
+    logger.info("field_named level=%s event=%s", "mine", "mine")
     first, second, third = (json.loads(line) for line in logged(capsys).splitlines())
-    assert (first["slot"], first["status"]) == (3, "forged=1 level=no")
+    assert (first["event"], first["pid"], first["status"]) == ("worker_died", 3, "1 level=no; forged=1 100%")
+    assert (first["level"], first["text"]) == ("warning", "Another one is started.")
     assert "forged" not in first
-    assert first["level"] == "warning"
-    assert first["detail"] == "slot=3 status=forged=1 level=no 100% sure; free"
     assert second["config"] == {"sns": {"linger": 0.2}, "workers": "auto"}
-    assert (third["level"], third["event"]) == ("info", "named")
+    assert (third["level"], third["event"]) == ("info", "field_named")
 
 
 def test_a_structure_shows_no_credentials_of_a_url() -> None:
@@ -117,7 +120,7 @@ def test_a_structure_shows_no_credentials_of_a_url() -> None:
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
-def test_repeats_are_let_through_a_few_times_and_then_counted(
+def test_repeats_are_logged_a_few_times_and_then_counted(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, format: Literal["text", "json"]
 ) -> None:
     clock = [0.0]
@@ -126,43 +129,84 @@ def test_repeats_are_let_through_a_few_times_and_then_counted(
 
     def repeat(times: int) -> None:
         for number in range(times):
-            logger.warning("message_malformed id=%d", number)
+            logger.warning("message_malformed id=%d; It is left to the dead-letter queue.", number)
 
     repeat(logs.BURST + 7)
-    logger.warning("another_place")
+    logger.warning("place_changed")
     lines = logged(capsys).splitlines()
     assert len(lines) == logs.BURST + 1
-    assert "another_place" in lines[-1]
+    assert "place_changed" in lines[-1]
     assert "suppressed" not in "".join(lines)
     clock[0] += logs.PERIOD_SECONDS
     repeat(2)
     first, second = logged(capsys).splitlines()
-    assert ("suppressed=7" if format == "text" else '"suppressed": 7') in first
+    assert ("id=0 suppressed=7; It is left" if format == "text" else '"suppressed": 7') in first
     assert "suppressed" not in second
 
 
-def test_what_libraries_say_is_one_event(capsys: pytest.CaptureFixture[str]) -> None:
-    log(format="json")
-    logging.getLogger("aiohttp.server").error("Error handling request level=%s", HOSTILE)
-    entry = json.loads(logged(capsys))
-    assert (entry["event"], entry["level"]) == ("library_message", "error")
-    assert entry["detail"] == f"Error handling request level={HOSTILE}"
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_what_libraries_log_is_one_event_with_their_message_as_its_text(
+    capsys: pytest.CaptureFixture[str], format: Literal["text", "json"]
+) -> None:
+    log(format=format)
+    logging.getLogger("aiohttp.server").error("Error handling request; level=%s", "info")
+    if format == "text":
+        assert logged(capsys).endswith("ERROR    aiohttp.server library_message; Error handling request; level=info\n")
+    else:
+        entry = json.loads(logged(capsys))
+        assert (entry["event"], entry["level"]) == ("library_message", "error")
+        assert entry["text"] == "Error handling request; level=info"
 
 
-def _calls() -> Iterator[tuple[str, ast.expr]]:
-    """Every call of a logger in the code: where it is, and its first argument."""
+# The form of our messages, as the module's text describes it. A participle may have a particle: `span_set_aside`.
+_EVENT = re.compile(
+    r"[a-z]+_([a-z]+_)*([a-z]+ed|begun|broken|cut|found|held|hung|kept|left|lost|made|put|sent|set|taken|written)(_(aside|back|down|off|over|up))?"
+)
+_PAIR = re.compile(r"([a-z][a-z_0-9]*)=%[-.0-9]*[a-z]")
+_RESERVED = {"time", "level", "logger", "event", "text", "suppressed", "exception"}
+_TEXT_NEEDED = {"warning", "error", "critical", "exception"}
+
+
+def _calls() -> Iterator[tuple[str, ast.Call]]:
+    """Every call of a logger in the code, and where it is."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and _LOGS.fullmatch(ast.unparse(node.func)):
-                yield f"{path.relative_to(SOURCE)}:{node.lineno}", node.args[0]
+                yield f"{path.relative_to(SOURCE)}:{node.lineno}", node
 
 
-@pytest.mark.parametrize(
-    ("place", "template"), list(_calls()), ids=lambda value: value if isinstance(value, str) else ""
-)
-def test_every_line_of_ours_begins_with_its_event(place: str, template: ast.expr) -> None:
-    assert isinstance(template, ast.Constant), f"{place}: the template is no literal"
-    event, *_ = str(template.value).split(" ")
-    assert re.fullmatch(r"[a-z][a-z_]*[a-z]", event), f"{place}: {event!r} is no event word"
-    names = {name for name, _ in logs._PLACEHOLDER.findall(str(template.value))}
-    assert not names & {"time", "level", "logger", "event", "detail", "suppressed", "exception"}, place
+def _faults(call: ast.Call) -> Iterator[str]:
+    """What in a call does not have the form of our messages."""
+    assert isinstance(call.func, ast.Attribute)
+    level, template = call.func.attr, call.args[0]
+    if not isinstance(template, ast.Constant):
+        yield "the template is no literal"
+        return
+    head, separator, text = str(template.value).partition("; ")
+    event, *pairs = head.split(" ")
+    if not _EVENT.fullmatch(event):
+        yield f"{event!r} is no noun with a past participle"
+    for pair in pairs:
+        matched = _PAIR.fullmatch(pair)
+        if not matched:
+            yield f"{pair!r} before the semicolon is no `key=%s`"
+        elif matched[1] in _RESERVED:
+            yield f"{matched[1]!r} is the name of another field"
+    values = call.args[1:]
+    if not any(isinstance(value, ast.Starred) for value in values) and len(values) != len(pairs):
+        yield f"{len(pairs)} pairs and {len(values)} values"
+    if "%" in text:
+        yield "the text for people holds a %"
+    if (separator or level in _TEXT_NEEDED) and not re.fullmatch(r"[A-Z].*\.", text):
+        yield f"{text!r} is no sentence for people"
+
+
+@pytest.mark.parametrize(("place", "call"), list(_calls()), ids=lambda value: value if isinstance(value, str) else "")
+def test_every_message_has_an_event_then_pairs_then_a_text(place: str, call: ast.Call) -> None:
+    assert list(_faults(call)) == [], place
+
+
+def test_every_logger_has_the_name_of_its_module() -> None:
+    for path in sorted(SOURCE.rglob("*.py")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            assert not line.startswith("log = ") or line == "log = logging.getLogger(__name__)", path

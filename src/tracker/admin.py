@@ -1,16 +1,16 @@
 """The admin listener of both services: /healthz, /readyz and /metrics, apart from the public port.
 
-Whoever reaches this listener must not be able to stop the service, so it speaks only as much HTTP as its three paths
-need, and everything on it has a bound:
+A client of this listener must not be able to stop the service. So it implements only as much HTTP as its three paths
+need, and everything on it has a limit:
 
 1. A connection carries one request. Its answer says `Connection: close`.
 2. The request is read up to the empty line behind its headers, at most `MAX_HEAD_BYTES`. Only its method and its path
    matter. What follows, a body or another request, is read and dropped, never kept or decoded.
 3. The answer is written and our half of the connection is closed. The client closes the other half. (Closing both
    halves at once, with unread bytes, would make the system reset the connection and lose the answer.)
-4. A connection that is still open `CONNECTION_SECONDS` after it was made is cut, whatever it is doing.
-5. At most `MAX_CONNECTIONS` are open. One more cuts the oldest that does not wait for its answer to be made. During a
-   flood a probe or a scrape, which sends its request at once, is answered before its turn to be cut comes.
+4. A connection that is still open `CONNECTION_SECONDS` after it was made is closed, whatever it is doing.
+5. At most `MAX_CONNECTIONS` are open. One more closes the oldest one whose answer is not being made. During a flood
+   of connections a probe or a scrape, which sends its request at once, is answered before it could be closed.
 """
 
 import asyncio
@@ -27,25 +27,25 @@ from tracker.files import raise_open_files
 from tracker.lifecycle import wait_while_held
 from tracker.listening import listen
 
-log = logging.getLogger("tracker.admin")
+log = logging.getLogger(__name__)
 
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 Refresh = Callable[[], Awaitable[None]]
 
-REFRESH_SECONDS = 1.0  # a disk that hangs keeps no figure from being seen
+REFRESH_SECONDS = 1.0  # a disk that hangs must not keep the metrics from being read
 CONNECTION_SECONDS = 10.0
 MAX_CONNECTIONS = 64
 MAX_HEAD_BYTES = 16_384
 FILES_SHARE = 8  # the connections take at most one eighth of the files the process may open: the service needs the rest
 BACKLOG = 1_024
-"""How many connections the system completes before they are accepted. It takes no descriptors, and spares a probe that
-comes during a flood the second after which its system would ask again."""
+"""How many connections the system completes before they are accepted. They need no descriptors. With a short backlog a
+probe that comes during a flood would have to repeat its SYN, which takes a second."""
 
 END_OF_HEAD = b"\r\n\r\n"
 
 
 async def _nothing() -> None:
-    """What needs no refreshing."""
+    """The refresh of metrics that are always up to date."""
 
 
 class _Answer(NamedTuple):
@@ -55,7 +55,7 @@ class _Answer(NamedTuple):
     more: str = ""  # further header lines, each with its line end
 
     def render(self, *, body: bool) -> bytes:
-        """Its bytes; those of an answer to HEAD have no `body`, but its length."""
+        """The bytes to send. An answer to HEAD has no `body`, but the length of one."""
         head = (
             f"HTTP/1.1 {self.status.value} {self.status.phrase}\r\nContent-Type: {self.content_type}\r\n"
             f"Content-Length: {len(self.body)}\r\n{self.more}Connection: close\r\n\r\n"
@@ -75,8 +75,8 @@ def _json(status: HTTPStatus, document: dict[str, Any]) -> _Answer:
 class AdminServer:
     """Serves health and metrics.
 
-    `ready` says whether the service may be sent work, and what it knows of itself. `refresh` brings the metrics of
-    `registry` up to date before they are read.
+    `ready` returns whether the service may be sent work, and details of its state. `refresh` updates the metrics of
+    `registry` before they are read.
     """
 
     def __init__(
@@ -101,14 +101,14 @@ class AdminServer:
     async def start(self, stop: asyncio.Event) -> None:
         """Listen. Waits for an address that another process holds, until `stop` is set.
 
-        Raises HeldByAnother when it is held for too long, ConfigurationError when it cannot be had at all.
+        Raises HeldByAnother when it is held for too long, ConfigurationError when it can never be used.
         """
         open_files = raise_open_files()
         self._max_connections = max(1, min(MAX_CONNECTIONS, open_files // FILES_SHARE))
         if self._max_connections < MAX_CONNECTIONS:
             log.warning(
-                "few_open_files limit=%d; the admin listener takes at most %d connections, so that the service can "
-                "open its own files; allow the process at least %d open files",
+                "open_files_limited limit=%d connections=%d needed=%d; This process may open few files, so the admin "
+                "listener takes few connections and leaves the rest to the service. Raise the limit of open files.",
                 open_files,
                 self._max_connections,
                 MAX_CONNECTIONS * FILES_SHARE,
@@ -127,7 +127,7 @@ class AdminServer:
         await asyncio.sleep(0)  # the transports close in the loop's next pass
 
     def opened(self, connection: "_Connection") -> None:
-        """One more connection. Beyond the bound the oldest that does not wait for its answer is cut."""
+        """Add a connection. Beyond the limit the oldest one that does not wait for its answer is closed."""
         if len(self._connections) >= self._max_connections:
             waiting = (each for each in self._connections if not each.answering)
             next(waiting, next(iter(self._connections))).cut()
@@ -137,7 +137,7 @@ class AdminServer:
         self._connections.pop(connection, None)
 
     async def answer(self, head: bytes) -> bytes:
-        """What to write in answer to the bytes up to the empty line; without one the request was too long."""
+        """The answer to a request, its bytes up to the empty line; without an empty line the request was too long."""
         if len(head) > MAX_HEAD_BYTES or END_OF_HEAD not in head:
             return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE).render(body=True)
         words = head.partition(b"\r\n")[0].split(b" ")
@@ -155,7 +155,10 @@ class AdminServer:
         try:
             return await respond()
         except Exception:
-            log.exception("admin_answer_failed path=%s; it was answered with 500", path.decode("ascii"))
+            log.exception(
+                "admin_answer_failed path=%s; The answer was status 500. This is a fault in the code: report it.",
+                path.decode("ascii"),
+            )
             return _plain(HTTPStatus.INTERNAL_SERVER_ERROR)
 
     async def _healthz(self) -> _Answer:
@@ -170,8 +173,8 @@ class AdminServer:
             async with asyncio.timeout(REFRESH_SECONDS):
                 await self._refresh()
         except TimeoutError:
-            pass  # what was known last
-        # Without a wait between one metric and the next: all of it is of one moment.
+            pass  # the values of the last refresh are given
+        # Without an await between one metric and the next, so all values are of one moment.
         body = prometheus_client.generate_latest(self._registry)
         return _Answer(HTTPStatus.OK, prometheus_client.CONTENT_TYPE_LATEST, body)
 
@@ -219,13 +222,13 @@ class _Connection(asyncio.Protocol):
         self._server.closed(self)
 
     def cut(self) -> None:
-        """End it for the listener's sake. It is counted when its client did not have the whole answer."""
+        """Close it to free its place. It is counted when the client did not get the whole answer."""
         if self._answer is None or self.answering or self._transport.get_write_buffer_size():
             telemetry.ADMIN_CONNECTIONS_CUT.inc()
         self.end()
 
     def end(self) -> None:
-        self._server.closed(self)  # now: the transport says so only in the loop's next pass
+        self._server.closed(self)  # now: the transport calls connection_lost only in the loop's next pass
         self._transport.abort()
 
     async def _write_answer(self, head: bytes) -> None:

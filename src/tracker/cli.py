@@ -1,45 +1,43 @@
-"""`tracker …`: the commands for people. Each is a module of its own, imported only when it is asked for."""
+"""`tracker …`: the commands for people. Each is a module of its own, imported only when it is called."""
 
 import argparse
 import importlib
-import signal
 import sys
 from collections.abc import Sequence
 
-from tracker.errors import ConfigurationError, TrackerError
-from tracker.lifecycle import EXIT_CONFIGURATION, EXIT_CRASH
-from tracker.logs import printable
+from tracker.exit_status import add_version, status_of
 
 # The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "provision": ("tracker.operations.provision", "Makes or completes topic, queues, policies and subscription."),
-    "doctor": ("tracker.operations.doctor", "Says what is wrong, why it matters and what mends it."),
-    "redrive": ("tracker.operations.redrive", "Puts what is in the dead-letter queue back into the queue."),
-    "audit": ("tracker.storage.audit", "Says what the visit log holds, and what is missing."),
-    "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as a page."),
+    "provision": ("tracker.operations.provision", "Creates or completes topic, queues, policies and subscription."),
+    "doctor": ("tracker.operations.doctor", "Reports what is wrong, why it matters and how to fix it."),
+    "redrive": ("tracker.operations.redrive", "Moves the messages of the dead-letter queue back into the queue."),
+    "audit": ("tracker.storage.audit", "Reports what the visit log holds, and what is missing."),
+    "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as an HTML page."),
     "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status. 2 for a wrong command line, 78 for a configuration that cannot be used."""
+    """Run one command; its exit status, as `tracker.exit_status` lists them."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    parser = argparse.ArgumentParser(prog="tracker", description="Looks after a pixel, its storage and its log.")
+    parser = argparse.ArgumentParser(
+        prog="tracker",
+        description="Commands for the operator of a tracking pixel.",
+        epilog="Exit status: 0 all is well, 1 something was found, 2 wrong command line, 3 the command could not look, "
+        "78 the configuration has mistakes.",
+    )
+    add_version(parser)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, (module, summary) in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary)
+        add_version(command)
         if words and words[0] == name:
             implementation = importlib.import_module(module)
             implementation.add_arguments(command)
             command.set_defaults(run=implementation.run)
     options = parser.parse_args(words)
-    try:
-        return int(options.run(options))
-    except TrackerError as error:
-        print(printable(f"tracker: {error}", keep="\n"), file=sys.stderr)
-        return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_CRASH
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT  # as a shell says it
+    return status_of(lambda: options.run(options), parser.prog)
 
 
 if __name__ == "__main__":

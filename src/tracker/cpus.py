@@ -20,7 +20,7 @@ def cpu_quota(membership: str, read: Callable[[str], str | None]) -> float | Non
 
     `membership` is the content of /proc/self/cgroup (cgroups(7)); `read` gives the content of a file, None if there
     is none. In a container the path of the group is often that of the host, and the group itself is mounted as the
-    root: a path that does not exist is skipped, the root is always looked at.
+    root: a path that does not exist is skipped, and the root is always read.
     """
     quotas: list[float] = []
     for line in membership.splitlines():
@@ -34,7 +34,7 @@ def cpu_quota(membership: str, read: Callable[[str], str | None]) -> float | Non
 
 
 def _folders(controllers: str, path: str) -> Iterator[str]:
-    """Where the files of a group and of its parents may be."""
+    """The directories where the files of a group and of its parents may be."""
     if not controllers:  # version 2
         mounts = [_CGROUPS, f"{_CGROUPS}/unified"]
     elif "cpu" in controllers.split(","):

@@ -1,4 +1,7 @@
-"""The project's errors. The type says what to do about it; vendor exceptions stop in `aws`."""
+"""The errors of the project. Each kind of fault has one type; botocore's exceptions stop in `tracker.aws`.
+
+`tracker.exit_status` has the exit status of each.
+"""
 
 
 class TrackerError(Exception):
@@ -6,11 +9,19 @@ class TrackerError(Exception):
 
 
 class ConfigurationError(TrackerError):
-    """The operator has to change something; the process exits with status 78 (EX_CONFIG of sysexits.h)."""
+    """A mistake in the configuration, which the operator has to fix. The process exits with status 78."""
+
+
+class ConfigurationUnreadable(ConfigurationError):
+    """The file of the configuration could not be read, so nothing is known about its content."""
+
+
+class UsageError(TrackerError):
+    """The words of a command line do not go together, or one is not what the option expects. Exit status 2."""
 
 
 class HeldByAnother(TrackerError):
-    """Another process holds an address or a lock. It may end soon, so a supervisor should start this one again."""
+    """Another process holds an address or a lock. It may end soon, so it makes sense to start this one again."""
 
 
 class StopRequested(TrackerError):
@@ -18,26 +29,26 @@ class StopRequested(TrackerError):
 
 
 class ReloadFailed(TrackerError):
-    """A new configuration could not be put to work; the old one goes on."""
+    """A new configuration could not be applied; the previous one stays in force."""
 
 
 class MalformedMessage(TrackerError):
-    """A message or line that is not what the wire contract says; it is counted and left where it is."""
+    """A message or line that is not in the expected form. It is counted; a message is left to the dead-letter queue."""
 
 
 class ConflictingMessage(TrackerError):
-    """A message whose bytes differ from those that another message has brought for the same range of a journal.
+    """A message whose bytes differ from the stored ones of the same range of the same journal.
 
-    It is counted and left where it is, for only one of the two can be what the pixel recorded.
+    It is counted and left to the dead-letter queue, because only one of the two can be what the pixel recorded.
     """
 
 
 class PublishFailed(TrackerError):
-    """SNS did not take a message; try again later."""
+    """SNS did not accept a message; try again later."""
 
 
 class PublishRefused(PublishFailed):
-    """SNS answered that the request is at fault: the topic, its permissions, or what is in the message."""
+    """SNS answered that the request has a fault: in the topic, its permissions, or the message."""
 
 
 class QueueFailed(TrackerError):
@@ -45,11 +56,11 @@ class QueueFailed(TrackerError):
 
 
 class AwsUnreachable(TrackerError):
-    """AWS could not be asked: no credentials, no region, no network, or something else answered in its place."""
+    """AWS could not be asked: no credentials, no region, no network, or the answer was not AWS's."""
 
 
 class AwsRefused(TrackerError):
-    """AWS answered a call with an error; `code` is its own name for it, `date` its clock's HTTP date."""
+    """AWS answered a call with an error. `code` is AWS's name of the error, `date` the `Date` header of the answer."""
 
     def __init__(self, text: str, *, code: str, status: int = 400, date: str | None = None) -> None:
         super().__init__(text)
@@ -59,17 +70,17 @@ class AwsRefused(TrackerError):
 
     @property
     def is_missing(self) -> bool:
-        """Whether what was asked for does not exist."""
+        """Whether the topic, queue or subscription does not exist."""
         return any(word in self.code for word in ("NonExistent", "NotFound", "DoesNotExist"))
 
     @property
     def is_denied(self) -> bool:
-        """Whether these credentials may not ask, though they are known."""
+        """Whether AWS knows the credentials, but they have no permission for this call."""
         return any(word in self.code for word in ("AccessDenied", "AuthorizationError", "UnauthorizedOperation"))
 
     @property
     def is_unknown_caller(self) -> bool:
-        """Whether the credentials themselves were not taken."""
+        """Whether AWS does not accept the credentials themselves."""
         return any(
             word in self.code
             for word in (
@@ -84,20 +95,20 @@ class AwsRefused(TrackerError):
 
 
 class AppendFailed(TrackerError):
-    """The visit log or its ledger did not take a batch; nothing of it may be deleted from SQS."""
+    """A batch could not be written to the visit log or its ledger; none of its messages may be deleted from SQS."""
 
 
 class AppendPaused(AppendFailed):
-    """Nothing can be appended for now. The append was rolled back: wait and try again.
+    """Nothing can be appended at the moment. The append was rolled back: wait and try again.
 
-    `event` is the first word of the log message about it.
+    `event` names the cause in the log message about the pause.
     """
 
     event = "log_unusable"
 
 
 class StorageFull(AppendPaused):
-    """The disk of the visit log or of its ledger has no room."""
+    """The disk of the visit log or of its ledger is full."""
 
     event = "storage_full"
 
@@ -109,20 +120,20 @@ class LedgerBusy(AppendPaused):
 
 
 class LedgerMoved(AppendPaused):
-    """The ledger's file was removed, moved or replaced: the next start would not see what is committed to it now."""
+    """The ledger's file was removed, moved or replaced: the next start would not find what is committed to it now."""
 
     event = "ledger_moved"
 
 
 class LogChanged(AppendFailed):
-    """The visit log or its ledger is not as this process left it; only the operator can say what is right."""
+    """The visit log or its ledger is not as this process left it; only the operator can decide what is right."""
 
 
 class LedgerDamaged(LogChanged):
-    """The ledger's file is no database, or a damaged one."""
+    """The ledger's file is not a database, or it is damaged."""
 
 
 class LogMoved(LogChanged, AppendPaused):
-    """The visit log was put aside, whole, under another name: pause until a SIGHUP says that this was meant."""
+    """The visit log was renamed, its content unchanged: pause until a SIGHUP confirms that this was intended."""
 
     event = "log_moved"

@@ -1,4 +1,4 @@
-"""What both services need of the file system beyond the standard library. What blocks on the disk is for threads."""
+"""File system functions that both services need. Those that wait for the disk are called in threads."""
 
 import contextlib
 import errno
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tracker.errors import ConfigurationError, HeldByAnother
 
-_UNLIMITED = 1 << 20  # open files; more connections than that are not one process's
+_UNLIMITED = 1 << 20  # open files to assume when there is no limit
 
 # What fsync says of a directory on a file system that cannot sync directories: some FUSE and overlay mounts.
 _NOT_SYNCED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
-# Errors that an operator has to fix. Every other may be over by the next start: a full, failing or read-only disk.
+# Errors that the operator has to fix. All others may be gone at the next start: a full, failing or read-only disk.
 OPERATOR_FAULTS = {
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.EISDIR),
     errno.ENAMETOOLONG,
@@ -32,7 +32,7 @@ fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
 
 
 def reason(error: OSError) -> str:
-    """What the system says of an error, without what a library adds to it."""
+    """The system's text for an error, without what a library adds to it."""
     if error.errno is None or error.errno <= 0:  # a name that cannot be looked up has a number of its own
         return error.strerror or str(error)
     return os.strerror(error.errno)
@@ -41,7 +41,7 @@ def reason(error: OSError) -> str:
 def sync_directory(path: Path) -> None:
     """Make names created, renamed or removed in `path` durable.
 
-    Raises OSError. Where the file system cannot sync a directory, the error says so and what to do.
+    Raises OSError. Where the file system cannot sync a directory, the error says what to do.
     """
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -62,8 +62,8 @@ def sync_directory(path: Path) -> None:
 def refuse_network_file_system(directory: Path, key: str) -> None:
     """Raises ConfigurationError, naming `key`, when `directory` is on a network file system.
 
-    There flock(2) and the page cache do not give what the outbox and the visit log are built on. `directory` need not
-    exist yet. Only Linux is asked, which lists in mountinfo what is mounted where.
+    There flock(2) and the page cache do not work as the outbox and the visit log need them. `directory` need not exist
+    yet. This is checked on Linux only, in /proc/self/mountinfo.
     """
     if sys.platform != "linux":
         return
@@ -80,7 +80,7 @@ def refuse_network_file_system(directory: Path, key: str) -> None:
 
 
 def raise_open_files() -> int:
-    """Let this process open as many files as the system allows it; how many that is."""
+    """Raise the limit of open files of this process as far as the system allows; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):  # macOS allows less than the hard limit it names
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -112,15 +112,15 @@ def take_lock(path: Path, purpose: str) -> int:
 
 
 def make_directory(path: Path, mode: int) -> None:
-    """Make `path` and the directories above it that are not there, each of them durable. Raises OSError."""
+    """Create `path` and its missing parent directories, each of them durable. Raises OSError."""
     if path.is_dir():
         return
     if not path.parent.is_dir():
         make_directory(path.parent, 0o777)
-    path.mkdir(mode, exist_ok=True)  # the other service may be making it too
+    path.mkdir(mode, exist_ok=True)  # the other service may create it at the same time
     try:
         sync_directory(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
-            path.rmdir()  # it would be taken for durable the next time
+            path.rmdir()  # otherwise the next call would take it for durable
         raise

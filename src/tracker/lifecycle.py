@@ -1,4 +1,4 @@
-"""Life of a process: command line, start on uvloop, stop signals, deadlines, backoff, exit status."""
+"""What every service process needs: command line, start on uvloop, stop signals, deadlines, backoff, its end."""
 
 import argparse
 import asyncio
@@ -8,7 +8,6 @@ import math
 import os
 import random
 import signal
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
@@ -16,19 +15,18 @@ from typing import Any, NoReturn, TypeVar
 
 import uvloop
 
+from tracker import exit_status
 from tracker.config import Config
+from tracker.core.printable import printable
 from tracker.errors import ConfigurationError, HeldByAnother, StopRequested, TrackerError
-from tracker.logs import printable, setup_logging
+from tracker.logs import setup_logging
 from tracker.standard_error import STREAM
 
 log = logging.getLogger(__name__)
 
-EXIT_CRASH = 1
-EXIT_CONFIGURATION = 78  # EX_CONFIG, sysexits.h
-
 HELD_SECONDS = 10.0  # how long a start waits for an address or a lock that another process holds
 HELD_RETRY_SECONDS = 0.2
-LAST_WORDS_SECONDS = 0.2
+LAST_LINES_SECONDS = 0.2
 
 T = TypeVar("T")
 
@@ -41,13 +39,13 @@ class Stop:
 
     def request(self, why: str) -> None:
         if self.requested.is_set():
-            exit_now(EXIT_CRASH)
-        log.info("stop_requested by=%s", why)
+            exit_now(exit_status.CRASH)
+        log.info("stop_requested by=%s; The service stops.", why)
         self.requested.set()
 
 
 def install_stop_signals() -> Stop:
-    """Route SIGTERM and SIGINT of the running loop's process to a `Stop`, also those sent since its start."""
+    """A `Stop` that SIGTERM and SIGINT request, also those that were sent since the start of the process."""
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         _handle(number, stop.request, number.name)
@@ -65,13 +63,13 @@ def _handle(number: signal.Signals, callback: Callable[..., None], *arguments: s
 
 
 def exit_now(status: int) -> NoReturn:
-    """End the process without any cleaning up, but let the lines just logged get out if somebody reads them."""
-    STREAM.drain(LAST_WORDS_SECONDS)
+    """End the process at once, without cleaning up. Log lines that are still queued have 0.2 seconds to be written."""
+    STREAM.drain(LAST_LINES_SECONDS)
     os._exit(status)
 
 
 class Deadline:
-    """A point in time that several steps share; `seconds` from now."""
+    """A point in time, `seconds` from now, that several steps share."""
 
     def __init__(self, seconds: float) -> None:
         self._at = time.monotonic() + seconds
@@ -118,7 +116,7 @@ class Backoff:
 
 
 async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait until `event` is set, at most `seconds` (None: however long it takes); whether it is set."""
+    """Wait until `event` is set, at most `seconds` (None: without a limit); returns whether it is set."""
     try:
         async with asyncio.timeout(seconds):
             await event.wait()
@@ -128,7 +126,7 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
 
 
 async def ends_before(event: asyncio.Event, call: Coroutine[Any, Any, object]) -> bool:
-    """Await `call`, but cancel it as soon as `event` is set; whether it ended by itself. Raises what it raises."""
+    """Await `call`, but cancel it once `event` is set. Returns whether it ended by itself; its errors are raised."""
     calling, waiting = asyncio.ensure_future(call), asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait((calling, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -143,9 +141,11 @@ async def ends_before(event: asyncio.Event, call: Coroutine[Any, Any, object]) -
 
 
 async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: float = HELD_SECONDS) -> T:
-    """What `take` returns, tried again for `seconds` while it raises HeldByAnother: its holder may be about to end.
+    """Call `take` and return its result. While it raises HeldByAnother, try again, for `seconds`.
 
-    Raises the last HeldByAnother at the deadline, and StopRequested when `stop` is set before.
+    The process that holds the address or lock may be about to end.
+
+    Raises the last HeldByAnother after that time, and StopRequested when `stop` is set before.
     """
     deadline = Deadline(seconds)
     waiting = False
@@ -158,7 +158,12 @@ async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: f
             if not deadline.remaining():
                 raise
             if not waiting:
-                log.warning("waiting_for_holder seconds=%g error=%s", seconds, error)
+                log.warning(
+                    "start_delayed seconds=%g error=%s; The start is tried again for these seconds, because the "
+                    "other process may be about to end.",
+                    seconds,
+                    error,
+                )
             waiting = True
         await wait_for_event(stop, min(HELD_RETRY_SECONDS, deadline.remaining()))
 
@@ -169,45 +174,50 @@ def run_command(
     load: Callable[[Path, Mapping[str, str]], Config],
     serve: Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None]],
 ) -> int:
-    """A service as a command, with `--config` and `--check`; the exit status: 0, 2 usage, 78 configuration, other."""
+    """Run a service as a command, with `--config`, `--check` and `--version`; its exit status."""
+    exit_status.add_version(parser)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
     parser.add_argument("--check", action="store_true", help="validate the configuration and exit")
     options = parser.parse_args(arguments)
     try:
         config = load(options.config, os.environ)
     except ConfigurationError as error:
-        print(printable(str(error), keep="\n"), file=sys.stderr)
-        return EXIT_CONFIGURATION
+        exit_status.print_error(str(error))
+        return exit_status.CONFIGURATION
     if options.check:
         print(f"{printable(str(options.config))}: OK")
         return 0
     setup_logging(config.logging.level, config.logging.format)
-    os.umask(0o027)  # what the services make is nobody else's to read: files 0640 at most, directories 0750
+    os.umask(0o027)  # other users may not read what the services create: files 0640 at most, directories 0750
     return run(lambda: serve(config, options), f"{options.config}: ")
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
-    """Run `main` on uvloop to its end; the exit status. Known errors become one line, others one with a traceback.
+    """Run `main` on uvloop to its end; returns the exit status.
 
-    `where` stands before what a configuration error says.
+    An error of the project is logged in one line, any other one with its traceback. `where` is put before the text of a
+    configuration error.
     """
     status = 0
     try:
         uvloop.run(main())
     except* ConfigurationError as errors:
         for error in _leaves(errors):
-            print(printable(f"{where}{error}", keep="\n"), file=sys.stderr, flush=True)
-        status = EXIT_CONFIGURATION
+            exit_status.print_error(f"{where}{error}")
+        status = exit_status.CONFIGURATION
     except* StopRequested:
-        log.info("stopped_early the stop was requested before the service was ready")
+        log.info("start_cancelled; A stop was requested before the service was ready.")
     except* TrackerError as errors:
         for error in _leaves(errors):
-            log.critical("ended error=%s", error)
-        status = EXIT_CRASH
+            log.critical("service_failed error=%s; The service has ended. Fix what the error names.", error)
+        status = exit_status.CRASH
     except* Exception as errors:
         for error in _leaves(errors):
-            log.critical("crashed", exc_info=error)
-        status = EXIT_CRASH
+            log.critical(
+                "service_crashed; The service has ended because of a fault in its code. Report the traceback.",
+                exc_info=error,
+            )
+        status = exit_status.CRASH
     return status
 
 

@@ -1,4 +1,4 @@
-"""Listening sockets: what a configured `host` means, and which error it is when the address cannot be had.
+"""Listening sockets: what a configured `host` means, and which error is raised when the address cannot be used.
 
 Both services open their listeners here, so that `http.host` and `admin.host` mean the same everywhere:
 
@@ -19,7 +19,7 @@ from tracker.files import reason
 
 EVERY_ADDRESS = "*"
 
-# What bind() or socket() says on a host where IPv6 is compiled in but switched off.
+# Errors of bind() or socket() on a host where IPv6 is compiled in but switched off.
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
 # What is not the fault of the configuration and may be over at the next start.

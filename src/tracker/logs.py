@@ -1,9 +1,17 @@
-"""Log lines of every process: text for people, JSON for machines, one event word a line, and no flood of repeats.
+"""Log lines of every process: text for people, JSON for machines, one event word a line, limited repeats.
 
 They are written to `sys.stderr`. In a service that is `standard_error.STREAM`, which never blocks the caller.
 
-A message is written `event key=%s other=%d; words for people`. What a visitor sends can neither begin a line nor reach
-a terminal as it is, and the fields of a JSON line have their names from the code's own text, never out of a value.
+All messages of the project have one form, which tests/test_logs.py checks:
+
+    log.warning("worker_died pid=%d status=%s; A worker process ended. Another one is started.", pid, status)
+
+1. The event word: what happened to what, a noun and a past participle. It never changes, so alarms can look for it.
+2. Everything that varies, as `key=%s` pairs.
+3. After `; ` a text for people: what happened, what it means, what to do. Nothing in it varies.
+
+As JSON each pair is a field under its key, and the text is the field `text`. The names of the fields come from the
+code alone, so a value that a visitor sends can neither add a field nor begin another line.
 """
 
 import json
@@ -13,21 +21,26 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
+from tracker.core.printable import printable
 from tracker.standard_error import STREAM
 
-log = logging.getLogger("tracker.logs")
+log = logging.getLogger(__name__)
 
 BURST = 10  # lines that one place of the code may write in PERIOD_SECONDS
 PERIOD_SECONDS = 60.0
 
-_PLACEHOLDER = re.compile(r"(?:\b([A-Za-z_]+)=)?%[-#0 +]*\d*(?:\.\d+)?([a-zA-Z%])")
+LIBRARY_EVENT = "library_message"  # the event of every line that a library logs; its text is the library's own
+
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 
 
 class Structure:
-    """A value of several parts: compact JSON in a text line, an object in a JSON line. Of a URL, credentials go."""
+    """A value with several parts: compact JSON in a text line, an object in a JSON line.
+
+    Credentials in URLs (`https://user:password@host`) are replaced by `***`.
+    """
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.content: dict[str, Any] = json.loads(_CREDENTIALS.sub("***@", json.dumps(content)))
@@ -37,11 +50,11 @@ class Structure:
 
 
 class Repeats(logging.Filter):
-    """Lets each place of the code write `BURST` lines a period; the next line says how many were left out."""
+    """Lets each place of the code write `BURST` lines in a period; the next line reports how many were left out."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # the period's begin, and lines in it
+        self._seen: dict[tuple[str, int], tuple[float, int]] = {}  # when the period began, and the lines in it
 
     def filter(self, record: logging.LogRecord) -> bool:
         place = (record.pathname, record.lineno)
@@ -54,81 +67,68 @@ class Repeats(logging.Filter):
         return count < BURST
 
 
+class _Message(NamedTuple):
+    """A message in its three parts. `head` is the event and the pairs as text."""
+
+    head: str
+    event: str
+    fields: dict[str, Any]
+    text: str
+
+
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        event, detail = _said(record)
-        words = [_time(record), f"{record.levelname:<8}", record.name, event, detail]
-        if suppressed := _suppressed(record):
-            words.append(f"suppressed={suppressed}")
-        line = printable(" ".join(word for word in words if word))
+        message = _parse(record)
+        head = " ".join([message.head, *(f"{name}={value}" for name, value in _suppressed(record).items())])
+        entry = "; ".join(part for part in (head, message.text) if part)
+        line = printable(f"{_time(record)} {record.levelname:<8} {record.name} {entry}")
         if record.exc_info:
-            # Only a traceback has lines of its own; indented, none of them can pass for another entry.
+            # Only a traceback has lines of its own. They are indented, so none of them looks like another entry.
             line += ("\n" + printable(self.formatException(record.exc_info), keep="\n")).replace("\n", "\n    ")
         return line
 
 
 class _Json(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        event, detail = _said(record)
+        message = _parse(record)
         entry = {
-            **_fields(record),
+            **message.fields,
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": event,
-            "detail": detail,
+            "event": message.event,
+            "text": message.text,
+            **_suppressed(record),
         }
-        if suppressed := _suppressed(record):
-            entry["suppressed"] = suppressed
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
         return json.dumps(entry)
 
 
-def _said(record: logging.LogRecord) -> tuple[str, str]:
-    """The event's word and what follows it. Libraries know no events of ours: all theirs are one."""
-    message = record.getMessage()
+def _parse(record: logging.LogRecord) -> _Message:
     if not record.name.startswith("tracker"):
-        return "library_message", message
-    event, _, detail = message.partition(" ")
-    return event, detail
+        return _Message(LIBRARY_EVENT, LIBRARY_EVENT, {}, record.getMessage())
+    # The template is split, and not the message: a value may hold what separates the parts.
+    template, separator, text = str(record.msg).partition("; ")
+    event, *pairs = template.split(" ")
+    values = record.args if isinstance(record.args, tuple) else ()
+    fields = {pair.partition("=")[0]: _json_value(value) for pair, value in zip(pairs, values, strict=False)}
+    return _Message(record.getMessage().removesuffix(separator + text), event, fields, text)
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
-    """The values that the message's template names, as `key=%s`."""
-    if not record.name.startswith("tracker") or not isinstance(record.args, tuple):
-        return {}
-    fields: dict[str, Any] = {}
-    values = iter(record.args)
-    for name, kind in _PLACEHOLDER.findall(str(record.msg)):
-        if kind == "%":
-            continue
-        value = next(values, None)
-        if name:
-            fields[name] = _plain(value)
-    return fields
-
-
-def _plain(value: object) -> Any:
+def _json_value(value: object) -> Any:
     if isinstance(value, Structure):
         return value.content
     return value if isinstance(value, (int, float)) or value is None else str(value)
 
 
-def _suppressed(record: logging.LogRecord) -> int:
-    return getattr(record, "suppressed", 0)
+def _suppressed(record: logging.LogRecord) -> dict[str, int]:
+    count = getattr(record, "suppressed", 0)
+    return {"suppressed": count} if count else {}
 
 
 def _time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-
-
-def printable(text: str, keep: str = "") -> str:
-    """`text` with every character escaped that could move a terminal's cursor or look like a second line, but `keep`.
-
-    Escaped text stays as it is when it is escaped again.
-    """
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
 
 
 def setup_logging(level: str, format: Literal["text", "json"]) -> None:
@@ -143,4 +143,8 @@ def setup_logging(level: str, format: Literal["text", "json"]) -> None:
 
 
 def _report_dropped(count: int) -> None:
-    log.error("log_lines_dropped count=%d; standard error could not be written; look at what reads it", count)
+    log.error(
+        "log_lines_dropped count=%d; Standard error could not be written, so these log lines are lost. Look at what "
+        "reads it: a log driver, a pipe, a full disk.",
+        count,
+    )

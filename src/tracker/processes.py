@@ -1,6 +1,7 @@
-"""What the processes of a service take of their machine: CPU time, memory, descriptors, and when the first one began.
+"""Metrics of a service's processes: CPU time, memory, open descriptors, and the time of the start.
 
-Read anew at every scrape, from /proc; where there is none (macOS) only what the standard library knows is given.
+The values are read from /proc at every scrape. Where there is no /proc (macOS) only the values of the standard library
+are given.
 """
 
 import os
@@ -19,10 +20,10 @@ _STARTED = time.time()
 
 
 class Processes(Collector):
-    """The figures of the process itself, role `main`, and of the workers it has, together, role `worker`."""
+    """The values of this process, role `main`, and the sums over its worker processes, role `worker`."""
 
     def __init__(self) -> None:
-        self.workers: Callable[[], Iterable[int]] = tuple  # pids of those that run
+        self.workers: Callable[[], Iterable[int]] = tuple  # process ids of the running ones
 
     def describe(self) -> Iterable[Metric]:
         return self._families()
@@ -40,7 +41,7 @@ class Processes(Collector):
     def _families(self) -> tuple[CounterMetricFamily, GaugeMetricFamily, GaugeMetricFamily, GaugeMetricFamily]:
         return (
             CounterMetricFamily(
-                "tracker_process_cpu_seconds", "CPU time; that of ended workers is kept.", labels=_ROLE
+                "tracker_process_cpu_seconds", "CPU time, with that of workers which have ended.", labels=_ROLE
             ),
             GaugeMetricFamily("tracker_process_resident_memory_bytes", "Memory in use.", labels=_ROLE),
             GaugeMetricFamily("tracker_process_open_fds", "Open file descriptors.", labels=_ROLE),
@@ -52,7 +53,7 @@ def _cpu_seconds(role: str, pids: Iterable[int]) -> float:
     times = os.times()
     if role == "main":
         return times.user + times.system
-    # Of those that have ended and were waited for the system keeps the sum.
+    # The system keeps the sum of the workers that have ended and were waited for.
     return times.children_user + times.children_system + sum(map(_running_cpu_seconds, pids))
 
 
@@ -62,7 +63,7 @@ def _running_cpu_seconds(pid: int) -> float:
 
 
 def _stat(pid: int) -> list[str]:
-    """The fields of /proc/<pid>/stat from the third, the state, on (proc(5)); empty if the process is gone."""
+    """The fields of /proc/<pid>/stat from the third one (the state) on, see proc(5). Empty if the process has ended."""
     try:
         return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
     except OSError:

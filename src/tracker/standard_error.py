@@ -1,15 +1,15 @@
 """A standard error that never blocks the thread that writes to it.
 
-Whoever reads our standard error may stop reading: a log driver that stalls, a terminal that is stopped with Ctrl-S. As
-soon as the pipe is full, write(2) blocks. O_NONBLOCK would not help: it belongs to the open file description, which we
-share with other processes. Therefore:
+The reader of standard error may stop reading: a log driver that stalls, a terminal that is stopped with Ctrl-S. As soon
+as the pipe is full, write(2) blocks. O_NONBLOCK is no solution: it is set on the open file description, which other
+processes share. Therefore:
 
 1. `write` puts the text into a bounded queue and returns at once. Event loops and the writer's thread call it.
 2. One daemon thread takes whole lines from the queue and writes them to the descriptor. Only this thread may block.
 3. Lines for which the queue has no room, and lines that the system refuses (closed pipe, full disk), are dropped and
    counted.
 4. When the thread has written all that was queued, it reports the number of lines dropped since the last report.
-5. At the end of the process `drain` waits for the thread, but only for a second.
+5. At the end of the process `drain` waits for the thread, at most one second.
 
 A service puts `STREAM` in the place of `sys.stderr`, so that log lines, tracebacks, warnings and `print` all take this
 way.
@@ -44,7 +44,7 @@ class StandardError(io.TextIOBase):
         self._chunks: deque[bytes] = deque()  # of whole lines; the first one stays here until it is written
         self._queued = 0  # bytes
         self._unreported = 0  # dropped lines
-        self._torn = False  # whether the last line on the descriptor is only a part of one
+        self._torn = False  # whether only a part of the last line was written
         # Its lock is reentrant: a finalizer may write while this thread already holds it.
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -95,7 +95,7 @@ class StandardError(io.TextIOBase):
             thread = threading.Thread(target=self._run, name="standard-error", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # no more threads to be had; the next line tries again
+            except RuntimeError:  # the system gives no more threads; the next line tries again
                 return False
             self._thread = thread
         return True

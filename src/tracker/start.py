@@ -1,8 +1,8 @@
-"""What a process of a service does before anything else, so that no odd start harms it.
+"""The first steps of a service process.
 
 A service may be started with descriptors 0, 1 or 2 closed, with a standard error that nobody reads, with signals that
-its parent has blocked, or with a signal sent before it can act on it. The entry points call these functions before they
-import what takes long to load.
+its parent has blocked, or get a signal before it can act on it. So the entry points call these functions before they
+import modules that take long to load.
 """
 
 import contextlib
@@ -12,15 +12,15 @@ import sys
 
 from tracker import standard_error
 
-# The signals that a service acts on. Until it can, they wait: blocked signals are kept, also for process 1 of a
-# container, which otherwise never receives a signal that it has no handler for.
+# The signals that a service acts on. They are blocked until it can: the system keeps blocked signals, also for process
+# 1 of a container, which otherwise never receives a signal that it has no handler for.
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def prepare_service() -> None:
-    """For the process that an operator or a supervisor has started."""
+    """Prepare the process that an operator or a supervisor has started."""
     _open_standard_descriptors()
     standard_error.install()
     # Not in addition to what the parent has blocked: with SIGCHLD blocked, main would not learn that a worker ended.
@@ -28,9 +28,9 @@ def prepare_service() -> None:
 
 
 def prepare_worker(main: int) -> None:
-    """For a worker of the process `main`. Ends the process if `main` is gone already.
+    """Prepare a worker of the process `main`. Ends this process if `main` has ended already.
 
-    A signal to the whole group or unit is for main, which then tells its workers in the right order.
+    A worker ignores the signals of a whole group or unit: main receives them too and stops its workers in order.
     """
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -43,8 +43,8 @@ def prepare_worker(main: int) -> None:
 def _open_standard_descriptors() -> None:
     """Open /dev/null as each of the descriptors 0, 1 and 2 that is closed.
 
-    Otherwise the next socket gets that number, and its owner and whoever prints both write to it. The lowest free
-    number is given first, so an earlier one is open when a later one is looked at.
+    Otherwise the next socket would get that number, and whatever the process prints would be sent on the socket. The
+    system gives the lowest free number, so each of the three gets its own number here.
     """
     for number in range(3):
         try:
@@ -60,7 +60,7 @@ def _die_with_parent() -> None:
     Otherwise it would keep the listening socket open, and the next start would find the address in use. Linux only.
     """
     if sys.platform == "linux":
-        # An interpreter without ctypes, or a sandbox that forbids it, is no reason not to serve.
+        # Without ctypes, or in a sandbox that forbids it, the worker works all the same.
         with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
             import ctypes
 

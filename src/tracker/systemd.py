@@ -1,8 +1,8 @@
-"""What a service reports to systemd: ready, stopping, and, while it is alive, a heartbeat for its watchdog.
+"""What a service reports to systemd: that it is ready, that it stops, and a heartbeat for systemd's watchdog.
 
-The protocol is sd_notify(3). Everything here does nothing without NOTIFY_SOCKET, as in a shell, in a container, on
-macOS. The heartbeat is sent by the event loop, each time after the caller's `alive` has returned: while the loop, or
-what `alive` waits for, hangs, nothing is sent.
+The protocol is sd_notify(3). Without NOTIFY_SOCKET (in a shell, in a container, on macOS) nothing is sent. The event
+loop sends the heartbeat, each time after the caller's `alive` has returned. While the loop hangs, or something that
+`alive` waits for, nothing is sent, and systemd restarts the service.
 """
 
 import asyncio
@@ -15,34 +15,34 @@ SHARE = 1 / 3  # of the watchdog's time between two heartbeats
 
 
 class Manager:
-    """The service manager that started this process, if there is one. Raises nothing: it can only be told."""
+    """The service manager that started this process, if there is one. No method raises an error."""
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
         environ = os.environ if environ is None else environ
         address = environ.get("NOTIFY_SOCKET", "")
         self._address = "\0" + address[1:] if address.startswith("@") else address
         microseconds = environ.get("WATCHDOG_USEC", "")
-        ours = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
-        self._watchdog_seconds = int(microseconds) / 1e6 if microseconds.isdecimal() and ours else 0.0
+        for_us = environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._watchdog_seconds = int(microseconds) / 1e6 if microseconds.isdecimal() and for_us else 0.0
 
     def ready(self) -> None:
-        """The service does what it is there for; only now does systemd start what comes after it."""
-        self._tell("READY=1")
+        """Report that the service does its work. systemd then starts the units that are ordered after it."""
+        self._send("READY=1")
 
     def stopping(self) -> None:
-        self._tell("STOPPING=1")
+        self._send("STOPPING=1")
 
     async def heartbeat(self, alive: Callable[[], Awaitable[object]]) -> None:
-        """Await `alive`, then report to the watchdog, again and again; systemd's time runs while `alive` waits."""
+        """Await `alive`, then report to the watchdog, again and again. The watchdog's time runs while `alive` waits."""
         if not self._address or not self._watchdog_seconds:
             return
         while True:
             await alive()
-            self._tell("WATCHDOG=1", patience=0.0)  # if this one is lost, the next one reports the same
+            self._send("WATCHDOG=1", patience=0.0)  # if this one is lost, the next one reports the same
             await asyncio.sleep(self._watchdog_seconds * SHARE)
 
-    def _tell(self, state: str, patience: float = 1.0) -> None:
-        """`patience` in seconds, for a service manager that is slow to listen."""
+    def _send(self, state: str, patience: float = 1.0) -> None:
+        """`patience` is how many seconds to wait for a service manager that does not read at once."""
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:

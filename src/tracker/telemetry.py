@@ -1,7 +1,7 @@
-"""Every metric of both services, declared here once, with its help: docs/metrics.md is made from this table.
+"""Every metric of both services with its help text. `make metrics` writes the tables of docs/metrics.md from it.
 
-`make metrics` writes the table into that page. Each service has a registry of its own, so that neither shows zeros in
-the name of the other. No label has a value that a visitor can choose.
+Each service has a registry of its own, so it does not show the metrics of the other one. No label has a value that a
+visitor can choose.
 """
 
 import sys
@@ -29,9 +29,9 @@ LATENCY_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_
 
 
 class WeightedHistogram(Collector):
-    """A histogram that takes any number of equal observations at once.
+    """A histogram that counts any number of equal observations in one call.
 
-    One thread observes, another may collect meanwhile: then a scrape has the observation that is under way in part.
+    One thread may observe while another one collects: then a scrape may show a part of that observation.
     """
 
     def __init__(self, name: str, help: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
@@ -42,7 +42,7 @@ class WeightedHistogram(Collector):
         registry.register(self)
 
     def bucket(self, value: float) -> int:
-        """Which of the buckets a value falls into."""
+        """The index of the bucket of a value."""
         return bisect_left(self._bounds, value)
 
     def observe(self, value: float, count: int = 1) -> None:
@@ -61,7 +61,7 @@ class WeightedHistogram(Collector):
 
 
 class LogLinesDropped(Collector):
-    """The log lines that this process could not write, and those of its workers, which `inc` adds."""
+    """How many log lines this process could not write, with those of its workers, which `inc` adds."""
 
     def __init__(self) -> None:
         self._of_workers = 0
@@ -80,7 +80,7 @@ class LogLinesDropped(Collector):
 # -- pixel ----------------------------------------------------------------------------------------------------
 HITS = Counter("tracker_pixel_hits", "GETs of the pixel that were answered with the GIF.", registry=PIXEL)
 ACCEPTED = Counter(
-    "tracker_pixel_visits_accepted", "Visits appended to the outbox before their GIF left.", registry=PIXEL
+    "tracker_pixel_visits_accepted", "Visits that were appended to the outbox before the GIF was sent.", registry=PIXEL
 )
 DISCARDED = Counter(
     "tracker_pixel_visits_discarded", "Visits given up, by reason (see the glossary).", ["reason"], registry=PIXEL
@@ -92,12 +92,12 @@ PUBLISHED_VISITS = Counter(
     "tracker_pixel_visits_published", "Visits in messages that SNS has accepted.", registry=PIXEL
 )
 WAITING_VISITS = Gauge(
-    "tracker_pixel_visits_waiting", "Visits of the outbox that SNS has not accepted.", registry=PIXEL
+    "tracker_pixel_visits_waiting", "Visits in the outbox that SNS has not accepted yet.", registry=PIXEL
 )
 HEADERS_CUT = Counter("tracker_pixel_headers_cut", "Referrers and user agents cut to 2,048 characters.", registry=PIXEL)
 HEADERS_UNTRUSTED = Counter(
     "tracker_pixel_headers_untrusted",
-    "Visits whose client IP header was not believed, because their peer is no trusted proxy.",
+    "Visits whose client IP header was ignored, because their peer is no trusted proxy.",
     registry=PIXEL,
 )
 REQUESTS_REFUSED = Counter(
@@ -108,7 +108,7 @@ REQUESTS_REFUSED = Counter(
 )
 CONNECTIONS_REFUSED = Counter(
     "tracker_pixel_connections_refused",
-    "Connections of the public port that were closed: a worker had too many, or the visitor did not read his answers.",
+    "Connections of the public port that were closed: a worker had too many, or the client did not read its answers.",
     ["reason"],
     registry=PIXEL,
 )
@@ -116,13 +116,13 @@ ADOPTED = Counter("tracker_pixel_journals_adopted", "Orphaned journals taken ove
 PUBLISHED = Counter("tracker_pixel_messages_published", "Messages that SNS has accepted.", registry=PIXEL)
 PUBLISH_FAILURES = Counter(
     "tracker_pixel_publish_failures",
-    "Tries that published nothing: SNS failed, SNS refused, or the outbox could not be read.",
+    "Attempts that published nothing: SNS failed, SNS refused, or the outbox could not be read.",
     ["result"],
     registry=PIXEL,
 )
 PUBLISH_SECONDS = Histogram(
     "tracker_pixel_publish_seconds",
-    "Time of one publish, whatever came of it.",
+    "Time of one publish, successful or not.",
     buckets=CALL_BUCKETS,
     registry=PIXEL,
 )
@@ -133,15 +133,15 @@ WAITING_BYTES = Gauge(
     "tracker_pixel_outbox_waiting_bytes", "Bytes of the outbox that SNS has not accepted yet.", registry=PIXEL
 )
 OUTBOX_AGE = Gauge(
-    "tracker_pixel_outbox_age_seconds", "Age of the oldest visit that waits for SNS; 0 when none does.", registry=PIXEL
+    "tracker_pixel_outbox_age_seconds", "Age of the oldest visit that waits for SNS; 0 when none waits.", registry=PIXEL
 )
 OUTBOX_FREE_BYTES = Gauge(
-    "tracker_pixel_outbox_disk_free_bytes", "Room on the outbox's disk for the pixel's user.", registry=PIXEL
+    "tracker_pixel_outbox_disk_free_bytes", "Free bytes on the outbox's disk for the pixel's user.", registry=PIXEL
 )
 RECORDING = Gauge(
     "tracker_pixel_recording", "1 while visits are recorded, 0 while any worker discards them.", registry=PIXEL
 )
-WORKERS = Gauge("tracker_pixel_workers", "Worker processes that answer; one that hangs does not.", registry=PIXEL)
+WORKERS = Gauge("tracker_pixel_workers", "Worker processes that answer; one that hangs is not counted.", registry=PIXEL)
 WORKER_RESTARTS = Counter(
     "tracker_pixel_worker_restarts",
     "Worker processes started in place of one that died, or that hung and was killed.",
@@ -157,10 +157,12 @@ APPENDED = Counter(
     "tracker_storage_visits_appended", "Visits whose line is durable in the visit log.", registry=STORAGE
 )
 DUPLICATES = Counter(
-    "tracker_storage_visits_duplicate", "Visits cut because the visit log already holds them.", registry=STORAGE
+    "tracker_storage_visits_duplicate", "Visits left out because the visit log has them already.", registry=STORAGE
 )
 MALFORMED = Counter(
-    "tracker_storage_messages_malformed", "Messages left to the dead-letter queue as unreadable.", registry=STORAGE
+    "tracker_storage_messages_malformed",
+    "Messages left to the dead-letter queue because they could not be read.",
+    registry=STORAGE,
 )
 CONFLICTING = Counter(
     "tracker_storage_messages_conflicting",
@@ -195,21 +197,21 @@ GAPPED_JOURNALS = Gauge(
 )
 ROTATIONS_FAILED = Counter(
     "tracker_storage_rotations_failed",
-    "Tries of a rotation that were put off: the log could not be put aside, and grows.",
+    "Rotations that failed and will be tried again: the log could not be renamed, and grows.",
     registry=STORAGE,
 )
 LOG_BYTES = Gauge("tracker_storage_log_bytes", "Size of the visit log.", registry=STORAGE)
 LOG_FREE_BYTES = Gauge(
-    "tracker_storage_log_disk_free_bytes", "Room on the visit log's disk for storage's user.", registry=STORAGE
+    "tracker_storage_log_disk_free_bytes", "Free bytes on the visit log's disk for storage's user.", registry=STORAGE
 )
 WRITING = Gauge(
     "tracker_storage_writing",
-    "1 while the visit log can be written, 0 while it cannot: no room, or the log was moved.",
+    "1 while the visit log can be written, 0 while it cannot: the disk is full, or the log was moved.",
     registry=STORAGE,
 )
 RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)
 
-# A label's every value is there from the start: what was never counted is a zero, not a hole.
+# Every value of a label is there from the start, so that a counter begins at zero and is not missing.
 for _reason in (*NOT_RECORDED, *NOT_PUBLISHED):
     DISCARDED.labels(_reason)
 for _status in REFUSED_STATUSES:
@@ -225,7 +227,7 @@ for _result in ("applied", "refused"):
 PROCESSES = Processes()
 ADMIN_CONNECTIONS_CUT = Counter(
     "tracker_admin_connections_cut",
-    "Connections of the admin listener closed before their answer had left: too slow, or the oldest of too many.",
+    "Connections of the admin listener closed before their answer was sent: too slow, or the oldest of too many.",
     registry=None,
 )
 LOG_LINES_DROPPED = LogLinesDropped()
@@ -239,12 +241,12 @@ for _registry in (PIXEL, STORAGE):
 
 
 def total(counter: Counter) -> int:
-    """What a counter has counted, over all its labels."""
+    """The value of a counter, summed over its labels."""
     return int(sum(each.value for each in next(iter(counter.collect())).samples if each.name.endswith("_total")))
 
 
 def table(registry: CollectorRegistry) -> str:
-    """The rows of the metrics page, in the order of declaration."""
+    """The table of one service for the metrics page, in the order of declaration."""
     rows = ["| metric | type | labels | what it says |", "|---|---|---|---|"]
     for family in registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
@@ -256,7 +258,7 @@ def table(registry: CollectorRegistry) -> str:
 
 
 def page(text: str) -> str:
-    """The metrics page with its tables made anew: what stands between its markers."""
+    """The metrics page with new tables between its markers."""
     for name, registry in (("pixel", PIXEL), ("storage", STORAGE)):
         begin, end = f"<!-- {name}: made by `make metrics` -->\n", f"\n<!-- {name}: end -->"
         before, _, rest = text.partition(begin)

@@ -48,7 +48,7 @@ def test_no_byte_of_a_visitor_reaches_the_terminal_raw(tmp_path: Path) -> None:
     assert b"\x1b[" in done.stdout  # our own colours
     assert b"\x1b]" not in done.stdout
     assert b"\x07" not in done.stdout
-    assert rb"[red]https://[/]x\u{1B}]0;title\u{7}/" in done.stdout
+    assert rb"[red]https://[/]x\x1b]0;title\x07/" in done.stdout
 
 
 def test_a_page_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,7 +65,7 @@ def test_a_page_is_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_a_page_that_cannot_be_written_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = tmp_path / "missing" / "report.html"
-    assert cli.main(["report", str(write_golden(tmp_path)), "--html", str(page)]) == 1
+    assert cli.main(["report", str(write_golden(tmp_path)), "--html", str(page)]) == 3
     assert f"tracker: {page}: No such file or directory" in capsys.readouterr().err
 
 
@@ -91,10 +91,10 @@ def test_what_is_not_installed_is_named_with_the_extra_that_has_it(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.setattr(analysis, "find_spec", lambda name: None if name in ("duckdb", "rich") else True)
-    assert cli.main([*command, str(write_golden(tmp_path))]) == 1
+    assert cli.main([*command, str(write_golden(tmp_path))]) == 3
     said = capsys.readouterr().err
     assert "DuckDB, rich" in said
-    assert "pip install 'tracker[analysis]'" in said
+    assert "pip install 'tracking-pixel[analysis]'" in said
 
 
 def test_nothing_of_the_extra_is_imported_before_a_command_runs() -> None:

@@ -212,14 +212,14 @@ def test_a_failed_export_leaves_the_old_file_and_nothing_else(
     packed = gzip.compress(b"".join(LINES) * 5000)
     log.write_bytes(packed[:1000] + b"\xff" * 1000 + packed[2000:])
     target.write_text("old")
-    assert cli.main(["export", str(log), "--to", "csv", "--output", str(target)]) == 1
+    assert cli.main(["export", str(log), "--to", "csv", "--output", str(target)]) == 3
     assert "visits.log.gz: cannot be read" in capsys.readouterr().err
     assert target.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["exported.csv", "visits.log.gz"]
 
 
 def test_parquet_needs_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["export", str(write_golden(tmp_path)), "--to", "parquet"]) == 1
+    assert cli.main(["export", str(write_golden(tmp_path)), "--to", "parquet"]) == 2
     assert "--output" in capsys.readouterr().err
 
 

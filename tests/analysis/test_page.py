@@ -72,7 +72,7 @@ def test_its_policy_lets_the_browser_run_and_load_nothing_but_its_style(page: st
 
 
 def test_what_a_visitor_or_a_file_name_says_is_text(page: str) -> None:
-    assert "https://evil.example/&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\\u{202E}|\\u{1B}[31m" in page
+    assert "https://evil.example/&quot;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\\u202e|\\x1b[31m" in page
     assert "<b onclick" not in page
     assert "\u202e" not in page
     assert "\x1b" not in page
@@ -119,10 +119,10 @@ def test_new_and_returning_is_left_out_where_it_cannot_be_known(summary: Summary
     ("text", "expected"),
     [
         ("https://example.com/ü?a=b", "https://example.com/ü?a=b"),
-        ("a\tb\x00\x7f\x85", "a\\u{9}b\\u{0}\\u{7F}\\u{85}"),
-        ("\u202eevil\u2066\u200b\ufeff", "\\u{202E}evil\\u{2066}\\u{200B}\\u{FEFF}"),
-        ("a\u00a0b\u3000\u2028", "a\\u{A0}b\\u{3000}\\u{2028}"),
-        ("\ue000\U000e0041", "\\u{E000}\\u{E0041}"),
+        ("a\tb\x00\x7f\x85", "a\\tb\\x00\\x7f\\x85"),
+        ("\u202eevil\u2066\u200b\ufeff", "\\u202eevil\\u2066\\u200b\\ufeff"),
+        ("a\u00a0b\u3000\u2028", "a\\xa0b\\u3000\\u2028"),
+        ("\ue000\U000e0041", "\\ue000\\U000e0041"),
         ("x" * 300, "x" * 199 + "…"),
     ],
 )

@@ -38,9 +38,9 @@ from .conftest import REGION, Bench, proxy
 
 
 def found(findings: list[Finding], level: Level, subject: str, words: str) -> Finding:
-    """The one finding of this level and subject with these words; each says why it matters and what mends it."""
+    """The one finding of this level and subject with these words; each says why it matters and how to fix it."""
     [finding] = [one for one in findings if (one.level, one.subject) == (level, subject) and words in one.what]
-    assert finding.mend
+    assert finding.fix
     assert finding.why or level is Level.UNKNOWN
     return finding
 
@@ -108,7 +108,7 @@ async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: 
         assert "\x1b[1;31mFAULT   \x1b[0m client IP      6 of 7 visits came with X-Forwarded-For" in shown
         assert "http.trusted_proxies" in shown
         assert "\x1b[32mok" in shown
-        assert "… looking at the outbox" in shown
+        assert "… checking the outbox" in shown
 
         storage.stop()
         stranded = await bench.doctor(pixel=pixel_file, storage=storage_file, canary=True)
@@ -201,14 +201,14 @@ AWS_FAULTS: dict[str, list[Fault]] = {
 
 
 @pytest.mark.parametrize("name", AWS_FAULTS)
-async def test_faults_at_aws_are_named_and_the_command_they_name_mends_them(bench: Bench, name: str) -> None:
+async def test_faults_at_aws_are_named_and_the_command_they_name_fixes_them(bench: Bench, name: str) -> None:
     pixel, storage = bench.pixel_config(), bench.storage_config()
     for make, *_ in AWS_FAULTS[name]:
         await make(bench)
     findings = await bench.doctor(pixel=pixel, storage=storage)
     for _, level, subject, words in AWS_FAULTS[name]:
-        mend = found(findings, level, subject, words).mend
-        command = mend[mend.index("tracker provision") :]
+        fix = found(findings, level, subject, words).fix
+        command = fix[fix.index("tracker provision") :]
     arguments = [*shlex.split(command)[1:], "--dead-letter-queue", bench.names.dead_letter_queue]
     assert await asyncio.to_thread(cli.main, arguments) == 0
     healed = await bench.doctor(pixel=pixel, storage=storage)
@@ -221,13 +221,13 @@ async def test_dead_letters_are_counted_and_the_redrive_is_named(bench: Bench) -
     await bench.sqs.send_message(QueueUrl=bench.made.dead_letter_queue_url, MessageBody="a visit")
     finding = found(await bench.doctor(storage=bench.storage_config()), Level.WARNING, "dead letters", "about 1")
     words = f"tracker redrive --queue {bench.names.queue} --dead-letter-queue {bench.names.dead_letter_queue}"
-    assert finding.mend.endswith(words)
+    assert finding.fix.endswith(words)
 
 
 async def test_a_queue_that_is_not_there(bench: Bench) -> None:
     findings = await bench.doctor(storage=bench.storage_config({"sqs": {"queue": "visist"}}))
     finding = found(findings, Level.FAULT, "queue", "there is no queue visist in eu-west-1")
-    assert f"tracker provision --queue visist --region {REGION}" in finding.mend
+    assert f"tracker provision --queue visist --region {REGION}" in finding.fix
 
 
 async def test_a_topic_that_is_not_there(bench: Bench) -> None:
@@ -244,18 +244,18 @@ def sns_error(code: str) -> web.Response:
 async def test_credentials_that_aws_does_not_take(bench: Bench) -> None:
     async with proxy(bench.endpoint, intervene=lambda action: sns_error("InvalidClientTokenId")) as endpoint:
         findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
-    found(findings, Level.FAULT, "topic", "AWS does not take the credentials")
+    found(findings, Level.FAULT, "topic", "AWS does not accept the credentials")
 
 
 async def test_credentials_that_may_not_look_are_no_fault_of_the_system(bench: Bench) -> None:
     async with proxy(bench.endpoint, intervene=lambda action: sns_error("AuthorizationError")) as endpoint:
         findings = await bench.doctor(pixel=bench.pixel_config({"sns": {"endpoint_url": endpoint}}))
-    assert "DoctorPolicy" in found(findings, Level.UNKNOWN, "topic", "may not look").mend
+    assert "DoctorPolicy" in found(findings, Level.UNKNOWN, "topic", "no permission to look").fix
 
 
 async def test_an_endpoint_where_nobody_listens(bench: Bench) -> None:
     findings = await bench.doctor(storage=bench.storage_config({"sqs": {"endpoint_url": "http://127.0.0.1:9"}}))
-    found(findings, Level.FAULT, "queue", "")
+    found(findings, Level.UNKNOWN, "queue", "AWS could not be asked")
 
 
 @pytest.mark.parametrize(("minutes", "level"), [(1, Level.WARNING), (-1, Level.WARNING), (10, Level.FAULT)])
@@ -279,7 +279,7 @@ async def test_services_that_do_not_run(bench: Bench) -> None:
     (bench.folder / "outbox").mkdir(mode=0o750)
     findings = await bench.doctor(pixel=bench.pixel_config(), storage=bench.storage_config())
     for service, place in (("pixel", "outbox"), ("storage", "visit log")):
-        assert f"systemctl start tracker-{service}" in found(findings, Level.FAULT, service, "nothing answers").mend
+        assert f"systemctl start tracker-{service}" in found(findings, Level.FAULT, service, "nothing answers").fix
         found(findings, Level.WARNING, place, f"no {service} holds")
 
 
@@ -291,9 +291,17 @@ def test_a_configuration_that_cannot_be_used(tmp_path: Path) -> None:
         assert re.search(rf"^FAULT +configuration +pixel.yaml: {mistake}", done.stdout, re.MULTILINE)
 
 
+def test_what_the_doctor_could_not_look_at_is_no_fault_and_has_a_status_of_its_own(tmp_path: Path) -> None:
+    done = run_doctor(tmp_path, "--pixel", "missing.yaml")
+    assert done.returncode == 3
+    assert re.search(r"^unknown +configuration +missing.yaml: cannot be read", done.stdout, re.MULTILINE)
+    (tmp_path / "pixel.yaml").write_text("http: {prot: 80}")
+    assert run_doctor(tmp_path, "--pixel", "pixel.yaml", "--storage", "missing.yaml").returncode == 1
+
+
 def test_an_outbox_that_may_outgrow_its_disk(tmp_path: Path) -> None:
     findings = list(check_outbox(OutboxConfig(dir=str(tmp_path), max_bytes=1 << 60)))
-    assert "outbox.max_bytes" in found(findings, Level.WARNING, "outbox", "may still grow by").mend
+    assert "outbox.max_bytes" in found(findings, Level.WARNING, "outbox", "may still grow by").fix
 
 
 def test_what_an_outbox_should_not_hold(tmp_path: Path) -> None:
@@ -303,7 +311,7 @@ def test_what_an_outbox_should_not_hold(tmp_path: Path) -> None:
     findings = list(check_outbox(OutboxConfig(dir=str(tmp_path))))
     found(findings, Level.WARNING, "outbox", "set aside")
     found(findings, Level.WARNING, "outbox", "SNS refuses")
-    found(findings, Level.FAULT, "outbox", "everybody may write")
+    found(findings, Level.FAULT, "outbox", "every user may write")
 
 
 def test_a_ledger_that_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
@@ -325,7 +333,7 @@ def test_a_visit_log_that_is_a_link_and_what_a_crash_left(tmp_path: Path) -> Non
     found(list(check_log(LogConfig(path=str(log)))), Level.WARNING, "visit log", "a crash left visits.log.torn-")
     log.symlink_to("elsewhere.log")
     findings = list(check_log(LogConfig(path=str(log))))
-    assert "elsewhere.log" in found(findings, Level.FAULT, "visit log", "symbolic link").mend
+    assert "elsewhere.log" in found(findings, Level.FAULT, "visit log", "symbolic link").fix
 
 
 @pytest.mark.parametrize(
@@ -359,12 +367,12 @@ def test_what_the_pixel_gave_up_is_named_with_its_reason() -> None:
     config = PixelConfig(sns=SnsConfig(topic_arn=f"arn:aws:sns:{REGION}:000000000000:tracking"))
     [finding] = judge_pixel_metrics(metrics, config)
     assert "outbox_full" in finding.what
-    assert "outbox.max_bytes" in finding.mend
+    assert "outbox.max_bytes" in finding.fix
 
 
 def test_without_a_configuration_there_is_nothing_to_look_at(tmp_path: Path) -> None:
     done = run_doctor(tmp_path)
-    assert done.returncode == 78
+    assert done.returncode == 2
     assert "--pixel" in done.stderr
 
 

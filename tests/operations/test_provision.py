@@ -103,7 +103,7 @@ async def test_a_dry_run_shows_all_of_it_and_makes_nothing(
     assert await asyncio.to_thread(cli.main, [*arguments, "--dry-run"]) == 1
     said = capsys.readouterr().out
     for thing in ("topic dry", "queue dry-dlq", "queue dry", "subscription of queue dry"):
-        assert f"{thing}: is made" in said
+        assert f"{thing}: is created" in said
     assert "queue dry: MessageRetentionPeriod: nothing -> 1209600" in said
     assert not [one for one in (await sns.list_topics())["Topics"] if one["TopicArn"].endswith(":dry")]
     assert "QueueUrls" not in await sqs.list_queues(QueueNamePrefix="dry")
@@ -138,4 +138,8 @@ async def test_the_lines_it_prints_are_configurations(
     [["--queue", "visits.fifo"], ["--topic", ""], ["--queue", "a", "--dead-letter-queue", "a"], ["--queue", "q" * 81]],
 )
 def test_names_that_cannot_be_are_refused_before_anything_is_asked(arguments: list[str]) -> None:
-    assert cli.main(["provision", "--endpoint-url", "http://127.0.0.1:9", "--region", REGION, *arguments]) == 78
+    assert cli.main(["provision", "--endpoint-url", "http://127.0.0.1:9", "--region", REGION, *arguments]) == 2
+
+
+def test_a_dry_run_that_cannot_look_is_told_from_one_that_finds_a_difference() -> None:
+    assert cli.main(["provision", "--dry-run", "--endpoint-url", "http://127.0.0.1:9", "--region", REGION]) == 3

@@ -110,7 +110,7 @@ async def test_forgotten_gaps_are_shown_and_not_counted_and_their_bytes_stay_kno
         await rig.write(span(B, 5, 8))
     assert logged(path) == before
     status, said = audit(capsys, "--config", config, "--forget", "d" * 32)
-    assert status == 1
+    assert status == 3
     assert f"knows no journal {'d' * 32}" in said
 
 
@@ -254,13 +254,13 @@ async def test_a_length_that_the_ledger_does_not_know_is_named(
 
 def test_what_is_not_there_is_said(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = audit(capsys, "--config", config)
-    assert status == 1
+    assert status == 3
     assert "there is no ledger" in said
     status, said = audit(capsys, "--config", tmp_path / "none.yaml")
     assert status == 78
     assert "none.yaml: cannot be read" in said
     status, said = audit(capsys, "--log", tmp_path / "none.log")
-    assert status == 1
+    assert status == 3
     assert "none.log: cannot be read: No such file" in said
 
 
@@ -268,7 +268,7 @@ async def test_a_broken_or_foreign_ledger_is_said(path: Path, config: Path, caps
     ledger_path(path).parent.mkdir()
     ledger_path(path).write_bytes(b"no database at all" * 100)
     status, said = audit(capsys, "--config", config)
-    assert status == 1
+    assert status == 3
     assert "is damaged: file is not a database. Start once with --accept-log" in said
     ledger_path(path).write_bytes(b"")
     assert "ledger.sqlite is empty" in audit(capsys, "--config", config)[1]

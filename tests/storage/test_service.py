@@ -20,7 +20,8 @@ from tests.fake_aws.queues import Attribute, Sent
 from tests.fakes import FakeQueue
 from tests.storage.rig import A, delivery, logged, pages, span
 from tests.waiting import until
-from tracker import aws_clients, telemetry
+from tracker import telemetry
+from tracker.aws import clients, credential_helper
 from tracker.config import LogConfig, SqsConfig, StorageAdmin, StorageConfig, StorageShutdown
 from tracker.core.delivery import Delivery
 from tracker.core.log_line import parse_line
@@ -229,7 +230,7 @@ async def readiness(port: int) -> tuple[int, dict[str, Any]]:
 async def test_a_credential_helper_that_hangs_is_seen_and_delays_neither_start_nor_stop_nor_recovery(
     tmp_path: Path, free_port: int, helper: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aws_clients, "HELPER_SECONDS", 1.0)
+    monkeypatch.setattr(credential_helper, "HELPER_SECONDS", 1.0)
     with FakeAws() as fake:
         with monkeypatch.context() as patch:
             patch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
@@ -253,8 +254,8 @@ async def test_a_credential_helper_that_hangs_is_seen_and_delays_neither_start_n
             while "credential_process" not in await reason():
                 await asyncio.sleep(0.05)
             assert telemetry.STORAGE.get_sample_value("tracker_storage_receiving") == 0
-            monkeypatch.setattr(aws_clients, "HELPER_SECONDS", 60.0)
-            monkeypatch.setattr(aws_clients, "CREDENTIAL_SECONDS", 60.0)
+            monkeypatch.setattr(credential_helper, "HELPER_SECONDS", 60.0)
+            monkeypatch.setattr(clients, "CREDENTIAL_SECONDS", 60.0)
             starts = (tmp_path / "starts").stat().st_size
             while (tmp_path / "starts").stat().st_size == starts:
                 await asyncio.sleep(0.05)
@@ -262,7 +263,7 @@ async def test_a_credential_helper_that_hangs_is_seen_and_delays_neither_start_n
             async with asyncio.timeout(5):
                 await running
 
-            monkeypatch.setattr(aws_clients, "HELPER_SECONDS", 1.0)
+            monkeypatch.setattr(credential_helper, "HELPER_SECONDS", 1.0)
             running = asyncio.create_task(service.serve(config, accept_log=False))
             while "credential_process" not in await reason():
                 await asyncio.sleep(0.05)

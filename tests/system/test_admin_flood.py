@@ -86,7 +86,7 @@ def test_the_pixel_replaces_a_killed_worker_during_a_flood_of_half_requests(stac
 def test_a_service_that_may_open_few_files_says_so(stack: FakeStack) -> None:
     for start in (stack.start_pixel, stack.start_storage):
         service = limit_files(start(ready=False))
-        assert service.logged("few_open_files", f"limit={FEW_FILES}", "admin listener")
+        assert service.logged("open_files_limited", f"limit={FEW_FILES}", "admin listener")
         service.stop()
 
 

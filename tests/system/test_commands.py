@@ -128,8 +128,8 @@ def test_a_second_service_on_one_log_or_outbox_waits_and_ends_with_a_status_that
     pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
     for (first, second), held in zip(pairs, (stack.log_path, stack.outbox), strict=True):
         assert second.wait() == 1
-        assert second.logged("waiting_for_holder", str(held), str(first.pid))
-        assert second.logged("ended", str(held), str(first.pid))
+        assert second.logged("start_delayed", str(held), str(first.pid))
+        assert second.logged("service_failed", str(held), str(first.pid))
         assert "Traceback" not in second.output
         assert second.family() == {}
         assert first.is_ready()
@@ -139,7 +139,7 @@ def test_a_second_service_on_one_log_or_outbox_waits_and_ends_with_a_status_that
 def test_a_service_that_waits_for_the_one_before_it_starts_once_that_has_ended(stack: FakeStack) -> None:
     pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
     for first, second in pairs:
-        second.wait_alive(lambda second=second: second.logged("waiting_for_holder"), "waiting")
+        second.wait_alive(lambda second=second: second.logged("start_delayed"), "waiting")
         first.stop()
         second.wait_ready()
         second.stop()
@@ -148,7 +148,7 @@ def test_a_service_that_waits_for_the_one_before_it_starts_once_that_has_ended(s
 def test_a_stop_request_ends_a_service_that_waits_for_the_one_before_it(stack: FakeStack) -> None:
     pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
     for first, second in pairs:
-        second.wait_alive(lambda second=second: second.logged("waiting_for_holder"), "waiting")
+        second.wait_alive(lambda second=second: second.logged("start_delayed"), "waiting")
         second.stop()
         assert "Traceback" not in second.output
         assert first.is_ready()
@@ -172,8 +172,8 @@ def test_an_address_in_use_is_waited_for_and_then_ends_the_service_so_that_it_is
         services = taken_addresses(stack, {"host": host, "port": port})
         for key, service in services.items():
             assert service.wait() == 1
-            [waiting] = service.logged("waiting_for_holder")
-            [ended] = service.logged("ended error=")
+            [waiting] = service.logged("start_delayed")
+            [ended] = service.logged("service_failed error=")
             for line in (waiting, ended):
                 assert f"error={key.rpartition(' ')[2]}: expected a free port" in line
                 assert f"cannot listen on {host}:{port}: Address already in use" in line
@@ -184,11 +184,11 @@ def test_an_address_in_use_is_waited_for_and_then_ends_the_service_so_that_it_is
 def test_a_service_goes_on_once_the_address_it_waits_for_is_free(stack: FakeStack) -> None:
     with socket.create_server((LOOPBACK, free_port())) as taken:
         pixel = stack.start_pixel({"http": {"port": taken.getsockname()[1]}}, ready=False)
-        pixel.wait_alive(lambda: pixel.logged("waiting_for_holder"), "waits")
+        pixel.wait_alive(lambda: pixel.logged("start_delayed"), "waits")
     pixel.wait_ready()
     with socket.create_server((LOOPBACK, free_port())) as taken:
         storage = stack.start_storage({"admin": {"port": taken.getsockname()[1]}}, ready=False)
-        storage.wait_alive(lambda: storage.logged("waiting_for_holder"), "waits")
+        storage.wait_alive(lambda: storage.logged("start_delayed"), "waits")
     storage.wait_ready()
     assert get(pixel.port).is_gif
     stack.wait_lines(1)

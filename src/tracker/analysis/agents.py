@@ -1,8 +1,8 @@
-"""Who is behind a user agent: a person with a browser, a proxy that fetches images for people, or a bot.
+"""What a user agent is: a person's browser, a proxy that fetches images for people, or a bot.
 
-Browsers, systems and devices are named by uap-core's list (ua-parser), bots by crawler-user-agents; both are
-maintained, matched by the same linear engine, and asked once for each distinct user agent. A user agent is what its
-sender wants it to be: a bot that names itself a browser is counted as a person.
+Browsers, systems and devices are named by uap-core's list (ua-parser), bots by crawler-user-agents. Both lists are
+maintained. Both are matched by the same engine in linear time, once for each distinct user agent. A client can send any
+user agent: a bot that sends a browser's is counted as a person.
 """
 
 import re
@@ -16,13 +16,13 @@ from ua_parser import Domain, matchers, regex
 
 Kind = Literal["person", "proxy", "bot"]
 
-# The services that fetch the images of a mail or a page for its readers, by what their user agents hold.
+# The services that fetch the images of a mail or a page for its readers, by a part of their user agent.
 _PROXIES = (
     ("GoogleImageProxy", "Gmail (Google image proxy)"),
     ("YahooMailProxy", "Yahoo Mail"),
     ("github-camo", "GitHub (Camo)"),
 )
-_APPLE_MAIL = "Mozilla/5.0"  # this and no more is what Mail Privacy Protection sends
+_APPLE_MAIL = "Mozilla/5.0"  # Mail Privacy Protection sends exactly this
 
 _TELEVISION = re.compile(r"\bTV\b|SmartTV|SMART-TV|AppleTV|GoogleTV|Tizen|Web0S|BRAVIA|AFT[A-Z]|Roku|CrKey")
 _TABLET = re.compile(r"iPad|Tablet|Kindle|Silk/|PlayBook")
@@ -36,7 +36,7 @@ class Agent:
     """The browser, the proxy or the bot."""
     system: str
     device: str
-    """desktop, phone, tablet, television or other; of a bot what it is for: search engine, AI crawler, ..."""
+    """desktop, phone, tablet, television or other; for a bot its purpose: search engine, AI crawler, ..."""
 
 
 def classify(user_agent: str | None) -> Agent:
@@ -60,7 +60,7 @@ def classify(user_agent: str | None) -> Agent:
 
 @cache
 def _bots() -> regex.Resolver:
-    """Gives the text that betrays a bot for its family, and the number of its entry for its major version."""
+    """Its family is the text by which a bot is recognised, its major version the number of the bot in the list."""
     listed = enumerate(crawleruseragents.CRAWLER_USER_AGENTS_DATA)
     return regex.Resolver(
         ([matchers.UserAgentMatcher(f"({entry['pattern']})", "$1", str(number)) for number, entry in listed], [], [])
@@ -80,5 +80,5 @@ def _device(user_agent: str, system: str) -> str:
     if "Mobile" in user_agent or "iPhone" in user_agent or "iPod" in user_agent:
         return "phone"
     if system == "Android":
-        return "tablet"  # a phone's browser says Mobile
+        return "tablet"  # the user agent of a phone has "Mobile"
     return "desktop" if system in _DESKTOPS else "other"

@@ -1,6 +1,6 @@
-"""The drawings of a report's page: inline SVG laid out in per cent, which fits any room and keeps its words' size.
+"""The charts of a report's page: inline SVG with lengths in per cent, so it fits any width and its text keeps its size.
 
-Only numbers and our own words are drawn; a name that a visitor chose goes through `text.escaped`.
+A name that a visitor chose goes through `text.escaped`; everything else is numbers and our own words.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def columns(bars: Sequence[tuple[str, Sequence[int]]], series: Sequence[str], label: str) -> str:
-    """Stacked columns: of each bar its name and a value a series. `series` are class names, and `label` is read out."""
+    """Stacked columns: for each bar a name and a value a series. `series` are CSS classes, `label` is read aloud."""
     top = _round_up(max((sum(values) for _, values in bars), default=0))
     width = 100 / max(1, len(bars))
     drawn = []
@@ -91,14 +91,14 @@ def _across(index: int, width: float, part: float) -> str:
 
 
 def _ticks(names: Sequence[str], width: float) -> str:
-    """A few names under the columns, each from the left edge of its own; the style drops every other on a phone."""
+    """A few names under the columns, each from the left edge of its column; on a phone every other one is hidden."""
     step = max(1, -(-len(names) // 6))
     words = "".join(f"<text x={index * width:.3f}% y=13>{names[index]}</text>" for index in range(0, len(names), step))
     return f'<svg class="ticks" aria-hidden="true">{words}</svg>'
 
 
 def _round_up(value: int) -> int:
-    """The next round number whose half is whole, but for 1."""
+    """The next round number that can be halved; 1 stays 1."""
     if value <= 10:
         return value + value % 2 if value > 1 else 1
     tens = int(10 ** (len(str(value - 1)) - 2))

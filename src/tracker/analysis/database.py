@@ -1,7 +1,7 @@
-"""DuckDB in front of the log files: a scan that any statement may read, in bounded memory, with nothing left behind.
+"""DuckDB over the log files: a scan for any statement, in bounded memory, without a file that remains.
 
-The blocks of plain lines go through pipes that DuckDB reads as CSV files. So it sees what `plain` promises and nothing
-else, a log that grows or is compressed is one to it like any other, and the bytes pass once.
+The blocks of plain lines go through pipes that DuckDB reads as CSV files. So DuckDB reads only lines in the form that
+`plain` gives, a log that grows or is compressed needs no other code, and the bytes are read once.
 """
 
 import fcntl
@@ -18,9 +18,9 @@ import duckdb
 from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
 from tracker.errors import TrackerError
 
-MEMORY_LIMIT = "200MB"  # of DuckDB's own; what needs more is spilled into the temporary folder
+MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
 _PIPE_BYTES = 1_048_576
-_LET_GO_WITHIN = 1.0  # seconds
+_FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
 
 # How the text of a log column is read: canonical escapes are what DuckDB reads in a literal of bytes.
@@ -34,12 +34,12 @@ CREATE MACRO site_of(page) AS
 
 @contextmanager
 def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
-    """A database in a temporary folder (under TMPDIR), gone afterwards. Raises TrackerError, of a full disk for one."""
+    """A database in a temporary folder (under TMPDIR), removed afterwards. Raises TrackerError, as for a full disk."""
     with tempfile.TemporaryDirectory(prefix="tracker-") as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
             "temp_directory": str(Path(folder) / "spilled"),
-            # Nothing is fetched from anywhere, whatever a statement asks for.
+            # No statement may make DuckDB download an extension.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
@@ -53,17 +53,17 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
         except RuntimeError as error:
             if str(error) != "Query interrupted":
                 raise
-            raise KeyboardInterrupt from error  # which it was before DuckDB took it
+            raise KeyboardInterrupt from error  # DuckDB has turned Ctrl-C into this error
         finally:
             database.close()
 
 
 @contextmanager
 def scan(logs: LogFiles, readers: int) -> Iterator[str]:
-    """What to write behind FROM: columns t (a TIMESTAMP in UTC), r, u and i, escaped as in the log, NULL if missing.
+    """What to write after FROM: columns t (a TIMESTAMP in UTC), r, u and i, escaped as in the log, NULL if missing.
 
-    For one statement. With one reader the lines come in their order; more of them use more cores. Raises at its end
-    what reading the files raised.
+    It is for one statement. With one reader the lines keep their order; more readers use more cores. Errors are raised
+    at the end.
     """
     pipes = [os.pipe() for _ in range(readers)]
     failures: list[BaseException] = []
@@ -79,9 +79,9 @@ def scan(logs: LogFiles, readers: int) -> Iterator[str]:
         )
     finally:
         for read, _ in pipes:
-            os.close(read)  # a feeder still at work ends by the broken pipe
+            os.close(read)  # a feeder that still writes ends with a broken pipe
         for feeder in feeders:
-            feeder.join(_LET_GO_WITHIN)  # one that waits for standard input is left to the end of the process
+            feeder.join(_FEEDER_END_SECONDS)  # one that waits for standard input ends with the process
     if failures:
         raise failures[0]
 
@@ -92,13 +92,13 @@ def _feed(logs: LogFiles, write: int, failures: list[BaseException]) -> None:
             try:
                 fcntl.fcntl(write, _SET_PIPE_SIZE, _PIPE_BYTES)
             except PermissionError:
-                pass  # the system grants less; it is slower, no more
+                pass  # the system allows less; it is only slower
         while (block := logs.next_block()) is not None:
             left = memoryview(block)
             while left:
                 left = left[os.write(write, left) :]
     except BrokenPipeError:
-        pass  # nobody reads any more
+        pass  # the statement has ended
     except BaseException as error:
         failures.append(error)
     finally:

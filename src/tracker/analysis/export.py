@@ -1,7 +1,7 @@
 r"""`tracker export LOG…`: the visits of the logs for other programs, typed and unescaped.
 
-Promise: nothing of a visit is lost or changed, but what the format asked for cannot say (docs/analysis.md), and what a
-visitor sent stays in its field. It streams: only --sort and --distinct need room, and take it on the disk.
+Nothing of a visit is lost or changed, except for what the format cannot express (docs/analysis.md), and the text of a
+visitor stays in its field. The export is streamed: only --sort and --distinct need space, and use the disk for it.
 """
 
 import argparse
@@ -16,23 +16,23 @@ from pathlib import Path
 from tracker.analysis import require_extra, selection
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.output import replaced
-from tracker.errors import TrackerError
+from tracker.errors import TrackerError, UsageError
 
 _CHUNK = 262_144  # bytes
 
 _TIME_TEXT = "strftime(t, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
 _TEXTS = "unescape(r) AS page, unescape(u) AS user_agent, i AS ip"
 
-# A spreadsheet takes a cell for a formula by its first character; an apostrophe makes it text (OWASP, CSV injection).
-# And Excel takes a file for UTF-8 by the mark at its begin.
+# A spreadsheet takes a cell with certain first characters for a formula; an apostrophe makes it text (OWASP, CSV
+# injection). Excel reads a file as UTF-8 only with the byte order mark at its start.
 _CELL = "CASE WHEN regexp_matches({0}, '^[=+@\\t\\r\\n-]') THEN '''' || {0} ELSE {0} END"
 _CELLS = (
     f"strftime(t, '%Y-%m-%d %H:%M:%S') AS \"\ufefftime\", {_CELL.format('unescape(r)')} AS page, "
     f"{_CELL.format('unescape(u)')} AS user_agent, i AS ip"
 )
 
-# The line that nginx would have written (escape=default) for a visit of the page itself: the log's own escapes, but
-# for `|`, which nginx leaves, and the quote, which it does not. A text that is the sign for nothing is escaped, too.
+# The line that nginx would have written (escape=default) for a visit of the page itself. Its escapes are those of the
+# log, except that nginx leaves `|` as it is and escapes the quote. The text `-` means "missing", so it is escaped too.
 _QUOTED = "CASE {0} WHEN '-' THEN '\\x2D' ELSE coalesce(replace(replace({0}, '\"', '\\x22'), '\\x7C', '|'), '-') END"
 _PATH = "regexp_extract(r, '^[^/?]*//[^/?]*(.*)$', 1)"
 _REQUESTED = (
@@ -46,13 +46,13 @@ _COMBINED = (
     f"{_QUOTED.format('r')} || '\" \"' || {_QUOTED.format('u')} || '\"' AS line"
 )
 
-# The format: what is selected of a scan, and how COPY writes it.
+# For each format: what is selected from a scan, and the options of COPY.
 _FORMATS = {
     "csv": (f"{_TIME_TEXT} AS time, {_TEXTS}", "FORMAT csv, HEADER true, QUOTE '\"', ESCAPE '\"'"),
     "spreadsheet": (_CELLS, "FORMAT csv, HEADER true, QUOTE '\"', ESCAPE '\"', FORCE_QUOTE (page, user_agent)"),
     "jsonl": (f"{_TIME_TEXT} AS time, {_TEXTS}", "FORMAT json"),
     "parquet": (f"t AT TIME ZONE 'UTC' AS time, {_TEXTS}", "FORMAT parquet, COMPRESSION zstd"),
-    # The delimiter is never in a line, and nothing is quoted again, as DuckDB would quote even what holds a `#`.
+    # The delimiter is in no line, and quoting is off, because DuckDB would quote even a text with a `#`.
     "combined": (_COMBINED, "FORMAT csv, HEADER false, DELIMITER '\x01', QUOTE '', ESCAPE ''"),
 }
 
@@ -60,9 +60,9 @@ _FORMATS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     selection.add_arguments(parser)
     parser.add_argument("--to", choices=_FORMATS, required=True, help="the format")
-    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="standard output, if not given")
-    parser.add_argument("--sort", action="store_true", help="by time; else in the order of the log")
-    parser.add_argument("--distinct", action="store_true", help="a visit that is there twice, once; sorted, too")
+    parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="default: standard output")
+    parser.add_argument("--sort", action="store_true", help="sort by time; otherwise the order of the log is kept")
+    parser.add_argument("--distinct", action="store_true", help="write equal visits once; this also sorts")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         with replaced(options.output) as path:
             _export(options, path)
     elif options.to == "parquet":
-        raise TrackerError("a parquet file is not written front to back: name one with --output")
+        raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
     else:
         with _standard_output() as path:
             _export(options, path)
@@ -100,9 +100,9 @@ def _export(options: argparse.Namespace, path: Path) -> None:
 
 @contextmanager
 def _standard_output() -> Iterator[Path]:
-    """A pipe that leads there. By its own name it would be truncated, where it is a file that already holds something.
+    """A pipe to standard output. By its own name DuckDB would truncate it, if it is a file that has content already.
 
-    When its reader has seen enough, the export ends like `cat` does: quietly.
+    When the reader of standard output ends, the export ends without an error, as `cat` does.
     """
     read, write = os.pipe()
     unread = threading.Event()

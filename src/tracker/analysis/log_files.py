@@ -1,8 +1,8 @@
 """The files a report or an export reads, as blocks of plain lines: the current log, rotated and gzipped ones, a pipe.
 
-Promise: what is read is what was in the files when they were opened, whole lines only, each file once, in a few hundred
-kilobytes of memory whatever their size. A log may be written, rotated and compressed meanwhile. The end of a file that
-has no newline yet is a line being written: left out and said, never an error.
+Each file is read once, whole lines only, up to the size that it had when it was opened. That takes a few hundred
+kilobytes of memory, whatever the size. A log may be written, rotated and compressed at the same time. If a file does
+not end with a newline, its last line is still being written: it is left out and noted, and it is no error.
 """
 
 import gzip
@@ -20,10 +20,10 @@ from tracker.errors import TrackerError
 from tracker.visit_log_files import GZIP_SUFFIX, is_compressed, is_partial, is_torn_copy
 
 CHUNK = 262_144
-"""Bytes read at once, and the longest line; a longer one is malformed. Two headers of 2,048 characters make 64 KiB."""
+"""Bytes read at once, and the longest line: a longer one is malformed. Two headers of 2,048 characters are 64 KiB."""
 
 LONGEST_PLAIN_LINE = 8 * CHUNK
-"""A byte that is no UTF-8 becomes two, each written with four."""
+"""A byte that is no UTF-8 becomes two bytes, each escaped with four characters."""
 
 _GZIP = b"\x1f\x8b"
 
@@ -55,12 +55,12 @@ class LogFiles:
     def __init__(self, files: list[LogFile], skipped: list[str]) -> None:
         self.files = files
         self.skipped = skipped
-        """What was named and is no log, with the reason."""
+        """The named files that are no logs, with the reason."""
         self.lines = 0
         """Read, the malformed ones included."""
         self.malformed = 0
         self.unfinished = 0
-        """Files that end in mid-line, or compressed ones that end too early."""
+        """Files that end within a line, and compressed ones that end too early."""
         self._lock = threading.Lock()
         self._blocks = self._read()
 
@@ -85,10 +85,10 @@ class LogFiles:
 
     @property
     def notes(self) -> list[str]:
-        """What was left out, and why; for people."""
+        """What was left out, and why, as sentences for people."""
         said = [f"{self.lines:,} lines read, {self.malformed:,} of them malformed"]
         if self.unfinished:
-            said.append(f"{self.unfinished:,} of the files end in mid-line: read to the last whole one")
+            said.append(f"{self.unfinished:,} of the files end within a line: read up to the last whole line")
         return said + [f"not read: {reason}" for reason in self.skipped]
 
     def next_block(self) -> bytes | None:
@@ -112,8 +112,8 @@ class LogFiles:
                 raise TrackerError(f"{file.name}: cannot be read: {error}") from error
 
     def _whole_lines(self, file: LogFile) -> Iterator[bytes]:
-        rest = b""  # of a line whose end is in the next chunk
-        too_long = False  # and it was given up
+        rest = b""  # the start of a line whose end is in the next chunk
+        too_long = False  # whether that line is longer than allowed and its start was dropped
         with io.BufferedReader(file, CHUNK) as buffered:
             compressed = buffered.peek(2)[:2] == _GZIP
             stream = gzip.GzipFile(fileobj=buffered) if compressed else buffered
@@ -121,7 +121,7 @@ class LogFiles:
                 while chunk := stream.read(CHUNK):
                     first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
                     if last and (too_long or len(rest) + first > CHUNK):
-                        yield chunk[first:last]  # an empty line in its place: malformed, too
+                        yield chunk[first:last]  # it begins with an empty line, which is malformed too
                     elif last:
                         yield rest + chunk[:last]
                     if last:
@@ -135,7 +135,7 @@ class LogFiles:
 
 
 def open_logs(names: Sequence[str]) -> LogFiles:
-    """Opens them all at once, so that a rotation from now on changes nothing. ``-`` is standard input.
+    """Open all files at once, so that a later rotation changes nothing. ``-`` is standard input.
 
     Skipped are directories (the ledger's, which a shell's ``visits.log*`` names too), torn-off ends that storage put
     aside and whose visits came again, the copy of a rotated log that is being compressed (``.part``), and what is there

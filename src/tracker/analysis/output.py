@@ -1,4 +1,4 @@
-"""Files for people: a reader of the path sees the old file or the whole new one."""
+"""Files that are replaced at once: a reader of the path gets the old file or the whole new one."""
 
 import os
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ from tracker.errors import TrackerError
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to; it takes its place afterwards, and is gone after a failure.
+    """A path beside `path` to write to. It replaces `path` afterwards, or is removed after a failure.
 
-    Raises TrackerError where the file system refuses.
+    Raises TrackerError for an error of the file system.
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:

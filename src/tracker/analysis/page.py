@@ -1,7 +1,7 @@
-"""The report as one page of HTML: no script, nothing loaded, light and dark, for a phone and for paper.
+"""The report as one HTML page: without scripts or anything loaded, light and dark, for a phone and for paper.
 
-Promise: what a visitor sent is text on it and nothing else. Every name goes through `text.escaped`, and should that be
-forgotten, the page's own policy lets the browser run and load nothing but the one style sheet, known by its hash.
+What a visitor sent is only ever text on the page: every name goes through `text.escaped`. As a second protection, the
+Content-Security-Policy of the page allows only its own style sheet, by its hash.
 """
 
 import base64
@@ -30,7 +30,7 @@ _KINDS = (("people", "People"), ("proxies", "Mail and image proxies"), ("bots", 
 
 
 def render(summary: Summary, *, refresh: int | None = None) -> str:
-    """The page. With `refresh` it loads itself again after as many seconds."""
+    """The page. With `refresh` it reloads itself after this many seconds."""
     style, digest = _style()
     policy = f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:; base-uri 'none'; form-action 'none'"
     again = f'<meta http-equiv="refresh" content="{refresh}">' if refresh else ""
@@ -104,7 +104,7 @@ def _over_time(summary: Summary) -> str:
 
 def _new_and_returning(summary: Summary) -> str:
     if len(summary.days) < 2:
-        return ""  # within one day nobody comes back from an earlier one
+        return ""  # with one day only, everybody is new
     rows = [(f"{day.day:%a %d %b %Y}", (day.visitors - day.new, day.new)) for day in summary.days]
     legend = (("people", "Returning: seen on an earlier day of this report"), ("new", "New: not seen before in it"))
     table = _table(["Day", "Returning", "New"], rows)
@@ -124,7 +124,7 @@ def _legend(kinds: Sequence[tuple[str, str]]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> str:
-    """The numbers of a chart, folded away."""
+    """The numbers of a chart, shown on a click."""
     names = "".join(f'<th scope="col">{name}</th>' for name in head)
     body = "".join(
         f'<tr><th scope="row">{name}</th>{"".join(f"<td>{number(value)}</td>" for value in values)}</tr>'

@@ -1,10 +1,11 @@
-r"""The first step of a log's bytes on their way into a report: lines that are spelled in the one plain way.
+r"""The first step of a report: every line of the logs in one form, the form in which storage writes it.
 
-Promise: every line that leaves is the line `core.log_line.format_line` writes for the visit that `parse_line` reads, so
-the database behind may split at ``|``, cast the time, and take ``\xHH`` as it stands, without a doubt or an error.
-A single match over thousands of lines recognises nearly all lines of our own log. The two functions read and write each
-other line (one of the legacy .NET services, an unusual spelling of an address, a leap day), and a line that they refuse
-is counted.
+Each line that is returned is the line that `core.log_line.format_line` writes for the visit that `parse_line` reads. So
+the database may split it at ``|``, cast the time and read ``\xHH``, and no line is an error.
+
+One match of a regular expression accepts thousands of lines that have this form already, as nearly all our lines do.
+Each other line (of the legacy .NET services, an unusual form of an address, a leap day) is read and written by the two
+functions; a line that they refuse is counted as malformed.
 """
 
 import re
@@ -45,12 +46,12 @@ _LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*"
 
 
 def tidy(block: bytes) -> tuple[bytes, int]:
-    """The plain lines of a block of whole lines, in their order, and how many lines were malformed."""
+    """The lines of a block of whole lines in plain form, in their order, and the number of malformed lines."""
     kept = []
     malformed = start = 0
     while start < len(block):
         plain = _LINES.match(block, start)
-        assert plain is not None  # it matches nothing at all, too
+        assert plain is not None  # it also matches zero lines
         end = plain.end()
         if end == start:
             end = block.index(b"\n", start) + 1

@@ -1,4 +1,4 @@
-"""A bar on standard error for whoever waits for a long log, where that is a terminal."""
+"""A progress bar on standard error, if that is a terminal."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ _LOOK_EVERY = 0.1  # seconds
 
 @contextmanager
 def progress(logs: LogFiles, console: Console | None = None) -> Iterator[Callable[[str], None]]:
-    """Shows how much of the logs has been read, and the step that is told to it."""
+    """Show how much of the logs has been read, and the step that the caller passes to the yielded function."""
     console = console or Console(stderr=True)
     shown = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),

@@ -1,4 +1,4 @@
-"""`tracker report LOG…`: the visits of the logs, on the terminal or as a page."""
+"""`tracker report LOG…`: the visits of the logs, on the terminal or as an HTML page."""
 
 import argparse
 import sys
@@ -11,9 +11,11 @@ from tracker.analysis.output import replaced
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     selection.add_arguments(parser)
-    parser.add_argument("--exclude-bots", action="store_true", help="leave out what calls itself a bot")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page instead; - is standard output")
-    parser.add_argument("--query", action="store_true", help="tell pages apart by what is behind their ? too")
+    parser.add_argument("--exclude-bots", action="store_true", help="leave out visits with the user agent of a bot")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page instead; - is standard output")
+    parser.add_argument(
+        "--query", action="store_true", help="count pages with different queries (after the ?) as different pages"
+    )
     parser.add_argument("--top", type=_positive, default=25, metavar="N", help="rows of each list (25)")
 
 
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _positive(text: str) -> int:
-    number = int(text)  # a ValueError is argparse's to tell
+    number = int(text)  # argparse reports a ValueError
     if number < 1:
         raise argparse.ArgumentTypeError("at least 1")
     return number

@@ -1,4 +1,4 @@
-"""Which visits a report or an export is about: the filters of the command line, as conditions on a scan."""
+"""The filters of reports and exports: from the command line to a condition on a scan."""
 
 import argparse
 import re
@@ -12,22 +12,22 @@ from tracker.core.log_line import escape
 @dataclass(frozen=True, slots=True)
 class Selection:
     since: datetime | None = None
-    """Aware; visits before it are left out."""
+    """With a time zone. Earlier visits are left out."""
     until: datetime | None = None
-    """Aware; visits at or after it are left out."""
+    """With a time zone. Visits at this time or later are left out."""
     page: str | None = None
-    """``*`` stands for anything. Without a ``?`` in it, pages are compared without their query."""
+    """``*`` matches anything. If it has no ``?``, pages are compared without their query."""
     exclude_bots: bool = False
 
     def condition(self) -> tuple[str, list[object]]:
-        """An SQL condition on the columns t and r of a scan, and its parameters. Who is a bot it does not know."""
+        """An SQL condition on the columns t and r of a scan, and its parameters. It does not exclude bots."""
         terms, values = ["true"], list[object]()
         for operator, limit in ((">=", self.since), ("<", self.until)):
             if limit is not None:
                 terms.append(f"t {operator} ?")
                 values.append(limit.astimezone(UTC).replace(tzinfo=None))
         if self.page is not None:
-            # The log's escapes keep characters apart: the pattern is escaped once, and no line unescaped.
+            # The pattern is escaped as the log is, instead of unescaping each line.
             parts = [re.sub(r"([%_~])", r"~\1", escape(part)) for part in self.page.split("*")]
             terms.append(f"{'r' if '?' in self.page else 'page_of(r)'} LIKE ? ESCAPE '~'")
             values.append("%".join(parts))
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def selection_of(options: argparse.Namespace) -> Selection:
     zone, since, until = options.tz, options.since, options.until
     if until is not None and not isinstance(until, datetime):
-        until += timedelta(days=1)  # its end
+        until += timedelta(days=1)  # the end of that day
     return Selection(
         since=_instant(since, zone) if since is not None else None,
         until=_instant(until, zone) if until is not None else None,

@@ -1,8 +1,7 @@
-"""What a report says, as numbers: the questions asked of the table of visits.
+"""The numbers of a report, by queries on the table of visits.
 
-Promise: every number is exact, and known by hand for a log small enough (see the tests). A visitor is a pair of an
-address and a user agent, among people only; docs/analysis.md says what that can and cannot tell. Doctor's own visits,
-which are no one's, are counted and left out of everything else.
+Every number is exact. A visitor is a pair of an address and a user agent, among people only; docs/analysis.md explains
+what that means. The visits that `tracker doctor` sends are counted, and left out of everything else.
 """
 
 from collections.abc import Callable
@@ -24,7 +23,7 @@ _KINDS = "count(*) FILTER (kind = 'person'), count(*) FILTER (kind = 'proxy'), c
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Visits of one page, site, browser, moment, ..."""
+    """The visits of one page, site, browser, period, ..."""
 
     name: str
     people: int
@@ -43,7 +42,7 @@ class Day:
     day: date
     visitors: int
     new: int
-    """Of them, seen on no earlier day that was read."""
+    """Of these visitors, those that were seen on no earlier day of the logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +51,18 @@ class Summary:
     selection: Selection
     files: list[str]
     notes: list[str]
-    """What was left out, and why; for people."""
+    """What was left out, and why, as sentences for people."""
     doctor: int
-    """Visits of `tracker doctor`, in nothing below."""
+    """Visits of `tracker doctor`, which are in no number below."""
     total: Count
     pages_seen: int
     sites_seen: int
     first: datetime | None
     last: datetime | None
     quarters: dict[datetime, Count]
-    """By the local time at which a quarter of an hour begins; ordered."""
+    """For each quarter of an hour, by the local time at which it begins, in order."""
     days: list[Day]
-    """Those with visitors; ordered."""
+    """The days with visitors, in order."""
     pages: list[Count]
     sites: list[Count]
     browsers: list[Count]
@@ -90,18 +89,18 @@ def summarise(
     with_query: bool = False,
     on_step: Callable[[str], None] = lambda _step: None,
 ) -> Summary:
-    """Reads the logs, once. `top` rows of each list; pages with their query or without. Raises TrackerError."""
+    """Read the logs. Lists have at most `top` rows; `with_query` keeps queries of pages. Raises TrackerError."""
     with open_database() as database:
         on_step("reading")
         read_visits(database, logs, selection, with_query=with_query)
-        on_step("asking who they are")
+        on_step("recognising bots")
         classify_agents(database, selection)
         on_step("counting")
         return _Questions(database, zone, top).answer(logs, selection)
 
 
 class _Questions:
-    """Asks the view `known`: the visits that are somebody's, with the kind of their agent."""
+    """Queries on the view `known`: the visits without those of the doctor, with the kind of their user agent."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, zone: tzinfo, top: int) -> None:
         self._database = database
@@ -146,7 +145,7 @@ class _Questions:
         return {quarter: Count("", *kinds) for quarter, *kinds in rows}
 
     def _days(self, quarters: dict[int, Count]) -> list[Day]:
-        """Days begin where the zone says; so the database is told which quarter is of which day."""
+        """The visitors of each day. Days depend on the time zone, so the database is told the day of each quarter."""
         local = [self._local(_begin(quarter)).toordinal() for quarter in quarters]
         self._database.execute(
             "CREATE TABLE days AS SELECT unnest(?::INT[]) AS quarter, unnest(?::INT[]) AS day", [list(quarters), local]
@@ -164,7 +163,7 @@ class _Questions:
         return [Day(date.fromordinal(day), count, new.get(day, 0)) for day, count in visitors]
 
     def _most(self, column: str) -> list[Count]:
-        """The pages or sites with the most visits. Only of these the visitors are counted: a set each."""
+        """The pages or sites with the most visits. Visitors are counted for these only, because that takes memory."""
         return self._counts(
             f"WITH most AS MATERIALIZED (SELECT {column}, count(*) AS visits FROM known GROUP BY {column} "
             f"ORDER BY visits DESC, {column} LIMIT {self._top}) "
@@ -175,7 +174,7 @@ class _Questions:
         )
 
     def _agents(self, column: str) -> list[Count]:
-        """Of people. A visitor has one user agent, so these sums count none twice."""
+        """Counts of people. A visitor has one user agent, so the sums count no visitor twice."""
         return self._counts(
             f"SELECT {column}, sum(visits)::BIGINT AS n, 0, 0, sum(visitors)::BIGINT FROM by_agent "
             f"JOIN agents USING (agent) WHERE kind = 'person' GROUP BY {column} "
@@ -196,7 +195,7 @@ class _Questions:
         return self._database.execute(question).fetchall()
 
     def _local(self, moment: datetime) -> datetime:
-        """By the clock of the zone; at the two ends of the calendar, where no clock was set, UTC."""
+        """In the time zone; in UTC at the two ends of the calendar, where the local time would be outside of it."""
         try:
             return moment.replace(tzinfo=UTC).astimezone(self._zone)
         except OverflowError:

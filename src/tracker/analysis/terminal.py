@@ -1,4 +1,4 @@
-"""The report on a terminal: what one reads at a glance."""
+"""The report on a terminal: the main numbers."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -20,7 +20,7 @@ _WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Names are `Text`, so that a visitor's brackets are no markup; `shown` takes escapes and control characters."""
+    """Print the report. Names are `Text`, so brackets in them are no markup; `shown` escapes control characters."""
     console.print(_headline(summary))
     if summary.total.visits:
         console.print(_over_time(summary, console.width))
@@ -102,7 +102,7 @@ def _ranking(title: str, rows: Sequence[Count], whole: int, *, visitors: bool = 
 
 
 def _level(levels: str, count: int, most: int) -> str:
-    """Nothing is blank, something never."""
+    """Zero is a blank, any other count is not."""
     return levels[-(-count * (len(levels) - 1) // most)]
 
 

@@ -1,33 +1,29 @@
-"""How what a visitor sent is shown: no character of it moves, hides or colours another."""
+"""How a report shows texts and numbers. No character that a visitor sent moves, hides or colours another one."""
 
 import html
-import unicodedata
 
-_LONGEST = 200  # characters shown
+from tracker.core.printable import printable
+
+_MAX_SHOWN = 200  # characters
 
 
 def shown(text: str) -> str:
-    """Control, format and unassigned characters as ``\\u{202E}``; long text cut. For people, not to be read back."""
-    kept = text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
-    if kept.isascii() and kept.isprintable():
-        return kept
-    return "".join(
-        f"\\u{{{ord(character):X}}}" if unicodedata.category(character)[0] in "CZ" and character != " " else character
-        for character in kept
-    )
+    """`text` for people: at most 200 characters, the unprintable ones escaped. It cannot be read back."""
+    return printable(text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…")
 
 
 def escaped(text: str) -> str:
-    """`shown`, for an element or a quoted attribute of a page."""
+    """`shown`, for an element or a quoted attribute of an HTML page."""
     return html.escape(shown(text))
 
 
 def number(count: int) -> str:
-    """With thin spaces between the thousands, as ISO 31-0 has it."""
+    """`count` with thin spaces between the thousands, as ISO 31-0 has it."""
     return f"{count:,}".replace(",", "\u202f")
 
 
 def share(part: int, whole: int) -> str:
+    """`part` as a percentage of `whole`. A small part is never shown as 0 %, a large one never as 100 %."""
     if not part or not whole:
         return "0 %"
     percent = 100 * part / whole

@@ -1,4 +1,4 @@
-"""Visits over time, in bars of one width: hours, days, weeks, months or years, as many as can be looked at."""
+"""Visits over time, in bars for hours, days, weeks, months or years, so that there are at most 120."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ class Timeline:
     step: str
     """hour, day, week, month or year: the width of a bar."""
     bars: list[Count]
-    """By the name of their begin, without a gap."""
+    """Named by their beginnings, without a gap between them."""
 
 
 def timeline(quarters: dict[datetime, Count]) -> Timeline:
-    """The finest step with no more than 120 bars; years otherwise, however many."""
+    """The shortest step with at most 120 bars; otherwise years, however many."""
     if not quarters:
         return Timeline("day", [])
-    # Without offset: in the hour that a clock is put back over, its two passes are one bar.
+    # Without the offset from UTC: when a clock is put back, the hour that comes twice is one bar.
     moments = [(moment.replace(tzinfo=None), count) for moment, count in quarters.items()]
     first, last = min(moment for moment, _ in moments), max(moment for moment, _ in moments)
     for step, (begin, following, _) in _STEPS.items():
@@ -39,7 +39,7 @@ def timeline(quarters: dict[datetime, Count]) -> Timeline:
 
 
 def _bars(at: datetime, last: datetime, following: Callable[[datetime], datetime], most: int) -> list[datetime]:
-    """The begins of all bars; none when they are too many."""
+    """The beginnings of all bars; an empty list when there are more than `most`."""
     bars = [at]
     while bars[-1] < last:
         if len(bars) == most:
@@ -57,7 +57,7 @@ def _next_month(month: datetime) -> datetime:
     return (month + timedelta(days=31)).replace(day=1)
 
 
-# The step: where the bar of a moment begins, where the next one does, and how it is called.
+# For each step: the beginning of the bar of a moment, the beginning of the next bar, and the name of a bar.
 _STEPS: dict[str, tuple[Callable[[datetime], datetime], Callable[[datetime], datetime], Callable[[datetime], str]]] = {
     "hour": (lambda at: at.replace(minute=0), lambda at: at + timedelta(hours=1), lambda at: f"{at:%d %b %H:%M}"),
     "day": (lambda at: at.replace(hour=0, minute=0), lambda at: at + timedelta(days=1), lambda at: f"{at:%a %d %b %Y}"),

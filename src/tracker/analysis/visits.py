@@ -1,4 +1,4 @@
-"""The table a report asks: one pass over the logs, and one look at each distinct user agent."""
+"""The tables of a report: one pass over the logs, and one classification of each distinct user agent."""
 
 import os
 
@@ -19,7 +19,7 @@ _BATCH = 10_000  # user agents
 
 
 def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: Selection, *, with_query: bool) -> None:
-    """The table `visits`, text still escaped. A visitor is the hash of an address and a user agent, 64 bits."""
+    """Make the table `visits`, its text still escaped. A visitor is a 64-bit hash of an address and a user agent."""
     condition, values = selection.condition()
     database.execute("SET preserve_insertion_order = false")
     with scan(logs, _READERS) as source:
@@ -31,9 +31,9 @@ def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: 
 
 
 def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -> None:
-    """The table `agents`, a batch of distinct user agents at a time, and the view `known` of the visits they made.
+    """Make the table `agents`, a batch of user agents at a time, and the view `known` of the visits with these agents.
 
-    Doctor's are not among them, so its visits are not known.
+    The user agents of `tracker doctor` are left out, and so are its visits.
     """
     database.execute("CREATE TABLE agents (agent VARCHAR, kind VARCHAR, name VARCHAR, system VARCHAR, device VARCHAR)")
     database.execute(

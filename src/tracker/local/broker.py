@@ -1,7 +1,7 @@
 """The local SNS and SQS: moto's server on loopback, in a process of its own, provisioned when it says it is ready.
 
-It promises not to lose a message between a publish and a delete, which moto alone does not (see `serialise_queues`).
-It keeps everything in memory and forgets it when it ends.
+It loses no message between a publish and a delete; moto alone may (see `serialise_queues`). It keeps everything in
+memory, so all of it is lost when it ends.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ REGION = "us-east-1"
 
 
 class BrokerMissing(TrackerError):
-    """moto is a development dependency; a production installation has none."""
+    """moto is not installed. It is a dependency of `make run` and of the tests, not of the services."""
 
 
 def endpoint(port: int) -> str:
@@ -32,7 +32,7 @@ def endpoint(port: int) -> str:
 
 
 def serve(port: int, *, until_stdin_closes: bool) -> None:
-    """Serves until SIGINT or SIGTERM, or until stdin closes: then whoever started this process is gone."""
+    """Serve until SIGINT or SIGTERM, with `until_stdin_closes` also until the process that holds stdin open ends."""
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
     try:
         from moto.server import ThreadedMotoServer
@@ -41,10 +41,10 @@ def serve(port: int, *, until_stdin_closes: bool) -> None:
             f"the local broker needs moto, which is not installed ({error}); "
             "run it through `make run` or `make run-aws`, or: pip install 'moto[server]'"
         ) from error
-    # moto's server waits for ever when it cannot have its port.
+    # moto's server waits for ever when its port is in use.
     check_free([Wanted(HOST, port, "the local broker", "--broker-port")])
     serialise_queues()
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else a line a request
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log each request
 
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -60,7 +60,7 @@ def serve(port: int, *, until_stdin_closes: bool) -> None:
     if until_stdin_closes:
         threading.Thread(target=_when_stdin_closes, args=(ended.set,), daemon=True).start()
     ended.wait()
-    # Its threads are daemons: a long poll that still waits ends with the process.
+    # Its threads are daemon threads: a long poll that still waits ends with the process.
     server.stop()
 
 
@@ -71,14 +71,14 @@ def _when_stdin_closes(then: Callable[[], None]) -> None:
 
 
 def serialise_queues() -> None:
-    """Makes moto's queues safe for the threads its own server uses.
+    """Make moto's queues safe for the threads of its own server.
 
-    moto's delete copies the list of messages without the ones to delete and then puts the copy in its place; a message
-    added in between is gone. A receive and a change of visibility walk the same list and its set of pending messages.
-    Adding alone takes the queue's lock, `_messages_lock`. So the others take it too.
+    moto deletes messages by making a new list without them and putting it in the place of the old one. A message that
+    another thread adds in between is lost. A receive and a change of visibility read the same list and its set of
+    pending messages. Only adding takes the queue's lock, `_messages_lock`. Here the other operations take it too.
 
-    That lock is a Condition over an RLock, and a long poll sleeps in that Condition's `wait`, which gives the lock up
-    however often it is held. Taking it around a whole receive therefore covers each scan and none of the sleep.
+    That lock is a Condition over an RLock. A long poll sleeps in the Condition's `wait`, which releases the lock, also
+    when it is held twice. So a receive holds the lock during each scan and not while it sleeps.
     """
     from moto.sqs.models import SQSBackend
 
@@ -87,7 +87,7 @@ def serialise_queues() -> None:
         "delete_message",
         "change_message_visibility",
         "purge_queue",
-        "get_queue_attributes",  # so that visible and in-flight are counts of one instant
+        "get_queue_attributes",  # so that its counts are of one moment
     ):
         operation = getattr(SQSBackend, name)
         if not hasattr(operation, "__wrapped__"):

@@ -1,8 +1,7 @@
-"""The demo page: the pixel embedded for real, and the visit log as it grows.
+"""The demo page: it embeds the pixel, and shows the lines of the visit log as they are appended.
 
-It stands at both ends of a visit's path and on none of it. It promises to show every line of the log once and in order,
-also over a lost connection: an event's id is the file and the offset behind its line, and a browser that connects again
-says the last one it has.
+It shows every line once and in order, also after a lost connection: the id of an event is the file's inode and the
+offset behind the line, and a browser that connects again sends the last id it has (Server-Sent Events do this).
 """
 
 import asyncio
@@ -19,14 +18,14 @@ from yarl import URL
 from tracker.errors import TrackerError
 from tracker.local.demo_report import LiveReport
 
-RECENT_BYTES = 4096  # of the log, shown to a new visitor
+RECENT_BYTES = 4096  # of the log, shown when the page is opened
 LOOK_EVERY = 0.1  # seconds
 CHUNK = 65_536
-REPLACED = "replaced"  # an event id of no file: the next one is shown from its begin
+REPLACED = "replaced"  # an event id that belongs to no file: the next file is shown from its start
 
 
 def embed_snippet(pixel_url: str) -> str:
-    """The tag to put on a page. Without its referrerpolicy browsers send the origin only, not the page."""
+    """The HTML tag for a page. Without its referrerpolicy browsers send only the origin, not the page."""
     source = html.escape(pixel_url)
     return f'<img src="{source}" alt="" width="1" height="1" referrerpolicy="no-referrer-when-downgrade">'
 
@@ -40,7 +39,7 @@ class Demo:
         self._log_path = log_path
         self._report = LiveReport(log_path)
         self._page = _render(pixel_url, pixel_admin_url, storage_admin_url, log_path)
-        # The page's promise to need nothing from elsewhere, kept by the browser.
+        # With this policy the browser loads nothing from elsewhere.
         self._policy = (
             f"default-src 'none'; img-src data: {URL(pixel_url).origin()}; connect-src 'self'; "
             "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
@@ -84,7 +83,7 @@ class Demo:
             while request.transport is not None and not request.transport.is_closing():
                 events = await asyncio.to_thread(tail.read)
                 if events:
-                    # Waits for a slow browser; what it has not taken yet stays in the file.
+                    # Waits for a slow browser; meanwhile the lines stay in the file.
                     await response.write("".join(events).encode())
                 else:
                     await asyncio.sleep(LOOK_EVERY)
@@ -96,24 +95,24 @@ class Demo:
 
 
 class Tail:
-    """Reads a growing file's new whole lines, across its absence and its replacement by another file."""
+    """Reads the new whole lines of a growing file. The file may be missing at first, or be replaced by another one."""
 
     def __init__(self, path: Path, after: str) -> None:
         self._path = path
         self._after = after  # "" or the id of the last event the reader has
         self._file: int | None = None
         self._start = 0  # where the next line starts
-        self._rest = b""  # of a line whose newline is not there yet
+        self._rest = b""  # the start of a line whose newline is not written yet
         self._first = True
 
     def read(self) -> list[str]:
-        """Events for the lines that came since the last call, up to a chunk of them."""
+        """Events for the lines that were appended since the last call, at most a chunk of them."""
         if self._file is None and not self._open():
             return []
         assert self._file is not None
         data = self._next()
         if not data and self._replaced():
-            data = self._next()  # what came between the two looks
+            data = self._next()  # what was appended before the file was replaced
             if not data:
                 self.close()
                 self._after = REPLACED
@@ -147,7 +146,7 @@ class Tail:
         return True
 
     def _recent(self, size: int) -> int:
-        """Where the first line starts of those in the last RECENT_BYTES."""
+        """Where the first whole line of the last RECENT_BYTES starts."""
         assert self._file is not None
         begin = max(0, size - RECENT_BYTES)
         if begin == 0:
@@ -174,7 +173,7 @@ class Tail:
         for line in lines:
             self._start += len(line) + 1
             self._after = f"{inode}-{self._start}"
-            # As JSON, because whatever is in a file somebody else wrote must not end the event.
+            # As JSON, because a line may hold characters that would end the event.
             yield f"id: {self._after}\ndata: {json.dumps(line.decode('ascii', 'backslashreplace'))}\n\n"
 
 

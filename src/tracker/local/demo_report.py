@@ -1,6 +1,6 @@
-"""The report of the local log, as it is at this moment: what the demo page links to.
+"""The report of the local visit log, to which the demo page links.
 
-Promise: however many browsers ask, one report is made at a time, in a thread, and none is older than a few seconds.
+However many browsers ask, one report is made at a time, in a thread, and it is at most a few seconds old.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ from tracker.analysis.log_files import open_logs
 from tracker.analysis.selection import Selection
 from tracker.visit_log_files import closed_logs
 
-REFRESH = 5  # seconds, between two looks of a browser
-FRESH = 2.0  # seconds for which a report is handed out again
+REFRESH = 5  # seconds after which a browser loads the page again
+FRESH = 2.0  # seconds for which the same report is given
 
 
 class LiveReport:
@@ -24,7 +24,7 @@ class LiveReport:
         self._made_at = float("-inf")
 
     async def page(self) -> str:
-        """The page, which loads itself again. Raises TrackerError, for one when the `analysis` extra is missing."""
+        """The page, which reloads itself. Raises TrackerError, for example when the `analysis` extra is missing."""
         async with self._lock:
             if time.monotonic() - self._made_at >= FRESH:
                 self._page = await asyncio.to_thread(self._render)

@@ -1,4 +1,4 @@
-"""Whether the ports a command is about to use are free, asked before anything starts."""
+"""The check, before anything starts, that all ports of a command are free."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,18 +8,18 @@ from tracker.listening import listen
 
 
 class PortInUse(TrackerError):
-    """Something else listens there already."""
+    """A port is not free, or two parts want the same one."""
 
 
 class Wanted(NamedTuple):
     host: str
     port: int
     by: str
-    set_by: str  # where the user would choose another
+    set_by: str  # where the user can choose another one
 
 
 def check_free(wanted: Sequence[Wanted]) -> None:
-    """Raises PortInUse, naming every port that is taken, what wants it, and where to choose another."""
+    """Raises PortInUse with every port that is in use, what wants it, and where to choose another one."""
     problems = [f"port {w.port} on {w.host} {why}; {w.by} wants it ({w.set_by})" for w in wanted if (why := _taken(w))]
     problems += [
         f"{w.by} and {other.by} both want port {w.port} ({w.set_by}; {other.set_by})"

@@ -1,4 +1,4 @@
-"""Provisioning at the local broker: what `tracker provision` makes, with credentials that are nobody's."""
+"""Provisioning at the local broker: what `tracker provision` creates, with placeholders as credentials."""
 
 from typing import Any
 
@@ -8,13 +8,13 @@ from tracker.operations.provision import Provisioned, provision
 
 
 async def provision_at(endpoint_url: str, region: str) -> Provisioned:
-    """Makes everything at a local broker, which takes any credentials."""
+    """Create everything at a local broker, which accepts any credentials."""
     async with local_client("sns", endpoint_url, region) as sns, local_client("sqs", endpoint_url, region) as sqs:
         return await provision(sns, sqs)
 
 
 def local_client(service: str, endpoint_url: str, region: str) -> Any:
-    """A context manager with a client that never looks for, nor sends, real credentials."""
+    """A context manager with a client that never looks for real credentials."""
     return get_session().create_client(
         service,
         region_name=region,

@@ -1,15 +1,16 @@
-"""`make run`: the whole system from one command, each part the real process it is elsewhere.
+"""`make run`: the whole system from one command, with the same processes as in production.
 
-broker, then storage and pixel as children; the demo page in this process. The children are in sessions of their own, so
-this process alone hears Ctrl-C, and stops them in the order in which a visit passes them: the pixel publishes what it
-has, storage writes what is in the queue, and only then may the broker forget everything.
+1. The broker is started, then storage and the pixel, each once the ones before it are ready. Each is a child process in
+   a session of its own, so only this process receives Ctrl-C. The demo page runs in this process.
+2. A part that ends by itself stops everything.
+3. Ctrl-C stops them in the order in which a visit passes them: the pixel publishes what it has, storage writes what is
+   in the queue, and the broker, which keeps everything in memory, is last.
 """
 
 import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import TrackerError
 from tracker.files import make_directory
 from tracker.local import broker
+from tracker.local.child import Child
 from tracker.local.demo import Demo, embed_snippet
 from tracker.local.ports import Wanted, check_free
 from tracker.local.provision import local_client
@@ -29,9 +31,8 @@ from tracker.operations.provision import QUEUE
 from tracker.operations.service_checks import address
 
 READY_WITHIN = 60.0  # seconds, for each part
-DRAIN_WITHIN = 10.0
-BEYOND_TIMEOUT = 5.0  # past its own shutdown.timeout a service is killed
-LONGEST_LINE = 1 << 20
+DRAIN_WITHIN = 10.0  # seconds
+BEYOND_TIMEOUT = 5.0  # seconds after its own shutdown.timeout, then a service is killed
 
 
 class PartFailed(TrackerError):
@@ -44,76 +45,6 @@ class Options:
     storage_config: Path
     broker_port: int
     demo_port: int
-
-
-class Child:
-    """A process in a session of its own, its output shown with its name in front."""
-
-    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
-        self.name = name
-        self._process = process
-        self.said_ready = asyncio.Event()
-        self._shown = asyncio.create_task(self._show())
-        self.ended = asyncio.create_task(process.wait())
-
-    @classmethod
-    async def start(cls, name: str, *arguments: str, environ: Mapping[str, str], stdin: int) -> "Child":
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *arguments,
-            stdin=stdin,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env={**environ, "PYTHONUNBUFFERED": "1"},
-            start_new_session=True,
-            limit=LONGEST_LINE,
-        )
-        return cls(name, process)
-
-    @property
-    def running(self) -> bool:
-        return self._process.returncode is None
-
-    @property
-    def how_it_ended(self) -> str:
-        code = self._process.returncode
-        if code is not None and code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"ended with exit status {code}"
-
-    async def stop(self, timeout: float) -> bool:
-        """SIGTERM, and SIGKILL when that does not end it within `timeout`; whether it ended by itself and well."""
-        if self.running:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signal.SIGTERM)
-            await asyncio.wait([self.ended], timeout=timeout)
-        in_time = not self.running
-        if not in_time:
-            say(f"{self.name} did not stop within {timeout:.0f} s: killed")
-        self.kill()
-        await self.ended
-        await asyncio.wait([self._shown], timeout=1.0)
-        # SIGTERM itself ends a process that has only just begun.
-        return in_time and self._process.returncode in (0, -signal.SIGTERM)
-
-    def kill(self) -> None:
-        """Ends the process and whatever it started, which its group still holds when it is gone itself."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-    async def _show(self) -> None:
-        assert self._process.stdout is not None
-        while True:
-            try:
-                line = await self._process.stdout.readline()
-            except ValueError:
-                continue  # longer than any line we write
-            if not line:
-                return
-            if line.startswith(b"ready "):
-                self.said_ready.set()
-            print(f"{self.name:<7} | {line.decode(errors='replace').rstrip()}", flush=True)
 
 
 class Runner:
@@ -129,7 +60,7 @@ class Runner:
         self._demo: Demo | None = None
 
     async def run(self) -> int:
-        """Until Ctrl-C; the exit status."""
+        """Run until Ctrl-C; returns the exit status."""
         check_free(self._wanted())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -168,10 +99,10 @@ class Runner:
         say("stopping: pixel, storage once the queue is empty, broker (again to end at once)")
 
     async def _start(self) -> bool:
-        """Starts the parts, each once the ones it needs are ready; False when Ctrl-C came before all were."""
+        """Start the parts, each once the ones it needs are ready; False when Ctrl-C came before that."""
         options = self._options
         self._make_folders()
-        # Its stdin closes when this process ends, however that happens, and the broker ends with it.
+        # Its standard input closes when this process ends, even by a SIGKILL; then the broker ends too.
         self._broker = await Child.start(
             "broker",
             *("tracker.local", "broker", "--port", str(options.broker_port), "--until-stdin-closes"),
@@ -196,6 +127,11 @@ class Runner:
             return False
         if not await self._until(self._answers("pixel", f"{self._pixel_admin_url}/readyz")):
             return False
+        await self._start_demo()
+        return True
+
+    async def _start_demo(self) -> None:
+        options = self._options
         demo = Demo(
             host=broker.HOST,
             port=options.demo_port,
@@ -209,14 +145,13 @@ class Runner:
         except OSError as error:
             raise PartFailed(f"the demo page cannot listen on port {options.demo_port}: {error.strerror}") from error
         self._demo = demo
-        return True
 
     def _make_folders(self) -> None:
         for folder in (Path(self._pixel_config.outbox.dir), Path(self._storage_config.log.path).parent):
             make_directory(folder, 0o750)
 
     async def _until(self, event: Coroutine[Any, Any, None]) -> bool:
-        """Waits for `event`; False when Ctrl-C came first. Raises PartFailed when a part ends meanwhile."""
+        """Wait for `event`; False when Ctrl-C came first. Raises PartFailed when a part ends before that."""
         waiting = asyncio.create_task(event)
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -274,7 +209,7 @@ class Runner:
         )
 
     async def _stop_all(self) -> bool:
-        """In the order a visit passes them; whether each stopped well."""
+        """Stop all parts in the order in which a visit passes them; returns whether each stopped cleanly."""
         clean = True
         if self._pixel is not None:
             clean &= await self._pixel.stop(self._pixel_config.shutdown.timeout + BEYOND_TIMEOUT)
@@ -291,7 +226,7 @@ class Runner:
         return clean
 
     async def _drain(self) -> bool:
-        """Waits until storage has taken everything from the queue; whether it has."""
+        """Wait until storage has taken everything from the queue; returns whether it has."""
         left = "an unknown number of"
         try:
             async with (
@@ -305,7 +240,7 @@ class Runner:
                     left = str(sum(int(answer["Attributes"][name]) for name in names))
                     await asyncio.sleep(0.1)
         except TimeoutError:
-            say(f"error: {left} messages are still in the queue, and end with the local broker")
+            say(f"error: {left} messages are still in the queue; they are lost when the local broker ends")
             return False
         return True
 
@@ -339,7 +274,7 @@ def say(text: str) -> None:
 
 
 def _local_only(environ: Mapping[str, str], endpoint_url: str) -> dict[str, str]:
-    """The children's environment: the local broker, whatever the files say, and nothing of the user's real account."""
+    """The environment of the children: the local broker as endpoint, and nothing of the user's own AWS settings."""
     mine = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
     return {
         **mine,

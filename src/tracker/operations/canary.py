@@ -1,8 +1,12 @@
-"""The canary: one visit of the doctor's own, followed from the answer to its line, and the time of each hop.
+"""The canary: a visit that the doctor sends and follows from the answer to its line, with the time of each step.
 
-It is known by its user agent, `tracker-doctor/<version> <token>`; reports leave it out. It is followed by what the
-services leave behind anyway: its bytes in a journal, the offset that the publisher noted, the messages storage has
-counted, and the line. So it needs no special path, and proves the one that visitors take.
+Its user agent is `tracker-doctor/<version> <token>`, so it can be recognised, and reports leave it out. It takes the
+path of every other visit. The doctor follows it by what the services do anyway:
+
+1. The pixel answers with the GIF.
+2. The publisher moves the committed offset of the journal behind the canary's bytes: SNS has accepted it.
+3. Storage counts a received message.
+4. The visit log has a line with the canary's token.
 """
 
 import asyncio
@@ -27,8 +31,8 @@ RECEIVED = "tracker_storage_messages_received_total"
 
 
 @dataclass
-class Flight:
-    """When the canary was where, by the monotonic clock; None where it was not seen."""
+class Trace:
+    """When each step was seen, by the monotonic clock; None where it was not seen."""
 
     token: str
     sent: float
@@ -37,18 +41,18 @@ class Flight:
     received: float | None = None
     line: float | None = None
     ip: str = ""
-    unseen: dict[str, str] = field(default_factory=dict)  # hops that cannot be watched from here, and why
+    unseen: dict[str, str] = field(default_factory=dict)  # steps that cannot be seen from here, and why
 
 
-async def fly(pixel: PixelConfig, storage: StorageConfig | None, *, url: str | None, within: float) -> list[Finding]:
-    """Send a canary and follow it for at most `within` seconds; one finding a hop."""
+async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str | None, within: float) -> list[Finding]:
+    """Send a canary and follow it for at most `within` seconds; returns one finding a step."""
     token = secrets.token_hex(8)
     watchers: list[_Watcher] = [_Outbox(Path(pixel.outbox.dir), token)]
     if storage is not None:
         watchers += [_Received(storage), _Log(Path(storage.log.path), token)]
     for watcher in watchers:
         await watcher.prepare()
-    flight = Flight(token, time.monotonic())
+    seen = Trace(token, time.monotonic())
     url = url or f"{address(pixel.http.host, pixel.http.port)}{pixel.http.path}"
     try:
         async with (
@@ -61,42 +65,42 @@ async def fly(pixel: PixelConfig, storage: StorageConfig | None, *, url: str | N
         return [_no_gif(url, f"{type(error).__name__}: {error}")]
     if status != 200 or not body.startswith(b"GIF89a"):
         return [_no_gif(url, f"{status} {kind}")]
-    flight.answered = time.monotonic()
-    await asyncio.gather(*(watcher.watch(flight, flight.answered + within) for watcher in watchers))
-    return list(_hops(flight, within, followed=storage is not None))
+    seen.answered = time.monotonic()
+    await asyncio.gather(*(watcher.watch(seen, seen.answered + within) for watcher in watchers))
+    return list(_findings(seen, followed=storage is not None))
 
 
 class _Watcher:
-    """Waits for one trace of the canary."""
+    """Waits until one step of the canary can be seen."""
 
-    hop: str
+    step: str
 
     async def prepare(self) -> None:
-        """What has to be known before the canary is sent."""
+        """Read what is needed from the time before the canary is sent."""
 
     async def look(self) -> bool:
-        """Whether the trace is there."""
-        raise NotImplementedError  # each kind looks for a trace of its own
+        """Whether the step can be seen now."""
+        raise NotImplementedError
 
-    async def watch(self, flight: Flight, until: float) -> None:
+    async def watch(self, seen: Trace, until: float) -> None:
         try:
             while time.monotonic() < until:
                 if await self.look():
-                    setattr(flight, self.hop, time.monotonic())
-                    self.tell(flight)
+                    setattr(seen, self.step, time.monotonic())
+                    self.note(seen)
                     return
                 await asyncio.sleep(LOOK_SECONDS)
         except (OSError, aiohttp.ClientError) as error:
-            flight.unseen[self.hop] = f"{error}"
+            seen.unseen[self.step] = f"{error}"
 
-    def tell(self, flight: Flight) -> None:
-        """What the trace says besides."""
+    def note(self, seen: Trace) -> None:
+        """Note details of the step that was seen."""
 
 
 class _Outbox(_Watcher):
     """SNS has accepted it once the publisher's noted offset in its journal is behind it, or the journal is gone."""
 
-    hop = "accepted"
+    step = "accepted"
 
     def __init__(self, directory: Path, token: str) -> None:
         self._directory = directory
@@ -131,9 +135,9 @@ class _Outbox(_Watcher):
 
 
 class _Received(_Watcher):
-    """The first message that storage counts after the canary: on a busy queue perhaps not yet the canary's own."""
+    """The first message that storage receives after the canary was sent. On a busy queue it may be an earlier one."""
 
-    hop = "received"
+    step = "received"
 
     def __init__(self, config: StorageConfig) -> None:
         self._admin = config.admin
@@ -143,7 +147,7 @@ class _Received(_Watcher):
         try:
             self._before = await self._count()
         except (OSError, aiohttp.ClientError):
-            pass  # the watch will say so
+            pass  # `watch` reports it
 
     async def look(self) -> bool:
         return await self._count() > self._before
@@ -153,9 +157,9 @@ class _Received(_Watcher):
 
 
 class _Log(_Watcher):
-    """The line, in what the log has grown by; in a new log from its begin."""
+    """The line: in what was appended since, or anywhere in a log that is new."""
 
-    hop = "line"
+    step = "line"
 
     def __init__(self, path: Path, token: str) -> None:
         self._path = path
@@ -168,7 +172,7 @@ class _Log(_Watcher):
             status = self._path.stat()
             self._inode, self._offset = status.st_ino, status.st_size
         except OSError:
-            pass  # not there yet, or not for us: the watch will say so
+            pass  # it does not exist yet, or may not be read: `watch` reports it
 
     async def look(self) -> bool:
         return await asyncio.to_thread(self._look)
@@ -188,49 +192,51 @@ class _Log(_Watcher):
         self._found = next((line for line in whole.splitlines() if self._token in line), b"")
         return bool(self._found)
 
-    def tell(self, flight: Flight) -> None:
-        flight.ip = self._found.decode("ascii", "backslashreplace").rpartition("|")[2]
+    def note(self, seen: Trace) -> None:
+        seen.ip = self._found.decode("ascii", "backslashreplace").rpartition("|")[2]
 
 
-def _hops(flight: Flight, within: float, *, followed: bool) -> list[Finding]:
-    assert flight.answered is not None
-    findings = [ok("canary", f"answered with the GIF after {_ms(flight.answered - flight.sent)}")]
-    hops: list[tuple[str, str, Callable[[], Finding]]] = [
+def _findings(seen: Trace, *, followed: bool) -> list[Finding]:
+    assert seen.answered is not None
+    findings = [ok("canary", f"answered with the GIF after {_ms(seen.answered - seen.sent)}")]
+    steps: list[tuple[str, str, Callable[[], Finding]]] = [
         ("accepted", "accepted by SNS", _not_accepted),
         ("received", "received by storage from SQS", _not_received),
         ("line", "a line of the visit log", _no_line),
     ]
-    before = flight.answered
-    for hop, words, missing in hops if followed else hops[:1]:
-        at = getattr(flight, hop)
+    before = seen.answered
+    for step, words, missing in steps if followed else steps[:1]:
+        at = getattr(seen, step)
         if at is not None:
             at = max(at, before)
             findings.append(ok("canary", f"{words} after {_ms(at - before)}"))
             before = at
-        elif hop in flight.unseen:
+        elif step in seen.unseen:
             findings.append(
-                unknown("canary", f"{words}: cannot be seen from here: {flight.unseen[hop]}", mend=_AS_THE_USER)
+                unknown(
+                    "canary", f"{words}: this could not be seen from here: {seen.unseen[step]}", fix=_RUN_AS_THE_SERVICE
+                )
             )
-        elif flight.line is None:
+        elif seen.line is None:
             findings.append(missing())
             break
-    if flight.line is not None:
-        total = _ms(flight.line - flight.sent)
-        findings.append(ok("canary", f"from the request to its line {total}, logged with the address {flight.ip}"))
-    elif not followed:
-        findings.append(_on_the_other_host(flight.token))
+    if seen.line is not None:
+        total = _ms(seen.line - seen.sent)
+        findings.append(ok("canary", f"from the request to its line {total}, logged with the address {seen.ip}"))
+    elif not followed and seen.accepted is not None:
+        findings.append(_on_the_other_host(seen.token))
     return findings
 
 
-_AS_THE_USER = "run the doctor where the service runs, as its user: sudo -u tracker tracker doctor …"
+_RUN_AS_THE_SERVICE = "run the doctor where the service runs, as its user: sudo -u tracker tracker doctor …"
 
 
 def _no_gif(url: str, what: str) -> Finding:
     return fault(
         "canary",
         f"no GIF from {url}: {what}",
-        why="visitors are answered no better",
-        mend="is the pixel running, is the URL right (http.path), does what is in front of it let it through?",
+        why="visitors get no GIF either",
+        fix="check that the pixel runs, that the URL is right (http.path), and that proxies in front let it through",
     )
 
 
@@ -239,7 +245,7 @@ def _not_accepted() -> Finding:
         "canary",
         "answered, but SNS did not accept it in time (or it was not recorded)",
         why="visits wait in the outbox, or are discarded",
-        mend="see what the pixel says above; a rate limit or a privacy signal discards a canary too",
+        fix="read the pixel's findings above; a rate limit or a privacy signal discards a canary too",
     )
 
 
@@ -247,8 +253,8 @@ def _not_received() -> Finding:
     return fault(
         "canary",
         "accepted by SNS, but storage received nothing in time",
-        why="SNS or SQS holds it, delivers it elsewhere, or to nobody",
-        mend="see subscription, filter and policy above; does anything else read this queue?",
+        why="SNS or SQS still has it, or delivers it elsewhere, or to nobody",
+        fix="read the findings on subscription, filter and policy above; check what else reads this queue",
     )
 
 
@@ -256,17 +262,13 @@ def _no_line() -> Finding:
     return fault(
         "canary",
         "no line of it in the visit log in time",
-        why="it is in the queue, or storage cannot write, or writes another log than log.path",
-        mend="see what storage says above; is this the configuration that it runs with?",
+        why="it is in the queue, or storage cannot write, or storage writes another log than log.path",
+        fix="read storage's findings above; check that storage runs with this configuration",
     )
 
 
 def _on_the_other_host(token: str) -> Finding:
-    return unknown(
-        "canary",
-        f"its line is on storage's host: user agent {CANARY_AGENT}{__version__} {token}",
-        mend=f"there: grep -c {token} <log.path>",
-    )
+    return ok("canary", f"without --storage its line is not looked for; on storage's host: grep -c {token} <log.path>")
 
 
 def _ms(seconds: float) -> str:

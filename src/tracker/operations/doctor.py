@@ -1,6 +1,7 @@
-"""`tracker doctor`: looks at everything a visit passes, says what is wrong, why it matters and what mends it.
+"""`tracker doctor`: checks everything that a visit passes, and reports what is wrong, why it matters and how to fix it.
 
-It changes nothing, and sends one visit of its own. Exit status: 0 no fault (there may be warnings), 1 a fault.
+It changes nothing, but it sends one visit of its own, the canary. Exit status: 1 after a fault; otherwise 3 if
+something could not be checked; otherwise 0, also with warnings.
 """
 
 import argparse
@@ -11,44 +12,50 @@ from pathlib import Path
 from typing import TypeVar
 
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
-from tracker.errors import ConfigurationError
+from tracker.errors import ConfigurationError, ConfigurationUnreadable, UsageError
 from tracker.operations import host_checks, service_checks
-from tracker.operations.canary import fly
-from tracker.operations.findings import Finding, Report, fault, ok
+from tracker.operations.canary import trace
+from tracker.operations.findings import Finding, Report, fault, ok, unknown
 from tracker.operations.queue_checks import check_queue
 from tracker.operations.topic_checks import Wiring, check_topic, look
 
-EXIT_FAULT = 1
 WITHIN_SECONDS = 30.0
 
 Loaded = TypeVar("Loaded", PixelConfig, StorageConfig)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--pixel", type=Path, metavar="FILE", help="the pixel's configuration, where it runs")
-    parser.add_argument("--storage", type=Path, metavar="FILE", help="the storage's configuration, where it runs")
-    parser.add_argument("--url", help="send the canary here, to pass what is in front; default: the pixel itself")
-    parser.add_argument("--no-canary", action="store_true", help="only look, send no visit")
+    parser.add_argument(
+        "--pixel", type=Path, metavar="FILE", help="the pixel's configuration, on the host where it runs"
+    )
+    parser.add_argument(
+        "--storage", type=Path, metavar="FILE", help="storage's configuration, on the host where it runs"
+    )
+    parser.add_argument(
+        "--url",
+        help="send the canary here, so that it passes the proxies in front of the pixel; default: the pixel itself",
+    )
+    parser.add_argument("--no-canary", action="store_true", help="send no visit of its own")
     parser.add_argument(
         "--within",
         type=float,
         default=WITHIN_SECONDS,
         metavar="SECONDS",
-        help=f"the time for the canary's way; default: {WITHIN_SECONDS:g}",
+        help=f"how long to follow the canary; default: {WITHIN_SECONDS:g}",
     )
 
 
 def run(options: argparse.Namespace) -> int:
     if options.pixel is None and options.storage is None:
-        raise ConfigurationError("expected --pixel FILE, --storage FILE, or both")
+        raise UsageError("expected --pixel FILE, --storage FILE, or both")
     report = Report()
     asyncio.run(examine(options, os.environ, report))
     report.end()
-    return EXIT_FAULT if report.faults else 0
+    return report.exit_status
 
 
 async def examine(options: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
-    """Every check that the given configurations allow, in the order of a visit's path."""
+    """Run every check that the given configurations allow, in the order of a visit's path."""
     pixel, storage = _configurations(options, environ, report)
     wiring = Wiring(topic_arn=pixel.sns.topic_arn if pixel else "", provision=provision_command(pixel, storage))
     if pixel is not None:
@@ -62,12 +69,12 @@ async def examine(options: argparse.Namespace, environ: Mapping[str, str], repor
         await _add(report, "the visit log", _async(host_checks.check_log(storage.log)))
         await _add(report, "the storage", service_checks.check_storage(storage))
     if pixel is not None and not options.no_canary:
-        report.begin("following a canary")
-        report.add(*await fly(pixel, storage, url=options.url, within=options.within))
+        report.begin("following the canary")
+        report.add(*await trace(pixel, storage, url=options.url, within=options.within))
 
 
 def provision_command(pixel: PixelConfig | None, storage: StorageConfig | None) -> str:
-    """The command that puts what lies between these two services right."""
+    """The command that sets up the topic, the queue and the subscription of these two configurations."""
     words = ["tracker provision"]
     region = storage.sqs.region if storage else None
     endpoint = storage.sqs.endpoint_url if storage else None
@@ -90,14 +97,19 @@ def _configurations(
             return None
         try:
             config = load(path, environ)
+        except ConfigurationUnreadable as error:
+            report.add(
+                unknown("configuration", str(error), fix="name the file of the service; run the doctor as its user")
+            )
+            return None
         except ConfigurationError as error:
             for mistake in str(error).splitlines():
                 report.add(
                     fault(
                         "configuration",
                         mistake,
-                        why="the service ends at its start with exit status 78",
-                        mend="correct it; config/*.reference.yaml has every key with its meaning",
+                        why="the service cannot start: it ends with exit status 78",
+                        fix="correct it; config/*.reference.yaml has every key with its meaning",
                     )
                 )
             return None
@@ -108,7 +120,7 @@ def _configurations(
 
 
 async def _add(report: Report, what: str, checks: AsyncIterator[Finding]) -> None:
-    report.begin(f"looking at {what}")
+    report.begin(f"checking {what}")
     async for finding in checks:
         report.add(finding)
 

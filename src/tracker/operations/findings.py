@@ -1,4 +1,4 @@
-"""What `tracker doctor` finds: each finding says what is, and, unless it is well, why it matters and what mends it."""
+"""What `tracker doctor` reports: findings. Each one that is not well says why it matters and how to fix it."""
 
 import os
 import sys
@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TextIO
 
-from tracker.logs import printable
+from tracker import exit_status
+from tracker.core.printable import printable
 
 
 class Level(Enum):
-    """How bad it is; a fault makes the doctor's exit status 1."""
+    """How bad a finding is. A fault makes the doctor's exit status 1, something unknown makes it 3."""
 
     OK = "ok"
     WARNING = "warning"
     FAULT = "FAULT"
-    UNKNOWN = "unknown"  # could not be looked at from here
+    UNKNOWN = "unknown"  # the doctor could not look: no permission, no network, no credentials
 
 
 @dataclass(frozen=True)
@@ -24,23 +25,23 @@ class Finding:
     subject: str
     what: str
     why: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
 def ok(subject: str, what: str) -> Finding:
     return Finding(Level.OK, subject, what)
 
 
-def warning(subject: str, what: str, *, why: str, mend: str) -> Finding:
-    return Finding(Level.WARNING, subject, what, why, mend)
+def warning(subject: str, what: str, *, why: str, fix: str) -> Finding:
+    return Finding(Level.WARNING, subject, what, why, fix)
 
 
-def fault(subject: str, what: str, *, why: str, mend: str) -> Finding:
-    return Finding(Level.FAULT, subject, what, why, mend)
+def fault(subject: str, what: str, *, why: str, fix: str) -> Finding:
+    return Finding(Level.FAULT, subject, what, why, fix)
 
 
-def unknown(subject: str, what: str, *, mend: str) -> Finding:
-    return Finding(Level.UNKNOWN, subject, what, mend=mend)
+def unknown(subject: str, what: str, *, why: str = "", fix: str) -> Finding:
+    return Finding(Level.UNKNOWN, subject, what, why, fix)
 
 
 _COLOURS = {Level.OK: "32", Level.WARNING: "33", Level.FAULT: "1;31", Level.UNKNOWN: "36"}
@@ -48,7 +49,10 @@ _SUBJECT_WIDTH = 14
 
 
 class Report:
-    """Prints findings as they come: coloured and with what is under way on a terminal, plain lines anywhere else."""
+    """Prints each finding as soon as it is there.
+
+    On a terminal it uses colours and shows what is being checked; anywhere else it prints plain lines.
+    """
 
     def __init__(self, out: TextIO | None = None) -> None:
         self._out = out or sys.stdout
@@ -57,11 +61,13 @@ class Report:
         self.findings: list[Finding] = []
 
     @property
-    def faults(self) -> int:
-        return self._count(Level.FAULT)
+    def exit_status(self) -> int:
+        if self._count(Level.FAULT):
+            return exit_status.FOUND
+        return exit_status.COULD_NOT_LOOK if self._count(Level.UNKNOWN) else exit_status.OK
 
     def begin(self, what: str) -> None:
-        """Say what is being looked at, on a terminal, until the next finding."""
+        """Show what is being checked, on a terminal, until the next finding."""
         if self._live:
             self._out.write(f"\r\x1b[K… {printable(what)}")
             self._out.flush()
@@ -73,12 +79,12 @@ class Report:
             if self._colours:
                 word = f"\x1b[{_COLOURS[finding.level]}m{word}\x1b[0m"
             self._line(f"{word} {finding.subject:<{_SUBJECT_WIDTH}} {printable(finding.what)}")
-            for label, text in (("why", finding.why), ("mend", finding.mend)):
+            for label, text in (("why", finding.why), ("fix", finding.fix)):
                 if text:
-                    self._line(f"{'':8} {'':{_SUBJECT_WIDTH}} {label + ':':<6}{printable(text)}")
+                    self._line(f"{'':8} {'':{_SUBJECT_WIDTH}} {label + ':':<5}{printable(text)}")
 
     def end(self) -> None:
-        words = {Level.OK: "well", Level.WARNING: "warnings", Level.FAULT: "faults", Level.UNKNOWN: "not looked at"}
+        words = {Level.OK: "ok", Level.WARNING: "warnings", Level.FAULT: "faults", Level.UNKNOWN: "unknown"}
         self._line(", ".join(f"{self._count(level)} {word}" for level, word in words.items()))
 
     def _line(self, text: str) -> None:

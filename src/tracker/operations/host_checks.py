@@ -1,6 +1,6 @@
-"""What the services stand on: their directories, disks, locks and limits.
+"""Checks of the services' host: their directories, disks, locks and limits.
 
-Nothing of theirs is written, and none of their locks is taken: a service that starts meanwhile is not disturbed.
+Nothing is written and no lock is taken, so a service that starts at the same time is not disturbed.
 """
 
 import os
@@ -18,9 +18,9 @@ from tracker.pixel.outbox_files import bad_journals, publisher_lock, refused_lin
 from tracker.storage.ledger_reader import read_extent
 from tracker.visit_log_files import ledger_path, lock_path, torn_copies
 
-FULL_SHARE = 0.02  # of the disk free, and below
+FULL_SHARE = 0.02  # of the disk; with less free space it is a fault
 NEARLY_FULL_SHARE = 0.10
-FEWEST_FILES = 4096  # a connection is a descriptor
+FEWEST_FILES = 4096  # a connection needs a descriptor
 GIB = 1 << 30
 
 
@@ -33,14 +33,14 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
         return
     yield from _check_permissions("outbox", directory)
     used = sum(file.stat().st_size for file in _files(directory))
-    room = max(0, config.max_bytes - used)
+    quota = max(0, config.max_bytes - used)
     disk = shutil.disk_usage(directory)
-    if disk.free < room:
+    if disk.free < quota:
         yield warning(
             "outbox",
-            f"the disk has {_size(disk.free)} free, and the outbox may still grow by {_size(room)}",
-            why="when SNS is away the disk is full before the outbox is, and visits are discarded (outbox_io)",
-            mend=f"lower outbox.max_bytes to {used + disk.free * 9 // 10} or give {directory} a larger disk",
+            f"the disk has {_size(disk.free)} free, and the outbox may still grow by {_size(quota)}",
+            why="while SNS is unreachable, the disk gets full before the outbox, and visits are discarded (outbox_io)",
+            fix=f"lower outbox.max_bytes to {used + disk.free * 9 // 10} or give {directory} a larger disk",
         )
     yield judge_disk("outbox", directory, disk.free, disk.total)
     if bad:
@@ -48,15 +48,15 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             "outbox",
             f"journals that cannot be read were set aside: {', '.join(bad)}",
             why="visits in them are not published",
-            mend="keep a copy, read the pixel's log for journal_read_failed, check the disk; then remove them",
+            fix="keep a copy, look for journal_read_failed in the pixel's log, check the disk; then remove them",
         )
     refused = refused_lines(directory)
     if refused.exists() and refused.stat().st_size:
         yield warning(
             "outbox",
             f"{refused} holds visits that SNS refuses",
-            why="they are in no log",
-            mend="read why in the pixel's log (span_refused); keep the file, then remove it",
+            why="they are not in the visit log",
+            fix="read why in the pixel's log (span_refused); keep the file, then remove it",
         )
     yield from _check_lock("outbox", publisher_lock(directory), "pixel", "tracker-pixel")
 
@@ -68,7 +68,7 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
             "visit log",
             f"{path} is a symbolic link",
             why="storage refuses it: a rotation would move the link and not the file",
-            mend=f"set log.path to {path.resolve()}",
+            fix=f"set log.path to {path.resolve()}",
         )
         return
     try:
@@ -84,7 +84,7 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
             "visit log",
             f"a crash left {', '.join(file.name for file in torn)}",
             why="harmless: their visits came again and are in the log; they hold addresses all the same",
-            mend="remove them",
+            fix="remove them",
         )
     yield from _check_ledger(ledger_path(path))
     yield from _check_lock("visit log", lock_path(path), "storage", "tracker-storage")
@@ -92,41 +92,41 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
 
 def _check_ledger(ledger: Path) -> Iterator[Finding]:
     if not os.path.lexists(ledger):
-        return  # storage has never run here, and its lock says so
+        return  # storage has never run here; the check of its lock reports that
     try:
         read_extent(ledger)
     except TrackerError as error:
         yield fault(
             "visit log",
             str(error),
-            why="without its ledger storage can write nothing; visits wait in the queue, for as long as its retention",
-            mend="run the doctor as the service's user; see docs/operations.md, a ledger that cannot be used",
+            why="without its ledger storage writes nothing; visits wait in the queue, at most for its retention",
+            fix="run the doctor as the service's user; see docs/operations.md, a ledger that cannot be used",
         )
 
 
 def judge_disk(subject: str, directory: Path, free: int, total: int) -> Finding:
-    """What so many free bytes of so many mean."""
+    """The finding for a disk with `free` of `total` bytes free."""
     what = f"{_size(free)} of {_size(total)} are free on the disk of {directory}"
     if free > total * NEARLY_FULL_SHARE or free > 20 * GIB:
         return ok(subject, what)
     why = {
-        "outbox": "without room visits are answered and discarded (outbox_io)",
-        "visit log": "without room storage pauses; visits wait in the queue, for as long as its retention",
+        "outbox": "on a full disk visits are answered and discarded (outbox_io)",
+        "visit log": "on a full disk storage pauses; visits wait in the queue, at most for its retention",
     }[subject]
     level = fault if free < total * FULL_SHARE else warning
-    return level(subject, what, why=why, mend="make room, or move it to a larger disk (docs/operations.md)")
+    return level(subject, what, why=why, fix="free space on it, or move to a larger disk (docs/operations.md)")
 
 
 def _unreadable(subject: str, directory: Path, error: OSError) -> Finding:
     if isinstance(error, FileNotFoundError):
         return warning(
             subject,
-            f"{directory} is not there",
+            f"{directory} does not exist",
             why="the service has never run with this configuration here, or its disk is not mounted",
-            mend="run the doctor where the service runs, from its working directory; mount the disk",
+            fix="run the doctor where the service runs, from its working directory; mount the disk",
         )
     return unknown(
-        subject, f"{directory}: {error.strerror}", mend="run the doctor as the service's user: sudo -u tracker"
+        subject, f"{directory}: {error.strerror}", fix="run the doctor as the service's user: sudo -u tracker"
     )
 
 
@@ -135,16 +135,16 @@ def _check_permissions(subject: str, directory: Path) -> Iterator[Finding]:
     if mode & stat.S_IWOTH:
         yield fault(
             subject,
-            f"everybody may write to {directory} (mode {mode:04o})",
-            why="anybody on this machine may remove or replace what is recorded",
-            mend=f"chmod 0750 {directory}",
+            f"every user may write to {directory} (mode {mode:04o})",
+            why="every user of this machine can remove or replace recorded visits",
+            fix=f"chmod 0750 {directory}",
         )
     elif mode & stat.S_IROTH and mode & stat.S_IXOTH:
         yield warning(
             subject,
-            f"everybody may look into {directory} (mode {mode:04o})",
-            why="visitors' addresses are personal data; the files are 0640, and this is the second fence",
-            mend=f"chmod 0750 {directory}",
+            f"every user may list {directory} (mode {mode:04o})",
+            why="visitors' addresses are personal data; the files are 0640, and this is a second protection",
+            fix=f"chmod 0750 {directory}",
         )
 
 
@@ -155,7 +155,7 @@ def _check_lock(subject: str, lock: Path, service: str, unit: str) -> Iterator[F
             subject,
             f"no {service} holds {lock}",
             why=f"no {service} is running on it",
-            mend=f"systemctl start {unit}; journalctl -u {unit} says why it ended",
+            fix=f"systemctl start {unit}; journalctl -u {unit} says why it ended",
         )
         return
     yield ok(subject, f"locked by {service}, process {holder}")
@@ -164,21 +164,21 @@ def _check_lock(subject: str, lock: Path, service: str, unit: str) -> Iterator[F
         yield warning(
             "limits",
             f"the pixel may open {files} files",
-            why="each connection is one; beyond, new visitors wait",
-            mend="LimitNOFILE=65536 in the unit, or ulimit -n 65536",
+            why="each connection needs one; at the limit new visitors wait",
+            fix="LimitNOFILE=65536 in the unit, or ulimit -n 65536",
         )
     backlog = _somaxconn()
     if service == "pixel" and backlog is not None and backlog < BACKLOG:
         yield warning(
             "limits",
-            f"the kernel queues {backlog} connections that are not accepted yet, the pixel asks for {BACKLOG}",
-            why="a burst of new visitors is turned away while the workers start",
-            mend=f"sysctl -w net.core.somaxconn={BACKLOG}",
+            f"the kernel queues at most {backlog} connections that are not accepted yet, the pixel asks for {BACKLOG}",
+            why="in a burst of new visitors, connections are refused while the workers start",
+            fix=f"sysctl -w net.core.somaxconn={BACKLOG}",
         )
 
 
 def lock_holder(lock: Path) -> int | None:
-    """The process that holds a flock on the file, as the kernel says; taking the lock to see would disturb a start."""
+    """The process that holds a flock on the file, from /proc/locks. To try the lock would disturb a start."""
     try:
         inode = lock.stat().st_ino
         table = Path("/proc/locks").read_text()
@@ -209,7 +209,7 @@ def _files(directory: Path) -> Iterator[os.DirEntry[str]]:
             try:
                 yield from _files(Path(entry.path))
             except OSError:
-                continue  # published and removed while we looked
+                continue  # published and removed since the listing
         else:
             yield entry
 

@@ -1,8 +1,8 @@
-"""`tracker provision`: makes or completes what lies between the services: topic, queues, policies and subscription.
+"""`tracker provision`: creates or completes what is between the services: topic, queues, policies and subscription.
 
-It promises to be idempotent: run again, over something half made or made by hand, it leaves the same state, and nothing
-that waits in a queue is touched. So attributes are set after the creating call and never given to it: creating a queue
-again with other attributes is an error, setting them is not. What else an operator has put into a queue's policy stays.
+It is idempotent: after each run the state is the same, also when something existed before, complete or not, and no
+message in a queue is touched. Therefore a queue is created without attributes, and they are set afterwards: to create a
+queue again with other attributes is an error, to set them is not. Other statements of a queue's policy stay.
 """
 
 import argparse
@@ -13,24 +13,25 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tracker import exit_status
 from tracker.aws import ask, open_client
-from tracker.errors import AwsRefused, AwsUnreachable, ConfigurationError
+from tracker.errors import AwsRefused, UsageError
+from tracker.operations.lookups import queue_attributes, queue_url, subscription
 
 TOPIC = "tracking"
 QUEUE = "visits"
 DEAD_LETTER_QUEUE = "visits-dlq"
 
 RETENTION_SECONDS = 14 * 24 * 3600  # the longest SQS keeps a message
-# A count, not a judgement: messages are received and released when storage is killed or its disk is full. Three, a
-# common choice, would send good visits to the dead-letter queue after three crashes.
+# A receive says nothing about the message: it also counts when storage is killed or its disk is full. With three, a
+# common choice, good visits would be moved to the dead-letter queue after three crashes.
 MAX_RECEIVE_COUNT = 100
 FILTER_POLICY = {"Type": ["Visit"]}
 STATEMENT = "TopicMaySend"
 
-EXIT_DIFFERENT = 1
-NEW_QUEUE_TRIES = 5  # a second apart: AWS may take so long to know a queue that it has just made
+NEW_QUEUE_TRIES = 5  # one second apart: AWS may need some seconds until it knows a queue that it has created
 
-# Documents that SNS and SQS give back in their own spelling.
+# JSON documents that SNS and SQS return in a spelling of their own.
 _DOCUMENTS = {"FilterPolicy", "RedrivePolicy"}
 
 
@@ -52,7 +53,7 @@ class Change:
 
     def __str__(self) -> str:
         if not self.setting:
-            return f"{self.thing}: is made"
+            return f"{self.thing}: is created"
         return f"{self.thing}: {self.setting}: {'nothing' if self.before is None else self.before} -> {self.after}"
 
 
@@ -67,7 +68,7 @@ class Provisioned:
 
 
 async def provision(sns: Any, sqs: Any, names: Names | None = None) -> Provisioned:
-    """Make or complete everything with the two open clients. Raises AwsRefused, AwsUnreachable."""
+    """Create or complete everything with the two open clients. Raises AwsRefused, AwsUnreachable."""
     work = _Work(sns, sqs, names or Names(), dry_run=False)
     await work.run()
     return Provisioned(
@@ -81,16 +82,16 @@ async def provision(sns: Any, sqs: Any, names: Names | None = None) -> Provision
 
 
 async def differences(sns: Any, sqs: Any, names: Names | None = None) -> list[Change]:
-    """What `provision` would change, by looking alone."""
+    """What `provision` would change. Nothing is changed."""
     work = _Work(sns, sqs, names or Names(), dry_run=True)
     await work.run()
     return work.changes
 
 
 class _Work:
-    """One walk over topic, dead-letter queue, queue and subscription: compare, note, and, unless dry, mend.
+    """Compares topic, queues and subscription with what they should be; notes and applies each change.
 
-    In a dry run the ARN and the URL of what is not there yet are unknown, and stay out of the two mappings.
+    In a dry run nothing is applied, and `arns` and `urls` have no entry for what does not exist yet.
     """
 
     def __init__(self, sns: Any, sqs: Any, names: Names, *, dry_run: bool) -> None:
@@ -151,7 +152,7 @@ class _Work:
             "MessageRetentionPeriod": str(RETENTION_SECONDS),
             "Policy": with_our_statement(have.get("Policy"), own, topic),
         }
-        if not have.get("KmsMasterKeyId"):  # a key of the operator's own encrypts already
+        if not have.get("KmsMasterKeyId"):  # otherwise a key of the operator encrypts already
             wanted["SqsManagedSseEnabled"] = "true"
         if role == "queue":
             wanted["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": MAX_RECEIVE_COUNT})
@@ -162,7 +163,7 @@ class _Work:
         wanted = {
             "RawMessageDelivery": "true",
             "FilterPolicy": json.dumps(FILTER_POLICY),
-            # What SNS itself cannot deliver (a lost policy, a deleted queue) is kept as well.
+            # Messages that SNS itself cannot deliver (after a changed policy or a deleted queue) are kept too.
             "RedrivePolicy": json.dumps({"deadLetterTargetArn": dead or "(new)"}),
         }
         thing = f"subscription of queue {self._names.queue}"
@@ -170,7 +171,7 @@ class _Work:
         if existing is None:
             self._note(thing, "", None, "")
             if not self._dry_run:
-                # With its attributes at once: no message passes before the filter is there.
+                # With its attributes at once: no message may be delivered before the filter is set.
                 call = self._sns.subscribe(
                     TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=wanted, ReturnSubscriptionArn=True
                 )
@@ -189,45 +190,8 @@ class _Work:
         self.changes.append(Change(thing, setting, before, after))
 
 
-async def queue_url(sqs: Any, name: str) -> str | None:
-    """The URL of the queue of this name, or of this URL; None when there is none."""
-    if "://" in name:
-        return name
-    try:
-        return str((await ask(sqs.get_queue_url(QueueName=name), "QueueUrl"))["QueueUrl"])
-    except AwsRefused as error:
-        if error.is_missing:
-            return None
-        raise
-
-
-async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
-    """All attributes of the queue; its QueueArn is always among them."""
-    attributes = (await ask(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]), "Attributes"))["Attributes"]
-    if not attributes.get("QueueArn"):
-        raise AwsUnreachable("the reply is not AWS's: it has no QueueArn; check endpoint_url and proxies")
-    return dict(attributes)
-
-
-async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, dict[str, str]] | None:
-    """ARN and attributes of the queue's subscription to the topic; one that is not confirmed has no attributes."""
-    token: dict[str, str] = {}
-    while True:
-        reply = await ask(sns.list_subscriptions_by_topic(TopicArn=topic_arn, **token))
-        for each in reply.get("Subscriptions", ()):
-            if each.get("Protocol") == "sqs" and each.get("Endpoint") == queue_arn:
-                arn = str(each.get("SubscriptionArn"))
-                if not arn.startswith("arn:"):
-                    return arn, {}
-                reply = await ask(sns.get_subscription_attributes(SubscriptionArn=arn), "Attributes")
-                return arn, dict(reply["Attributes"])
-        if not reply.get("NextToken"):
-            return None
-        token = {"NextToken": reply["NextToken"]}
-
-
 def with_our_statement(policy: str | None, queue_arn: str, topic_arn: str) -> str:
-    """The queue's policy with the statement that SNS may send to it, on behalf of our topic and of no other."""
+    """The queue's policy with the statement that SNS may send to it, on behalf of this topic only."""
     ours = {
         "Sid": STATEMENT,
         "Effect": "Allow",
@@ -252,7 +216,7 @@ def _same(setting: str, have: str | None, wanted: str) -> bool:
 
 
 def _normal(document: str) -> Any:
-    """SQS gives a number back as it was given, as text or as number."""
+    """A number may be text or a number: SQS returns it in the form in which it was set."""
     return json.loads(document, parse_int=str) if document else None
 
 
@@ -267,15 +231,15 @@ async def _patiently(call: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--region", metavar="REGION", help="default: as the AWS tools find it")
-    parser.add_argument("--endpoint-url", metavar="URL", help="another SNS and SQS than those of AWS")
+    parser.add_argument("--region", metavar="REGION", help="default: that of the AWS tools")
+    parser.add_argument("--endpoint-url", metavar="URL", help="of another SNS and SQS than those of AWS")
     parser.add_argument("--topic", default=TOPIC, metavar="NAME", help=f"default: {TOPIC}")
     parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"default: {QUEUE}")
     parser.add_argument(
         "--dead-letter-queue", default=DEAD_LETTER_QUEUE, metavar="NAME", help=f"default: {DEAD_LETTER_QUEUE}"
     )
     parser.add_argument(
-        "--dry-run", action="store_true", help=f"show what would change; exit status {EXIT_DIFFERENT} if anything would"
+        "--dry-run", action="store_true", help="only show what would change; the exit status is 1 if anything would"
     )
 
 
@@ -286,9 +250,9 @@ def run(options: argparse.Namespace) -> int:
         ("--dead-letter-queue", options.dead_letter_queue, 80),
     ):
         if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{longest}}}", name):
-            raise ConfigurationError(f"{option}: expected up to {longest} letters, digits, - and _, got {name!r}")
+            raise UsageError(f"{option}: expected up to {longest} letters, digits, - and _, got {name!r}")
     if options.queue == options.dead_letter_queue:
-        raise ConfigurationError("--dead-letter-queue: expected another name than the queue's")
+        raise UsageError("--dead-letter-queue: expected another name than the queue's")
     return asyncio.run(_run(options))
 
 
@@ -301,11 +265,11 @@ async def _run(options: argparse.Namespace) -> int:
         if options.dry_run:
             changes = await differences(sns, sqs, names)
             print("\n".join(map(str, changes)) or "nothing to change")
-            return EXIT_DIFFERENT if changes else 0
+            return exit_status.FOUND if changes else exit_status.OK
         made = await provision(sns, sqs, names)
         region = sqs.meta.region_name
     print("\n".join(map(str, made.changes)) or "nothing to change")
     endpoint = f"\n  endpoint_url: {options.endpoint_url}" if options.endpoint_url else ""
     print(f"\n# pixel.yaml\nsns:\n  topic_arn: {made.topic_arn}{endpoint}")
     print(f"# storage.yaml\nsqs:\n  queue: {options.queue}\n  region: {region}{endpoint}")
-    return 0
+    return exit_status.OK

@@ -1,4 +1,4 @@
-"""The queue and its dead-letter queue at AWS: whether what SNS accepts arrives, stays, and can be read."""
+"""Checks of the queue and its dead-letter queue at AWS: whether SNS may deliver, and how long messages stay."""
 
 import json
 from collections.abc import AsyncIterator
@@ -8,7 +8,8 @@ from typing import Any
 from tracker.aws import open_client
 from tracker.config import SqsConfig
 from tracker.operations.findings import Finding, fault, ok, warning
-from tracker.operations.provision import MAX_RECEIVE_COUNT, queue_attributes, queue_url
+from tracker.operations.lookups import queue_attributes, queue_url
+from tracker.operations.provision import MAX_RECEIVE_COUNT
 from tracker.operations.topic_checks import Wiring
 from tracker.storage.dead_letters import FEWEST_RECEIVES
 
@@ -23,8 +24,8 @@ async def check_queue(config: SqsConfig, wiring: Wiring) -> AsyncIterator[Findin
             yield fault(
                 "queue",
                 f"there is no queue {config.queue} in {sqs.meta.region_name}",
-                why="storage has nothing to read; what SNS accepts goes nowhere",
-                mend=f"correct sqs.queue and sqs.region, or make it: {wiring.provision}",
+                why="storage has nothing to read, and visits that SNS accepts are lost",
+                fix=f"correct sqs.queue and sqs.region, or create it: {wiring.provision}",
             )
             return
         wiring.queue = attributes = await queue_attributes(sqs, url)
@@ -46,8 +47,8 @@ def _retention(attributes: dict[str, str], wiring: Wiring) -> Finding:
         return (fault if seconds < DAY else warning)(
             "queue",
             f"it keeps messages for {seconds} seconds",
-            why="storage that is away for longer loses the visits that waited longest",
-            mend=f"keep them for 14 days (1209600): {wiring.provision}",
+            why="if storage is down for longer, the visits that waited longest are lost",
+            fix=f"keep them for 14 days (1209600): {wiring.provision}",
         )
     return ok("queue", f"keeps messages for {seconds // DAY} days")
 
@@ -61,22 +62,22 @@ def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "queue",
             "its policy does not let SNS send to it",
             why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     sources = [source for statement in ours for source in _sources(statement)]
     if None in sources:
         return warning(
             "queue",
-            "its policy lets SNS send on behalf of any topic of anybody",
-            why="whoever knows the queue can have SNS put messages into it",
-            mend=wiring.provision,
+            "its policy lets SNS send on behalf of any topic of any account",
+            why="everybody who knows the queue can send messages to it through SNS",
+            fix=wiring.provision,
         )
     if wiring.topic_arn and not any(fnmatchcase(wiring.topic_arn, source or "") for source in sources):
         return fault(
             "queue",
             f"its policy lets SNS send, but not on behalf of {wiring.topic_arn}",
             why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            mend=wiring.provision,
+            fix=wiring.provision,
         )
     return ok("queue", "its policy lets the topic send")
 
@@ -93,11 +94,11 @@ def _lets_sns_send(statement: dict[str, Any]) -> bool:
 
 
 def _sources(statement: dict[str, Any]) -> list[str | None]:
-    """The ARNs (patterns) on whose behalf a statement lets SNS send; None where it does not ask."""
+    """The ARNs (patterns) on whose behalf a statement lets SNS send; None when it has no such condition."""
     conditions = statement.get("Condition", {}).values()
     named = {key.lower(): value for condition in conditions for key, value in condition.items()}
     if "aws:sourceaccount" in named and "aws:sourcearn" not in named:
-        return ["*"]  # any topic of an account of the operator's choice
+        return ["*"]  # any topic of the accounts that the operator has named
     arns = named.get("aws:sourcearn")
     return list(arns) if isinstance(arns, list) else [arns]
 
@@ -108,16 +109,16 @@ def _encryption(attributes: dict[str, str], wiring: Wiring) -> Finding:
         return fault(
             "queue",
             "it is encrypted with the key alias/aws/sqs",
-            why="SNS may not use that key: nothing is delivered",
-            mend="set SqsManagedSseEnabled=true, or a key of your own whose policy lets sns.amazonaws.com use it",
+            why="SNS may not use that key, so nothing is delivered",
+            fix="set SqsManagedSseEnabled=true, or a key of your own whose policy lets sns.amazonaws.com use it",
         )
     if key or attributes.get("SqsManagedSseEnabled", "").lower() == "true":
         return ok("queue", f"encrypted at rest{f' with {key}' if key else ''}")
     return warning(
         "queue",
         "it is not encrypted at rest",
-        why="it holds visitors' addresses for as long as storage is away",
-        mend=wiring.provision,
+        why="it holds visitors' addresses while storage is down",
+        fix=wiring.provision,
     )
 
 
@@ -128,8 +129,8 @@ def _in_flight(attributes: dict[str, str]) -> Finding:
         return warning(
             "queue",
             f"{in_flight} messages are in flight",
-            why=f"at {IN_FLIGHT_LIMIT} SQS gives no more, and says so by silence alone",
-            mend="look for consumers of this queue besides storage, and for one that receives and never deletes",
+            why=f"at {IN_FLIGHT_LIMIT} SQS delivers no more, without an error",
+            fix="look for other consumers of this queue, and for one that receives and never deletes",
         )
     return ok("queue", f"about {waiting} messages wait, {in_flight} are in flight")
 
@@ -140,28 +141,19 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
         yield warning(
             "dead letters",
             "the queue has no dead-letter queue",
-            why="a message that cannot be read comes again and again, and is gone with the retention",
-            mend=wiring.provision,
+            why="a message that cannot be read comes again and again, and is lost when the retention ends",
+            fix=wiring.provision,
         )
         return
-    count = int(redrive.get("maxReceiveCount", 0))
-    if count < FEWEST_RECEIVES:
-        yield warning(
-            "dead letters",
-            f"the queue gives messages up after {count} receives",
-            why="each crash or stop of storage counts one receive: good visits end there",
-            mend=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
-        )
-    else:
-        yield ok("dead letters", f"after {count} receives")
+    yield _receive_count(int(redrive.get("maxReceiveCount", 0)), wiring)
     name = str(redrive["deadLetterTargetArn"]).rpartition(":")[2]
     url = await queue_url(sqs, name)
     if url is None:
         yield fault(
             "dead letters",
             f"the dead-letter queue {name} does not exist",
-            why="SQS has nowhere to put what cannot be read",
-            mend=wiring.provision,
+            why="SQS cannot move messages that storage cannot read",
+            fix=wiring.provision,
         )
         return
     dead = await queue_attributes(sqs, url)
@@ -170,14 +162,25 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
         yield warning(
             "dead letters",
             f"about {waiting} messages are in {name}",
-            why="they are visits that no line holds, or nobody's; they are gone when the retention ends",
-            mend=f"read storage's log for message_malformed, mend the cause, then: "
+            why="they may be visits that are not in the log; they are lost when the retention ends",
+            fix=f"look for message_malformed in storage's log, fix the cause, then: "
             f"tracker redrive --queue {attributes['QueueArn'].rpartition(':')[2]} --dead-letter-queue {name}",
         )
     if int(dead.get("MessageRetentionPeriod", 0)) < int(attributes.get("MessageRetentionPeriod", 0)):
         yield warning(
             "dead letters",
             f"{name} keeps messages for a shorter time than the queue",
-            why="a message keeps its age when it moves: it may be gone as it arrives",
-            mend=wiring.provision,
+            why="a message keeps its age when it is moved, so it may be deleted at once",
+            fix=wiring.provision,
         )
+
+
+def _receive_count(count: int, wiring: Wiring) -> Finding:
+    if count < FEWEST_RECEIVES:
+        return warning(
+            "dead letters",
+            f"the queue moves messages to the dead-letter queue after {count} receives",
+            why="each crash or stop of storage counts as one receive, so good visits are moved too",
+            fix=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
+        )
+    return ok("dead letters", f"after {count} receives")

@@ -1,10 +1,12 @@
-"""`tracker redrive`: puts what is in the dead-letter queue back into the queue, message by message.
+"""`tracker redrive`: moves the messages of the dead-letter queue back into the queue.
 
-Promise: no message is lost. It is deleted from the dead-letter queue only after the queue has taken its copy, body and
-attributes as they were; a redrive that is killed in between leaves a message in both, and storage cuts the repeat by
-its journal and offset. It ends when the dead-letter queue is empty; what cannot be read even now comes back to it.
+No message is lost. It is deleted from the dead-letter queue only after SQS has accepted a copy, with the same body and
+attributes, for the queue. A redrive that is killed in between leaves a message in both queues; storage stores its
+visits once, by their journal and offset. The redrive ends when the dead-letter queue is empty. A message that storage
+still cannot read comes back to it.
 
-SQS's own StartMessageMoveTask does the same at AWS. This one also takes what SNS itself put there, and works anywhere.
+SQS's own StartMessageMoveTask moves only messages that SQS itself has put there. This command also moves those of SNS,
+and it works with every SQS.
 """
 
 import argparse
@@ -13,15 +15,16 @@ from typing import Any
 
 from tracker.aws import BATCH_BYTES, ask, open_client
 from tracker.core.delivery import BATCH_ENTRIES
-from tracker.errors import ConfigurationError, TrackerError
-from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE, queue_url
+from tracker.errors import TrackerError, UsageError
+from tracker.operations.lookups import queue_url
+from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
 
-HIDDEN_SECONDS = 60  # longer than a batch may take: two calls
-WAIT_SECONDS = 2  # a long poll asks all of SQS's servers, a short one some
+HIDDEN_SECONDS = 60  # longer than the two calls for a batch may take
+WAIT_SECONDS = 2  # a long poll asks all servers of SQS, a short one only some
 
 
 async def redrive(sqs: Any, *, source: str, target: str, most: int | None = None) -> int:
-    """Move up to `most` messages between two queues, named by their URLs; how many were moved."""
+    """Move at most `most` messages between two queues, given by their URLs; returns how many were moved."""
     moved = 0
     while most is None or moved < most:
         count = BATCH_ENTRIES if most is None else min(BATCH_ENTRIES, most - moved)
@@ -65,27 +68,29 @@ async def _move(sqs: Any, source: str, target: str, messages: list[dict[str, Any
         await ask(sqs.delete_message_batch(QueueUrl=source, Entries=entries))
     if len(taken) < len(messages):
         reasons = {str(entry.get("Message") or entry.get("Code")) for entry in sent.get("Failed", ())}
-        raise TrackerError(f"{len(messages) - len(taken)} messages stay where they are: {'; '.join(sorted(reasons))}")
+        raise TrackerError(
+            f"{len(messages) - len(taken)} messages stay in the dead-letter queue: {'; '.join(sorted(reasons))}"
+        )
     return len(messages)
 
 
 def _groups(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Batches that stay within the 256 KiB that every SQS takes in one call."""
+    """Batches within the 256 KiB that every SQS accepts in one call."""
     groups: list[list[dict[str, Any]]] = []
-    room = 0
+    left = 0
     for message in messages:
         size = len(message["Body"].encode()) + len(repr(message.get("MessageAttributes", {})))
-        if not groups or size > room:
+        if not groups or size > left:
             groups.append([])
-            room = BATCH_BYTES
+            left = BATCH_BYTES
         groups[-1].append(message)
-        room -= size
+        left -= size
     return groups
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--region", metavar="REGION", help="default: as the AWS tools find it")
-    parser.add_argument("--endpoint-url", metavar="URL", help="another SQS than that of AWS")
+    parser.add_argument("--region", metavar="REGION", help="default: that of the AWS tools")
+    parser.add_argument("--endpoint-url", metavar="URL", help="of another SQS than that of AWS")
     parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"name or URL; default: {QUEUE}")
     parser.add_argument(
         "--dead-letter-queue",
@@ -93,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"name or URL; default: {DEAD_LETTER_QUEUE}",
     )
-    parser.add_argument("--most", type=int, metavar="COUNT", help="stop after so many messages; try 1 first")
+    parser.add_argument("--most", type=int, metavar="COUNT", help="stop after this many messages; try 1 first")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -105,10 +110,10 @@ async def _run(options: argparse.Namespace) -> int:
         urls = {}
         for option, name in (("--dead-letter-queue", options.dead_letter_queue), ("--queue", options.queue)):
             if (url := await queue_url(sqs, name)) is None:
-                raise ConfigurationError(f"{option}: expected a queue that is there, {name} is not")
+                raise TrackerError(f"{option}: the queue {name} does not exist in this account and region")
             urls[option] = url
         if len(set(urls.values())) == 1:
-            raise ConfigurationError("--dead-letter-queue: expected another queue than --queue")
+            raise UsageError("--dead-letter-queue: expected another queue than --queue")
         moved = await redrive(sqs, source=urls["--dead-letter-queue"], target=urls["--queue"], most=options.most)
     print(f"{moved} messages moved from {options.dead_letter_queue} to {options.queue}")
     return 0

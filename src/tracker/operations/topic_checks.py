@@ -1,4 +1,4 @@
-"""The topic and the queue's subscription at AWS, looked at with the credentials of whoever runs the doctor."""
+"""Checks of the topic and of the queue's subscription at AWS, with the credentials of whoever runs the doctor."""
 
 import json
 from collections.abc import AsyncIterator
@@ -11,7 +11,8 @@ from tracker.aws import ask, open_client
 from tracker.config import SnsConfig
 from tracker.errors import AwsRefused, AwsUnreachable
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
-from tracker.operations.provision import FILTER_POLICY, subscription
+from tracker.operations.lookups import subscription
+from tracker.operations.provision import FILTER_POLICY
 
 SKEW_SECONDS = 5.0
 REFUSED_SKEW_SECONDS = 240.0  # AWS refuses signatures five minutes off
@@ -19,7 +20,7 @@ REFUSED_SKEW_SECONDS = 240.0  # AWS refuses signatures five minutes off
 
 @dataclass
 class Wiring:
-    """The topic and the queue, as far as they are known; `provision` is the command that would put them right."""
+    """The topic and the queue, as far as they are known; `provision` is the command that sets them up."""
 
     topic_arn: str = ""
     queue: dict[str, str] | None = None
@@ -42,18 +43,18 @@ async def check_topic(config: SnsConfig, wiring: Wiring) -> AsyncIterator[Findin
 
 
 async def look(checks: AsyncIterator[Finding], subject: str) -> AsyncIterator[Finding]:
-    """The findings of `checks`; an answer or a silence of AWS that ends them is a finding as well."""
+    """The findings of `checks`. When AWS refuses a call or cannot be reached, that is the last finding."""
     try:
         async for finding in checks:
             yield finding
     except AwsRefused as error:
         yield _refusal(subject, error)
     except AwsUnreachable as error:
-        yield fault(
+        yield unknown(
             subject,
-            str(error),
-            why="whatever these credentials and this network cannot do, a service started with them cannot either",
-            mend="give credentials (AWS_PROFILE, a role, AWS_ACCESS_KEY_ID) and check region, endpoint and network",
+            f"AWS could not be asked: {error}",
+            why="a service that is started with the same credentials on this network cannot reach AWS either",
+            fix="give credentials (AWS_PROFILE, a role, AWS_ACCESS_KEY_ID); check region, endpoint and network",
         )
 
 
@@ -65,25 +66,28 @@ def _refusal(subject: str, error: AwsRefused) -> Finding:
     if error.is_unknown_caller:
         return fault(
             subject,
-            f"AWS does not take the credentials: {text}",
+            f"AWS does not accept the credentials: {text}",
             why="nothing can be published or received with them",
-            mend="renew them; `aws sts get-caller-identity` says whose they are",
+            fix="renew them; `aws sts get-caller-identity` shows whose they are",
         )
     if error.is_denied:
         return unknown(
             subject,
-            f"these credentials may not look: {text}",
-            mend="run the doctor with the policy DoctorPolicy of deploy/aws/tracker.yaml; the services need less",
+            f"these credentials have no permission to look: {text}",
+            fix="run the doctor with the policy DoctorPolicy of deploy/aws/tracker.yaml; the services need less",
         )
     if error.is_missing:
         return fault(
             subject,
             f"AWS does not know it: {text}",
-            why="SNS refuses what is published; visits wait in the outbox until it is full",
-            mend="correct sns.topic_arn (region and account are in it), or make it: tracker provision",
+            why="SNS refuses every message, and visits wait in the outbox until it is full",
+            fix="correct sns.topic_arn (region and account are in it), or create it: tracker provision",
         )
     return fault(
-        subject, f"AWS refuses to answer: {text}", why="what follows could not be looked at", mend="see the answer"
+        subject,
+        f"AWS refuses the call: {text}",
+        why="the checks after this one could not be made",
+        fix="fix what the answer names",
     )
 
 
@@ -102,16 +106,16 @@ async def _check_subscription(sns: Any, wiring: Wiring) -> AsyncIterator[Finding
         yield warning(
             "subscription",
             "raw message delivery is off",
-            why="each message is wrapped and signed: larger, dearer, slower to read (storage takes it all the same)",
-            mend=wiring.provision,
+            why="each message is wrapped and signed: larger, more expensive and slower to read (storage accepts it)",
+            fix=wiring.provision,
         )
     yield _filter(attributes, wiring)
     if not attributes.get("RedrivePolicy"):
         yield warning(
             "subscription",
             "it has no dead-letter queue",
-            why="what SNS cannot deliver, because of a changed policy or a deleted queue, is lost",
-            mend=wiring.provision,
+            why="messages that SNS cannot deliver, after a changed policy or a deleted queue, are lost",
+            fix=wiring.provision,
         )
 
 
@@ -122,22 +126,22 @@ def _filter(attributes: dict[str, str], wiring: Wiring) -> Finding:
         return warning(
             "subscription",
             "it has no filter",
-            why="what others publish on the topic reaches storage too, which leaves it to the dead-letter queue",
-            mend=wiring.provision,
+            why="messages of other publishers reach storage too, which leaves them to the dead-letter queue",
+            fix=wiring.provision,
         )
     if "Visit" not in policy.get("Type", ()) or attributes.get("FilterPolicyScope") == "MessageBody":
         return fault(
             "subscription",
             f"its filter keeps visits out: {text}",
-            why="SNS accepts them and delivers them to nobody: they are lost",
-            mend=wiring.provision,
+            why="SNS accepts visits and delivers them to nobody: they are lost",
+            fix=wiring.provision,
         )
     if policy != FILTER_POLICY:
         return warning(
             "subscription",
             f"its filter is {text}",
-            why=f"storage reads {json.dumps(FILTER_POLICY)}; what else matches is left to the dead-letter queue",
-            mend=wiring.provision,
+            why=f"storage reads {json.dumps(FILTER_POLICY)}; other messages are left to the dead-letter queue",
+            fix=wiring.provision,
         )
     return ok("subscription", "raw delivery, filter and queue agree" if _is_raw(attributes) else "the filter is right")
 
@@ -151,7 +155,7 @@ def _no_subscription(what: str, wiring: Wiring) -> Finding:
         "subscription",
         what,
         why="SNS accepts every message and delivers it to nobody: visits are lost",
-        mend=wiring.provision,
+        fix=wiring.provision,
     )
 
 
@@ -167,7 +171,7 @@ def _skewed(skew: float) -> Finding:
         "clock",
         f"this machine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} AWS's",
         why="visits are logged with the pixel's time, and AWS refuses signatures that are five minutes off",
-        mend="switch time synchronisation on: timedatectl set-ntp true",
+        fix="switch time synchronisation on: timedatectl set-ntp true",
     )
 
 

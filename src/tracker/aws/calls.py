@@ -1,0 +1,89 @@
+"""One call of AWS: its deadline, its errors, and the check that its reply is complete.
+
+aiobotocore sets no total timeout and none for waiting for a free connection, so each call has a deadline here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from tracker.aws.clients import Clients, ClientSettings, error_text
+from tracker.errors import AwsRefused, AwsUnreachable
+
+CALL_SECONDS = 10.0  # a call that takes longer is given up
+
+T = TypeVar("T")
+
+# What is read of the replies to batch calls, by AWS's own names.
+
+NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class FailedEntry(msgspec.Struct):
+    Id: str
+    Code: str = ""
+    Message: str = ""
+    SenderFault: bool = False
+
+
+class SuccessfulEntry(msgspec.Struct):
+    Id: str
+
+
+class BatchReply(msgspec.Struct):
+    Successful: list[SuccessfulEntry] = []
+    Failed: list[FailedEntry] = []
+
+
+@asynccontextmanager
+async def open_client(service: str, region: str | None, endpoint: str | None) -> AsyncIterator[Any]:
+    """A client of one service for the operator's commands; its calls go through `ask`.
+
+    Raises AwsUnreachable when none can be made.
+    """
+    clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS, receives=service == "sqs"))
+    try:
+        (client,) = await clients.ready()
+        yield client
+    finally:
+        await clients.close()
+
+
+async def ask(call: Awaitable[dict[str, Any]], *members: str, seconds: float | None = None) -> dict[str, Any]:
+    """The reply to a call, which has all these members. It is given up after `seconds`, by default CALL_SECONDS.
+
+    Raises AwsRefused when AWS answers with an error, otherwise AwsUnreachable.
+    """
+    try:
+        async with asyncio.timeout(CALL_SECONDS if seconds is None else seconds):
+            reply = await call
+    except ClientError as error:
+        metadata = error.response.get("ResponseMetadata", {})
+        raise AwsRefused(
+            error_text(error),
+            code=str(error.response.get("Error", {}).get("Code") or ""),  # botocore has None for an empty one
+            status=int(metadata.get("HTTPStatusCode", 500)),
+            date=metadata.get("HTTPHeaders", {}).get("date"),
+        ) from error
+    except Exception as error:  # botocore raises KeyError and others for replies that it does not expect
+        raise AwsUnreachable(error_text(error)) from error
+    if missing := [member for member in members if not reply.get(member)]:
+        raise incomplete_reply(f"it has no {missing[0]}")
+    return reply
+
+
+def read_reply(reply: dict[str, Any], kind: type[T]) -> T:
+    """The reply as a `kind`. Raises AwsUnreachable when it is no such reply, because then it is not AWS's."""
+    try:
+        return msgspec.convert(reply, kind, strict=False)  # numbers come as text
+    except msgspec.ValidationError as error:
+        raise incomplete_reply(str(error)) from error
+
+
+def incomplete_reply(what: str) -> AwsUnreachable:
+    """The error for a reply that AWS would not send: something else answers at the endpoint."""
+    return AwsUnreachable(f"the reply is not AWS's: {what}; check endpoint_url, and that no proxy answers for it")

@@ -1,0 +1,155 @@
+"""An SQS queue: receives, deletes and hides messages, ten a call."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from tracker.aws import calls
+from tracker.aws.calls import BatchReply, NonEmpty, ask, read_reply
+from tracker.aws.clients import Clients, ClientSettings
+from tracker.config import SqsConfig
+from tracker.core.delivery import BATCH_ENTRIES, Delivery
+from tracker.errors import AwsRefused, AwsUnreachable, QueueFailed
+
+LATEST_MS = 253_402_300_799_999  # since 1970, the end of the year 9999; the ledger's clock never goes back
+
+T = TypeVar("T")
+
+
+# What is read of the replies, by AWS's own names. A reply where it is missing, empty or of another type is a failure.
+
+
+class _QueueUrl(msgspec.Struct):
+    QueueUrl: NonEmpty
+
+
+class _Attributes(msgspec.Struct):
+    Attributes: dict[str, str]
+
+
+class _MessageAttribute(msgspec.Struct):
+    StringValue: str = ""
+
+
+class _SystemAttributes(msgspec.Struct):
+    SentTimestamp: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)] = 0
+    ApproximateReceiveCount: int = 0
+
+
+class _ReceivedMessage(msgspec.Struct):
+    MessageId: NonEmpty
+    ReceiptHandle: NonEmpty
+    Body: str
+    MessageAttributes: dict[str, _MessageAttribute] = {}
+    Attributes: _SystemAttributes = msgspec.field(default_factory=_SystemAttributes)
+
+
+class _Received(msgspec.Struct):
+    Messages: list[_ReceivedMessage] = []
+
+
+class SqsQueue:
+    """An SQS queue; it implements `tracker.core.delivery.Queue`.
+
+    Long polls have a client of their own, because each holds a connection for as long as it lasts.
+    """
+
+    def __init__(self, clients: Clients, name: str, visibility_timeout: int) -> None:
+        self._clients = clients
+        self._name = name
+        self._url = name if "://" in name else ""
+        self._visibility_timeout = visibility_timeout
+
+    async def ready(self) -> None:
+        """Make the clients, renew their credentials and look up the queue's URL, as every call does first.
+
+        It may be cancelled at any time, but `receive` may not. Raises QueueFailed.
+        """
+        await self._ready()
+
+    async def receive(self, wait_time: int) -> list[Delivery]:
+        """Up to ten deliveries, after at most `wait_time` seconds of long polling."""
+        receiver, _ = await self._ready()
+        call = receiver.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=BATCH_ENTRIES,
+            WaitTimeSeconds=wait_time,
+            VisibilityTimeout=self._visibility_timeout,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["SentTimestamp", "ApproximateReceiveCount"],
+        )
+        reply = await _queue_call(call, _Received, calls.CALL_SECONDS + wait_time)
+        now = asyncio.get_running_loop().time()
+        return [_delivery(message, now) for message in reply.Messages]
+
+    async def delete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Delete up to ten deliveries; returns those that SQS did not confirm."""
+        _, caller = await self._ready()
+        entries = [{"Id": str(i), "ReceiptHandle": delivery.receipt} for i, delivery in enumerate(deliveries)]
+        reply = await _queue_call(caller.delete_message_batch(QueueUrl=self._url, Entries=entries), BatchReply)
+        done = {entry.Id for entry in reply.Successful}
+        return [delivery for i, delivery in enumerate(deliveries) if str(i) not in done]
+
+    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
+        """Hide up to ten deliveries for `seconds` from now; 0 gives them back at once.
+
+        SQS may refuse it for some of them, which are visible already. Raises QueueFailed when it names not all of them.
+        """
+        _, caller = await self._ready()
+        entries = [
+            {"Id": str(i), "ReceiptHandle": delivery.receipt, "VisibilityTimeout": seconds}
+            for i, delivery in enumerate(deliveries)
+        ]
+        call = caller.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
+        reply = await _queue_call(call, BatchReply)
+        named = {entry.Id for entry in reply.Successful} | {entry.Id for entry in reply.Failed}
+        if any(entry["Id"] not in named for entry in entries):
+            raise QueueFailed("ChangeMessageVisibilityBatch: the reply does not name all entries")
+
+    async def attributes(self) -> dict[str, str]:
+        """All attributes of the queue, as SQS names them."""
+        _, caller = await self._ready()
+        call = caller.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
+        return (await _queue_call(call, _Attributes)).Attributes
+
+    async def _ready(self) -> Sequence[Any]:
+        try:
+            clients = await self._clients.ready()
+        except AwsUnreachable as error:
+            raise QueueFailed(str(error)) from error
+        if not self._url:
+            self._url = (await _queue_call(clients[1].get_queue_url(QueueName=self._name), _QueueUrl)).QueueUrl
+        return clients
+
+
+@asynccontextmanager
+async def open_queue(config: SqsConfig) -> AsyncIterator[SqsQueue]:
+    """The queue. Its clients are made by the first call, which raises QueueFailed when that fails."""
+    receiver = ClientSettings(calls.CALL_SECONDS + config.wait_time, config.receivers, receives=True)
+    clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(calls.CALL_SECONDS))
+    try:
+        yield SqsQueue(clients, config.queue, config.visibility_timeout)
+    finally:
+        await clients.close()
+
+
+def _delivery(message: _ReceivedMessage, now: float) -> Delivery:
+    return Delivery(
+        message_id=message.MessageId,
+        receipt=message.ReceiptHandle,
+        body=message.Body,
+        attributes={name: value.StringValue for name, value in message.MessageAttributes.items()},
+        sent_ms=message.Attributes.SentTimestamp,
+        receive_count=message.Attributes.ApproximateReceiveCount,
+        received_at=now,
+    )
+
+
+async def _queue_call(call: Awaitable[dict[str, Any]], kind: type[T], seconds: float | None = None) -> T:
+    try:
+        return read_reply(await ask(call, seconds=seconds), kind)
+    except (AwsRefused, AwsUnreachable) as error:
+        raise QueueFailed(str(error)) from error

@@ -1,0 +1,216 @@
+"""Reads a configuration into typed sections, and reports all its mistakes at once.
+
+1. The file is read as YAML (`strict_yaml`).
+2. The values of `TRACKER_…` variables replace those of the file, key by key. It is noted which variable gave which key.
+3. Each value is checked by itself, so that all mistakes are found. Each is reported with its source (the file or the
+   variable), the key path, and what was expected.
+
+All mistakes together are one ConfigurationError with a line for each.
+"""
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import msgspec
+from msgspec import inspect
+
+from tracker.core.printable import printable
+from tracker.errors import ConfigurationError
+from tracker.strict_yaml import mistake_line, parse_yaml, read_yaml, shorten
+
+MAX_MISTAKES = 20  # reported at once
+
+_KeyPath = tuple[str, ...]
+
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A mapping of the file; unknown keys are errors."""
+
+    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+        """Mistakes that the types do not show: the key, the index in its list ("[0]" or ""), what was expected.
+
+        The key may be one of a section below, as a path with dots.
+        """
+        return iter(())
+
+
+Config = TypeVar("Config", bound=Section)
+
+
+def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], others: Collection[str]) -> Config:
+    """The configuration of this `kind`. Raises ConfigurationError with all mistakes, or ConfigurationUnreadable.
+
+    Variables for the sections `others` are ignored: they are for the other service, which may share the environment.
+    """
+    content = read_yaml(path)
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise ConfigurationError(
+            mistake_line(str(path), f"expected a mapping of sections, got {type(content).__name__}")
+        )
+    mistakes = _Mistakes(str(path))
+    _override(kind, content, environ, others, mistakes)
+    config = _build(kind, content, (), mistakes)
+    mistakes.refuse()
+    return cast(Config, config)  # it is None only after a mistake
+
+
+class _Mistakes:
+    """What is wrong with a configuration, each with its source."""
+
+    def __init__(self, file: str) -> None:
+        self.variables: dict[_KeyPath, str] = {}  # the variable that gave the value of a key
+        self._file = file
+        self._lines: list[str] = []
+
+    def add(self, key: _KeyPath, expectation: str, *, index: str = "") -> None:
+        """A mistake at `key`, or at the element `index` of its list."""
+        text = f"{shorten('.'.join(key))}{index}: {expectation}" if key else expectation
+        self._lines.append(mistake_line(self._source(key), text))
+
+    def add_error(self, error: ConfigurationError) -> None:
+        """A mistake that names its source already."""
+        self._lines.append(str(error))
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def refuse(self) -> None:
+        """Raise ConfigurationError if there is any mistake."""
+        if not self._lines:
+            return
+        lines = self._lines[:MAX_MISTAKES]
+        if more := len(self._lines) - len(lines):
+            lines.append(f"{printable(self._file)}: and {more:,} more mistakes")
+        raise ConfigurationError("\n".join(lines))
+
+    def _source(self, key: _KeyPath) -> str:
+        for length in range(len(key), 0, -1):
+            if (variable := self.variables.get(key[:length])) is not None:
+                return f"environment {variable}"
+        return self._file
+
+
+def _override(
+    kind: type[Section],
+    content: dict[str, Any],
+    environ: Mapping[str, str],
+    others: Collection[str],
+    mistakes: _Mistakes,
+) -> None:
+    """Put the values of the environment into `content`."""
+    for name, value in sorted(environ.items()):
+        if not name.startswith("TRACKER_") or ("__" not in name and name != "TRACKER_WORKERS"):
+            continue
+        keys = tuple(name.removeprefix("TRACKER_").lower().split("__"))
+        if keys[0] not in kind.__struct_fields__ and keys[0] in others:
+            continue
+        mistakes.variables[keys] = name
+        target = _target(kind, content, keys)
+        if target is None:
+            mistakes.add(keys, "unknown key")
+            continue
+        try:
+            target[keys[-1]] = parse_yaml(value, f"environment {name}")
+        except ConfigurationError as error:
+            target[keys[-1]] = error  # reported when the key is checked
+
+
+def _target(kind: type[Section], content: dict[str, Any], keys: _KeyPath) -> dict[str, Any] | None:
+    """The mapping of `content` that holds the last of `keys`; None when the keys above it are no sections."""
+    for key in keys[:-1]:
+        section = _subsections(kind).get(key)
+        if section is None:
+            return None
+        below = content.get(key)
+        if below is not None and not isinstance(below, dict):
+            return {}  # `_build` reports that a mapping was expected there
+        kind = section
+        content[key] = content = dict(below or {})  # a copy: a YAML alias may have put the same mapping in two places
+    return content
+
+
+def _subsections(kind: type[Section]) -> dict[str, type[Section]]:
+    return {
+        field.name: field.type
+        for field in msgspec.structs.fields(kind)
+        if isinstance(field.type, type) and issubclass(field.type, Section)
+    }
+
+
+def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistakes) -> Section | None:
+    """The section of `kind` that `content` describes. None when a mistake in it was reported."""
+    before = len(mistakes)
+    if isinstance(content, ConfigurationError):
+        mistakes.add_error(content)
+        return None
+    if content is None:  # its keys are absent or all commented out
+        content = {}
+    if not isinstance(content, dict):
+        mistakes.add(path, f"expected a mapping of keys, got {type(content).__name__}")
+        return None
+    for key in content:
+        if not isinstance(key, str):
+            mistakes.add(path, "every key must be text")
+        elif key not in kind.__struct_fields__:
+            mistakes.add(
+                (*path, key), "unknown key; a section is a mapping of its keys" if "." in key else "unknown key"
+            )
+    sections = _subsections(kind)
+    values: dict[str, Any] = {}
+    for field in msgspec.structs.fields(kind):
+        key_path = (*path, field.name)
+        if field.name in sections:
+            values[field.name] = _build(sections[field.name], content.get(field.name), key_path, mistakes)
+        elif field.name not in content:
+            if field.required:
+                mistakes.add(key_path, "expected a value, it is required")
+        elif isinstance(content[field.name], ConfigurationError):
+            mistakes.add_error(content[field.name])
+        else:
+            try:
+                values[field.name] = msgspec.convert(content[field.name], field.type)
+            except msgspec.ValidationError as error:
+                expectation, index = _explain(field.type, str(error))
+                mistakes.add(key_path, expectation, index=index)
+    if len(mistakes) > before:
+        return None
+    section = kind(**values)
+    for key, index, expectation in section.mistakes():
+        mistakes.add((*path, *key.split(".")), expectation, index=index)
+    return section
+
+
+def _explain(expected_type: Any, message: str) -> tuple[str, str]:
+    """Expectation, and index in a list, from msgspec's error: "Expected `int`, got `str` - at `$[0]`"."""
+    text, index = message, ""
+    if at := re.search(r" - at `\$(\[\d+\])`\Z", message):
+        text, index = message[: at.start()], at[1]
+    text = text.replace("`", "")
+    words = _words(inspect.type_info(expected_type))
+    if text.startswith("Invalid enum value "):
+        return f"expected {words}, got {text.removeprefix('Invalid enum value ')}", index
+    expected, comma, got = text.partition(", got ")
+    if words and (comma or "matching regex" in expected) and " array" not in expected:
+        expected = f"Expected {words}"
+    if re.match("Expected str", text) and comma and got != "null":
+        got += "; put the value into quotes"
+    return f"{expected[:1].lower()}{expected[1:]}{comma}{got}", index
+
+
+def _words(expected_type: inspect.Type) -> str:
+    """What a type allows, for people: its description, or its words when it is a choice. Often empty."""
+    if isinstance(expected_type, inspect.Metadata):
+        return str((expected_type.extra_json_schema or {}).get("description", ""))
+    if isinstance(expected_type, inspect.CollectionType):
+        return _words(expected_type.item_type)
+    if isinstance(expected_type, inspect.LiteralType):
+        return " or ".join(map(str, expected_type.values))
+    if isinstance(expected_type, inspect.UnionType):
+        words = [text for each in expected_type.types if (text := _words(each))]
+        numbers = ["a number"] if any(isinstance(each, inspect.IntType) for each in expected_type.types) else []
+        return " or ".join(words + numbers)
+    return ""

@@ -1,0 +1,84 @@
+"""A part of the local system: a process whose output is shown."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Mapping
+
+MAX_LINE_BYTES = 1 << 20
+
+
+class Child:
+    """A process in a session of its own, its output shown with its name in front.
+
+    `said_ready` is set when it prints a line that begins with `ready `; `ended` is done when it has ended.
+    """
+
+    def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
+        self.name = name
+        self._process = process
+        self.said_ready = asyncio.Event()
+        self._shown = asyncio.create_task(self._show())
+        self.ended = asyncio.create_task(process.wait())
+
+    @classmethod
+    async def start(cls, name: str, *arguments: str, environ: Mapping[str, str], stdin: int) -> "Child":
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            *arguments,
+            stdin=stdin,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,
+            limit=MAX_LINE_BYTES,
+        )
+        return cls(name, process)
+
+    @property
+    def running(self) -> bool:
+        return self._process.returncode is None
+
+    @property
+    def how_it_ended(self) -> str:
+        """For a sentence that begins with its name."""
+        code = self._process.returncode
+        if code is not None and code < 0:
+            return f"was killed by {signal.Signals(-code).name}"
+        return f"ended with exit status {code}"
+
+    async def stop(self, timeout: float) -> bool:
+        """Send SIGTERM, and SIGKILL if it has not ended after `timeout` seconds; returns whether it stopped cleanly."""
+        if self.running:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGTERM)
+            await asyncio.wait([self.ended], timeout=timeout)
+        in_time = not self.running
+        if not in_time:
+            print(f"{self.name} did not stop within {timeout:.0f} s: killed", flush=True)
+        self.kill()
+        await self.ended
+        await asyncio.wait([self._shown], timeout=1.0)
+        # A process that has only just begun has no handler yet: SIGTERM itself ends it.
+        return in_time and self._process.returncode in (0, -signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Kill the process and all that it started, also when only these are left."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _show(self) -> None:
+        assert self._process.stdout is not None
+        while True:
+            try:
+                line = await self._process.stdout.readline()
+            except ValueError:
+                continue  # longer than any line of a part
+            if not line:
+                return
+            if line.startswith(b"ready "):
+                self.said_ready.set()
+            print(f"{self.name:<7} | {line.decode(errors='replace').rstrip()}", flush=True)
