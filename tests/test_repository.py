@@ -161,6 +161,19 @@ def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
     assert f"```html\n{embed_snippet('http://127.0.0.1:8080/track')}\n```" in readme
 
 
+def test_no_file_names_a_command_that_installs_the_package_of_a_stranger() -> None:
+    # The distribution `tracker` on PyPI is not ours. Ours is `tracking-pixel`, and is installed from its source tree.
+    foreign = re.compile(
+        r"\b(?:pip|uv|uvx|pipx) [^\n]*?(?:install|add|run|wheel)\b[^\n]*?[ '\"]tracker(?:\[[\w,]+\])?(?=['\"\s=]|$)",
+        re.MULTILINE,
+    )
+    folders = [path for name in (".ci", "config", "deploy", "src") for path in (ROOT / name).rglob("*")]
+    for path in [*DOCUMENTS, *folders, ROOT / "Makefile"]:
+        if path.is_file() and path.suffix != ".pyc":
+            found = foreign.search(path.read_text(encoding="utf-8"))
+            assert found is None, f"{path.relative_to(ROOT)}: {found[0]}"
+
+
 def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     wanted = (ROOT / "requirements/runtime.in").read_text().splitlines()
     section = re.search(r"^install_requires =\n((?:    .+\n)+)", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
@@ -168,7 +181,7 @@ def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development", "dist"])
 def test_every_locked_requirement_has_its_hashes(name: str) -> None:
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
@@ -183,7 +196,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers[0].split("."))
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development", "dist"])
 def test_no_locked_version_is_below_its_floor(name: str) -> None:
     floors = dict(re.findall(r"^([a-z0-9-]+)>=(\S+)", (ROOT / "requirements/floors.txt").read_text(), re.MULTILINE))
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))

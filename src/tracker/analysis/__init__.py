@@ -23,5 +23,6 @@ def require_extra() -> None:
     missing = [name for module, name in _EXTRA.items() if find_spec(module) is None]
     if missing:
         raise TrackerError(
-            f"reports and exports need {', '.join(missing)}, not installed here: pip install 'tracker[analysis]'"
+            f"reports and exports need {', '.join(missing)}, not installed here; in the source tree of this release: "
+            "pip install --require-hashes -r requirements/analysis.txt"
         )
