@@ -156,6 +156,34 @@ def test_files_and_names_that_the_documents_mention_exist(document: Path) -> Non
         assert f'"{metric.removesuffix("_total")}"' in declared, f"there is no metric {metric}"
 
 
+def test_the_picture_of_the_modules_names_each_of_them_once_in_its_package_and_nothing_else() -> None:
+    page = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    picture = page[page.index("```\n", page.index("## The modules")) + 4 :].partition("```")[0]
+    drawn, package = [], ""
+    for line in picture.splitlines():
+        names = line.partition("#")[0].split("─")[0].split()
+        if not line.startswith("  "):  # a package with its first modules, or modules of no package
+            package = names.pop(0) if names and names[0].endswith("/") else ""
+        drawn += [f"{package}{name}" for name in names]
+    source = ROOT / "src/tracker"
+    modules = [path.relative_to(source).with_suffix("") for path in source.rglob("*.py") if path.stem[:2] != "__"]
+    assert sorted(drawn) == sorted(map(str, modules))
+
+
+def test_a_walk_enters_no_module_twice_without_saying_why() -> None:
+    page = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    walks = re.split(r"^##+ ", page, flags=re.MULTILINE)
+    lengths = []
+    for walk in walks:
+        entered: set[str] = set()
+        steps = re.findall(r"^\d+\. \*\*`(tracker\.[\w.]+)`\*\*(, again because)?", walk, re.MULTILINE)
+        for module, reason in steps:
+            assert bool(reason) == (module in entered), f"{walk.splitlines()[0]}: {module}"
+            entered.add(module)
+        lengths.append(len(steps))
+    assert len([length for length in lengths if length >= 5]) >= 7  # visit (3), stop (2), reload, rotation
+
+
 def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"```html\n{embed_snippet('http://127.0.0.1:8080/track')}\n```" in readme
