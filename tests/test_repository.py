@@ -156,6 +156,25 @@ def test_files_and_names_that_the_documents_mention_exist(document: Path) -> Non
         assert f'"{metric.removesuffix("_total")}"' in declared, f"there is no metric {metric}"
 
 
+def test_the_index_of_the_documents_leads_to_every_page() -> None:
+    linked = set(_LINK.findall((ROOT / "docs/README.md").read_text(encoding="utf-8")))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
+
+
+def test_every_decision_is_in_the_index_with_its_title() -> None:
+    index = (ROOT / "docs/adr/README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs/adr").glob("0*.md"):
+        number, _, title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(". ")
+        assert int(number) == int(path.name[:4])
+        assert f"{number}. [{title}]({path.name})" in index
+
+
+def test_the_changelog_has_a_dated_section_for_the_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## (\d+\.\d+\.\d+) - \d{4}-\d{2}-\d{2}$", changelog, re.MULTILINE)
+    assert released[0] == tracker.__version__
+
+
 def test_the_picture_of_the_modules_names_each_of_them_once_in_its_package_and_nothing_else() -> None:
     page = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
     picture = page[page.index("```\n", page.index("## The modules")) + 4 :].partition("```")[0]
