@@ -166,7 +166,7 @@ def test_every_decision_is_in_the_index_with_its_title() -> None:
     for path in (ROOT / "docs/adr").glob("0*.md"):
         number, _, title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(". ")
         assert int(number) == int(path.name[:4])
-        assert f"{number}. [{title}]({path.name})" in index
+        assert f"| {number} | [{title}]({path.name}) |" in index
 
 
 def test_the_changelog_has_a_dated_section_for_the_version() -> None:
