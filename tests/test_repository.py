@@ -191,7 +191,7 @@ def test_the_picture_of_the_modules_names_each_of_them_once_in_its_package_and_n
 
 def test_a_walk_enters_no_module_twice_without_saying_why() -> None:
     page = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
-    walks = re.split(r"^##+ ", page, flags=re.MULTILINE)
+    walks = re.split(r"^## ", page, flags=re.MULTILINE)
     lengths = []
     for walk in walks:
         entered: set[str] = set()
@@ -200,7 +200,7 @@ def test_a_walk_enters_no_module_twice_without_saying_why() -> None:
             assert bool(reason) == (module in entered), f"{walk.splitlines()[0]}: {module}"
             entered.add(module)
         lengths.append(len(steps))
-    assert len([length for length in lengths if length >= 5]) >= 7  # visit (3), stop (2), reload, rotation
+    assert len([length for length in lengths if length >= 5]) >= 4  # a visit, a stop, a reload, a rotation
 
 
 def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
