@@ -156,6 +156,16 @@ def test_files_and_names_that_the_documents_mention_exist(document: Path) -> Non
         assert f'"{metric.removesuffix("_total")}"' in declared, f"there is no metric {metric}"
 
 
+def test_log_events_and_other_words_of_the_code_in_the_documents_are_in_the_code() -> None:
+    files = [path for name in ("src", "config", "deploy") for path in (ROOT / name).rglob("*") if path.suffix != ".pyc"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
+    of_others = {"empty_gif", "ncsa_extended"}  # nginx, Matomo
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:  # a decision may tell of names that were
+        named = set(re.findall(r"`(?!test_)([a-z]+(?:_[a-z0-9]+)+)[`= ]", document.read_text(encoding="utf-8")))
+        unknown = {name for name in named - of_others if name.removesuffix("_total") not in code}
+        assert not unknown, f"{document.relative_to(ROOT)}: {unknown}"
+
+
 def test_the_index_of_the_documents_leads_to_every_page() -> None:
     linked = set(_LINK.findall((ROOT / "docs/README.md").read_text(encoding="utf-8")))
     assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
