@@ -312,6 +312,7 @@ def error(status: int, code: str) -> Reply:
         (400, "ThrottlingException", PublishFailed),
         (400, "KMSThrottling", PublishFailed),
         (429, "Anything", PublishFailed),
+        (400, "", PublishFailed),
         (500, "InternalError", PublishFailed),
         (503, "ServiceUnavailable", PublishFailed),
         (400, "InvalidParameter", PublishRefused),

@@ -12,6 +12,7 @@ import os
 import signal
 import stat
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -237,6 +238,33 @@ async def test_a_message_that_lacks_what_every_message_has_is_a_failure(server: 
                 server.answer = answering(200, json.dumps({"Messages": [GOOD, odd]}))
                 with pytest.raises(QueueFailed, match="not AWS's"):
                     await queue.receive(0)
+
+
+async def test_a_message_that_is_no_text_fails_no_other_one(server: Server) -> None:
+    """SQS takes no half of a surrogate pair; other brokers do."""
+    server.answer = answering(200, json.dumps({"Messages": [{**GOOD, "Body": "\ud800"}, GOOD]}))
+    async with open_queue(server.sqs) as queue:
+        assert [delivery.body for delivery in await queue.receive(0)] == ["\ud800", "b"]
+
+
+async def test_a_reply_that_is_longer_than_any_of_sns_is_not_parsed(server: Server) -> None:
+    server.answer = answering(200, publish_xml("<MessageId>m</MessageId>" + "<a/>" * 100_000))
+    async with open_topic(server.sns) as topic:
+        (outcome,) = await topic.publish(messages(1))
+        assert "longer than 262144 bytes" in str(outcome)
+    long = {**GOOD, "Body": "b" * 1_000_000}
+    server.answer = answering(200, json.dumps({"Messages": [long] * 10}))
+    async with open_queue(server.sqs) as queue:
+        assert len(await queue.receive(0)) == 10
+
+
+@pytest.mark.parametrize("sent", ["-1", str(2**63), "9" * 40, "soon"])
+async def test_a_time_of_sending_that_no_clock_shows_is_a_failure(server: Server, sent: str) -> None:
+    """The ledger counts the time by it, and forgets by it."""
+    server.answer = answering(200, json.dumps({"Messages": [{**GOOD, "Attributes": {"SentTimestamp": sent}}]}))
+    async with open_queue(server.sqs) as queue:
+        with pytest.raises(QueueFailed, match="SentTimestamp"):
+            await queue.receive(0)
         server.answer = answering(200, json.dumps({"Messages": [GOOD], "SomethingNew": 1}))
         assert [delivery.body for delivery in await queue.receive(0)] == ["b"]
 
@@ -257,9 +285,7 @@ async def test_no_redirect_is_followed(server: Server, elsewhere: Server, status
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_an_endless_answer_is_a_failure_and_is_not_kept(
-    server: Server, monkeypatch: pytest.MonkeyPatch, count: int
-) -> None:
+async def test_an_endless_answer_is_a_failure_and_is_not_kept(server: Server, count: int) -> None:
     sent = 0
 
     async def endless(request: web.Request) -> web.StreamResponse:
@@ -273,11 +299,10 @@ async def test_an_endless_answer_is_a_failure_and_is_not_kept(
         return response
 
     server.answer = endless
-    monkeypatch.setattr(aws_clients, "MAX_REPLY_BYTES", 1 << 20)
     async with open_topic(server.sns) as topic:
         outcomes = await topic.publish(messages(count))
     assert [type(outcome) for outcome in outcomes] == [PublishFailed] * count
-    assert "longer than 1048576 bytes" in str(outcomes[0])
+    assert "longer than 262144 bytes" in str(outcomes[0])
     assert sent < 64 << 20
 
 
@@ -524,6 +549,78 @@ async def test_a_provider_that_does_not_answer_is_named(
     async with open_topic(SnsConfig(topic_arn=ARN, endpoint_url=endpoint)) as topic:
         assert f"credentials from {provider}: no answer in time" in await failure(topic)
     assert server.requests == 0
+
+
+@pytest.mark.parametrize("setting", ["variable", "profile", "container"])
+async def test_a_token_that_is_a_pipe_is_named_and_stops_nothing(
+    setting: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    end = os.open(pipe, os.O_RDWR)  # so that opening it ends also without the check, and reading it does not
+    os.write(end, b"token")
+    if setting == "container":
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", server.url)
+        monkeypatch.setenv("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", str(pipe))
+    elif setting == "variable":
+        monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::000000000000:role/r")
+        monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(pipe))
+    else:
+        role = "role_arn = arn:aws:iam::000000000000:role/r"
+        (tmp_path / "config").write_text(f"[default]\n{role}\nweb_identity_token_file = {pipe}\n")
+    # Without the check the event loop would stop in `read`: closing the last writer ends it, and fails the test.
+    ending = threading.Timer(5.0, os.close, [end])
+    ending.start()
+    async with open_topic(server.sns) as topic:
+        assert f"{pipe}: ValueError: expected a file" in await failure(topic)
+    ending.cancel()
+    ending.join()
+    os.close(end)
+    assert server.requests == 0
+
+
+METADATA_SERVICES = {
+    "container-role": lambda url: {"AWS_CONTAINER_CREDENTIALS_FULL_URI": url},
+    "iam-role": lambda url: {"AWS_EC2_METADATA_SERVICE_ENDPOINT": url, "AWS_EC2_METADATA_DISABLED": "false"},
+}
+
+
+@pytest.mark.usefixtures("hurried")
+@pytest.mark.parametrize("provider", METADATA_SERVICES)
+async def test_no_redirect_is_followed_where_credentials_come_from(
+    provider: str, server: Server, elsewhere: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = answering(302, "", Location=elsewhere.url)
+    for name, value in METADATA_SERVICES[provider](server.url).items():
+        monkeypatch.setenv(name, value)
+    async with open_topic(SnsConfig(topic_arn=ARN, endpoint_url="http://sns.invalid")) as topic:
+        await failure(topic)
+    assert server.requests > 0
+    assert elsewhere.requests == 0
+
+
+@pytest.mark.parametrize("provider", METADATA_SERVICES)
+async def test_an_endless_answer_of_a_metadata_service_is_not_kept(
+    provider: str, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent = 0
+
+    async def endless(request: web.Request) -> web.StreamResponse:
+        nonlocal sent
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while sent < 64 << 20:
+                await response.write(b" " * 65_536)
+                sent += 65_536
+        return response
+
+    server.answer = endless
+    for name, value in METADATA_SERVICES[provider](server.url).items():
+        monkeypatch.setenv(name, value)
+    async with open_topic(SnsConfig(topic_arn=ARN, endpoint_url="http://sns.invalid")) as topic:
+        assert "longer than 262144 bytes" in await failure(topic)
+    assert 0 < sent < 64 << 20
 
 
 def write_junk(path: Path) -> str:

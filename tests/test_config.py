@@ -105,6 +105,18 @@ PIXEL_MISTAKES = {
         SNS + "http: {path: track}",
         "http.path: expected a path such as /track, of letters, digits and . _ ~ / -",
     ),
+    "a boolean that is none": (
+        SNS + "http: {port: !!bool x}",
+        "expected YAML: a value does not have its tag's form: 'x'",
+    ),
+    "a number without digits": (
+        SNS + 'http: {port: !!int ""}',
+        "expected YAML: a value does not have its tag's form: string index out of range",
+    ),
+    "more bytes than a file can have": (
+        SNS + "outbox: {max_bytes: 9223372036854775808}",
+        "outbox.max_bytes: expected int <= 9223372036854775807",
+    ),
     "no workers": (SNS + "workers: 0", "workers: expected int >= 1"),
     "workers by another word": (SNS + "workers: many", "workers: expected auto or a number, got 'many'"),
     "unknown word": (SNS + "privacy: {ip: half}", "privacy.ip: expected full or truncated, got 'half'"),
@@ -476,3 +488,29 @@ def test_a_section_from_the_environment_is_blamed_for_its_own_keys_alone(file: P
         "environment TRACKER_LOG__ROTATE: log.rotate.every: expected day or hour, got 'year'",
         "environment TRACKER_LOG__ROTATE__COMPRESS: log.rotate.compress: expected gzip or none, got 'zip'",
     ]
+
+
+@pytest.mark.parametrize(
+    ("http", "admin", "shared"),
+    [
+        ("*", "127.0.0.1", True),
+        ("192.0.2.1", "*", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("0.0.0.0", "127.0.0.1", True),
+        ("::1", "::", True),
+        ("192.0.2.1", "127.0.0.1", False),
+        ("0.0.0.0", "::1", False),
+        ("::", "127.0.0.1", False),
+    ],
+)
+def test_two_listeners_of_one_pixel_never_wait_for_each_others_port(
+    file: Path, http: str, admin: str, shared: bool
+) -> None:
+    text = SNS + f'http: {{host: "{http}", port: 9000}}\nadmin: {{host: "{admin}"}}'
+    port = {"TRACKER_ADMIN__PORT": "9000"}
+    if shared:
+        said = complaint(load_pixel, file, text, port)
+        expected = "admin.port: expected another port than http.port, got 9000 for both"
+        assert said == f"environment TRACKER_ADMIN__PORT: {expected}"
+    else:
+        assert pixel(file, text, **port).admin.port == 9000

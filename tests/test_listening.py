@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tracker.errors import ConfigurationError, HeldByAnother
+from tracker.errors import ConfigurationError, HeldByAnother, TrackerError
 from tracker.listening import listen
 
 IPV4, IPV6 = "127.0.0.1", "::1"
@@ -125,3 +125,26 @@ def test_a_port_that_needs_a_privilege_is_a_configuration_error_of_its_key(monke
     monkeypatch.setattr(socket, "create_server", refused)
     with pytest.raises(ConfigurationError, match=r"^http\.port: .*cannot listen on \[::1\]:80: Permission denied"):
         listen("http", IPV6, 80, 5)
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS])
+def test_a_system_that_has_no_socket_to_give_is_no_configuration_error(
+    monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: Any, **__: Any) -> socket.socket:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket, "create_server", refused)
+    with pytest.raises(TrackerError, match=f"cannot listen on .*: {os.strerror(number)}") as raised:
+        listen("http", "*", 80, 5)
+    assert type(raised.value) is TrackerError
+
+
+def test_a_name_server_that_does_not_answer_is_no_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unanswered(*_: Any, **__: Any) -> list[Any]:
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    with pytest.raises(TrackerError, match=r"cannot listen on pixel\.example:80: Temporary failure") as raised:
+        listen("http", "pixel.example", 80, 5)
+    assert type(raised.value) is TrackerError

@@ -113,7 +113,7 @@ def test_make_alone_is_make_help() -> None:
 def test_an_environment_is_made_anew_exactly_when_another_python_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, made_anew: bool
 ) -> None:
-    for name in ("PYTHON", "MAKEFLAGS", "MFLAGS"):  # of the `make test` that runs this
+    for name in ("PYTHON", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of the `make test` that runs this
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     environment = tmp_path / "environment"

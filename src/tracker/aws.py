@@ -22,6 +22,7 @@ CALL_SECONDS = 10.0  # a call that takes longer is taken for lost
 BATCH_ENTRIES = 10  # PublishBatch, DeleteMessageBatch, ChangeMessageVisibilityBatch
 BATCH_BYTES = 262_144 - 4_096  # PublishBatch's 256 KiB, less some room for AWS's own counting
 BATCHES_IN_FLIGHT = 8
+LATEST_MS = 253_402_300_799_999  # since 1970, the end of the year 9999; the ledger's clock never goes back
 
 _THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "RequestExpired")
 
@@ -78,7 +79,7 @@ class _MessageAttribute(msgspec.Struct):
 
 
 class _SystemAttributes(msgspec.Struct):
-    SentTimestamp: int = 0
+    SentTimestamp: Annotated[int, msgspec.Meta(ge=0, le=LATEST_MS)] = 0
     ApproximateReceiveCount: int = 0
 
 
@@ -237,7 +238,7 @@ async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
 @asynccontextmanager
 async def open_queue(config: SqsConfig) -> AsyncIterator[Queue]:
     """The queue. Its clients are made by the first call, which raises QueueFailed when that fails."""
-    receiver = ClientSettings(CALL_SECONDS + config.wait_time, config.receivers)
+    receiver = ClientSettings(CALL_SECONDS + config.wait_time, config.receivers, receives=True)
     clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(CALL_SECONDS))
     try:
         yield Queue(clients, config.queue, config.visibility_timeout)
@@ -251,7 +252,7 @@ async def open_client(service: str, region: str | None, endpoint: str | None) ->
 
     Raises AwsUnreachable when none can be made.
     """
-    clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS))
+    clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS, receives=service == "sqs"))
     try:
         (client,) = await clients.ready()
         yield client
@@ -271,7 +272,7 @@ async def ask(call: Awaitable[dict[str, Any]], *members: str, seconds: float | N
         metadata = error.response.get("ResponseMetadata", {})
         raise AwsRefused(
             words(error),
-            code=str(error.response.get("Error", {}).get("Code", "")),
+            code=str(error.response.get("Error", {}).get("Code") or ""),  # botocore has None for an empty one
             status=int(metadata.get("HTTPStatusCode", 500)),
             date=metadata.get("HTTPHeaders", {}).get("date"),
         ) from error

@@ -7,12 +7,14 @@ files that are broken, so:
    settings anew.
 2. Credentials are asked for before each call. The credential provider that fails or does not answer is named.
 3. Both together have a deadline. A program that a provider started does not outlive it.
-4. No redirect is followed, an answer has a largest size, and an answer that is not AWS's is an error.
+4. No redirect is followed and an answer has a largest size, also where credentials come from. An answer that is not
+   AWS's is an error.
 """
 
 import asyncio
 import contextlib
 import ipaddress
+import json
 import logging
 import os
 import signal
@@ -30,6 +32,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioProcessProvider
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession, get_session
+from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher, _RefCountedSessionMixin
 from botocore.exceptions import NoCredentialsError, NoRegionError
 
 from tracker.errors import AwsUnreachable
@@ -38,21 +41,32 @@ CREDENTIAL_SECONDS = 10.0
 """For making the clients, and for renewing credentials, each time."""
 HELPER_SECONDS = 8.0
 """For a `credential_process`; less than the above, so that credentials which are still valid go on being used."""
+KILL_SECONDS = 0.5
+"""For the end of a `credential_process` that was killed."""
 MAX_HELPER_BYTES = 65_536
-MAX_REPLY_BYTES = 32 << 20
+MAX_REPLY_BYTES = 1 << 18
+"""No reply of AWS is so long but one with messages. A longer one is not parsed, which takes time on the event loop."""
+MAX_MESSAGES_BYTES = 32 << 20
 """Ten messages of 1 MiB are the largest reply there is; escaped in JSON they may be three times as long."""
 MAX_WORDS = 500
 """Characters of another program's error text that are repeated in ours."""
 
+_TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
+"""Variables that name a file; `web_identity_token_file` of a profile is the third such setting."""
 _PROVIDERS = {"custom-process": "credential_process"}  # botocore's name for it: the one of the setting
 _PLACEHOLDERS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 
 class ClientSettings(NamedTuple):
-    """How one client waits: at most `read_seconds` for the next bytes of a reply, on at most `connections` at once."""
+    """What one client waits for and takes.
+
+    At most `read_seconds` for the next bytes of a reply, on at most `connections` at once. `receives` says that replies
+    may bring messages, so that they may be long.
+    """
 
     read_seconds: float
     connections: int = 10
+    receives: bool = False
 
 
 class Clients:
@@ -96,7 +110,7 @@ class Clients:
         options: dict[str, Any] = {"region_name": region, "endpoint_url": self._endpoint}
         async with session.create_client(self._service, **options, **_PLACEHOLDERS) as probe:  # only resolves
             endpoint = probe.meta.endpoint_url
-        await self._check_certificates(session)
+        await self._check_files(session)
         self._step = "credentials: "
         providers = session.get_component("credential_provider")
         if _is_loopback(endpoint):
@@ -118,7 +132,9 @@ class Clients:
                         self._service,
                         **options,
                         config=AioConfig(
-                            read_timeout=each.read_seconds, max_pool_connections=max(10, each.connections)
+                            read_timeout=each.read_seconds,
+                            max_pool_connections=max(10, each.connections),
+                            http_session_cls=_ReceivingSession if each.receives else _HttpSession,
                         ),
                     )
                 )
@@ -139,13 +155,26 @@ class Clients:
         if not all(key and isinstance(key, str) for key in (keys.access_key, keys.secret_key)):
             raise ValueError("expected an access key and a secret key, both text")
 
-    async def _check_certificates(self, session: AioSession) -> None:
-        """botocore says of a missing or broken CA bundle only that there is one, and not where."""
-        bundle = session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE")
-        if not bundle:
-            return
-        self._step = f"CA bundle {bundle}: "
-        await asyncio.to_thread(_load_certificates, Path(bundle))
+    async def _check_files(self, session: AioSession) -> None:
+        """Refuse settings that name a pipe or a device in the place of a file, and a CA bundle that cannot be used.
+
+        botocore opens the files of tokens on the event loop, where opening a pipe would stop everything for ever. Of a
+        missing or broken CA bundle it says only that there is one, and not where.
+        """
+        tokens = {name: os.environ.get(name) for name in _TOKEN_FILES}
+        tokens["web_identity_token_file"] = session.get_scoped_config().get("web_identity_token_file")
+        for setting, path in tokens.items():
+            if path:
+                self._step = f"{setting} {path}: "
+                await asyncio.to_thread(_refuse_pipe, Path(path))
+        if bundle := session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"):
+            self._step = f"CA bundle {bundle}: "
+            await asyncio.to_thread(_load_certificates, Path(bundle))
+
+
+def _refuse_pipe(path: Path) -> None:
+    if path.exists() and not path.is_file():  # a missing file is the provider's to report, if it is asked at all
+        raise ValueError("expected a file, this is a pipe, a device or a directory")
 
 
 def _load_certificates(bundle: Path) -> None:
@@ -228,17 +257,20 @@ class _Helper:
                 output = await asyncio.gather(_all_of(self._process.stdout), _all_of(self._process.stderr))
                 await self._process.wait()
         except TimeoutError:
-            self._kill()
+            await self._kill()
             raise ValueError(f"the program did not end within {HELPER_SECONDS:g} seconds") from None
         except BaseException:
-            self._kill()
+            await self._kill()
             raise
         return output
 
-    def _kill(self) -> None:
+    async def _kill(self) -> None:
         """End the program and what it started; a program that ended by itself may leave something running."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(TimeoutError):  # a process that waits for a disk ends later
+            async with asyncio.timeout(KILL_SECONDS):
+                await self._process.wait()
 
 
 async def _all_of(stream: asyncio.StreamReader) -> bytes:
@@ -274,36 +306,56 @@ logging.getLogger("aiobotocore.credentials").addFilter(_in_one_line)
 class _HttpSession(AIOHTTPSession):  # type: ignore[misc]
     """aiobotocore's HTTP session, but it follows no redirect and reads no endless answer."""
 
+    def _largest_reply(self) -> int:
+        return MAX_REPLY_BYTES
+
     async def _get_session(self, proxy_url: str | None) -> "_Requests":
-        return _Requests(await super()._get_session(proxy_url))
+        return _Requests(await super()._get_session(proxy_url), self._largest_reply())
+
+
+class _ReceivingSession(_HttpSession):
+    """The same for replies with messages."""
+
+    def _largest_reply(self) -> int:
+        return MAX_MESSAGES_BYTES
+
+
+class _MetadataSession(_RefCountedSessionMixin, _HttpSession):  # type: ignore[misc]
+    """The same for the services that give credentials to a machine or a container. Their answers are short."""
+
+
+AioIMDSFetcher._ref_counted_session_cls = _MetadataSession
+AioContainerMetadataFetcher._ref_counted_session_cls = _MetadataSession
 
 
 class _Requests:
     """The one method of aiohttp's session that aiobotocore calls."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, largest: int) -> None:
         self._session = session
+        self._largest = largest
 
     async def request(self, method: str, **options: Any) -> "_Response":
-        return _Response(await self._session.request(method, allow_redirects=False, **options))
+        return _Response(await self._session.request(method, allow_redirects=False, **options), self._largest)
 
 
 class _Response:
     """What aiobotocore reads of aiohttp's response."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, largest: int) -> None:
         self.url = response.url
         self.status = response.status
         self.raw_headers = response.raw_headers
         self._response = response
+        self._largest = largest
 
     async def read(self) -> bytes:
         body = bytearray()
         try:
             async for chunk in self._response.content.iter_any():
                 body += chunk
-                if len(body) > MAX_REPLY_BYTES:
-                    raise ValueError(f"the reply is longer than {MAX_REPLY_BYTES} bytes")
+                if len(body) > self._largest:
+                    raise ValueError(f"the reply is longer than {self._largest} bytes")
         except BaseException:
             self._response.close()
             raise
@@ -334,14 +386,23 @@ def _refuse_foreign_reply(response_dict: dict[str, Any], operation_model: Any, *
         sound = operation_model.output_shape is None
     else:
         members = operation_model.output_shape.members if operation_model.output_shape else {}
-        try:
-            reply = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-        except (msgspec.MsgspecError, UnicodeError):
-            sound = False
-        else:
-            sound = not reply or not reply.keys().isdisjoint(members)
+        names = _member_names(body)
+        sound = names is not None and (not names or not names.isdisjoint(members))
     if not sound:
         raise ForeignReply("the answer is not one of SNS or SQS: check endpoint_url, and that no proxy answers for it")
+
+
+def _member_names(body: bytes) -> set[str] | None:
+    """The names of the members of a JSON object; None for anything else."""
+    try:
+        return set(msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
+    except (msgspec.MsgspecError, UnicodeError):
+        pass
+    try:  # botocore's parser, which is slower and takes more: half a surrogate pair in one message fails no other one
+        reply = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return set(reply) if isinstance(reply, dict) else None
 
 
 def _is_loopback(url: str) -> bool:

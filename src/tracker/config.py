@@ -36,6 +36,7 @@ def _form(pattern: str, description: str) -> msgspec.Meta:
 
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]  # the longest file of Linux
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Url = Annotated[str, _form(r"https?://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?", "an http or https URL without credentials")]
 # No control character, those of Unicode (C1, line and paragraph separator) included.
@@ -50,7 +51,10 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of the file; unknown keys are errors."""
 
     def mistakes(self) -> Iterator[tuple[str, str, str]]:
-        """What is wrong beyond the types of its keys: key, index in its list ("[0]", or nothing), what was expected."""
+        """What is wrong beyond the types of its keys: key, index in its list ("[0]", or nothing), what was expected.
+
+        The key may be one of a section below, as a path with dots.
+        """
         return iter(())
 
 
@@ -90,8 +94,8 @@ class Privacy(Section, frozen=True):
 
 class OutboxConfig(Section, frozen=True):
     dir: Text = "var/outbox"
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] = 1_073_741_824
-    segment_bytes: Annotated[int, msgspec.Meta(ge=1)] = 16_777_216
+    max_bytes: Bytes = 1_073_741_824
+    segment_bytes: Bytes = 16_777_216
     fsync_interval: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 1.0
 
 
@@ -133,7 +137,7 @@ class SqsConfig(Section, frozen=True):
 
 
 class Rotate(Section, frozen=True):
-    max_bytes: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_bytes: Bytes | None = None
     every: Literal["hour", "day"] | None = None
     compress: Literal["none", "gzip"] = "none"
 
@@ -154,6 +158,10 @@ class PixelConfig(Section, frozen=True):
     shutdown: PixelShutdown = PixelShutdown()
     logging: Logging = Logging()
 
+    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+        if self.admin.port == self.http.port and _share_addresses(self.admin.host, self.http.host):
+            yield "admin.port", "", f"expected another port than http.port, got {self.admin.port} for both"
+
 
 class StorageConfig(Section, frozen=True):
     sqs: SqsConfig
@@ -161,6 +169,14 @@ class StorageConfig(Section, frozen=True):
     admin: StorageAdmin = StorageAdmin()
     shutdown: StorageShutdown = StorageShutdown()
     logging: Logging = Logging()
+
+
+def _share_addresses(host: str, other: str) -> bool:
+    """Whether two listeners with these hosts have an address in common, as far as that is known without a lookup."""
+    if host == other or "*" in (host, other):
+        return True
+    is_ipv6 = ":" in host, ":" in other
+    return ("0.0.0.0" in (host, other) and not any(is_ipv6)) or ("::" in (host, other) and all(is_ipv6))
 
 
 Config = TypeVar("Config", PixelConfig, StorageConfig)
@@ -317,6 +333,9 @@ def _parse_yaml(text: str, where: str) -> Any:
         raise ConfigurationError(_line(where, "expected YAML that is not nested so deeply")) from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigurationError(_line(where, f"expected YAML: {' '.join(str(error).split())}")) from None
+    except Exception as error:  # a tag that does not go with its value, as in "!!bool x", has no error of its own
+        problem = f"expected YAML: a value does not have its tag's form: {error}"
+        raise ConfigurationError(_line(where, problem)) from None
 
 
 def _override(kind: type[Section], content: dict[str, Any], environ: Mapping[str, str], mistakes: _Mistakes) -> None:
@@ -399,7 +418,7 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
         return None
     section = kind(**values)
     for key, index, expectation in section.mistakes():
-        mistakes.add((*path, key), expectation, index=index)
+        mistakes.add((*path, *key.split(".")), expectation, index=index)
     return section
 
 

@@ -14,7 +14,7 @@ the system reports an IPv4 peer as `::ffff:a.b.c.d`; `tracker.core.client_ip` tu
 import errno
 import socket
 
-from tracker.errors import ConfigurationError, HeldByAnother
+from tracker.errors import ConfigurationError, HeldByAnother, TrackerError
 from tracker.files import reason
 
 EVERY_ADDRESS = "*"
@@ -22,12 +22,16 @@ EVERY_ADDRESS = "*"
 # What bind() or socket() says on a host where IPv6 is compiled in but switched off.
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
+# What is not the fault of the configuration and may be over at the next start.
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, socket.EAI_AGAIN}
+
 
 def listen(section: str, host: str, port: int, backlog: int) -> socket.socket:
     """A listening TCP socket at `host` and `port`; `section` is the section of the configuration that names them.
 
     `backlog` is how many connections the system completes before the service accepts them. Blocks while a name is
-    looked up. Raises HeldByAnother when another socket has the address, otherwise ConfigurationError.
+    looked up. Raises HeldByAnother when another socket has the address, another TrackerError for what may be over at
+    the next start (no descriptor, no memory, no answer from the name server), otherwise ConfigurationError.
     """
     try:
         return _listen_everywhere(port, backlog) if host == EVERY_ADDRESS else _listen_at(host, port, backlog)
@@ -37,6 +41,8 @@ def listen(section: str, host: str, port: int, backlog: int) -> socket.socket:
         at = f"cannot listen on {f'[{host}]' if ':' in host else host}:{port}: {reason(error)}"
         if error.errno == errno.EADDRINUSE:
             raise HeldByAnother(f"{section}.port: expected a free port, {at}") from error
+        if error.errno in _PASSING:
+            raise TrackerError(at) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise ConfigurationError(f"{section}.port: expected a port that this user may listen on, {at}") from error
         raise ConfigurationError(f'{section}.host: expected "*", an address or a name of this host, {at}') from error

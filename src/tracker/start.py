@@ -1,7 +1,8 @@
 """What a process of a service does before anything else, so that no odd start harms it.
 
-A service may be started with descriptors 0, 1 or 2 closed, with a standard error that nobody reads, or with a signal
-sent before it can act on it. The entry points call these functions before they import what takes long to load.
+A service may be started with descriptors 0, 1 or 2 closed, with a standard error that nobody reads, with signals that
+its parent has blocked, or with a signal sent before it can act on it. The entry points call these functions before they
+import what takes long to load.
 """
 
 import contextlib
@@ -22,7 +23,8 @@ def prepare_service() -> None:
     """For the process that an operator or a supervisor has started."""
     _open_standard_descriptors()
     standard_error.install()
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    # Not in addition to what the parent has blocked: with SIGCHLD blocked, main would not learn that a worker ended.
+    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
 
 
 def prepare_worker(main: int) -> None:

@@ -70,8 +70,10 @@ def _called(source: str) -> set[str]:
     """The calls of a module on its SNS and SQS clients, as IAM names them; a batch is its single call's permission."""
     text = (ROOT / "src/tracker" / source).read_text()
     found = set()
-    for client, call in re.findall(r"(sns|sqs|_client|_receiver|_caller)\.([a-z]+_[a-z_]+|publish|subscribe)\(", text):
-        service = "sns" if client in ("sns", "_client") else "sqs"
+    for client, call in re.findall(
+        r"(sns|sqs|client|receiver|caller|clients\[1\])\.([a-z]+_[a-z_]+|publish|subscribe)\(", text
+    ):
+        service = "sns" if client in ("sns", "client") else "sqs"
         words = call.removesuffix("_batch").split("_")
         found.add(f"{service}:{''.join(word.capitalize() for word in words)}")
     return found

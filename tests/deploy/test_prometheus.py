@@ -82,6 +82,11 @@ def test_every_alert_leads_to_its_section_of_the_guide() -> None:
         assert anchor in sections_of_the_guide(), rule["alert"]
 
 
+def test_every_section_on_alarms_has_an_alarm_of_prometheus_or_cloudwatch() -> None:
+    named = (DEPLOY / "aws/tracker.yaml").read_text() + RULES.read_text()
+    assert set(re.findall(r"docs/operations\.md#([\w-]+)", named)) >= sections_of_the_guide()
+
+
 def test_panels_do_not_overlap_and_have_ids_of_their_own() -> None:
     cells: set[tuple[int, int]] = set()
     for panel in panels():

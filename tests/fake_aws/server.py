@@ -75,6 +75,8 @@ class Endpoint:
         if self._server is not None:
             self._server.close()
             self._server = None
+            for _ in range(4):  # a connection that was just accepted is made in the next passes of the loop
+                await asyncio.sleep(0)
         await self._release()
         for connection in list(self._open):
             connection.cut()

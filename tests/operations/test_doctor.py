@@ -336,22 +336,9 @@ def test_a_disk_that_is_nearly_full(subject: str, free: int, level: Level) -> No
     assert judge_disk(subject, Path("/var"), free << 20, 100 << 20).level is level
 
 
-@pytest.mark.parametrize(
-    ("timeout", "slowest", "level"),
-    [
-        *((30, 0.25, Level.OK), (30, 5.0, Level.OK), (30, 10.0, Level.WARNING)),
-        *((120, 29.0, Level.OK), (120, 60.0, Level.WARNING), (10, 0.25, Level.WARNING)),
-    ],
-)
-def test_a_visibility_timeout_too_short_for_the_disk(timeout: int, slowest: float, level: Level) -> None:
-    name = "tracker_storage_fsync_seconds"
-    metrics = Metrics(
-        f"# TYPE {name} histogram\n"
-        f'{name}_bucket{{le="0.01"}} 1\n{name}_bucket{{le="{slowest}"}} 3\n{name}_bucket{{le="+Inf"}} 3\n'
-        f"{name}_sum 1\n{name}_count 3\n"
-    )
-    [finding] = judge_visibility(SqsConfig(queue="visits", visibility_timeout=timeout), metrics)
-    assert finding.level is level
+@pytest.mark.parametrize(("timeout", "level"), [(30, Level.OK), (120, Level.OK), (10, Level.WARNING)])
+def test_a_short_visibility_timeout_is_warned_of(timeout: int, level: Level) -> None:
+    assert judge_visibility(SqsConfig(queue="visits", visibility_timeout=timeout)).level is level
 
 
 def test_what_storage_counts_is_judged() -> None:

@@ -401,6 +401,19 @@ async def test_a_visitor_who_does_not_read_a_burst_is_counted_and_keeps_what_was
     await visitor.close()
 
 
+@PATHS
+async def test_a_half_closed_visitor_who_does_not_read_is_not_kept_longer_than_an_idle_one(fast: bool) -> None:
+    visitor = Visitor(fast=fast, config=PixelConfig(sns=CONFIG.sns, http=Http(keepalive_timeout=0.2)))
+    visitor.wire.unread = True
+    await visitor.send(PLAIN, PLAIN[:40])
+    visitor.wire.end()
+    assert visitor.wire.is_closing()
+    assert not visitor.wire.closed
+    await until(lambda: visitor.wire.closed)
+    assert visitor.statuses == [200]
+    await visitor.close()
+
+
 @pytest.mark.parametrize("start", [b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", GET + b"\n" + HOST + b"\n\n"])
 async def test_an_unfinished_head_that_is_no_http_is_refused_at_once(start: bytes) -> None:
     visitor = Visitor()

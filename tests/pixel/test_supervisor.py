@@ -165,9 +165,11 @@ async def test_time_in_which_main_itself_stood_still_makes_no_worker_hang(
 
 
 def test_a_worker_gets_no_environment_but_what_its_interpreter_needs() -> None:
-    needed = {"PATH": "/bin", "PYTHONPATH": "src", "LC_ALL": "C", "LD_PRELOAD": "x.so", "TZ": "UTC", "HOME": "/root"}
+    needed = {"PATH": "/bin", "PYTHONUTF8": "1", "LC_ALL": "C", "LD_PRELOAD": "x.so", "TZ": "UTC", "HOME": "/root"}
     secret = dict.fromkeys(("AWS_PROFILE", "TRACKER_WORKERS", "NOTIFY_SOCKET", "PATHS", "LANG_KEY", "X"), "secret")
-    assert slot.worker_environment({**needed, **secret}) == needed
+    similar = dict.fromkeys(("UV_PUBLISH_TOKEN", "LD_SDK_KEY", "PYTHONANYWHERE_API_TOKEN", "PYTHON_KEY"), "secret")
+    environment = slot.worker_environment({**needed, **secret, **similar, "PYTHONPATH": "src"}, ["/lib", "/app"])
+    assert environment == {**needed, "PYTHONPATH": "/lib:/app", "PYTHONSAFEPATH": "1"}
 
 
 async def test_what_a_killed_worker_had_discarded_is_counted(tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ class Wire(asyncio.Transport):
         self._reading = True
         self._choked = False
         self._closing = False
+        self.unread = False  # what was written has not left, but is too little to pause the server
         self.written = b""
         self.ended = False  # the server has closed its half
         self.closed = False
@@ -109,7 +110,7 @@ class Wire(asyncio.Transport):
 
     def close(self) -> None:
         self._closing = True
-        if not self._choked:  # what was written has to leave before
+        if not (self._choked or self.unread):  # what was written has to leave before
             self.abort()
 
     def abort(self) -> None:

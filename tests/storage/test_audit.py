@@ -135,10 +135,21 @@ async def test_silent_journals_that_are_open_or_have_gaps_are_given_up_at_once(
     assert [each.journal for each in accounts_of(path) if each.heard_ms < later] == ["d" * 32]
 
 
-@pytest.mark.parametrize("days", ["-1", "nan", "inf", "soon"])
-def test_days_of_silence_that_are_no_number_of_days_are_a_usage_error(config: Path, days: str) -> None:
+@pytest.mark.parametrize("option", ["--forget-silent", "--grace"])
+@pytest.mark.parametrize("number", ["-1", "nan", "inf", "soon"])
+def test_a_time_that_is_no_number_is_a_usage_error(
+    config: Path, option: str, number: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
-        main(["audit", "--config", str(config), f"--forget-silent={days}"])
+        main(["audit", "--config", str(config), f"{option}={number}"])
+    assert f"expected a number, 0 or more, found '{number}'" in capsys.readouterr().err
+
+
+async def test_more_days_than_there_have_been_give_no_journal_up(
+    path: Path, config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await store_with_gaps(path)
+    assert audit(capsys, "--config", config, "--forget-silent", 1e300)[1].startswith("0 journals given up")
 
 
 async def test_wrong_sums_of_the_ledger_are_named(path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:

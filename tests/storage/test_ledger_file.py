@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import resource
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
@@ -78,8 +79,8 @@ async def test_a_ledger_that_is_moved_under_the_writer_pauses_it_until_it_is_bac
         await running
         assert len(rig.acknowledged) == 2
     assert logged(path) == pages(A, 0, 3)
-    assert [record.getMessage().split()[0] for record in caplog.records if record.levelno == logging.ERROR] == [
-        "ledger_moved"
+    assert [record.getMessage().split()[:2] for record in caplog.records if record.levelno == logging.ERROR] == [
+        ["append_paused", "cause=ledger_moved"]
     ]
 
 
@@ -129,8 +130,8 @@ async def test_a_ledger_that_another_program_has_locked_pauses_the_writer_until_
         assert rig.writer.paused is None
         assert len(rig.acknowledged) == 3
     assert logged(path) == pages(A, 0, 4)
-    assert [record.getMessage().split()[0] for record in caplog.records if record.levelno == logging.ERROR] == [
-        "ledger_busy"
+    assert [record.getMessage().split()[:2] for record in caplog.records if record.levelno == logging.ERROR] == [
+        ["append_paused", "cause=ledger_busy"]
     ]
 
 
@@ -206,7 +207,7 @@ async def test_a_damaged_ledger_is_refused_with_a_way_out_that_keeps_it_and_goes
     assert kept == ([found] if found else [])
 
 
-async def test_damage_that_a_start_does_not_see_is_found_when_the_log_is_accepted(path: Path) -> None:
+async def test_damage_is_found_by_a_start_wherever_it_is_and_kept_aside_when_the_log_is_accepted(path: Path) -> None:
     async with open_rig(path) as rig:
         await rig.run([span(A, number, number + 1) for number in range(0, 200, 2)])
         [(page,)] = await rig.query("SELECT rootpage FROM sqlite_master WHERE name = 'stored'")
@@ -214,9 +215,8 @@ async def test_damage_that_a_start_does_not_see_is_found_when_the_log_is_accepte
     with ledger_path(path).open("r+b") as file:
         file.seek((page - 1) * 4096)
         file.write(b"\xff" * 4096)
-    async with open_rig(path) as rig:  # what it needs to start is sound
-        with pytest.raises(LedgerDamaged, match="Start once with --accept-log"):
-            await rig.run([span(A, 0, 1)])
+    with pytest.raises(LedgerDamaged, match="Start once with --accept-log"):
+        open_ledger(path, 0o640, accept=False)
     async with open_rig(path, accept=True) as rig:
         await rig.run([span(A, 300, 301)])
     assert len(list(ledger_dir(path).glob("ledger.sqlite.damaged-*"))) == 1
@@ -262,7 +262,24 @@ def test_a_ledger_of_another_user_is_a_configuration_error_that_names_it() -> No
                 os.seteuid(0)
 
 
-@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY], ids=["EIO", "read-only"])
+async def test_a_ledger_at_its_quota_pauses_the_writer_until_there_is_room(path: Path) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 2))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{ledger_path(path)}-wal").stat().st_size, hard))
+        try:
+            running = asyncio.create_task(rig.run([span(A, 0, 3)]))
+            await until(lambda: rig.writer.paused)
+            assert "quota" in str(rig.writer.paused)
+            assert (logged(path), len(rig.acknowledged)) == (pages(A, 0, 2), 1)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await running
+        assert len(rig.acknowledged) == 2
+    assert logged(path) == pages(A, 0, 3)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_FSYNC, sqlite3.SQLITE_READONLY], ids=["fsync", "read-only"])
 async def test_an_ill_disk_under_the_ledger_ends_the_writer(
     path: Path, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ import errno
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from tests.waiting import until
 from tracker import telemetry
 from tracker.aws import Delivery
 from tracker.config import Rotate
-from tracker.core.message import pack
+from tracker.core.message import pack, unpack
 from tracker.errors import AppendFailed, LogChanged, StorageFull
 from tracker.files import fdatasync
+from tracker.storage import batch as batch_module
 from tracker.storage import visit_log as visit_log_module
 from tracker.storage import writer as writer_module
 from tracker.storage.audit import check_log
@@ -117,6 +118,42 @@ async def test_a_malformed_message_is_counted_logged_once_and_not_deleted(
     assert counter.get() - before == 3
     assert [record.getMessage().split()[:2] for record in caplog.records] == [["message_malformed", "id=bad-one"]]
     assert logged(path) == pages(A, 0, 2)
+
+
+@pytest.mark.parametrize("kind", ["malformed", "conflicting"])
+async def test_a_refused_message_that_comes_again_is_not_read_again(
+    path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def reading(attributes: Mapping[str, str], body: str) -> object:
+        read.append(body)
+        return unpack(attributes, body)
+
+    monkeypatch.setattr(batch_module, "unpack", reading)
+    other = pack(A, 0, lines(A, 0, 1).replace(b"example", b"elsewhe"), compress=False)  # as long
+    counter = (telemetry.CONFLICTING if kind == "conflicting" else telemetry.MALFORMED)._value
+    before = counter.get()
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 1), span(A, 1, 3))
+        for _ in range(3):
+            if kind == "conflicting":
+                await rig.write(delivery(other.body, other.attributes, message_id="bad"))
+            else:
+                await rig.write(delivery("nonsense", {}, message_id="bad"))
+        assert len(rig.left) == 3
+    assert len(read) == 3
+    assert counter.get() - before == 3
+
+
+async def test_what_waits_for_its_delete_keeps_neither_body_nor_attributes(path: Path) -> None:
+    """A message may have as much in attributes that nobody reads as in its body."""
+    taken = span(A, 0, 1)
+    taken.attributes["Stranger"] = "x" * 200_000
+    async with open_rig(path) as rig:
+        await rig.write(taken, single := delivery(lines(B, 0, 1).decode(), {"Stranger": "x" * 200_000}))
+        assert rig.acknowledged == [taken, single]
+    assert [(each.body, each.attributes) for each in (taken, single)] == [("", {}), ("", {})]
 
 
 async def test_closings_are_recorded_and_the_largest_end_counts(path: Path) -> None:

@@ -72,7 +72,7 @@ def test_storage_waits_for_room_and_goes_on_by_itself(disk: SmallDisk | FileLimi
     stack.assert_exactly_once(load)
     assert stack.aws.depth(stack.dead_letters_url) == 0
     assert load.failures == 0
-    assert len(storage.logged("storage_full")) == 1, "said once, not every second"
+    assert len(storage.logged("append_paused", "cause=storage_full")) == 1, "said once, not every second"
     storage.stop()
 
 

@@ -1,5 +1,6 @@
 """The services as other people's tools start them: closed descriptors, early signals, a strange environment."""
 
+import os
 import re
 import signal
 import sys
@@ -53,6 +54,24 @@ def test_the_services_work_in_an_environment_meant_for_others(stack: FakeStack) 
     launcher = ("sh", "-c", 'umask 0777; ulimit -n 128; unset HOME; exec "$@"', "sh")
     pixel = stack.start_pixel(env=ODD_ENVIRONMENT, launcher=launcher)
     works(stack, pixel, stack.start_storage(env=ODD_ENVIRONMENT, launcher=launcher))
+
+
+def test_a_worker_that_ends_is_replaced_although_the_parent_of_main_had_blocked_all_signals(stack: FakeStack) -> None:
+    block = "import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())"
+    launcher = (sys.executable, "-c", f"{block}; os.execv(sys.argv[1], sys.argv[1:])")
+    pixel = stack.start_pixel(launcher=launcher)
+    [worker] = pixel.workers()
+    os.kill(worker, signal.SIGKILL)
+    pixel.wait_alive(lambda: pixel.logged("worker_died"), "another worker is started")
+    pixel.wait_alive(lambda: pixel.workers() not in ([], [worker]), "another worker")
+    assert get(pixel.port).is_gif
+
+
+def test_files_in_the_current_directory_are_no_modules_of_the_workers(stack: FakeStack) -> None:
+    for name in ("random", "msgspec", "tracker"):
+        (stack.home / f"{name}.py").write_text("raise SystemExit('a file of the current directory was imported')")
+    safely = ("sh", "-c", 'python="$1"; shift; exec "$python" -P "$@"', "sh")
+    assert get(stack.start_pixel(launcher=safely).port).is_gif
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the environment of another process is read from /proc")

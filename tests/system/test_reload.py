@@ -70,6 +70,7 @@ def test_a_configuration_that_cannot_be_used_is_told_and_the_old_one_goes_on(sta
     pixel.wait_metric("tracker_pixel_reloads", 1, 'result="refused"')
     pixel.reload(merged(config, {"http": {"port": free_port()}, "outbox": {"dir": "elsewhere"}}))
     pixel.wait_metric("tracker_pixel_reloads", 2, 'result="refused"')
+    wait_for(lambda: len(pixel.logged("reload_refused")) == 2, "both lines of the log")
     first, second = pixel.logged("reload_refused")
     assert f"{pixel.config}: workers: expected auto or a number" in first
     assert f"http.port: expected {pixel.port}, got" in second

@@ -127,7 +127,7 @@ def decode_journal_lines(data: bytes) -> list[JournalLine]:
 
 
 class _CheckedLine(msgspec.Struct, gc=False):
-    # The keys of JournalLine; msgspec reads the time in C, and more strictly than `utc_time`.
+    # The keys of JournalLine. msgspec reads the time in C, and takes what RFC 3339 allows, as `utc_time` does.
     ip: str = msgspec.field(name="IpAddress")
     visited_at: Annotated[datetime, msgspec.Meta(tz=True)] = msgspec.field(name="VisitedAt")
     referrer: str | None = msgspec.field(name="Referer", default=None)
@@ -181,11 +181,16 @@ def mandatory_ip(text: str) -> str:
 
 
 def utc_time(text: str) -> datetime:
-    """The UTC time of a text in the form of RFC 3339. Digits after the sixth of the fraction are cut.
+    """The UTC time of a text in the form of RFC 3339, which allows `t` or a space for `T`, and `z` for `Z`.
 
-    Raises MalformedMessage, also for the other forms of ISO 8601 that `datetime.fromisoformat` takes: each release of
-    Python takes different ones (3.14 the hour 24), and a message must become the same line on all of them.
+    An offset without its colon is taken, too, because `addresses_of` takes it: what the pixel publishes, storage must
+    not refuse. Digits after the sixth of the fraction are cut. Raises MalformedMessage, also for the other forms of
+    ISO 8601 that `datetime.fromisoformat` takes: each release of Python takes different ones (3.14 the hour 24), and a
+    message must become the same line on all of them.
     """
+    if len(text) <= MAX_TIME_CHARS:
+        separator = "T" if text[10:11] in ("t", " ") else text[10:11]
+        text = f"{text[:10]}{separator}{text[11:].replace('z', 'Z')}"
     if len(text) > MAX_TIME_CHARS or not (_is_second(text[:19]) and _is_fraction_and_offset(text, 19)):
         raise MalformedMessage("not a time with seconds and an offset from UTC, as 2026-11-23T07:09:24.932706+00:00 is")
     try:
@@ -202,7 +207,7 @@ def utc_time_text(text: str) -> str:
 
 
 _is_our_fraction = re.compile(r"\.[0-9]{6}\+00:00").fullmatch
-_is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:[0-9]{2})").fullmatch
+_is_fraction_and_offset = re.compile(r"(?:\.[0-9]+)?(?:Z|[+-][0-9]{2}:?[0-9]{2})").fullmatch
 
 
 @lru_cache(maxsize=256)

@@ -56,7 +56,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
             "outbox",
             f"{refused} holds visits that SNS refuses",
             why="they are in no log",
-            mend="read why in the pixel's log (visit_refused); keep the file, then remove it",
+            mend="read why in the pixel's log (span_refused); keep the file, then remove it",
         )
     yield from _check_lock("outbox", directory / PUBLISHER_LOCK, "pixel", "tracker-pixel")
 

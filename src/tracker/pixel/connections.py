@@ -385,12 +385,12 @@ class Connection(asyncio.Protocol):
         until = self.answered_at + self._all.keepalive_timeout
         if loop.time() < until:
             self._timer = loop.call_at(until, self._close_if_idle)
-        elif self._held and not self.writing_paused:
+        elif self._held and not (self.writing_paused or self.transport.is_closing()):
             self._refuse(408)
         else:
             if self.writing_paused and not self.transport.is_closing():
                 self._all.recorder.count_refused_connection(NOT_READING)
-            self.transport.abort()  # not close, which would wait for a visitor who does not read
+            self.transport.abort()  # not close, which waits for a visitor who does not read; it may be waiting already
 
 
 def _too_large(head: bytes) -> int | None:

@@ -20,9 +20,10 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from tracker import telemetry
 from tracker.config import PixelConfig
@@ -40,13 +41,17 @@ START_CHECKS = 60  # a cold disk and a busy host can make a start slow
 STEADY_SECONDS = 10.0  # a worker that lived so long did not die of its start
 
 # What a worker may have in its environment; see docs/security.md. It faces the internet, so it gets no credentials, and
-# its configuration comes over the socket pair. A name ending in "_", or PYTHON, stands for all names that begin so.
+# its configuration comes over the socket pair. A name ending in "_" stands for all names that begin so. Short prefixes
+# are not used: UV_PUBLISH_TOKEN, LD_SDK_KEY and PYTHONANYWHERE_API_TOKEN are other programs' secrets.
 ENVIRONMENT = (
-    *("PATH", "HOME", "PYTHON", "__PYVENV_LAUNCHER__"),  # what an interpreter needs to find the same modules as main
-    *("LD_", "DYLD_", "MALLOC_", "GLIBC_TUNABLES", "UV_"),  # allocator and libraries
+    *("PATH", "HOME", "__PYVENV_LAUNCHER__"),
+    *("PYTHON_CPU_COUNT", "PYTHON_GIL", "PYTHON_JIT", "PYTHON_FROZEN_MODULES"),  # and PYTHON…, without an underscore
+    *("LD_LIBRARY_PATH", "LD_PRELOAD", "LD_BIND_NOW", "DYLD_"),  # libraries
+    *("MALLOC_", "GLIBC_TUNABLES", "UV_THREADPOOL_SIZE", "UV_USE_IO_URING"),  # allocator, and libuv
     *("LANG", "LANGUAGE", "LC_", "TZ", "TZDIR", "TMPDIR"),
     "COVERAGE_",
 )
+_PYTHON_SETTING = re.compile(r"PYTHON[A-Z0-9]+")
 
 
 class Slot:
@@ -182,7 +187,7 @@ class Slot:
             *command,
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=tuple(descriptors.values()),
-            env=worker_environment(os.environ),
+            env=worker_environment(os.environ, sys.path),
         )
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
@@ -197,7 +202,16 @@ class Slot:
             self._writer.write(encode(words))
 
 
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of main's environment that its workers get."""
-    prefixes = tuple(name for name in ENVIRONMENT if name.endswith("_") or name == "PYTHON")
-    return {name: value for name, value in environ.items() if name in ENVIRONMENT or name.startswith(prefixes)}
+def worker_environment(environ: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
+    """The environment of a worker: a part of main's own, and `path`, main's module search path.
+
+    Without that path, `-m` would look for modules in the current directory first. There a file that has the name of a
+    module that we import would end every worker, although main, started as `tracker-pixel`, never looks there.
+    """
+    prefixes = tuple(name for name in ENVIRONMENT if name.endswith("_"))
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name in ENVIRONMENT or name.startswith(prefixes) or _PYTHON_SETTING.fullmatch(name)
+    }
+    return {**kept, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}

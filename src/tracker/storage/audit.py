@@ -51,14 +51,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="check these logs too, rotated or .gz or not; without --config, the ledger beside one of them is read",
     )
     parser.add_argument(
-        "--grace", type=float, default=3600.0, metavar="SECONDS", help="how old a gap may be (default: an hour)"
+        "--grace", type=_not_negative, default=3600.0, metavar="SECONDS", help="how old a gap may be (default: an hour)"
     )
     parser.add_argument(
         "--forget", action="append", default=[], metavar="JOURNAL", help="give the gaps of this journal up, for good"
     )
     parser.add_argument(
         "--forget-silent",
-        type=_days,
+        type=_not_negative,
         metavar="DAYS",
         help="the same for all journals that are open or have gaps and were not heard of for so many days",
     )
@@ -83,11 +83,14 @@ def run(options: argparse.Namespace) -> int:
     return 0 if well else 1
 
 
-def _days(text: str) -> float:
-    days = float(text)
-    if not 0 <= days < math.inf:
-        raise ValueError
-    return days
+def _not_negative(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number, 0 or more, found {text!r}")
+    return number
 
 
 def _live_log(config: Path | None, logs: list[Path]) -> Path | None:

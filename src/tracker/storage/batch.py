@@ -45,7 +45,8 @@ class Batch:
             self._close(content)
             self._hear(content.journal, delivery)
         self._body_bytes += len(delivery.body)
-        delivery.body = ""  # hundreds may wait for their delete, which needs the receipt alone
+        # Hundreds may wait for their delete, which needs the receipt alone. Attributes may be as long as a body.
+        delivery.body, delivery.attributes = "", {}
         self.deliveries.append(delivery)
 
     def _add_single(self, delivery: Delivery, line: bytes) -> None:

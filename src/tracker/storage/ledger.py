@@ -21,7 +21,7 @@ import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,10 @@ KEPT_SPANS = 100_000  # whose CRC-32 is known; some 15 MB
 COMPARED_SPANS = 100  # at most with one message
 START_BUSY_SECONDS = 10.0  # how long a start waits for another program's lock
 BUSY_SECONDS = 0.5  # how long the writer's thread waits for one; the writer itself pauses and tries again
+# SQLite says of ENOSPC alone that the disk is full. A quota, a limit of file sizes or an index of the write-ahead log
+# that finds no room is one of these. The transaction is rolled back, so it can be tried again. After a failed fsync,
+# which has a code of its own, it must not be.
+_UNWRITTEN = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 COST_OF_A_NEW_LEDGER = (
     "Visits that the log has already and whose messages SQS delivers again, from the queue or by a redrive, are then "
     "written a second time, and every journal that goes on shows a gap before its next byte"
@@ -196,6 +200,10 @@ class Ledger:
         # What is read now may be in the page cache alone, after an fsync that failed: no commit may build on that.
         if self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise LedgerBusy(f"{self._path} is being read by another program and cannot be made durable")
+        # All of it is read (0.5 s for a million journals). Damage that a message finds first would
+        # end one start after the other, each with messages in flight, until these are dead letters.
+        if (found := self._db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise _damaged(self._path, found)
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version > LAYOUT:
             raise LogChanged(
@@ -461,13 +469,6 @@ class Ledger:
                 raise
 
 
-def check(path: Path) -> None:
-    """Read every page of a ledger and see whether it is sound; raises LedgerDamaged when it is not."""
-    with sqlite_errors(path), closing(sqlite3.connect(path, timeout=START_BUSY_SECONDS)) as db:
-        if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
-            raise _damaged(path, found)
-
-
 def _rows(of: dict[str, list[tuple[int, int]]] | dict[str, list[Checksum]]) -> list[tuple[str | int, ...]]:
     return [(journal, *each) for journal, many in of.items() for each in many]
 
@@ -496,6 +497,10 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # without what extends it
         if code == sqlite3.SQLITE_FULL:
             raise StorageFull(f"no room for the ledger {path}: {error}") from error
+        if getattr(error, "sqlite_errorcode", 0) in _UNWRITTEN:
+            raise StorageFull(
+                f"the ledger {path} cannot be written ({error}): check quotas, limits of file sizes, and the disk"
+            ) from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise LedgerBusy(f"another program has locked {path} ({error}): let it end") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

@@ -24,7 +24,7 @@ from tracker.errors import (
     TrackerError,
 )
 from tracker.files import OPERATOR_FAULTS, fdatasync, make_directory, sync_directory
-from tracker.storage.ledger import COST_OF_A_NEW_LEDGER, Ledger, Pending, check
+from tracker.storage.ledger import COST_OF_A_NEW_LEDGER, Ledger, Pending
 from tracker.storage.rotation import drop_reservations, finish, go_on_with
 from tracker.storage.visit_log import CHANGED_BY, create_log
 
@@ -85,8 +85,6 @@ def _open(path: Path, accept: bool) -> Ledger:
             _refuse_emptied(file, path)
             return Ledger(file)
         try:
-            if file.exists():
-                check(file)  # damage may lie where a start does not look
             return Ledger(file)
         except LedgerDamaged as error:
             _set_aside(file, error)

@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from prometheus_client import Counter
+
 from tracker import telemetry
 from tracker.aws import Delivery
 from tracker.errors import AppendPaused, ConflictingMessage, MalformedMessage
@@ -27,7 +29,7 @@ log = logging.getLogger("tracker.writer")
 
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 1.0
-REMEMBERED_REFUSED = 1_000  # MessageIds, so that each is logged once though it comes again and again
+REMEMBERED_REFUSED = 10_000  # MessageIds, some 1 MB; SQS delivers each again until maxReceiveCount is reached
 
 T = TypeVar("T")
 
@@ -66,7 +68,7 @@ class Writer:
         self._rotated = rotated
         self._closed = False
         self._must_reopen = False  # the ledger has gone on with another file than the one that is open
-        self._refused: dict[str, None] = {}  # malformed or conflicting
+        self._refused: dict[str, Counter] = {}  # MessageId -> what counts it: malformed or conflicting
         self._paused_by = ""  # the event that was logged
         self.paused: str | None = None  # the reason while nothing can be appended
 
@@ -116,18 +118,31 @@ class Writer:
                 await self._with_pauses(self._settle)
 
     async def _add(self, batch: Batch, delivery: Delivery) -> None:
-        try:
-            await self._call(batch.add, delivery)
-        except (MalformedMessage, ConflictingMessage) as error:
-            conflicts = isinstance(error, ConflictingMessage)
-            (telemetry.CONFLICTING if conflicts else telemetry.MALFORMED).inc()
-            if delivery.message_id not in self._refused:
-                event = "message_conflicting" if conflicts else "message_malformed"
-                log.warning("%s id=%s reason=%s; left to the dead-letter queue", event, delivery.message_id, error)
-                self._refused[delivery.message_id] = None
-                if len(self._refused) > REMEMBERED_REFUSED:
-                    del self._refused[next(iter(self._refused))]
-            self._leave([delivery])
+        """Take a delivery, or leave one that is malformed or conflicting.
+
+        What was refused once is refused again without being read: the worst message costs a second, and SQS delivers it
+        a hundred times.
+        """
+        if (counter := self._refused.get(delivery.message_id)) is None:
+            try:
+                await self._call(batch.add, delivery)
+                return
+            except (MalformedMessage, ConflictingMessage) as error:
+                if isinstance(error, ConflictingMessage):
+                    counter = telemetry.CONFLICTING
+                    log.warning(
+                        "message_conflicting id=%s reason=%s; left to the dead-letter queue", delivery.message_id, error
+                    )
+                else:
+                    counter = telemetry.MALFORMED
+                    log.warning(
+                        "message_malformed id=%s reason=%s; left to the dead-letter queue", delivery.message_id, error
+                    )
+            self._refused[delivery.message_id] = counter
+            if len(self._refused) > REMEMBERED_REFUSED:
+                del self._refused[next(iter(self._refused))]
+        counter.inc()
+        self._leave([delivery])
 
     async def _with_pauses(self, step: Callable[[], Awaitable[None]], *, tend_log: bool = True) -> None:
         """Try a step again, every second, while it raises AppendPaused; once only during a stop."""
@@ -139,7 +154,11 @@ class Writer:
                 break
             except AppendPaused as error:
                 if self._paused_by != error.event:
-                    log.error("%s error=%s; nothing is deleted, tried again every second", error.event, error)
+                    log.error(
+                        "append_paused cause=%s error=%s; nothing is deleted, tried again every second",
+                        error.event,
+                        error,
+                    )
                 self.paused, self._paused_by = str(error), error.event
                 if await wait_for_event(self._stop, RETRY_SECONDS):
                     return  # what is not appended is given back to the queue
