@@ -11,7 +11,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test soak load bench lint format types lock metrics clean
+.PHONY: help run run-aws run-pixel run-storage test soak load bench lint format types lock dist metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +62,10 @@ lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--up
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
 	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
 	cd requirements && $(COMPILE) -c development.txt testing.in -o testing.txt
+	cd requirements && $(COMPILE) -c development.txt dist.in -o dist.txt
+
+dist: ## a release into dist/: sdist and wheel, checked and tried, licences, bill of materials
+	@PYTHON="$(PYTHON)" .ci/dist
 
 metrics: $(READY) ## write the table of metrics into docs/metrics.md
 	@$(BIN)/python -m tracker.telemetry docs/metrics.md

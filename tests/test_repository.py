@@ -156,9 +156,79 @@ def test_files_and_names_that_the_documents_mention_exist(document: Path) -> Non
         assert f'"{metric.removesuffix("_total")}"' in declared, f"there is no metric {metric}"
 
 
+def test_log_events_and_other_words_of_the_code_in_the_documents_are_in_the_code() -> None:
+    files = [path for name in ("src", "config", "deploy") for path in (ROOT / name).rglob("*") if path.suffix != ".pyc"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files if path.is_file())
+    of_others = {"empty_gif", "ncsa_extended"}  # nginx, Matomo
+    for document in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]:  # a decision may tell of names that were
+        named = set(re.findall(r"`(?!test_)([a-z]+(?:_[a-z0-9]+)+)[`= ]", document.read_text(encoding="utf-8")))
+        unknown = {name for name in named - of_others if name.removesuffix("_total") not in code}
+        assert not unknown, f"{document.relative_to(ROOT)}: {unknown}"
+
+
+def test_the_index_of_the_documents_leads_to_every_page() -> None:
+    linked = set(_LINK.findall((ROOT / "docs/README.md").read_text(encoding="utf-8")))
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} - {"README.md"} <= linked
+
+
+def test_every_decision_is_in_the_index_with_its_title() -> None:
+    index = (ROOT / "docs/adr/README.md").read_text(encoding="utf-8")
+    for path in (ROOT / "docs/adr").glob("0*.md"):
+        number, _, title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ").partition(". ")
+        assert int(number) == int(path.name[:4])
+        assert f"| {number} | [{title}]({path.name}) |" in index
+
+
+def test_the_changelog_has_a_dated_section_for_the_version() -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## (\d+\.\d+\.\d+) - \d{4}-\d{2}-\d{2}$", changelog, re.MULTILINE)
+    assert released[0] == tracker.__version__
+
+
+def test_the_picture_of_the_modules_names_each_of_them_once_in_its_package_and_nothing_else() -> None:
+    page = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    picture = page[page.index("```\n", page.index("## The modules")) + 4 :].partition("```")[0]
+    drawn, package = [], ""
+    for line in picture.splitlines():
+        names = line.partition("#")[0].split("─")[0].split()
+        if not line.startswith("  "):  # a package with its first modules, or modules of no package
+            package = names.pop(0) if names and names[0].endswith("/") else ""
+        drawn += [f"{package}{name}" for name in names]
+    source = ROOT / "src/tracker"
+    modules = [path.relative_to(source).with_suffix("") for path in source.rglob("*.py") if path.stem[:2] != "__"]
+    assert sorted(drawn) == sorted(map(str, modules))
+
+
+def test_a_walk_enters_no_module_twice_without_saying_why() -> None:
+    page = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    walks = re.split(r"^## ", page, flags=re.MULTILINE)
+    lengths = []
+    for walk in walks:
+        entered: set[str] = set()
+        steps = re.findall(r"^\d+\. \*\*`(tracker\.[\w.]+)`\*\*(, again because)?", walk, re.MULTILINE)
+        for module, reason in steps:
+            assert bool(reason) == (module in entered), f"{walk.splitlines()[0]}: {module}"
+            entered.add(module)
+        lengths.append(len(steps))
+    assert len([length for length in lengths if length >= 5]) >= 4  # a visit, a stop, a reload, a rotation
+
+
 def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"```html\n{embed_snippet('http://127.0.0.1:8080/track')}\n```" in readme
+
+
+def test_no_file_names_a_command_that_installs_the_package_of_a_stranger() -> None:
+    # The distribution `tracker` on PyPI is not ours. Ours is `tracking-pixel`, and is installed from its source tree.
+    foreign = re.compile(
+        r"\b(?:pip|uv|uvx|pipx) [^\n]*?(?:install|add|run|wheel)\b[^\n]*?[ '\"]tracker(?:\[[\w,]+\])?(?=['\"\s=]|$)",
+        re.MULTILINE,
+    )
+    folders = [path for name in (".ci", "config", "deploy", "src") for path in (ROOT / name).rglob("*")]
+    for path in [*DOCUMENTS, *folders, ROOT / "Makefile"]:
+        if path.is_file() and path.suffix != ".pyc":
+            found = foreign.search(path.read_text(encoding="utf-8"))
+            assert found is None, f"{path.relative_to(ROOT)}: {found[0]}"
 
 
 def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
@@ -168,7 +238,7 @@ def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development", "dist"])
 def test_every_locked_requirement_has_its_hashes(name: str) -> None:
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
@@ -183,7 +253,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers[0].split("."))
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development"])
+@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development", "dist"])
 def test_no_locked_version_is_below_its_floor(name: str) -> None:
     floors = dict(re.findall(r"^([a-z0-9-]+)>=(\S+)", (ROOT / "requirements/floors.txt").read_text(), re.MULTILINE))
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))

@@ -94,7 +94,7 @@ def test_what_is_not_installed_is_named_with_the_extra_that_has_it(
     assert cli.main([*command, str(write_golden(tmp_path))]) == 3
     said = capsys.readouterr().err
     assert "DuckDB, rich" in said
-    assert "pip install 'tracking-pixel[analysis]'" in said
+    assert "pip install --require-hashes -r requirements/analysis.txt" in said
 
 
 def test_nothing_of_the_extra_is_imported_before_a_command_runs() -> None:

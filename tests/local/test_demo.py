@@ -113,7 +113,7 @@ async def test_without_the_extra_the_report_says_what_to_install(
     monkeypatch.setattr(analysis, "find_spec", lambda _name: None)
     async with demo_at(free_port, tmp_path / "visits.log") as session, session.get("/report") as response:
         assert response.status == 503
-        assert "pip install 'tracking-pixel[analysis]'" in await response.text()
+        assert "pip install --require-hashes -r requirements/analysis.txt" in await response.text()
 
 
 async def test_reports_are_made_one_at_a_time_and_handed_out_again(

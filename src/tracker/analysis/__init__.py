@@ -1,8 +1,8 @@
-"""Reports and exports of the visit log.
+"""Reports and exports of the visit log: what a visit becomes when people ask about it.
 
-This package reads log files and changes nothing. Of the services it uses only the format of a line, which `core`
-defines. DuckDB, rich and the lists of user agents are imported in this package only, and only when a command runs; they
-are the `analysis` extra.
+The room stands behind the log and touches nothing in front of it: it reads log files, and knows of the services only
+the line that `core` defines. DuckDB, rich and the lists of user agents are imported here alone, and only when a command
+runs; they are the `analysis` extra.
 """
 
 from importlib.util import find_spec
@@ -19,9 +19,10 @@ _EXTRA = {
 
 
 def require_extra() -> None:
-    """Raises TrackerError, which says what to install, when a package of the extra is missing."""
+    """Raises TrackerError, with what to install, when a package of the extra is missing."""
     missing = [name for module, name in _EXTRA.items() if find_spec(module) is None]
     if missing:
         raise TrackerError(
-            f"reports and exports need {', '.join(missing)}, not installed here: pip install 'tracking-pixel[analysis]'"
+            f"reports and exports need {', '.join(missing)}, not installed here; in the source tree of this release: "
+            "pip install --require-hashes -r requirements/analysis.txt"
         )
