@@ -30,6 +30,8 @@ from tracker.pixel.outbox import Outbox
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.recorder import Recorder
 
+pytestmark = pytest.mark.slow
+
 SEGMENT_BYTES = 300  # two visits
 
 

@@ -102,6 +102,7 @@ def test_damage_without_newlines_longer_than_a_span_hides_nothing_behind_it(tmp_
         journal.close()
 
 
+@pytest.mark.slow
 def test_whichever_byte_is_damaged_the_lines_beside_it_go_and_storage_takes_all_that_goes(tmp_path: Path) -> None:
     lines = [line(1, "Mozilla/5.0 (é|\x7f)"), line(2), encode_line(TIME, None, None, "2001:db8::1")]
     good = b"".join(lines)

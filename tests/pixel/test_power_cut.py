@@ -18,6 +18,8 @@ from tests.seam.method import LONG, SEED, World, cut_power, cuts, live, stage
 from tracker import telemetry
 from tracker.pixel.journal import PUBLISHED
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["impatient"]
 
 STATES = 60 if LONG else 3  # after each effect

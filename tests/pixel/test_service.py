@@ -17,6 +17,8 @@ from tracker.pixel.supervisor import Supervisor
 from tracker.pixel.tally import Tally
 from tracker.pixel.watch import Watch
 
+pytestmark = pytest.mark.slow
+
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
 

@@ -27,6 +27,8 @@ from tracker.pixel.slot import Slot
 from tracker.pixel.supervisor import Supervisor
 from tracker.pixel.tally import Tally
 
+pytestmark = pytest.mark.slow
+
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
 

@@ -27,6 +27,8 @@ from tracker.storage.compressor import compress
 from tracker.storage.recovery import only_writer
 from tracker.storage.rotation import rotated
 
+pytestmark = pytest.mark.slow
+
 LOG = "logs/visits.log"
 SEED_VISIT = '{"Referer":"https://seed.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
 

@@ -5,6 +5,7 @@ import errno
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,6 +13,8 @@ from tests.storage.rig import A, B, delivery, logged, open_rig, pages, span
 from tracker.aws import Delivery
 from tracker.errors import StorageFull
 from tracker.storage.visit_log import VisitLog
+
+pytestmark = pytest.mark.slow
 
 LINES = 12
 FAULTS = ("none", "settled", "committed", "torn", "written", "synced", "acknowledging", "full", "short")

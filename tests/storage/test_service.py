@@ -32,6 +32,8 @@ from tracker.storage.batch import Batch
 from tracker.storage.ledger import Append, Ledger
 from tracker.storage.receiver import Held
 
+pytestmark = pytest.mark.slow
+
 
 def put(queue: FakeQueue, name: str, first: int, last: int) -> str:
     message = span(name, first, last)
