@@ -11,7 +11,7 @@ JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test soak load bench lint format types lock dist metrics clean
+.PHONY: help run run-aws run-pixel run-storage test quick soak load bench lint format types lock dist metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,10 @@ run-storage: $(READY) ## the storage service with config/storage.yaml
 
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+
+quick: $(READY) ## in half a minute, what a change in core, pixel or storage should see first
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" tests/core tests/pixel tests/storage $(ARGS)
 
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)

@@ -20,7 +20,7 @@ from tracker.pixel.fast_path import FastPath
 from tracker.pixel.reload import FIXED
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "tests/README.md"])
 CONFIGURATIONS = sorted(ROOT.glob("config/*.yaml"))
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -211,6 +211,18 @@ def test_a_walk_enters_no_module_twice_without_saying_why() -> None:
             entered.add(module)
         lengths.append(len(steps))
     assert len([length for length in lengths if length >= 5]) >= 4  # a visit, a stop, a reload, a rotation
+
+
+def test_the_page_about_the_tests_names_every_folder_and_every_module_that_tests_share() -> None:
+    tests = ROOT / "tests"
+    named = set(_LINK.findall((tests / "README.md").read_text(encoding="utf-8")))
+    folders = {str(path.parent.relative_to(tests)) for path in tests.rglob("*.py") if path.parent != tests}
+    shared = {
+        str(path.relative_to(tests))
+        for path in tests.rglob("*.py")
+        if not path.name.startswith(("test_", "__")) and (path.name != "conftest.py" or path.parent == tests)
+    }
+    assert not (folders | shared) - named, "tests/README.md does not say what these are"
 
 
 def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:

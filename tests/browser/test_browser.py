@@ -10,7 +10,8 @@ from pathlib import Path
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from tests.local.running import System, wait_until
+from tests.local.running import System
+from tests.system.wire import wait_for
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -53,7 +54,7 @@ def test_a_page_of_another_origin_with_the_snippet_of_the_readme(system: System,
     with page_with(here) as origin:
         page = f"{origin}/articles/42?from=a%7Cletter&lang=de"
         browser.get(page)
-        wait_until(lambda: len(system.lines) == 1, "one line in the log")
+        wait_for(lambda: len(system.lines) == 1, "one line in the log")
         agent = browser.execute_script("return navigator.userAgent")
         image = browser.execute_script(
             "const i = document.images[0]; return [i.complete, i.naturalWidth, i.naturalHeight]"
@@ -75,13 +76,13 @@ def test_the_demo_page_shows_its_own_visit_and_every_further_hit(system: System,
         )
 
     browser.get(system.demo_url)
-    wait_until(lambda: len(rows()) == 1, "the visit to the page appears on it")
+    wait_for(lambda: len(rows()) == 1, "the visit to the page appears on it")
     agent = browser.execute_script("return navigator.userAgent")
     assert rows()[0][1:] == [system.demo_url, agent, "127.0.0.1"]
 
     for _ in range(3):
         browser.find_element(By.ID, "hit").click()
-    wait_until(lambda: len(rows()) == 4, "each further hit appears")
+    wait_for(lambda: len(rows()) == 4, "each further hit appears")
     assert len(system.lines) == 4
     assert browser.find_element(By.ID, "state").text == "live"
     assert browser.find_element(By.ID, "snippet").text == (

@@ -1,19 +1,11 @@
-"""`make run` as a process of its own, in a folder and on ports of its own."""
+"""`make run` as a process, in a folder and on ports of its own."""
 
-import os
+import contextlib
 import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-
-def wait_until(condition: Callable[[], bool], what: str, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.02)
+from tests.system.processes import Process
+from tests.system.wire import wait_for
 
 
 class System:
@@ -32,65 +24,49 @@ class System:
         (folder / "storage.yaml").write_text(
             f"{{sqs: {{queue: visits, wait_time: 1}}, admin: {{port: {self.storage_admin_port}}}}}"
         )
-        self._runs = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        self._started: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        """The run that was started last."""
+        assert self._started is not None, "it was not launched"
+        return self._started
 
     @property
     def output(self) -> str:
-        """What the run that was started last has said."""
-        return (self.folder / f"run-{self._runs}.txt").read_text()
+        return self.process.output
 
     @property
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def launch(self) -> subprocess.Popen[bytes]:
-        self._runs += 1
-        with (self.folder / f"run-{self._runs}.txt").open("wb") as output:
-            self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "tracker.local", "run"),
-                    *("--pixel-config", "pixel.yaml", "--storage-config", "storage.yaml"),
-                    *("--broker-port", str(self.broker_port), "--demo-port", str(self.demo_port)),
-                ],
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1"},
-            )
-        return self.process
+    def launch(self) -> None:
+        """Start it and do not wait for it."""
+        arguments = ["--pixel-config", "pixel.yaml", "--storage-config", "storage.yaml"]
+        arguments += ["--broker-port", str(self.broker_port), "--demo-port", str(self.demo_port)]
+        self._started = Process("tracker.local", "run", *arguments, home=self.folder, name="run")
 
     def start(self) -> None:
+        """Start it and wait until all parts are ready."""
         self.launch()
-        wait_until(lambda: "Ctrl-C stops everything" in self.output or not self.running, "all parts are ready")
-        assert self.running, self.output
+        self.process.wait_alive(lambda: "Ctrl-C stops everything" in self.output, "all parts are ready")
 
     def interrupt(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGINT)
+        """What Ctrl-C does."""
+        self.process.signal(signal.SIGINT)
 
     def stop(self) -> int:
         self.interrupt()
-        return self.wait()
-
-    def wait(self) -> int:
-        assert self.process is not None
-        return self.process.wait(timeout=40)
+        return self.process.wait()
 
     def destroy(self) -> None:
-        """Nothing may be left when a test ends, however it ended: the second signal ends everything at once."""
-        if self.process is None or not self.running:
+        """End all of it, however the test ended. Its services have sessions of their own; a second Ctrl-C ends them."""
+        if self._started is None:
             return
-        for _ in range(2):
+        if self.process.running:
             self.interrupt()
-            time.sleep(0.3)
-        try:
-            self.process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            with contextlib.suppress(AssertionError):  # what does not stop in time is killed below
+                wait_for(lambda: "stopping" in self.output or not self.process.running, "the first Ctrl-C", 5)
+                self.interrupt()
+                self.process.wait(10)
+        self.process.destroy()

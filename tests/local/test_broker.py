@@ -1,13 +1,14 @@
 """The local broker loses nothing under concurrent use, holds nothing up, and ends when it should."""
 
 import asyncio
-import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,10 +17,9 @@ pytest.importorskip("moto", reason="the local broker is moto")
 
 from moto.sqs.models import Message, SQSBackend
 
+from tests.system.processes import Broker, run
 from tracker.local.broker import ACCOUNT, REGION, serialise_queues
 from tracker.local.provision import local_client
-
-from .conftest import Broker
 
 
 @pytest.fixture
@@ -37,6 +37,13 @@ def hasty() -> Iterator[None]:
     sys.setswitchinterval(0.000_025)
     yield
     sys.setswitchinterval(before)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[Broker]:
+    with Broker(tmp_path) as running:
+        running.wait_ready()
+        yield running
 
 
 @pytest.mark.usefixtures("hasty")
@@ -109,7 +116,7 @@ def test_a_long_poll_holds_nobody_up(backend: SQSBackend) -> None:
     assert [message.body for message in answers[0]] == ["one"]
 
 
-def test_what_is_published_arrives_while_others_receive_and_delete(free_port: int) -> None:
+def test_what_is_published_arrives_while_others_receive_and_delete(broker: Broker) -> None:
     count = 200
 
     async def exercise(endpoint: str) -> list[str]:
@@ -137,51 +144,35 @@ def test_what_is_published_arrives_while_others_receive_and_delete(free_port: in
                     group.create_task(consume())
             return received
 
-    with Broker(free_port) as broker:
-        received = asyncio.run(exercise(broker.endpoint))
+    received = asyncio.run(exercise(broker.endpoint))
     assert sorted(received, key=int) == [str(number) for number in range(count)]
 
 
-def test_it_says_where_things_are_and_stops_at_ctrl_c(free_port: int) -> None:
-    with Broker(free_port) as broker:
-        assert f"arn:aws:sns:{REGION}:{ACCOUNT}:tracking" in broker.said
-        assert f"http://127.0.0.1:{free_port}/{ACCOUNT}/visits" in broker.said
-        broker.process.send_signal(signal.SIGINT)
-        assert broker.process.wait(timeout=10) == 0
+def test_it_says_where_things_are_and_stops_at_ctrl_c(broker: Broker) -> None:
+    assert f"arn:aws:sns:{REGION}:{ACCOUNT}:tracking" in broker.output
+    assert f"{broker.endpoint}/{ACCOUNT}/visits" in broker.output
+    broker.signal(signal.SIGINT)
+    assert broker.wait(10) == 0
 
 
-def test_it_ends_when_the_process_that_started_it_is_gone(free_port: int) -> None:
-    with Broker(free_port, "--until-stdin-closes") as broker:
-        assert broker.process.stdin is not None
-        broker.process.stdin.close()
-        broker.process.stdin = None
-        assert broker.process.wait(timeout=10) == 0
+def test_it_ends_when_the_process_that_started_it_is_gone(tmp_path: Path) -> None:
+    with Broker(tmp_path, "--until-stdin-closes", stdin=subprocess.PIPE) as broker:
+        broker.wait_ready()
+        broker.close_stdin()
+        assert broker.wait(10) == 0
 
 
-def test_a_port_in_use_is_a_clear_error(free_port: int) -> None:
-    with Broker(free_port):
-        second = subprocess.run(
-            [sys.executable, "-m", "tracker.local", "broker", "--port", str(free_port)],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
+def test_a_port_in_use_is_a_clear_error(free_port: int, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", free_port)):
+        second = run("tracker.local", "broker", "--port", str(free_port), home=tmp_path)
     assert second.returncode == 1
     assert f"port {free_port} on 127.0.0.1 is in use; the local broker wants it" in second.stderr
 
 
-def test_without_moto_it_says_what_to_install(tmp_path: Any) -> None:
+def test_without_moto_it_says_what_to_install(tmp_path: Path) -> None:
     (tmp_path / "moto").mkdir()
     (tmp_path / "moto" / "__init__.py").write_text("raise ImportError('no moto here')")
-    done = subprocess.run(
-        [sys.executable, "-m", "tracker.local", "broker"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    done = run("tracker.local", "broker", home=tmp_path)  # which looks for modules in its own folder first
     assert done.returncode == 1
     assert "moto" in done.stderr
     assert "make run" in done.stderr

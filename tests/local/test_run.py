@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from .running import System, wait_until
+from tests.system.wire import wait_for
+
+from .running import System
 
 pytest.importorskip("moto", reason="the local broker is moto")
 
@@ -33,7 +35,6 @@ def hit(system: System, referrer: str) -> None:
 
 def processes(system: System) -> dict[str, int]:
     """The children by name: every process started for this system's files or ports, the session leaders only."""
-    assert system.process is not None
     found = {}
     listing = subprocess.run(["ps", "-axo", "pid=,ppid=,command="], capture_output=True, text=True, check=True).stdout
     for line in listing.splitlines():
@@ -62,7 +63,7 @@ def test_a_hit_becomes_a_line_and_ctrl_c_loses_none_and_it_runs_again(system: Sy
         assert system.demo_url in system.output
         assert system.pixel_url in system.output
         hit(system, f"http://example.org/{run}/first")
-        wait_until(lambda: any("first" in line for line in system.lines[-1:]), "the first line")
+        wait_for(lambda: any("first" in line for line in system.lines[-1:]), "the first line")
         for number in range(50):
             hit(system, f"http://example.org/{run}/{number}")
         assert system.stop() == 0, system.output
@@ -78,21 +79,21 @@ def test_a_second_ctrl_c_ends_at_once(system: System) -> None:
     # Storage cannot stop: so neither can the rest.
     os.kill(processes(system)["storage"], signal.SIGSTOP)
     system.interrupt()
-    wait_until(lambda: "stopping" in system.output, "it hears the first")
+    wait_for(lambda: "stopping" in system.output, "it hears the first")
     time.sleep(0.5)
-    assert system.running
+    assert system.process.running
     start = time.monotonic()
     system.interrupt()
-    assert system.wait() == 130
+    assert system.process.wait() == 130
     assert time.monotonic() - start < 2
-    wait_until(lambda: ports_free(system), "nothing is left")
+    wait_for(lambda: ports_free(system), "nothing is left")
 
 
 @pytest.mark.parametrize("name", ["pixel", "storage", "broker"])
 def test_a_part_that_dies_stops_the_rest_and_is_named(system: System, name: str) -> None:
     system.start()
     os.kill(processes(system)[name], signal.SIGKILL)
-    assert system.wait() == 1
+    assert system.process.wait() == 1
     assert f"error: {name} was killed by SIGKILL" in system.output
     assert ports_free(system)
 
@@ -101,14 +102,14 @@ def test_a_part_that_cannot_start_is_named(system: System) -> None:
     (system.folder / "var").mkdir()
     system.log.mkdir()  # where storage wants its log file
     system.launch()
-    assert system.wait() == 1
+    assert system.process.wait() == 1
     assert "error: storage ended with exit status" in system.output
     assert ports_free(system)
 
 
 def test_ctrl_c_while_it_starts(system: System) -> None:
     system.launch()
-    wait_until(lambda: "broker  |" in system.output, "the broker is there")
+    wait_for(lambda: "broker  |" in system.output, "the broker is there")
     assert system.stop() == 0
     assert ports_free(system)
 
@@ -116,10 +117,9 @@ def test_ctrl_c_while_it_starts(system: System) -> None:
 def test_the_broker_ends_when_the_runner_is_killed(system: System) -> None:
     system.start()
     left = processes(system)
-    assert system.process is not None
     system.process.kill()
     try:
-        wait_until(lambda: not listening(system.broker_port), "the broker is gone")
+        wait_for(lambda: not listening(system.broker_port), "the broker is gone")
     finally:
         for name in ("pixel", "storage"):
             with contextlib.suppress(ProcessLookupError):

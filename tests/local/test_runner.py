@@ -2,12 +2,12 @@
 
 import socket
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.system.processes import run
 from tracker.local.ports import PortInUse, Wanted, check_free
 
 
@@ -17,18 +17,9 @@ def run_with(folder: Path, ports: list[int]) -> subprocess.CompletedProcess[str]
         "sns: {topic_arn: 'arn:aws:sns:us-east-1:000000000000:tracking'}}"
     )
     (folder / "storage.yaml").write_text(f"{{sqs: {{queue: visits}}, admin: {{port: {ports[3]}}}}}")
-    return subprocess.run(
-        [
-            *(sys.executable, "-m", "tracker.local", "run"),
-            *("--pixel-config", "pixel.yaml", "--storage-config", "storage.yaml"),
-            *("--broker-port", str(ports[0]), "--demo-port", str(ports[4])),
-        ],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    arguments = ["--pixel-config", "pixel.yaml", "--storage-config", "storage.yaml"]
+    arguments += ["--broker-port", str(ports[0]), "--demo-port", str(ports[4])]
+    return run("tracker.local", "run", *arguments, home=folder)
 
 
 def test_every_port_in_use_is_named_with_what_wants_it(free_ports: Callable[[int], list[int]], tmp_path: Path) -> None:

@@ -11,9 +11,8 @@ from uuid import uuid4
 import pytest
 from aiohttp import ClientSession, web
 
-from tests.local.conftest import Broker
 from tests.ports import free_port
-from tests.system.processes import Config, merged, write_config
+from tests.system.processes import Broker, Config, merged, write_config
 from tracker.local.provision import local_client
 from tracker.operations.doctor import examine
 from tracker.operations.findings import Finding, Report
@@ -23,9 +22,10 @@ REGION = "eu-west-1"
 
 
 @pytest.fixture(scope="session")
-def broker() -> Iterator[Broker]:
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     pytest.importorskip("moto", reason="the local broker is moto")
-    with Broker(free_port()) as running:
+    with Broker(tmp_path_factory.mktemp("broker")) as running:
+        running.wait_ready()
         yield running
 
 

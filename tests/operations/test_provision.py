@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.local.conftest import Broker
+from tests.system.processes import Broker
 from tracker import cli
 from tracker.config import load_pixel, load_storage
 from tracker.local.provision import local_client, provision_at

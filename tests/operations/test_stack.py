@@ -4,7 +4,7 @@ policies. `tracker provision` completes it, and takes the rest for its own."""
 import json
 
 from tests.deploy.tools import DEPLOY
-from tests.local.conftest import Broker
+from tests.system.processes import Broker
 from tracker.local.provision import local_client
 from tracker.operations import provision
 

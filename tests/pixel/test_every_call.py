@@ -31,6 +31,8 @@ from tracker.pixel.publisher import Publisher
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.span import Span
 
+pytestmark = pytest.mark.slow
+
 SEGMENT_BYTES = 300  # two visits
 
 

@@ -111,6 +111,7 @@ def test_damage_longer_than_a_span_hides_no_line_behind_it(tmp_path: Path, orpha
         journal.close()
 
 
+@pytest.mark.slow
 def test_after_damage_to_any_byte_the_other_lines_are_published_and_storage_accepts_them(tmp_path: Path) -> None:
     lines = [line(1, "Mozilla/5.0 (é|\x7f)"), line(2), encode_line(TIME, None, None, "2001:db8::1")]
     good = b"".join(lines)

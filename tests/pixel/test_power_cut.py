@@ -17,6 +17,8 @@ from tests.seam.method import LONG, SEED, World, cut_power, cuts, live, stage
 from tracker import telemetry
 from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["impatient"]
 
 STATES = 60 if LONG else 3  # after each effect

@@ -142,6 +142,7 @@ async def test_a_live_journal_is_followed_as_it_grows_and_one_visit_stays_readab
     journal.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 async def test_an_outage_of_any_length_loses_and_repeats_nothing(outbox: Outbox, format: str) -> None:
     lines = [line(n) for n in range(50)]
@@ -196,6 +197,7 @@ async def test_a_failure_is_logged_once_an_outage(outbox: Outbox, caplog: pytest
     assert events.count("publish_recovered") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 async def test_a_topic_that_refuses_everything_costs_no_visit(outbox: Outbox, format: str) -> None:
     lines = [line(n) for n in range(20)]

@@ -21,6 +21,8 @@ from tracker.pixel.outbox_monitor import OutboxMonitor
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.worker_pool import WorkerPool
 
+pytestmark = pytest.mark.slow
+
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
 

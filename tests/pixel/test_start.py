@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 # Until these have prepared their process, a signal ends it by its default.
 ENTRIES = ["tracker.pixel.__main__", "tracker.pixel.start_worker", "tracker.storage.__main__"]
 SLOW = ["aiohttp", "aiobotocore", "botocore"]

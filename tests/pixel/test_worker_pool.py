@@ -27,6 +27,8 @@ from tracker.pixel.reload import FIXED, check_reload
 from tracker.pixel.worker_pool import WorkerPool
 from tracker.pixel.worker_process import WorkerProcess
 
+pytestmark = pytest.mark.slow
+
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
 

@@ -27,6 +27,8 @@ from tracker.storage.compressor import compress
 from tracker.storage.ledger_start import only_writer
 from tracker.visit_log_files import closed_logs
 
+pytestmark = pytest.mark.slow
+
 LOG = "logs/visits.log"
 LEGACY_VISIT = '{"Referer":"https://legacy.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'
 

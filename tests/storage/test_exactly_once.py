@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,6 +14,8 @@ from tests.storage.rig import A, B, delivery, logged, open_rig, pages, span
 from tracker.core.delivery import Delivery
 from tracker.errors import StorageFull
 from tracker.storage.log_file import LogFile
+
+pytestmark = pytest.mark.slow
 
 LINES = 12
 FAULTS = ("none", "checkpointed", "committed", "torn", "written", "synced", "acknowledging", "full", "short")

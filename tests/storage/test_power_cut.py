@@ -15,6 +15,8 @@ from tests.seam.method import LONG, SEED, cut_power, cuts, live, stage
 from tests.storage.rig import A, open_rig, span
 from tests.storage.test_every_call import LOG, Appending, Compressing, impatient
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["impatient"]
 
 STATES = 100 if LONG else 4  # after each effect

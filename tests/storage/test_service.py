@@ -43,6 +43,9 @@ def test_the_shares_of_the_time_to_end_add_up(shares: dict[str, float]) -> None:
     assert 99.0 < budget.remaining("give back") <= 100.0, "giving back is the last step"
 
 
+pytestmark = pytest.mark.slow
+
+
 def put(queue: FakeQueue, name: str, first: int, last: int) -> str:
     message = span(name, first, last)
     return queue.send(message.body, message.attributes)

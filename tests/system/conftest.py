@@ -12,12 +12,9 @@ from .stack import FakeStack, Stack
 
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    process = Broker(tmp_path_factory.mktemp("broker"))
-    try:
+    with Broker(tmp_path_factory.mktemp("broker")) as process:
         process.wait_ready()
         yield process
-    finally:
-        process.destroy()
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
-"""Both services and the broker as processes: started in sessions of their own, watched from outside, and always gone at
-the end of the test."""
+"""The one launcher of the tests: a service, the local broker or `make run` as a process.
+
+A process gets a session of its own, is watched from outside, and is gone at the end of the test.
+"""
 
 import contextlib
 import json
@@ -10,14 +12,14 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 from uuid import uuid4
 
 from tests.ports import free_port
 
-from .broker import Aws
 from .log_pipe import LogPipe
-from .wire import DEADLINE, Reply, get, wait_for
+from .wire import DEADLINE, LOOPBACK, Reply, get, wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
 Config = dict[str, Any]
@@ -63,7 +65,8 @@ class Process:
     """A process leading a session of its own.
 
     What it prints goes to a file: directly, or with `piped` through a pipe whose reader can be stalled (`log_pipe`).
-    `stderr` may be another descriptor; `launcher` is a command that executes the one that follows it.
+    `stderr` may be another descriptor; `launcher` is a command that executes the one that follows it; `stdin` may be
+    `subprocess.PIPE`, which `close_stdin` closes. As a context it ends with `destroy`.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class Process:
         home: Path,
         name: str,
         env: Mapping[str, str] | None = None,
+        stdin: int = subprocess.DEVNULL,
         stderr: int = subprocess.STDOUT,
         launcher: Sequence[str] = (),
         piped: bool = False,
@@ -82,7 +86,7 @@ class Process:
             self.log_pipe = LogPipe(self._output.with_suffix(".pipe"), self._output) if piped else None
             self._process = subprocess.Popen(
                 [*launcher, sys.executable, "-m", *arguments],
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=self.log_pipe.write_end if self.log_pipe else output,
                 stderr=stderr,
                 cwd=home,
@@ -92,6 +96,14 @@ class Process:
         if self.log_pipe:
             self.log_pipe.start()
         self.pid = self._process.pid
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.destroy()
 
     @property
     def output(self) -> str:
@@ -119,6 +131,10 @@ class Process:
             return bool(condition())
 
         wait_for(check, lambda: f"{self.name}: {what}\n{self.output}")
+
+    def close_stdin(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     def terminate(self) -> None:
         self.signal(signal.SIGTERM)
@@ -152,6 +168,8 @@ class Process:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
+        if self._process.stdin:
+            self._process.stdin.close()
         if self.log_pipe:
             self.log_pipe.close()
 
@@ -228,19 +246,14 @@ class Service(Process):
 class Broker(Process):
     """The local broker, as `make run-aws` starts it."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *options: str, **launch: Any) -> None:
         self.port = free_port()
-        super().__init__("tracker.local", "broker", "--port", str(self.port), home=home, name="broker")
+        self.endpoint = f"http://{LOOPBACK}:{self.port}"
+        arguments = ("broker", "--port", str(self.port), *options)
+        super().__init__("tracker.local", *arguments, home=home, name="broker", **launch)
 
     def wait_ready(self) -> None:
-        self.wait_alive(self._answers, "has its queue")
-
-    def _answers(self) -> bool:
-        try:
-            Aws(self.port).sqs("GetQueueUrl", QueueName="visits")
-        except (OSError, AssertionError):
-            return False
-        return True
+        self.wait_alive(lambda: re.search("^ready .*\n", self.output, re.MULTILINE), "ready")
 
 
 def _opened(pid: int) -> list[str]:
