@@ -254,7 +254,7 @@ def test_a_worker_with_few_open_files_says_so_and_refuses_what_is_too_much(tmp_p
     try:
         resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (128, 128))  # long before it starts its worker
         service.wait_ready()
-        assert "visitors can be connected" in service.output  # main says something like it of its own listener
+        assert "open_files_limited" in service.output
         (worker,) = service.children()
         visitors = [connect(service.port) for _ in range(300)]
         wait_for(lambda: "connections_exhausted" in service.output, lambda: service.output)
