@@ -61,6 +61,8 @@ class _Helper:
         """End the program and what it started; a program that ended by itself may leave something running."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
+        # A pipe that is not read any more would stay open: asyncio closes it when it has read to its end.
+        self._process._transport.close()  # type: ignore[attr-defined]
         with contextlib.suppress(TimeoutError):  # a process that waits for a disk ends later
             async with asyncio.timeout(KILL_SECONDS):
                 await self._process.wait()
