@@ -26,7 +26,7 @@ from tracker.config import LogConfig, SqsConfig, StorageAdmin, StorageConfig, St
 from tracker.core.log_line import parse_line
 from tracker.errors import AppendFailed, LogChanged, QueueFailed
 from tracker.local.provision import provision_at
-from tracker.storage import service, visit_log
+from tracker.storage import acknowledger, service, visit_log
 from tracker.storage.__main__ import main
 from tracker.storage.batch import Batch
 from tracker.storage.ledger import Append, Ledger
@@ -49,6 +49,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
         yield made
 
     monkeypatch.setattr(service, "open_queue", fake)
+    monkeypatch.setattr(acknowledger, "LINGER_SECONDS", 0.05)
     return made
 
 
