@@ -49,7 +49,7 @@ class Stack:
         """Lets what is in flight come again, where that can be had without waiting for it."""
 
     def _hurry_deletes(self) -> None:
-        """Makes storage delete what it has stored without waiting for a full batch, where that can be had."""
+        """Makes storage delete from SQS at once. Here nothing: moto cannot make a delivery visible early."""
 
     def pixel_config(self, override: Config | None = None) -> Config:
         base: Config = {
@@ -194,7 +194,7 @@ class FakeStack(Stack):
         self.in_queue(Queue.expire)
 
     def _hurry_deletes(self) -> None:
-        # Storage deletes a batch of ten, or what it has after two seconds. What comes again fills the batch.
+        # Storage deletes as soon as it has a batch of ten, else after two seconds. Repeated deliveries fill the batch.
         for _ in range(BATCH):
             if not any(self.in_queue(Queue.counts)):
                 return
