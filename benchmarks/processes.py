@@ -3,13 +3,13 @@
 import contextlib
 import http.client
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tests.system.processes import end_session, start_session
 
 ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 60.0
@@ -22,13 +22,6 @@ ALL = set(CORES)
 
 class BenchmarkFailed(Exception):
     """What was to be measured did not happen."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02) -> None:
@@ -75,22 +68,13 @@ class Process:
         *,
         home: Path,
         cores: set[int],
-        environ: Mapping[str, str] | None = None,
     ) -> None:
-        kept = {key: value for key, value in os.environ.items() if not key.startswith(("AWS_", "TRACKER_", "MOTO_"))}
         self._name = name
         self._output = home / f"{name}.out"
         with self._output.open("ab") as output:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env={**kept, "AWS_EC2_METADATA_DISABLED": "true", "HOME": str(home), **(environ or {})},
-                preexec_fn=lambda: os.sched_setaffinity(0, cores),
-                start_new_session=True,
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
+            self._process = start_session(command, home=home, cwd=ROOT, env=None, **streams)
+        os.sched_setaffinity(self._process.pid, cores)
         self.pid = self._process.pid
 
     def wait_until(
@@ -133,6 +117,4 @@ class Process:
 
     def stop(self) -> None:
         """SIGKILL to its whole group: a clean stop is not what is measured."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(DEADLINE)
+        end_session(self._process)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.naive import TOPIC
-from benchmarks.processes import CLIENT, SERVER, Process, free_port, get, metric
+from benchmarks.processes import CLIENT, SERVER, Process, get, metric
+from tests.ports import free_port
 
 SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # where nginx is, and users' paths do not lead
 NGINX = """

@@ -28,7 +28,7 @@ from tracker.core.log_line import parse_line
 from tracker.errors import AppendFailed, LogChanged, QueueFailed
 from tracker.lifecycle import Budget
 from tracker.local.provision import provision_at
-from tracker.storage import log_file, service
+from tracker.storage import acknowledger, log_file, service
 from tracker.storage.__main__ import main
 from tracker.storage.batch import Batch
 from tracker.storage.in_flight import InFlight
@@ -36,14 +36,13 @@ from tracker.storage.ledger import Ledger
 from tracker.storage.pending import Append
 from tracker.storage.shutdown import FAILURE_SHARES, STOP_SHARES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("shares", [STOP_SHARES, FAILURE_SHARES], ids=["a stop", "a failure"])
 def test_the_shares_of_the_time_to_end_add_up(shares: dict[str, float]) -> None:
     budget = Budget(shares, 100.0)  # raises ValueError when they do not
     assert 99.0 < budget.remaining("give back") <= 100.0, "giving back is the last step"
-
-
-pytestmark = pytest.mark.slow
 
 
 def put(queue: FakeQueue, name: str, first: int, last: int) -> str:
@@ -60,6 +59,7 @@ def queue(monkeypatch: pytest.MonkeyPatch) -> FakeQueue:
         yield made
 
     monkeypatch.setattr(service, "open_queue", fake)
+    monkeypatch.setattr(acknowledger, "LINGER_SECONDS", 0.05)
     return made
 
 

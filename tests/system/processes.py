@@ -61,6 +61,20 @@ def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> su
     )
 
 
+def start_session(
+    command: Sequence[str], *, home: Path, cwd: Path, env: Mapping[str, str] | None, **streams: Any
+) -> "subprocess.Popen[bytes]":
+    """A process that leads a session of its own; `streams` are those of Popen. The benchmarks use it, too."""
+    return subprocess.Popen(command, cwd=cwd, env=environment(home, env), start_new_session=True, **streams)
+
+
+def end_session(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL to the process and its whole group, whatever state they are in."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(DEADLINE)
+
+
 class Process:
     """A process leading a session of its own.
 
@@ -84,14 +98,14 @@ class Process:
         self._output = home / f"{name}-{uuid4().hex[:8]}.out"
         with self._output.open("wb") as output:
             self.log_pipe = LogPipe(self._output.with_suffix(".pipe"), self._output) if piped else None
-            self._process = subprocess.Popen(
+            self._process = start_session(
                 [*launcher, sys.executable, "-m", *arguments],
+                home=home,
+                cwd=home,
+                env=env,
                 stdin=stdin,
                 stdout=self.log_pipe.write_end if self.log_pipe else output,
                 stderr=stderr,
-                cwd=home,
-                env=environment(home, env),
-                start_new_session=True,
             )
         if self.log_pipe:
             self.log_pipe.start()
@@ -165,9 +179,7 @@ class Process:
 
     def destroy(self) -> None:
         """Ends the whole group, whatever state it is in."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._process.wait(DEADLINE)
+        end_session(self._process)
         if self._process.stdin:
             self._process.stdin.close()
         if self.log_pipe:
