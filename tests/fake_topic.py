@@ -1,13 +1,13 @@
-"""A topic in memory that speaks the calls of `tracker.aws.Topic`, with SNS's answers on demand."""
+"""A topic in memory, behind the protocol `tracker.pixel.topic.Topic`, with SNS's answers on demand."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from tracker.aws import Topic
 from tracker.config import SnsConfig
 from tracker.core.message import Message
 from tracker.errors import PublishFailed
+from tracker.pixel.topic import Topic
 
 
 class FakeTopic(Topic):

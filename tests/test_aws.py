@@ -20,7 +20,7 @@ from aiohttp.test_utils import TestServer
 from tests.fake_aws import FakeAws
 from tests.fake_topic import FakeTopic
 from tests.fakes import FakeQueue
-from tracker.aws import Topic, calls, open_queue, open_topic
+from tracker.aws import calls, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.delivery import Queue
 from tracker.core.message import Message, StoredSpan, end_marker, pack, unpack
@@ -29,6 +29,7 @@ from tracker.errors import PublishFailed, PublishRefused, QueueFailed
 from tracker.local.broker import serialise_queues
 from tracker.local.provision import local_client, provision_at
 from tracker.operations.provision import Provisioned
+from tracker.pixel.topic import Topic
 
 REGION = "us-east-1"
 ARN = f"arn:aws:sns:{REGION}:000000000000:tracking"
@@ -516,8 +517,33 @@ async def test_what_was_deleted_does_not_come_again(queue: QueueRig) -> None:
     deliveries = await queue.queue.receive(1)
     assert len(deliveries) == 3
     assert await queue.queue.delete(deliveries[:2]) == []
-    await queue.queue.change_visibility(deliveries[2:], 0)
+    await queue.queue.change_visibility(deliveries, 0)  # a queue that has only hidden the two would give them now
     assert [delivery.body for delivery in await queue.queue.receive(0)] == [deliveries[2].body]
+
+
+async def test_what_nobody_deletes_comes_again_when_its_visibility_timeout_ends(queue: QueueRig) -> None:
+    await queue.send("x", {})
+    deliveries = await queue.queue.receive(1)
+    await queue.queue.change_visibility(deliveries, 1)
+    assert await queue.queue.receive(0) == []
+    (again,) = await queue.queue.receive(5)
+    assert again.message_id == deliveries[0].message_id
+
+
+async def test_an_extension_counts_from_the_call(queue: QueueRig) -> None:
+    await queue.send("x", {})
+    deliveries = await queue.queue.receive(1)
+    await queue.queue.change_visibility(deliveries, 1)
+    await queue.queue.change_visibility(deliveries, 30)
+    assert await queue.queue.receive(2) == []
+
+
+async def test_of_two_receivers_each_message_goes_to_one(queue: QueueRig) -> None:
+    for index in range(10):
+        await queue.send(str(index), {})
+    both = await asyncio.gather(queue.queue.receive(0), queue.queue.receive(0))
+    bodies = [delivery.body for deliveries in both for delivery in deliveries]
+    assert sorted(bodies) == sorted({*bodies})
 
 
 async def test_the_attributes_tell_the_redrive_policy(queue: QueueRig) -> None:

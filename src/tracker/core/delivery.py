@@ -47,7 +47,10 @@ class Queue(Protocol):
         """
 
     async def delete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Delete up to `BATCH_ENTRIES` messages; return those whose deletion the queue did not confirm."""
+        """Delete up to `BATCH_ENTRIES` messages; return those whose deletion the queue did not confirm.
+
+        A message that is no longer there counts as deleted. An old receipt may delete it or not.
+        """
 
     async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
         """Keep up to `BATCH_ENTRIES` messages invisible for `seconds` from now; 0 makes them visible at once.
@@ -56,7 +59,10 @@ class Queue(Protocol):
         """
 
     async def attributes(self) -> dict[str, str]:
-        """Return all attributes of the queue, as SQS names them."""
+        """Return all attributes of the queue, as SQS names them.
+
+        Storage reads only `RedrivePolicy`, JSON with `maxReceiveCount`. It warns at its start when that is missing.
+        """
 
 
 def batches(entries: Sequence[T]) -> Iterator[Sequence[T]]:

@@ -22,7 +22,10 @@ class Topic(Protocol):
         """Make sure that the topic can be called: credentials, settings. Raises PublishFailed when it cannot."""
 
     async def publish(self, messages: list[Message]) -> list[PublishFailed | None]:
-        """One outcome for each message, None when SNS has accepted it."""
+        """One outcome for each message, in their order. Raises nothing.
+
+        None: the message is durable where it was published, and the pixel may forget it.
+        """
 
 
 class OpenTopic(Protocol):
@@ -78,7 +81,8 @@ class TopicState:
             self._logged.add(trouble)
             log.warning(
                 "publish_failed error=%s outbox=%s; A message could not be published. Visits are kept in the outbox "
-                "and published later. Check sns.topic_arn, its permissions, the credentials and the network.",
+                "and published later. Check sns.topic_arn, its permissions, the endpoint, the credentials and the "
+                "network.",
                 trouble,
                 self._outbox,
             )

@@ -153,7 +153,7 @@ def give_up_silent(ledger: Path, days: float) -> int:
     count, last = 0, ""
     with _connect(ledger, "rw") as db:
         (clock_ms,) = db.execute("SELECT clock_ms FROM log").fetchone() or (0,)
-        before = clock_ms - int(days * DAY_MS)
+        before = int(max(0.0, clock_ms - days * DAY_MS))
         while silent := db.execute(
             "SELECT id FROM journal WHERE id > ? AND heard_ms < ? AND NOT may_go ORDER BY id LIMIT ?",
             (last, before, GIVEN_UP_AT_ONCE),

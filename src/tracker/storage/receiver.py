@@ -28,7 +28,7 @@ class Outage:
         if self.reason is None:
             log.error(
                 "receive_failed error=%s; SQS cannot be reached. Visits wait in the queue, and it is tried again "
-                "until it succeeds. Check sqs.queue, the credentials and the network.",
+                "until it succeeds. Check sqs.queue, the endpoint, the credentials and the network.",
                 error,
             )
         self.reason = str(error)
