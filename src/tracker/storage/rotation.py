@@ -110,7 +110,7 @@ class Rotation:
     def _begin(self) -> Exception | None:
         """Steps 2 to 4. Returns the error if one of them failed, otherwise None. Raises what the ledger raises."""
         try:
-            reserved = self.reserve_name()
+            reserved = self.reserve()
         except (OSError, OverflowError) as error:
             return error
         try:
@@ -124,7 +124,7 @@ class Rotation:
             return error  # `finish_rotation` undoes the rotation, or finds that the log was renamed despite the error
         return None
 
-    def reserve_name(self) -> Path:
+    def reserve(self) -> Path:
         """Create an empty file whose name sorts behind the names of all closed logs.
 
         Raises OSError, and OverflowError when a file with the last possible time, of the year 9999, exists.
