@@ -108,7 +108,7 @@ class AdminServer:
         if self._max_connections < MAX_CONNECTIONS:
             log.warning(
                 "open_files_limited limit=%d connections=%d needed=%d; This process may open few files. So the admin "
-                "listener accepts few connections, and the service has the other files. Raise the limit of open files.",
+                "listener accepts fewer connections, and leaves files for the service. Raise the limit of open files.",
                 open_files,
                 self._max_connections,
                 MAX_CONNECTIONS * FILES_SHARE,

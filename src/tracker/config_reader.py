@@ -20,7 +20,7 @@ from tracker.core.printable import printable
 from tracker.errors import ConfigurationError
 from tracker.strict_yaml import mistake_line, parse_yaml, read_yaml, shorten
 
-MAX_MISTAKES = 20  # at most so many are reported; of the others only the number
+MAX_MISTAKES = 20  # at most this many are reported; of the others only the number
 
 _KeyPath = tuple[str, ...]
 

@@ -29,7 +29,7 @@ class StopRequested(TrackerError):
 
 
 class ReloadFailed(TrackerError):
-    """A new configuration could not be applied; the previous one stays in force."""
+    """A new configuration could not be applied. The service continues with the previous one."""
 
 
 class MalformedMessage(TrackerError):

@@ -41,8 +41,8 @@ def status_of(run: Callable[[], int], prog: str, *, failed: int = COULD_NOT_LOOK
     """Call `run`, the work of a command, which returns 0 or 1. Returns the exit status of the command.
 
     Errors are printed, after the name `prog`. `failed` is the status after an error that is neither a wrong command
-    line nor a configuration with mistakes. A fault in the code has this status too, with a traceback. It must not be 1,
-    which means that the command found something.
+    line nor a configuration with mistakes. A fault in the code has this status too, with a traceback, because 1 would
+    mean that a command of `tracker …` has found something.
     """
     try:
         status = run()

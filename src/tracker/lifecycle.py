@@ -161,8 +161,8 @@ async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: f
                 raise
             if not waiting:
                 log.warning(
-                    "start_delayed seconds=%g error=%s; The service tries again for so many seconds, because the "
-                    "other process may be about to end.",
+                    "start_delayed seconds=%g error=%s; The service keeps trying for this time, because the other "
+                    "process may be about to end.",
                     seconds,
                     error,
                 )

@@ -37,7 +37,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigurationError(mistake_line(where, "expected YAML that is not nested so deeply")) from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigurationError(mistake_line(where, f"expected YAML: {' '.join(str(error).split())}")) from None
-    except Exception as error:  # PyYAML raises any type for a tag that does not match its value, such as "!!bool x"
+    except Exception as error:  # for a tag that does not match its value ("!!bool x") PyYAML raises errors of any type
         problem = f"expected YAML: a value does not have its tag's form: {error}"
         raise ConfigurationError(mistake_line(where, problem)) from None
 

@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="tracker-storage", description="Receives visits from SQS and appends each one once to the visit log."
     )
     parser.add_argument(
-        "--accept-log", action="store_true", help="go on with the log as it is, although it differs from the ledger"
+        "--accept-log", action="store_true", help="continue with the log as it is, although it differs from the ledger"
     )
     return run_command(parser, arguments, load_storage, _serve)
 

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 2.0  # the publisher sends about five messages a second, so a batch is full after that time
 CALLS_AT_ONCE = 4
 TRIES = 4
-MAX_WAITING = 200  # deliveries; while so many wait, `acknowledge` waits, and so does the writer
+MAX_WAITING = 200  # deliveries; while this many wait, `acknowledge` waits, and so does the writer
 
 
 class Acknowledger:

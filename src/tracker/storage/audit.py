@@ -70,7 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--forget-silent",
         type=_not_negative,
         metavar="DAYS",
-        help="the same for all journals that are open or have gaps and had no message for so many days",
+        help="the same for all journals that are open or have gaps and had no message for this many days",
     )
     parser.add_argument("--all", action="store_true", help="list complete journals too")
 

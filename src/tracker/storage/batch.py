@@ -19,7 +19,7 @@ from tracker.errors import ConflictingMessage, MalformedMessage
 from tracker.storage.ledger import Ledger
 from tracker.storage.pending import Append, Checksum
 
-# A batch is full with so many bytes of lines or of message bodies, or with so many deliveries. Compared with the work
+# A batch is full with this many bytes of lines or of message bodies, or this many deliveries. Compared with the work
 # for a full batch, its fdatasync is cheap, so a larger batch would gain nothing.
 FULL_BYTES = 2 << 20
 FULL_DELIVERIES = 1_000

@@ -35,7 +35,7 @@ from tracker.storage.pending import Append, Checksum, Pending
 from tracker.visit_log_files import sqlite_files
 
 KEPT_SPANS = 100_000  # how many spans' CRC-32 the ledger keeps; about 15 MB
-COMPARED_SPANS = 100  # with at most so many stored spans one repeated message is compared
+COMPARED_SPANS = 100  # a repeated message is compared with at most this many stored spans
 
 
 class Gaps(NamedTuple):

@@ -12,8 +12,8 @@ from tracker.storage.ledger_schema import DAY_MS
 SEEN_MS = 14 * DAY_MS
 JOURNAL_MS = 180 * DAY_MS
 PRUNE_MS = 60_000  # time between two prunings, by SQS's clock
-PRUNED_MESSAGES = 1_000  # at most so many in one commit; a commit adds at most as many
-PRUNED_ROWS = 100  # about so many rows of journals and their intervals in one commit
+PRUNED_MESSAGES = 1_000  # at most this many in one commit; a commit adds at most as many
+PRUNED_ROWS = 100  # about this many rows of journals and their intervals in one commit
 
 
 def prune(db: sqlite3.Connection, clock_ms: int) -> bool:

@@ -104,7 +104,7 @@ class LedgerCopy:
             yield f"all journals: the ledger has {_total_text(*kept)}, a count gives {_total_text(*found)}"
 
     def _gaps(self, journal: str, closed_end: int, heard_ms: int) -> Iterator[Gap]:
-        """The gaps of a journal. A gap is known since the first bytes beyond it were stored."""
+        """The gaps of a journal. A gap is known since the time when the first bytes after it were stored."""
         intervals: Sequence[tuple[int, int, int]] = self._db.execute(
             'SELECT start, "end", since_ms FROM stored WHERE journal = ? ORDER BY start', (journal,)
         ).fetchall()
@@ -148,7 +148,7 @@ def give_up(ledger: Path, journal: str) -> None:
 
 
 def give_up_silent(ledger: Path, days: float) -> int:
-    """Give up all journals that are open or have gaps and had no message for so many days. Returns their number.
+    """Give up all journals that are open or have gaps and had no message for this many days. Returns their number.
 
     The days are counted back from the time of the latest message that storage has read, by SQS's clock. So no journal
     becomes silent while storage is down. Storage may be running.

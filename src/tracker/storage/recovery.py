@@ -17,8 +17,8 @@
                                                                reading them back proves nothing.
                                                                torn: copy the tail to `<log>.torn-<time>`, cut the log
                                                                back, drop the append. SQS delivers its messages again.
-   DIFFERENT  anything else                                    refuse to start; with `--accept-log`, continue with the
-                                                               log as it is
+   DIFFERENT  anything else                                    refuse to start. With `--accept-log`, continue with the
+                                                               log as it is.
 """
 
 import logging

@@ -51,7 +51,7 @@ MAX_RECEIVED = 20  # how many deliveries may wait for the writer; then the recei
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The log and its ledger. Only `thread` may call them."""
+    """The log and its ledger, which are used in `thread` only, and the compressor of closed logs, if there is one."""
 
     path: Path
     thread: OwnerThread
