@@ -79,7 +79,7 @@ PIXEL_MISTAKES = {
     ),
     "number for text that may be null": (
         SNS.replace("}", ", region: 1}"),
-        "sns.region: expected text of one character or more, none a control character, got int; "
+        "sns.region: expected text of at least one character, without control characters, got int; "
         "put the value into quotes",
     ),
     "number in a list of text": (
@@ -93,7 +93,7 @@ PIXEL_MISTAKES = {
     "IPv6 for every address without quotes": (
         SNS + "http:\n  host: ::",
         "line 3: expected YAML: mapping values are not allowed here; "
-        'a value that begins with * : % @ or `, or ends with a colon, wants quotes, as in "*" or "::1"',
+        'a value that begins with * : % @ or `, or ends with a colon, needs quotes, as in "*" or "::1"',
     ),
     "whole number with a fraction": (SNS + "http: {port: 8080.0}", "http.port: expected int, got float"),
     "whole number with an exponent": (SNS + "workers: 1e1", "workers: expected auto or a number, got float"),
@@ -152,12 +152,12 @@ PIXEL_MISTAKES = {
     "IPv6 in a list without quotes": (
         SNS + "http: {trusted_proxies: [10.0.0.0/8, ::1]}",
         "line 2: expected YAML: expected the node content, but found ':'; "
-        'a value that begins with * : % @ or `, or ends with a colon, wants quotes, as in "*" or "::1"',
+        'a value that begins with * : % @ or `, or ends with a colon, needs quotes, as in "*" or "::1"',
     ),
     "every address without quotes": (
         SNS + "http:\n  host: *\n",
         "line 3: expected YAML: expected alphabetic or numeric character, but found '\\n'; "
-        'a value that begins with * : % @ or `, or ends with a colon, wants quotes, as in "*" or "::1"',
+        'a value that begins with * : % @ or `, or ends with a colon, needs quotes, as in "*" or "::1"',
     ),
     "a tab before a key": (
         SNS + "http:\n\tport: 1",
@@ -183,7 +183,10 @@ def test_a_topic_that_is_no_arn_of_a_topic(file: Path, arn: str) -> None:
 STORAGE_MISTAKES = {
     "nothing at all": ("", "sqs.queue: expected a value, it is required"),
     "no queue": ("sqs: {receivers: 1}", "sqs.queue: expected a value, it is required"),
-    "empty queue": ('sqs: {queue: ""}', "sqs.queue: expected text of one character or more, none a control character"),
+    "empty queue": (
+        'sqs: {queue: ""}',
+        "sqs.queue: expected text of at least one character, without control characters",
+    ),
     "longer than SQS waits": ("sqs: {queue: v, wait_time: 21}", "sqs.wait_time: expected int <= 20"),
     "mode as a number": (
         SQS + "log: {mode: 640}",

@@ -4,7 +4,8 @@ import os
 
 __version__ = "0.1.0"
 
-# prometheus_client reads these when it is imported, and would then keep every value in files of that directory. They
-# are meant for other programs, and our own metrics do not work that way. Only this place is always early enough.
+# prometheus_client reads these variables when it is imported, and then keeps every value in files of that directory.
+# Tracker's metrics do not work with such files, so the variables are removed, even if they are set for other programs.
+# It is done here because this module is always imported before prometheus_client.
 for _name in ("PROMETHEUS_MULTIPROC_DIR", "prometheus_multiproc_dir"):
     os.environ.pop(_name, None)

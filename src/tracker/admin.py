@@ -1,4 +1,4 @@
-"""The admin listener of both services: /healthz, /readyz and /metrics, apart from the public port.
+"""The admin listener of both services: /healthz, /readyz and /metrics, on a port that is not the public one.
 
 A client of this listener must not be able to stop the service. So it implements only as much HTTP as its three paths
 need, and everything on it has a limit:
@@ -9,8 +9,8 @@ need, and everything on it has a limit:
 3. The answer is written and our half of the connection is closed. The client closes the other half. (Closing both
    halves at once, with unread bytes, would make the system reset the connection and lose the answer.)
 4. A connection that is still open `CONNECTION_SECONDS` after it was made is closed, whatever it is doing.
-5. At most `MAX_CONNECTIONS` are open. One more closes the oldest one whose answer is not being made. During a flood
-   of connections a probe or a scrape, which sends its request at once, is answered before it could be closed.
+5. At most `MAX_CONNECTIONS` are open. When one more is made, the oldest one whose answer is not being made is closed.
+   A probe or a scrape sends its request at once, so it is answered even during a flood of connections.
 """
 
 import asyncio
@@ -32,19 +32,19 @@ log = logging.getLogger(__name__)
 Readiness = Callable[[], tuple[bool, dict[str, Any]]]
 Refresh = Callable[[], Awaitable[None]]
 
-REFRESH_SECONDS = 1.0  # a disk that hangs must not keep the metrics from being read
+REFRESH_SECONDS = 1.0  # at most; if a disk hangs, the metrics are given without a refresh
 CONNECTION_SECONDS = 10.0
 MAX_CONNECTIONS = 64
 MAX_HEAD_BYTES = 16_384
-FILES_SHARE = 8  # the connections take at most one eighth of the files the process may open: the service needs the rest
+FILES_SHARE = 8  # connections use at most one eighth of the files that the process may open; the service needs the rest
 BACKLOG = 1_024
-"""How many connections the system completes before they are accepted. They need no descriptors. With a short backlog a
-probe that comes during a flood would have to repeat its SYN, which takes a second."""
+"""How many connections the system completes before they are accepted. They need no descriptors. With a short backlog
+the system would drop the SYN of a probe during a flood, and the probe repeats it only after a second."""
 
 END_OF_HEAD = b"\r\n\r\n"
 
 
-async def _nothing() -> None:
+async def _no_refresh() -> None:
     """The refresh of metrics that are always up to date."""
 
 
@@ -75,7 +75,7 @@ def _json(status: HTTPStatus, document: dict[str, Any]) -> _Answer:
 class AdminServer:
     """Serves health and metrics.
 
-    `ready` returns whether the service may be sent work, and details of its state. `refresh` updates the metrics of
+    `ready` returns whether the service is ready for work, and details of its state. `refresh` updates the metrics of
     `registry` before they are read.
     """
 
@@ -86,7 +86,7 @@ class AdminServer:
         port: int,
         ready: Readiness,
         registry: prometheus_client.CollectorRegistry,
-        refresh: Refresh = _nothing,
+        refresh: Refresh = _no_refresh,
     ) -> None:
         self._host = host
         self._port = port
@@ -107,8 +107,8 @@ class AdminServer:
         self._max_connections = max(1, min(MAX_CONNECTIONS, open_files // FILES_SHARE))
         if self._max_connections < MAX_CONNECTIONS:
             log.warning(
-                "open_files_limited limit=%d connections=%d needed=%d; This process may open few files, so the admin "
-                "listener takes few connections and leaves the rest to the service. Raise the limit of open files.",
+                "open_files_limited limit=%d connections=%d needed=%d; This process may open few files. So the admin "
+                "listener accepts fewer connections, and leaves files for the service. Raise the limit of open files.",
                 open_files,
                 self._max_connections,
                 MAX_CONNECTIONS * FILES_SHARE,
@@ -137,7 +137,10 @@ class AdminServer:
         self._connections.pop(connection, None)
 
     async def answer(self, head: bytes) -> bytes:
-        """The answer to a request, its bytes up to the empty line; without an empty line the request was too long."""
+        """The bytes of the answer to a request. `head` is the request up to and including the empty line.
+
+        If `head` has no empty line, the request was too long.
+        """
         if len(head) > MAX_HEAD_BYTES or END_OF_HEAD not in head:
             return _plain(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE).render(body=True)
         words = head.partition(b"\r\n")[0].split(b" ")
@@ -174,7 +177,7 @@ class AdminServer:
                 await self._refresh()
         except TimeoutError:
             pass  # the values of the last refresh are given
-        # Without an await between one metric and the next, so all values are of one moment.
+        # There is no await between one metric and the next, so all values are from the same moment.
         body = prometheus_client.generate_latest(self._registry)
         return _Answer(HTTPStatus.OK, prometheus_client.CONTENT_TYPE_LATEST, body)
 
@@ -222,13 +225,13 @@ class _Connection(asyncio.Protocol):
         self._server.closed(self)
 
     def cut(self) -> None:
-        """Close it to free its place. It is counted when the client did not get the whole answer."""
+        """Close the connection before its end. It is counted if the client has not got the whole answer."""
         if self._answer is None or self.answering or self._transport.get_write_buffer_size():
             telemetry.ADMIN_CONNECTIONS_CUT.inc()
         self.end()
 
     def end(self) -> None:
-        self._server.closed(self)  # now: the transport calls connection_lost only in the loop's next pass
+        self._server.closed(self)  # not left to connection_lost, which is called only in the loop's next pass
         self._transport.abort()
 
     async def _write_answer(self, head: bytes) -> None:

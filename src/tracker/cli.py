@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tracker.exit_status import add_version, status_of
 
-# The name: the module that has `add_arguments(parser)` and `run(options) -> exit status`, and what the command does.
+# Each command: its module, which has `add_arguments(parser)` and `run(options) -> exit status`, and what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
     "provision": ("tracker.operations.provision", "Creates or completes topic, queues, policies and subscription."),
     "doctor": ("tracker.operations.doctor", "Reports what is wrong, why it matters and how to fix it."),
@@ -19,7 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; its exit status, as `tracker.exit_status` lists them."""
+    """Run one command. Returns its exit status, one of those that `tracker.exit_status` lists."""
     words = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(
         prog="tracker",

@@ -17,13 +17,13 @@ def _form(pattern: str, description: str) -> msgspec.Meta:
 
 
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]  # the longest file of Linux
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]  # a file on Linux cannot be longer
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Url = Annotated[str, _form(r"https?://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?", "an http or https URL without credentials")]
-# No control character, those of Unicode (C1, line and paragraph separator) included.
+# The control characters include those of Unicode: C1, line separator and paragraph separator.
 Text = Annotated[
     str,
-    _form(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+", "text of one character or more, none a control character"),
+    _form(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+", "text of at least one character, without control characters"),
 ]
 Host = Annotated[str, _form(r"\*|[A-Za-z0-9._:%-]+", '"*", an IP address or a host name')]
 
@@ -142,7 +142,7 @@ class StorageConfig(Section, frozen=True):
 
 
 def _share_addresses(host: str, other: str) -> bool:
-    """Whether two listeners with these hosts have an address in common, as far as that is known without a lookup."""
+    """Whether two listeners with these hosts have an address in common. Names are compared as text, not looked up."""
     if host == other or "*" in (host, other):
         return True
     is_ipv6 = ":" in host, ":" in other

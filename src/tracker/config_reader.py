@@ -1,11 +1,11 @@
 """Reads a configuration into typed sections, and reports all its mistakes at once.
 
 1. The file is read as YAML (`strict_yaml`).
-2. The values of `TRACKER_…` variables replace those of the file, key by key. It is noted which variable gave which key.
-3. Each value is checked by itself, so that all mistakes are found. Each is reported with its source (the file or the
+2. The values of `TRACKER_…` variables replace those of the file, key by key. For each key the variable is remembered.
+3. Each value is checked separately, so that all mistakes are found. Each is reported with its source (the file or the
    variable), the key path, and what was expected.
 
-All mistakes together are one ConfigurationError with a line for each.
+All mistakes are reported together, as one ConfigurationError with a line for each mistake.
 """
 
 import re
@@ -20,7 +20,7 @@ from tracker.core.printable import printable
 from tracker.errors import ConfigurationError
 from tracker.strict_yaml import mistake_line, parse_yaml, read_yaml, shorten
 
-MAX_MISTAKES = 20  # reported at once
+MAX_MISTAKES = 20  # at most this many are reported; of the others only the number
 
 _KeyPath = tuple[str, ...]
 
@@ -29,9 +29,9 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of the file; unknown keys are errors."""
 
     def mistakes(self) -> Iterator[tuple[str, str, str]]:
-        """Mistakes that the types do not show: the key, the index in its list ("[0]" or ""), what was expected.
+        """The mistakes that the types do not show, each as key, index in its list ("[0]" or ""), and expectation.
 
-        The key may be one of a section below, as a path with dots.
+        The key of a section within this one is given as a path with dots.
         """
         return iter(())
 
@@ -54,12 +54,12 @@ def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], othe
     mistakes = _Mistakes(str(path))
     _override(kind, content, environ, others, mistakes)
     config = _build(kind, content, (), mistakes)
-    mistakes.refuse()
+    mistakes.raise_if_any()
     return cast(Config, config)  # it is None only after a mistake
 
 
 class _Mistakes:
-    """What is wrong with a configuration, each with its source."""
+    """The mistakes of a configuration, each with its source."""
 
     def __init__(self, file: str) -> None:
         self.variables: dict[_KeyPath, str] = {}  # the variable that gave the value of a key
@@ -67,18 +67,18 @@ class _Mistakes:
         self._lines: list[str] = []
 
     def add(self, key: _KeyPath, expectation: str, *, index: str = "") -> None:
-        """A mistake at `key`, or at the element `index` of its list."""
+        """Add a mistake at `key`, or at the element `index` of its list."""
         text = f"{shorten('.'.join(key))}{index}: {expectation}" if key else expectation
         self._lines.append(mistake_line(self._source(key), text))
 
     def add_error(self, error: ConfigurationError) -> None:
-        """A mistake that names its source already."""
+        """Add a mistake that names its source already."""
         self._lines.append(str(error))
 
     def __len__(self) -> int:
         return len(self._lines)
 
-    def refuse(self) -> None:
+    def raise_if_any(self) -> None:
         """Raise ConfigurationError if there is any mistake."""
         if not self._lines:
             return
@@ -120,16 +120,16 @@ def _override(
 
 
 def _target(kind: type[Section], content: dict[str, Any], keys: _KeyPath) -> dict[str, Any] | None:
-    """The mapping of `content` that holds the last of `keys`; None when the keys above it are no sections."""
+    """The mapping of `content` that holds the last of `keys`; None when a key before it is not a section."""
     for key in keys[:-1]:
         section = _subsections(kind).get(key)
         if section is None:
             return None
-        below = content.get(key)
-        if below is not None and not isinstance(below, dict):
+        inner = content.get(key)
+        if inner is not None and not isinstance(inner, dict):
             return {}  # `_build` reports that a mapping was expected there
         kind = section
-        content[key] = content = dict(below or {})  # a copy: a YAML alias may have put the same mapping in two places
+        content[key] = content = dict(inner or {})  # a copy: a YAML alias may have put the same mapping in two places
     return content
 
 
@@ -185,32 +185,35 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
 
 
 def _explain(expected_type: Any, message: str) -> tuple[str, str]:
-    """Expectation, and index in a list, from msgspec's error: "Expected `int`, got `str` - at `$[0]`"."""
+    """The expectation and the index in a list ("" if none), from the message of msgspec's error.
+
+    Such a message is: "Expected `int`, got `str` - at `$[0]`".
+    """
     text, index = message, ""
     if at := re.search(r" - at `\$(\[\d+\])`\Z", message):
         text, index = message[: at.start()], at[1]
     text = text.replace("`", "")
-    words = _words(inspect.type_info(expected_type))
+    description = _description(inspect.type_info(expected_type))
     if text.startswith("Invalid enum value "):
-        return f"expected {words}, got {text.removeprefix('Invalid enum value ')}", index
+        return f"expected {description}, got {text.removeprefix('Invalid enum value ')}", index
     expected, comma, got = text.partition(", got ")
-    if words and (comma or "matching regex" in expected) and " array" not in expected:
-        expected = f"Expected {words}"
+    if description and (comma or "matching regex" in expected) and " array" not in expected:
+        expected = f"Expected {description}"
     if re.match("Expected str", text) and comma and got != "null":
         got += "; put the value into quotes"
     return f"{expected[:1].lower()}{expected[1:]}{comma}{got}", index
 
 
-def _words(expected_type: inspect.Type) -> str:
-    """What a type allows, for people: its description, or its words when it is a choice. Often empty."""
+def _description(expected_type: inspect.Type) -> str:
+    """What a type allows, for people: its description, or its values when it is a choice. "" for all other types."""
     if isinstance(expected_type, inspect.Metadata):
         return str((expected_type.extra_json_schema or {}).get("description", ""))
     if isinstance(expected_type, inspect.CollectionType):
-        return _words(expected_type.item_type)
+        return _description(expected_type.item_type)
     if isinstance(expected_type, inspect.LiteralType):
         return " or ".join(map(str, expected_type.values))
     if isinstance(expected_type, inspect.UnionType):
-        words = [text for each in expected_type.types if (text := _words(each))]
+        choices = [text for each in expected_type.types if (text := _description(each))]
         numbers = ["a number"] if any(isinstance(each, inspect.IntType) for each in expected_type.types) else []
-        return " or ".join(words + numbers)
+        return " or ".join(choices + numbers)
     return ""

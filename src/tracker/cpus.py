@@ -16,11 +16,11 @@ def usable_cpus() -> int:
 
 
 def cpu_quota(membership: str, read: Callable[[str], str | None]) -> float | None:
-    """CPUs that the strictest group allows, of a process's own groups and their parents; None without a limit.
+    """The number of CPUs that a process's groups allow, the smallest limit of them and their parents. None: no limit.
 
-    `membership` is the content of /proc/self/cgroup (cgroups(7)); `read` gives the content of a file, None if there
-    is none. In a container the path of the group is often that of the host, and the group itself is mounted as the
-    root: a path that does not exist is skipped, and the root is always read.
+    `membership` is the content of /proc/self/cgroup (cgroups(7)). `read` returns the content of a file, or None if it
+    does not exist. In a container the path of the group is often the one that it has on the host, while the group
+    itself is mounted as the root. So a path that does not exist is skipped, and the root is always read.
     """
     quotas: list[float] = []
     for line in membership.splitlines():
@@ -57,7 +57,7 @@ def _limit_v1(folder: str, read: Callable[[str], str | None]) -> float | None:
 
 
 def _cpus(quota: str, period: str) -> float | None:
-    """None for no limit: "max", -1, or no file. Both values are microseconds."""
+    """The number of CPUs, from two values in microseconds. None for no limit: "max", -1, or no file."""
     if not quota.isdecimal() or not period.isdecimal() or not int(period):
         return None
     return int(quota) / int(period)

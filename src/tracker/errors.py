@@ -1,6 +1,6 @@
-"""The errors of the project. Each kind of fault has one type; botocore's exceptions stop in `tracker.aws`.
+"""The errors of the project. Each kind of fault has one type. `tracker.aws` converts botocore's exceptions into them.
 
-`tracker.exit_status` has the exit status of each.
+`tracker.exit_status` lists the exit status of each.
 """
 
 
@@ -17,7 +17,7 @@ class ConfigurationUnreadable(ConfigurationError):
 
 
 class UsageError(TrackerError):
-    """The words of a command line do not go together, or one is not what the option expects. Exit status 2."""
+    """The options of a command line contradict each other, or one has a wrong value. The exit status is 2."""
 
 
 class HeldByAnother(TrackerError):
@@ -29,7 +29,7 @@ class StopRequested(TrackerError):
 
 
 class ReloadFailed(TrackerError):
-    """A new configuration could not be applied; the previous one stays in force."""
+    """A new configuration could not be applied. The service continues with the previous one."""
 
 
 class MalformedMessage(TrackerError):
@@ -120,13 +120,13 @@ class LedgerBusy(AppendPaused):
 
 
 class LedgerMoved(AppendPaused):
-    """The ledger's file was removed, moved or replaced: the next start would not find what is committed to it now."""
+    """The ledger's file was removed, moved or replaced. The next start would not find what is committed to it now."""
 
     event = "ledger_moved"
 
 
 class LogChanged(AppendFailed):
-    """The visit log or its ledger is not as this process left it; only the operator can decide what is right."""
+    """The visit log or its ledger is not as storage left it. Only the operator can decide how to continue."""
 
 
 class LedgerDamaged(LogChanged):

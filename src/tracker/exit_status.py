@@ -38,10 +38,11 @@ def add_version(parser: argparse.ArgumentParser) -> None:
 
 
 def status_of(run: Callable[[], int], prog: str, *, failed: int = COULD_NOT_LOOK) -> int:
-    """The exit status of a command whose work is `run`, which returns 0 or 1. Errors are printed after `prog`.
+    """Call `run`, the work of a command, which returns 0 or 1. Returns the exit status of the command.
 
-    `failed` is the status after an error that is neither a wrong command line nor a configuration with mistakes. A
-    fault in the code has the same status, with a traceback, so that nobody takes it for something found.
+    Errors are printed, after the name `prog`. `failed` is the status after an error that is neither a wrong command
+    line nor a configuration with mistakes. A fault in the code has this status too, with a traceback, because 1 would
+    mean that a command of `tracker …` has found something.
     """
     try:
         status = run()
@@ -67,13 +68,16 @@ def status_of(run: Callable[[], int], prog: str, *, failed: int = COULD_NOT_LOOK
 
 
 def print_error(text: str) -> None:
-    """Print `text` on standard error. It may have lines of its own; no other unprintable character is left in it."""
+    """Print `text` on standard error. Line ends in it are kept, all other unprintable characters are escaped."""
     print(printable(text, keep="\n"), file=sys.stderr, flush=True)
 
 
 def _drop_output() -> None:
-    """Let standard output go nowhere. Python writes what is left of it at the end of the process, and would fail."""
+    """Redirect standard output to /dev/null.
+
+    Python writes what is left in its buffer at the end of the process. Otherwise that would fail.
+    """
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
-        pass  # there is no descriptor behind it, so nothing is left either
+        pass  # standard output has no descriptor, so nothing is written at the end

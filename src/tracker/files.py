@@ -11,12 +11,12 @@ from pathlib import Path
 
 from tracker.errors import ConfigurationError, HeldByAnother
 
-_UNLIMITED = 1 << 20  # open files to assume when there is no limit
+_UNLIMITED = 1 << 20  # the number of open files that `raise_open_files` returns when there is no limit
 
-# What fsync says of a directory on a file system that cannot sync directories: some FUSE and overlay mounts.
+# The errors of fsync for a directory on a file system that cannot sync directories, such as some FUSE mounts.
 _NOT_SYNCED = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}
 
-# Errors that the operator has to fix. All others may be gone at the next start: a full, failing or read-only disk.
+# Errors that the operator has to fix. Others, such as a full, failing or read-only disk, may be over at the next start.
 OPERATOR_FAULTS = {
     *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENOENT, errno.EEXIST, errno.ELOOP, errno.EISDIR),
     errno.ENAMETOOLONG,
@@ -28,12 +28,12 @@ _NETWORK_FILE_SYSTEMS = re.compile(
     r"|fuse\.(sshfs|glusterfs|s3fs|ceph\S*|rclone|gcsfuse|juicefs|mountpoint-s3)"
 )
 
-fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has none
+fdatasync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 def reason(error: OSError) -> str:
-    """The system's text for an error, without what a library adds to it."""
-    if error.errno is None or error.errno <= 0:  # a name that cannot be looked up has a number of its own
+    """The system's text for an error, without the details that a library adds."""
+    if error.errno is None or error.errno <= 0:  # such as getaddrinfo's EAI_NONAME, which is not an errno
         return error.strerror or str(error)
     return os.strerror(error.errno)
 
@@ -60,21 +60,21 @@ def sync_directory(path: Path) -> None:
 
 
 def refuse_network_file_system(directory: Path, key: str) -> None:
-    """Raises ConfigurationError, naming `key`, when `directory` is on a network file system.
+    """Raise ConfigurationError, naming `key`, when `directory` is on a network file system.
 
-    There flock(2) and the page cache do not work as the outbox and the visit log need them. `directory` need not exist
-    yet. This is checked on Linux only, in /proc/self/mountinfo.
+    On such a file system flock(2) and the page cache do not work as the outbox and the visit log need them. `directory`
+    need not exist yet. Only Linux is checked, by /proc/self/mountinfo.
     """
     if sys.platform != "linux":
         return
-    best, kind = "", ""
+    mount_point, kind = "", ""  # of the innermost mount that holds the directory
     path = str(directory.resolve())
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         left, _, right = line.partition(" - ")
         # Space, tab, newline and backslash are written as three octal digits.
         mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split(" ")[4])
-        if (path + "/").startswith(mount.rstrip("/") + "/") and len(mount) >= len(best):
-            best, kind = mount, right.split(" ")[0]
+        if (path + "/").startswith(mount.rstrip("/") + "/") and len(mount) >= len(mount_point):
+            mount_point, kind = mount, right.split(" ")[0]
     if _NETWORK_FILE_SYSTEMS.fullmatch(kind):
         raise ConfigurationError(f"{key}: expected a directory on a local file system, {directory} is on {kind}")
 
@@ -82,7 +82,7 @@ def refuse_network_file_system(directory: Path, key: str) -> None:
 def raise_open_files() -> int:
     """Raise the limit of open files of this process as far as the system allows; returns the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):  # macOS allows less than the hard limit it names
+    with contextlib.suppress(ValueError, OSError):  # macOS allows fewer than the hard limit that it reports
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
         soft = hard
     return soft if soft != resource.RLIM_INFINITY else _UNLIMITED
@@ -91,7 +91,7 @@ def raise_open_files() -> int:
 def take_lock(path: Path, purpose: str) -> int:
     """Lock the file `path` for this process with flock(2) and write the process number into it.
 
-    Gives back the descriptor that holds the lock; closing it gives the lock up. `purpose` begins the error's text.
+    Returns the descriptor that holds the lock; closing it releases the lock. The error's text begins with `purpose`.
 
     Raises HeldByAnother, naming the process that has the lock, and OSError when the file cannot be opened. A symbolic
     link in the place of the file is not followed.
@@ -105,7 +105,7 @@ def take_lock(path: Path, purpose: str) -> int:
         if isinstance(error, BlockingIOError):
             raise HeldByAnother(f"{purpose}: process {holder} holds {path}") from error
         raise
-    with contextlib.suppress(OSError):  # on a full disk; nothing but the error's text depends on the number
+    with contextlib.suppress(OSError):  # such as a full disk; the number is only used in the text of the error above
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
@@ -122,5 +122,5 @@ def make_directory(path: Path, mode: int) -> None:
         sync_directory(path.parent)
     except OSError:
         with contextlib.suppress(OSError):
-            path.rmdir()  # otherwise the next call would take it for durable
+            path.rmdir()  # otherwise the next call would find it and return without a sync
         raise

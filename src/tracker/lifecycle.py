@@ -1,4 +1,4 @@
-"""What every service process needs: command line, start on uvloop, stop signals, deadlines, backoff, its end."""
+"""What every service process needs: command line, start on uvloop, stop signals, deadlines, backoff, exit status."""
 
 import argparse
 import asyncio
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 HELD_SECONDS = 10.0  # how long a start waits for an address or a lock that another process holds
 HELD_RETRY_SECONDS = 0.2
-LAST_LINES_SECONDS = 0.2
+LAST_LINES_SECONDS = 0.2  # how long `exit_now` waits until the last log lines are written
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ def _handle(number: signal.Signals, callback: Callable[..., None], *arguments: s
 
 
 def exit_now(status: int) -> NoReturn:
-    """End the process at once, without cleaning up. Log lines that are still queued have 0.2 seconds to be written."""
+    """End the process at once, without cleaning up. It waits at most 0.2 seconds for log lines that are queued."""
     STREAM.drain(LAST_LINES_SECONDS)
     os._exit(status)
 
@@ -99,7 +99,10 @@ class Budget:
 
 
 class Backoff:
-    """Exponential waits with jitter, in seconds, from `first` up to `cap`; for outages of any length."""
+    """Waits between tries, in seconds: each is twice as long as the one before, from `first` up to `cap`.
+
+    Jitter shortens each by up to a half, so that processes do not try at the same moment.
+    """
 
     def __init__(self, first: float = 0.2, cap: float = 10.0) -> None:
         self._first = first
@@ -126,7 +129,7 @@ async def wait_for_event(event: asyncio.Event, seconds: float | None) -> bool:
 
 
 async def ends_before(event: asyncio.Event, call: Coroutine[Any, Any, object]) -> bool:
-    """Await `call`, but cancel it once `event` is set. Returns whether it ended by itself; its errors are raised."""
+    """Await `call`, but cancel it when `event` is set. Returns whether it ended before that. Raises what it raises."""
     calling, waiting = asyncio.ensure_future(call), asyncio.ensure_future(event.wait())
     try:
         await asyncio.wait((calling, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -141,11 +144,10 @@ async def ends_before(event: asyncio.Event, call: Coroutine[Any, Any, object]) -
 
 
 async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: float = HELD_SECONDS) -> T:
-    """Call `take` and return its result. While it raises HeldByAnother, try again, for `seconds`.
+    """Call `take` and return its result. While it raises HeldByAnother, call it again, for at most `seconds`.
 
-    The process that holds the address or lock may be about to end.
-
-    Raises the last HeldByAnother after that time, and StopRequested when `stop` is set before.
+    The process that holds the address or the lock may be about to end. Raises the last HeldByAnother after that time,
+    and StopRequested when `stop` is set before.
     """
     deadline = Deadline(seconds)
     waiting = False
@@ -159,8 +161,8 @@ async def wait_while_held(take: Callable[[], T], stop: asyncio.Event, seconds: f
                 raise
             if not waiting:
                 log.warning(
-                    "start_delayed seconds=%g error=%s; The start is tried again for these seconds, because the "
-                    "other process may be about to end.",
+                    "start_delayed seconds=%g error=%s; The service keeps trying for this time, because the other "
+                    "process may be about to end.",
                     seconds,
                     error,
                 )
@@ -174,7 +176,7 @@ def run_command(
     load: Callable[[Path, Mapping[str, str]], Config],
     serve: Callable[[Config, argparse.Namespace], Coroutine[Any, Any, None]],
 ) -> int:
-    """Run a service as a command, with `--config`, `--check` and `--version`; its exit status."""
+    """Run a service as a command, with `--config`, `--check` and `--version`. Returns its exit status."""
     exit_status.add_version(parser)
     parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="the YAML configuration")
     parser.add_argument("--check", action="store_true", help="validate the configuration and exit")
@@ -193,10 +195,10 @@ def run_command(
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
-    """Run `main` on uvloop to its end; returns the exit status.
+    """Run `main` on uvloop to its end. Returns the exit status.
 
-    An error of the project is logged in one line, any other one with its traceback. `where` is put before the text of a
-    configuration error.
+    An error of the project is logged in one line, any other error with its traceback. The text of a configuration error
+    begins with `where`.
     """
     status = 0
     try:

@@ -22,15 +22,15 @@ EVERY_ADDRESS = "*"
 # Errors of bind() or socket() on a host where IPv6 is compiled in but switched off.
 _NO_IPV6 = {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}
 
-# What is not the fault of the configuration and may be over at the next start.
-_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, socket.EAI_AGAIN}
+# Errors whose cause is not the configuration and may be over at the next start.
+_TEMPORARY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, socket.EAI_AGAIN}
 
 
 def listen(section: str, host: str, port: int, backlog: int) -> socket.socket:
     """A listening TCP socket at `host` and `port`; `section` is the section of the configuration that names them.
 
     `backlog` is how many connections the system completes before the service accepts them. Blocks while a name is
-    looked up. Raises HeldByAnother when another socket has the address, another TrackerError for what may be over at
+    looked up. Raises HeldByAnother when another socket has the address, TrackerError for an error that may be over at
     the next start (no descriptor, no memory, no answer from the name server), otherwise ConfigurationError.
     """
     try:
@@ -41,7 +41,7 @@ def listen(section: str, host: str, port: int, backlog: int) -> socket.socket:
         at = f"cannot listen on {f'[{host}]' if ':' in host else host}:{port}: {reason(error)}"
         if error.errno == errno.EADDRINUSE:
             raise HeldByAnother(f"{section}.port: expected a free port, {at}") from error
-        if error.errno in _PASSING:
+        if error.errno in _TEMPORARY:
             raise TrackerError(at) from error
         if error.errno in (errno.EACCES, errno.EPERM):
             raise ConfigurationError(f"{section}.port: expected a port that this user may listen on, {at}") from error
@@ -62,4 +62,4 @@ def _listen_at(host: str, port: int, backlog: int) -> socket.socket:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     ipv4_first = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)  # the sort is stable
     family, _, _, _, address = ipv4_first[0]
-    return socket.create_server(address, family=family, backlog=backlog)  # of IPv6, IPv6 alone
+    return socket.create_server(address, family=family, backlog=backlog)  # an IPv6 socket accepts no IPv4 connections

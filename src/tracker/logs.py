@@ -1,4 +1,4 @@
-"""Log lines of every process: text for people, JSON for machines, one event word a line, limited repeats.
+"""Log lines of every process, as text or as JSON. Each has one event word; lines that repeat often are limited.
 
 They are written to `sys.stderr`. In a service that is `standard_error.STREAM`, which never blocks the caller.
 
@@ -28,7 +28,7 @@ from tracker.standard_error import STREAM
 
 log = logging.getLogger(__name__)
 
-BURST = 10  # lines that one place of the code may write in PERIOD_SECONDS
+BURST = 10  # how many lines each place in the code may write in PERIOD_SECONDS
 PERIOD_SECONDS = 60.0
 
 LIBRARY_EVENT = "library_message"  # the event of every line that a library logs; its text is the library's own
@@ -50,7 +50,10 @@ class Structure:
 
 
 class Repeats(logging.Filter):
-    """Lets each place of the code write `BURST` lines in a period; the next line reports how many were left out."""
+    """Lets each place in the code write `BURST` lines in a period and drops the others.
+
+    Its first line in the next period has the number of dropped lines as `suppressed`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +111,7 @@ class _Json(logging.Formatter):
 def _parse(record: logging.LogRecord) -> _Message:
     if not record.name.startswith("tracker"):
         return _Message(LIBRARY_EVENT, LIBRARY_EVENT, {}, record.getMessage())
-    # The template is split, and not the message: a value may hold what separates the parts.
+    # The template is split, not the finished message, because a value may contain the separators.
     template, separator, text = str(record.msg).partition("; ")
     event, *pairs = template.split(" ")
     values = record.args if isinstance(record.args, tuple) else ()

@@ -11,8 +11,8 @@ processes share. Therefore:
 4. When the thread has written all that was queued, it reports the number of lines dropped since the last report.
 5. At the end of the process `drain` waits for the thread, at most one second.
 
-A service puts `STREAM` in the place of `sys.stderr`, so that log lines, tracebacks, warnings and `print` all take this
-way.
+A service replaces `sys.stderr` by `STREAM`, so that log lines, tracebacks, warnings and `print` are all written like
+this.
 """
 
 import atexit
@@ -45,7 +45,7 @@ class StandardError(io.TextIOBase):
         self._queued = 0  # bytes
         self._unreported = 0  # dropped lines
         self._torn = False  # whether only a part of the last line was written
-        # Its lock is reentrant: a finalizer may write while this thread already holds it.
+        # Its lock is reentrant, because the garbage collector may run a finalizer that writes while the lock is held.
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
 
@@ -60,7 +60,7 @@ class StandardError(io.TextIOBase):
         return len(text)
 
     def drain(self, seconds: float = DRAIN_SECONDS) -> bool:
-        """Wait at most `seconds` until everything is written; whether it is."""
+        """Wait at most `seconds` until everything is written. Returns whether it is."""
         with self._changed:
             self._put(self._unfinished)
             self._unfinished = b""
@@ -119,12 +119,12 @@ class StandardError(io.TextIOBase):
                 self.report(count)
 
     def _write(self, data: bytes) -> bool:
-        """Blocks until all of `data` is written; False when the system refuses it."""
+        """Write all of `data`; blocks until that is done. Returns False when the system refuses it."""
         rest = whole = memoryview(b"\n" + data if self._torn else data)
         while rest:
             try:
                 rest = rest[os.write(self._descriptor, rest) :]
-            except BlockingIOError:  # another process has set O_NONBLOCK on the description that we share
+            except BlockingIOError:  # another process that shares the open file description has set O_NONBLOCK
                 select.select([], [self._descriptor], [])
             except OSError:
                 self._torn = self._torn or len(rest) < len(whole)
@@ -144,6 +144,6 @@ STREAM = StandardError()
 
 
 def install() -> None:
-    """Put `STREAM` in the place of `sys.stderr`, and let the end of the process wait for what is still queued."""
+    """Replace `sys.stderr` by `STREAM`. At the end of the process, Python waits until the queued lines are written."""
     sys.stderr = STREAM
     atexit.register(STREAM.drain)

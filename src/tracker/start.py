@@ -1,8 +1,12 @@
 """The first steps of a service process.
 
-A service may be started with descriptors 0, 1 or 2 closed, with a standard error that nobody reads, with signals that
-its parent has blocked, or get a signal before it can act on it. So the entry points call these functions before they
-import modules that take long to load.
+A service may be started with descriptors 0, 1 or 2 closed, with a standard error that nobody reads, or with signals
+that its parent has blocked. It may get a signal before it has a handler. So the entry points call these functions
+before they import modules that take long to load:
+
+1. Descriptors 0, 1 and 2 that are closed are opened, so that no socket gets one of these numbers.
+2. Standard error is replaced by a stream that never blocks.
+3. The signals that a service acts on are blocked until it has handlers for them. Workers ignore them instead.
 """
 
 import contextlib
@@ -12,8 +16,8 @@ import sys
 
 from tracker import standard_error
 
-# The signals that a service acts on. They are blocked until it can: the system keeps blocked signals, also for process
-# 1 of a container, which otherwise never receives a signal that it has no handler for.
+# The signals that a service acts on. They are blocked until it has handlers, because the system keeps blocked signals.
+# A signal without a handler would end the process, or would be lost if it is process 1 of a container.
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -23,7 +27,7 @@ def prepare_service() -> None:
     """Prepare the process that an operator or a supervisor has started."""
     _open_standard_descriptors()
     standard_error.install()
-    # Not in addition to what the parent has blocked: with SIGCHLD blocked, main would not learn that a worker ended.
+    # SIG_SETMASK unblocks all others. If the parent had blocked SIGCHLD, main would not learn that a worker has ended.
     signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
 
 
@@ -43,8 +47,8 @@ def prepare_worker(main: int) -> None:
 def _open_standard_descriptors() -> None:
     """Open /dev/null as each of the descriptors 0, 1 and 2 that is closed.
 
-    Otherwise the next socket would get that number, and whatever the process prints would be sent on the socket. The
-    system gives the lowest free number, so each of the three gets its own number here.
+    Otherwise the next socket would get that number, and everything that the process prints would be sent on the socket.
+    The system always gives the lowest free number, so each open() below gets the number that is missing.
     """
     for number in range(3):
         try:

@@ -1,4 +1,4 @@
-"""YAML, read strictly: a file of bounded size, plain values as in YAML 1.2, no key twice, no aliases that grow.
+"""YAML, read strictly: a file of bounded size, plain values as in YAML 1.2, no key twice, no merge keys (`<<`).
 
 Every mistake is a ConfigurationError of one line that names the file or variable and, where there is one, the line.
 """
@@ -30,14 +30,14 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.MarkedYAMLError as error:
         source = f"{where}: line {error.problem_mark.line + 1}" if error.problem_mark else where
         problem = f"expected YAML: {error.problem}"
-        if error.context == "while scanning an alias" or _WANTS_QUOTES.search(problem):
-            problem += '; a value that begins with * : % @ or `, or ends with a colon, wants quotes, as in "*" or "::1"'
+        if error.context == "while scanning an alias" or _NEEDS_QUOTES.search(problem):
+            problem += '; a value that begins with * : % @ or `, or ends with a colon, needs quotes, as in "*" or "::1"'
         raise ConfigurationError(mistake_line(source, problem)) from None
     except RecursionError:
         raise ConfigurationError(mistake_line(where, "expected YAML that is not nested so deeply")) from None
     except (yaml.YAMLError, ValueError, TypeError) as error:
         raise ConfigurationError(mistake_line(where, f"expected YAML: {' '.join(str(error).split())}")) from None
-    except Exception as error:  # a tag that does not go with its value, as in "!!bool x", has no error of its own
+    except Exception as error:  # for a tag that does not match its value ("!!bool x") PyYAML raises errors of any type
         problem = f"expected YAML: a value does not have its tag's form: {error}"
         raise ConfigurationError(mistake_line(where, problem)) from None
 
@@ -74,8 +74,8 @@ def _read(path: Path) -> str:
 class _StrictLoader(yaml.SafeLoader):
     """SafeLoader that refuses a key given twice, and reads plain scalars as YAML 1.2 does.
 
-    In YAML 1.1 `on` and `no` are booleans, `0640` is 416, `22:22` is 1342, `1_0` is 10, and `<<` copies other mappings,
-    so that a small file can fill the memory. Here all of these are text.
+    In YAML 1.1 `on` and `no` are booleans, `0640` is 416, `22:22` is 1342, and `1_0` is 10. `<<` copies other mappings,
+    and a small file that does so repeatedly can fill the memory. This loader reads all of these as text.
     """
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
@@ -87,11 +87,10 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
         for key_node, _ in node.value:
-            key = self.construct_object(
-                key_node, deep=True
-            )  # an explicit `!!merge` key ends here: it has no constructor
+            # Raises for an explicit `!!merge` key, because there is no constructor for it.
+            key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                continue  # `config_reader` refuses it, like every key that is no text
+                continue  # `config_reader` refuses every key that is not text
             if key in seen:
                 raise yaml.MarkedYAMLError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
             seen.add(key)
@@ -112,6 +111,6 @@ for _tag, _pattern, _first in (
 ):
     _StrictLoader.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(rf"(?:{_pattern})\Z"), _first)
 
-_WANTS_QUOTES = re.compile(
+_NEEDS_QUOTES = re.compile(
     r"expected the node content, but found ':'|found character '[%@`]' that cannot start|mapping values are not allowed"
 )

@@ -1,8 +1,8 @@
-"""What a service reports to systemd: that it is ready, that it stops, and a heartbeat for systemd's watchdog.
+"""Reports to systemd that a service is ready or stops, and sends the heartbeat that systemd's watchdog expects.
 
 The protocol is sd_notify(3). Without NOTIFY_SOCKET (in a shell, in a container, on macOS) nothing is sent. The event
-loop sends the heartbeat, each time after the caller's `alive` has returned. While the loop hangs, or something that
-`alive` waits for, nothing is sent, and systemd restarts the service.
+loop sends each heartbeat after the caller's `alive` has returned. If the loop hangs, or `alive` does not return, no
+heartbeat is sent, and systemd restarts the service.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping
 
-SHARE = 1 / 3  # of the watchdog's time between two heartbeats
+SHARE = 1 / 3  # a heartbeat is sent each time this share of the watchdog's time has passed
 
 
 class Manager:
@@ -26,7 +26,7 @@ class Manager:
         self._watchdog_seconds = int(microseconds) / 1e6 if microseconds.isdecimal() and for_us else 0.0
 
     def ready(self) -> None:
-        """Report that the service does its work. systemd then starts the units that are ordered after it."""
+        """Report that the service is running. systemd then starts the units that are ordered after it."""
         self._send("READY=1")
 
     def stopping(self) -> None:
@@ -38,13 +38,13 @@ class Manager:
             return
         while True:
             await alive()
-            self._send("WATCHDOG=1", patience=0.0)  # if this one is lost, the next one reports the same
+            self._send("WATCHDOG=1", timeout=0.0)  # if this one is lost, the next one reports the same
             await asyncio.sleep(self._watchdog_seconds * SHARE)
 
-    def _send(self, state: str, patience: float = 1.0) -> None:
-        """`patience` is how many seconds to wait for a service manager that does not read at once."""
+    def _send(self, state: str, timeout: float = 1.0) -> None:
+        """Send `state`. If the service manager does not read at once, wait at most `timeout` seconds for it."""
         if not self._address:
             return
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            notify.settimeout(patience)
+            notify.settimeout(timeout)
             notify.sendto(state.encode(), self._address)

@@ -1,7 +1,7 @@
 """Every metric of both services with its help text. `make metrics` writes the tables of docs/metrics.md from it.
 
-Each service has a registry of its own, so it does not show the metrics of the other one. No label has a value that a
-visitor can choose.
+Each service has a registry of its own, so `/metrics` of one does not show the metrics of the other. No label has a
+value that a visitor can choose, so the number of time series is bounded.
 """
 
 import sys
@@ -31,7 +31,7 @@ LATENCY_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_
 class WeightedHistogram(Collector):
     """A histogram that counts any number of equal observations in one call.
 
-    One thread may observe while another one collects: then a scrape may show a part of that observation.
+    One thread may observe while another one collects. Then a scrape may show only a part of that observation.
     """
 
     def __init__(self, name: str, help: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
@@ -61,7 +61,7 @@ class WeightedHistogram(Collector):
 
 
 class LogLinesDropped(Collector):
-    """How many log lines this process could not write, with those of its workers, which `inc` adds."""
+    """The number of log lines that this process and its workers could not write. `inc` adds those of the workers."""
 
     def __init__(self) -> None:
         self._of_workers = 0
@@ -189,12 +189,10 @@ FSYNC_SECONDS = Histogram(
 )
 MISSING_BYTES = Gauge(
     "tracker_storage_missing_bytes",
-    "Bytes of journals that the ledger lacks before what it has, or before a journal's end.",
+    "Bytes of journals that are not stored, although later bytes are, or a journal's end marker names a later end.",
     registry=STORAGE,
 )
-GAPPED_JOURNALS = Gauge(
-    "tracker_storage_gapped_journals", "Journals of which the ledger lacks such bytes.", registry=STORAGE
-)
+GAPPED_JOURNALS = Gauge("tracker_storage_gapped_journals", "Journals that have such missing bytes.", registry=STORAGE)
 ROTATIONS_FAILED = Counter(
     "tracker_storage_rotations_failed",
     "Rotations that failed and will be tried again: the log could not be renamed, and grows.",
@@ -211,7 +209,7 @@ WRITING = Gauge(
 )
 RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)
 
-# Every value of a label is there from the start, so that a counter begins at zero and is not missing.
+# Every value of a label is created at the start, so that its counter is shown as zero before the first event.
 for _reason in (*NOT_RECORDED, *NOT_PUBLISHED):
     DISCARDED.labels(_reason)
 for _status in REFUSED_STATUSES:
@@ -258,7 +256,7 @@ def table(registry: CollectorRegistry) -> str:
 
 
 def page(text: str) -> str:
-    """The metrics page with new tables between its markers."""
+    """`text`, the metrics page, with new tables between its markers."""
     for name, registry in (("pixel", PIXEL), ("storage", STORAGE)):
         begin, end = f"<!-- {name}: made by `make metrics` -->\n", f"\n<!-- {name}: end -->"
         before, _, rest = text.partition(begin)

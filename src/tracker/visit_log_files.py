@@ -1,9 +1,9 @@
-"""The files of a visit log: their names, and which file is what. Every other module asks this one.
+"""The files of a visit log: how they are named, and how each kind is recognised. No other module knows the names.
 
-For a visit log `visits.log` the files are, with `TIME` a UTC time such as `20261124T120000.000000Z`:
+For a visit log `visits.log` the files are (`TIME` is a UTC time such as `20261124T120000.000000Z`):
 
     visits.log                       the visit log, to which storage appends
-    visits.log.TIME                  a closed log: the time of its rotation, later names for later logs
+    visits.log.TIME                  a closed log; TIME is that of its rotation, so names sort in the order of writing
     visits.log.TIME.gz               a closed log, compressed
     visits.log.TIME.gz.part          a compression that is not complete
     visits.log.torn-TIME             the tail of a torn append, which recovery has copied before it cut the log
@@ -11,8 +11,8 @@ For a visit log `visits.log` the files are, with `TIME` a UTC time such as `2026
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
 
-An empty file with the name of a closed log is no closed log. It is a reserved name: a rotation creates it before it
-renames the log to it, so that it overwrites nobody's file.
+An empty file with the name of a closed log is not a closed log but a reserved name: a rotation creates it before it
+renames the log to this name, so that it overwrites nobody's file.
 """
 
 import os
@@ -42,17 +42,17 @@ def lock_path(log: Path) -> Path:
 
 
 def sqlite_files(ledger: Path) -> list[Path]:
-    """The database, its write-ahead log, and the index of that; SQLite makes the latter two when it needs them."""
+    """The database, its write-ahead log, and the index of the write-ahead log. SQLite creates the last two itself."""
     return [ledger.with_name(ledger.name + suffix) for suffix in ("", "-wal", "-shm")]
 
 
 def damaged_ledger_path(ledger: Path) -> Path:
-    """A name of now for a damaged ledger."""
+    """The name, with the current time, to which a damaged ledger is renamed."""
     return ledger.with_name(f"{ledger.name}.damaged-{_now()}")
 
 
 def torn_copy_path(log: Path) -> Path:
-    """A name of now for the tail of a torn append."""
+    """The name, with the current time, for a copy of the tail of a torn append."""
     return log.with_name(f"{log.name}{_TORN}{_now()}")
 
 
@@ -91,13 +91,13 @@ def closed_log_path(log: Path, at: datetime) -> Path:
 
 
 def closed_at(log: Path, closed: Path) -> datetime | None:
-    """The UTC time in the name of a closed log of `log`; None when it is no such name."""
+    """The UTC time in the name of a closed log of `log`; None when `closed` does not have such a name."""
     found = _CLOSED.fullmatch(closed.name.removeprefix(log.name))
     if found is None:
         return None
     try:
         return datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
-    except ValueError:  # such as a 13th month: somebody else's file
+    except ValueError:  # such as a 13th month: storage did not make this file
         return None
 
 
@@ -112,7 +112,7 @@ def closed_or_reserved(log: Path) -> list[Path]:
 
 
 def size_of(file: Path) -> int | None:
-    """In bytes; None when the file does not exist."""
+    """The size of `file` in bytes; None when it does not exist."""
     try:
         return file.stat().st_size
     except FileNotFoundError:

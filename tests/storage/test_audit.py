@@ -103,7 +103,7 @@ async def test_forgotten_gaps_are_shown_and_not_counted_and_their_bytes_stay_kno
     await store_with_gaps(path)
     status, said = audit(capsys, "--config", config, "--forget", B)
     assert status == 0
-    assert "its gaps given up" in said
+    assert "its gaps are given up" in said
     before = logged(path)
     async with open_rig(path) as rig:
         assert await rig.call(rig.ledger.gaps) == (offset_of(C, 5) - offset_of(C, 3), 1)
@@ -160,7 +160,7 @@ async def test_wrong_sums_of_the_ledger_are_named(path: Path, config: Path, caps
         db.commit()
     status, said = audit(capsys, "--config", config, "--grace", 86_400)
     assert status == 1
-    assert f"SUMS: journal {A}: {offset_of(A, 4) + 1} bytes up to {offset_of(A, 4)} are noted" in said
+    assert f"SUMS: journal {A}: the ledger has {offset_of(A, 4) + 1} bytes up to {offset_of(A, 4)}, a count" in said
 
 
 async def test_all_lists_complete_journals_too(path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,7 +255,7 @@ async def test_a_length_that_the_ledger_does_not_know_is_named(
 def test_what_is_not_there_is_said(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, said = audit(capsys, "--config", config)
     assert status == 3
-    assert "there is no ledger" in said
+    assert "does not exist: storage creates it" in said
     status, said = audit(capsys, "--config", tmp_path / "none.yaml")
     assert status == 78
     assert "none.yaml: cannot be read" in said
@@ -274,7 +274,7 @@ async def test_a_broken_or_foreign_ledger_is_said(path: Path, config: Path, caps
     assert "ledger.sqlite is empty" in audit(capsys, "--config", config)[1]
     ledger_path(path).unlink()
     ledger_path(path).mkdir()
-    assert "cannot be read: it is no file" in audit(capsys, "--config", config)[1]
+    assert "cannot be read: it is not a regular file" in audit(capsys, "--config", config)[1]
 
 
 async def test_bytes_beyond_an_end_marker_are_stored_and_no_gap(path: Path) -> None:

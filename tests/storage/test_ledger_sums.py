@@ -126,8 +126,8 @@ def test_a_sum_that_was_changed_by_others_is_named(path: Path) -> None:
         db.execute("DELETE FROM stored")
         db.commit()
     assert wrong_sums(path) == [
-        f"journal {A}: 4 bytes up to 9 are noted, 0 up to 0 are counted",
-        "6 missing bytes of 1 journals are noted, 5 missing bytes of 1 journals are counted",
+        f"journal {A}: the ledger has 4 bytes up to 9, a count gives 0 up to 0",
+        "all journals: the ledger has 6 missing bytes of 1 journals, a count gives 5 missing bytes of 1 journals",
     ]
 
 

@@ -1,1 +1,1 @@
-"""The storage service: from SQS into the visit log."""
+"""The storage service: it receives messages from SQS and appends each visit once to the visit log."""

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command. Without `arguments`, those of this process are used, and the process is prepared first."""
+    """Run the command; returns its exit status.
+
+    Without `arguments`, the command line of this process is used, and the process is prepared first.
+    """
     if arguments is None:
         prepare_service()
     # Imported only now: a signal that comes during these imports must find a prepared process.
@@ -20,10 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from tracker.lifecycle import run_command
 
     parser = argparse.ArgumentParser(
-        prog="tracker-storage", description="From SQS into the visit log, each visit once."
+        prog="tracker-storage", description="Receives visits from SQS and appends each one once to the visit log."
     )
     parser.add_argument(
-        "--accept-log", action="store_true", help="go on with the log as it is, although it differs from the ledger"
+        "--accept-log", action="store_true", help="continue with the log as it is, although it differs from the ledger"
     )
     return run_command(parser, arguments, load_storage, _serve)
 

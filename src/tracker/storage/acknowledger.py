@@ -1,4 +1,4 @@
-"""The acknowledger: the last stage. It deletes from SQS what the writer has made durable.
+"""The acknowledger: the last stage. It deletes from SQS the messages whose visits the writer has made durable.
 
 1. The writer calls `acknowledge` with deliveries whose lines are durable in the visit log.
 2. `run` collects them into batches of ten, because one delete call takes ten. It waits at most two seconds for more.
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 LINGER_SECONDS = 2.0  # the publisher sends about five messages a second, so a batch is full after that time
 CALLS_AT_ONCE = 4
 TRIES = 4
-MAX_WAITING = 200  # deliveries; beyond that, `acknowledge` waits and so does the writer
+MAX_WAITING = 200  # deliveries; while this many wait, `acknowledge` waits, and so does the writer
 
 
 class Acknowledger:
@@ -35,7 +35,7 @@ class Acknowledger:
         self._closed = False
 
     async def acknowledge(self, deliveries: Iterable[Delivery]) -> None:
-        """Delete these soon. Their append must be durable."""
+        """Let `run` delete these. Their append must be durable. Waits while `MAX_WAITING` deliveries wait already."""
         for delivery in deliveries:
             await self._waiting.put(delivery)
 
@@ -47,7 +47,7 @@ class Acknowledger:
         self._in_flight.remove(deliveries)
 
     async def close(self) -> None:
-        """Tell `run` that nothing more comes: it deletes what waits and returns."""
+        """Tell `run` that no more deliveries follow: it deletes those that wait and returns."""
         await self._waiting.put(None)
 
     async def run(self) -> None:
@@ -55,7 +55,10 @@ class Acknowledger:
             await asyncio.gather(*map(self._delete, batches(await self._take())))
 
     async def _take(self) -> list[Delivery]:
-        """Wait for a first delivery, then up to two seconds for a full batch; more only if they wait already."""
+        """Wait for a first delivery, then up to two seconds for a batch of ten.
+
+        Up to three further batches are taken if their deliveries wait already.
+        """
         taken: list[Delivery] = []
         self._keep(await self._waiting.get(), taken)
         try:
@@ -93,4 +96,4 @@ class Acknowledger:
                 *(len(left), reason),
             )
         telemetry.ACKNOWLEDGED.inc(len(batch) - len(left))
-        self.leave(batch)
+        self._in_flight.remove(batch)

@@ -1,8 +1,11 @@
-"""`tracker audit` proves two things: nothing is missing (from the ledger), and nothing is foreign (from the log).
+"""`tracker audit` checks two things: the ledger shows what is missing, and the log shows what storage did not write.
 
-Only `--forget` and `--forget-silent` write. A running storage is not disturbed. The exit status is 1 when something has
-been missing for longer than `--grace`, when sums that the ledger keeps are wrong, or when the log is not as storage
-writes it.
+1. It copies the ledger, and reports each journal that is open or has gaps, and the gaps older than `--grace`.
+2. It counts the sums that the ledger keeps again, and reports those that differ.
+3. It reads the logs given with `--log`, and reports each line that is not as storage writes it.
+
+The exit status is 1 when one of these steps has found something. Only `--forget` and `--forget-silent` write to the
+ledger. Storage may be running.
 """
 
 import argparse
@@ -30,10 +33,10 @@ CONFIG = Path("config/storage.yaml")
 SHOWN_LINES = 10
 SAMPLE_BYTES = 1 << 16
 _LEGACY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+00:00\|")
-# How many bytes a visit has in its journal beyond those in the log.
+# By how many bytes the line of a visit in its journal is longer than its line in the log.
 _PROBE = Visit(datetime(2026, 1, 1, tzinfo=UTC), "r", "u", "192.0.2.1")
 JOURNAL_EXTRA_BYTES = len(encode_line(visited_at_text(0), "r", "u", _PROBE.ip)) - len(format_line(_PROBE))
-USUAL_LINE_BYTES = 220  # of a log that has no line to look at
+USUAL_LINE_BYTES = 220  # assumed for a log that has no line yet
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,25 +50,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="check these logs too, rotated or .gz or not; without --config, the ledger beside one of them is read",
+        help="check these logs too, also closed and .gz ones; without --config, the ledger beside one of them is read",
     )
     parser.add_argument(
-        "--grace", type=_not_negative, default=3600.0, metavar="SECONDS", help="how old a gap may be (default: an hour)"
+        "--grace",
+        type=_not_negative,
+        default=3600.0,
+        metavar="SECONDS",
+        help="do not report younger gaps as missing (default: 3600, an hour)",
     )
     parser.add_argument(
-        "--forget", action="append", default=[], metavar="JOURNAL", help="give the gaps of this journal up, for good"
+        "--forget",
+        action="append",
+        default=[],
+        metavar="JOURNAL",
+        help="give up the gaps of this journal: they are no longer reported; this cannot be undone",
     )
     parser.add_argument(
         "--forget-silent",
         type=_not_negative,
         metavar="DAYS",
-        help="the same for all journals that are open or have gaps and were not heard of for so many days",
+        help="the same for all journals that are open or have gaps and had no message for this many days",
     )
     parser.add_argument("--all", action="store_true", help="list complete journals too")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the audit; 0 when all is well, 1 when not."""
+    """Print the audit. Returns the exit status: 0 when nothing was found, otherwise 1."""
     logs: list[Path] = options.log
     live = _live_log(options.config, logs)
     well = True
@@ -93,13 +104,14 @@ def _not_negative(text: str) -> float:
 
 
 def _live_log(config: Path | None, logs: list[Path]) -> Path | None:
-    """The log whose ledger is asked: the configured one, or the one given that has a ledger beside it."""
+    """The log whose ledger is read: the configured one, otherwise the first of `logs` that has a ledger beside it."""
     if config is not None or not logs:
         return Path(load_storage(config or CONFIG, os.environ).log.path)
     return next((file for file in logs if ledger_path(file).exists()), None)
 
 
-def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, everything: bool) -> bool:
+def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, all_journals: bool) -> bool:
+    """Steps 1 and 2. Returns whether nothing was found."""
     line_bytes = _mean_line_bytes(log) + JOURNAL_EXTRA_BYTES
     journals = complete = stored = missing = gaps = 0
     for account in ledger.accounts():
@@ -109,7 +121,7 @@ def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, ev
         for gap in account.gaps if not account.excused else ():
             if now_ms - gap.since_ms > grace * 1000:
                 missing, gaps = missing + gap.size, gaps + 1
-        if everything or account.gaps or account.closed_end is None:
+        if all_journals or account.gaps or account.closed_end is None:
             _print_account(account, now_ms, line_bytes)
     in_progress = ledger.extent.pending_end - ledger.extent.size
     print(
@@ -134,7 +146,7 @@ def _print_account(account: Account, now_ms: float, line_bytes: float) -> None:
     print(
         f"journal {account.journal}: {state}, {account.stored_bytes} bytes stored, "
         f"last heard {_time(account.heard_ms)} ({max(0, now_ms - account.heard_ms) / 1000:.0f} s ago)"
-        + (", its gaps given up" if account.excused else "")
+        + (", its gaps are given up" if account.excused else "")
     )
     for gap in account.gaps:
         print(
@@ -153,7 +165,7 @@ def _time(ms: float) -> str:
 
 
 def _mean_line_bytes(log: Path) -> float:
-    """From the last lines of the log."""
+    """The mean length of the last lines of the log, in bytes."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, os.fstat(file.fileno()).st_size - SAMPLE_BYTES))
@@ -166,7 +178,7 @@ def _mean_line_bytes(log: Path) -> float:
 
 @dataclass(slots=True)
 class LogCheck:
-    """What is in a log: lines as we write them, lines of the legacy .NET services, and what is neither."""
+    """What is in a log: lines as storage writes them, lines of the legacy .NET services, and problems."""
 
     file: Path
     lines: int = 0
@@ -214,7 +226,7 @@ def _line_problem(line: bytes) -> str | None:
 
 
 def _check(file: Path, live: Path | None) -> LogCheck:
-    """Check a log and, if it is the live one, its length against the ledger: storage may be appending meanwhile."""
+    """Step 3 for one log. If it is the live one, its length is compared with the ledger; storage may be appending."""
     if live is None or not live.exists() or not file.exists() or not file.samefile(live):
         return check_log(file)
     before = ledger_reader.read_extent(ledger_path(live))

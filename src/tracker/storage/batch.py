@@ -19,7 +19,9 @@ from tracker.errors import ConflictingMessage, MalformedMessage
 from tracker.storage.ledger import Ledger
 from tracker.storage.pending import Append, Checksum
 
-FULL_BYTES = 2 << 20  # of lines, and of message bodies: for so many the cost of one more fdatasync is small
+# A batch is full with this many bytes of lines or of message bodies, or this many deliveries. Compared with the work
+# for a full batch, its fdatasync is cheap, so a larger batch would gain nothing.
+FULL_BYTES = 2 << 20
 FULL_DELIVERIES = 1_000
 
 
@@ -40,18 +42,19 @@ class Batch:
         return size >= FULL_BYTES or len(self.deliveries) >= FULL_DELIVERIES
 
     def add(self, delivery: Delivery) -> None:
-        """Add a delivery. Raises MalformedMessage and ConflictingMessage, and then nothing of it is added."""
+        """Add a delivery. Raises MalformedMessage or ConflictingMessage; then nothing of the delivery is added."""
         content = unpack(delivery.attributes, delivery.body)
         if isinstance(content, SingleVisit):
             self._add_single(delivery, format_line(content.visit))
         elif isinstance(content, StoredSpan):
             self._add_span(content)
-            self._hear(content.journal, delivery)
+            self._record_heard(content.journal, delivery)
         else:
-            self._close(content)
-            self._hear(content.journal, delivery)
+            self._add_end_marker(content)
+            self._record_heard(content.journal, delivery)
         self._body_bytes += len(delivery.body)
-        # Hundreds may wait for their delete, which needs only the receipt. Attributes may be as long as a body.
+        # From now on only the receipt is needed, to delete the message. Hundreds of deliveries may wait for that, so
+        # their bodies and attributes (which may be as long as a body) are freed.
         delivery.body, delivery.attributes = "", {}
         self.deliveries.append(delivery)
 
@@ -93,15 +96,15 @@ class Batch:
         position = span.start
         for start, end, crc32 in sorted(known, key=lambda each: (each.start, -each.end)):
             if start < position:
-                continue  # no byte is read twice, however many overlapping ranges somebody has sent
+                continue  # no byte is compared twice, however many overlapping ranges somebody has sent
             if zlib.crc32(memoryview(span.data)[start - span.start : end - span.start]) != crc32:
-                raise ConflictingMessage(f"journal {span.journal}: other bytes for [{start}, {end}) came before")
+                raise ConflictingMessage(f"journal {span.journal}: other bytes are stored for [{start}, {end})")
             position = end
 
-    def _close(self, closing: EndMarker) -> None:
-        self.append.closed[closing.journal] = max(closing.end, self.append.closed.get(closing.journal, 0))
+    def _add_end_marker(self, marker: EndMarker) -> None:
+        self.append.closed[marker.journal] = max(marker.end, self.append.closed.get(marker.journal, 0))
 
-    def _hear(self, journal: str, delivery: Delivery) -> None:
+    def _record_heard(self, journal: str, delivery: Delivery) -> None:
         self.append.heard[journal] = max(delivery.sent_ms, self.append.heard.get(journal, 0))
 
     def _write(self, lines: bytes, count: int) -> None:
@@ -118,7 +121,9 @@ def _lines_of(span: StoredSpan, parts: list[tuple[int, int]]) -> Iterator[str]:
     for start, end in parts:
         first, last = start - span.start, end - span.start
         if (first and span.data[first - 1] != 0x0A) or span.data[last - 1] != 0x0A:
-            raise MalformedMessage(f"what is stored of journal {span.journal} ends within a line of this span")
+            raise MalformedMessage(
+                f"the stored part of journal {span.journal} begins or ends within a line of this span"
+            )
         line += span.data.count(b"\n", position, first)
         count = span.data.count(b"\n", first, last)
         yield from span.lines[line : line + count]

@@ -4,8 +4,8 @@
 2. It is renamed to `<name>.gz`, and the directory is synced.
 3. `<name>` is removed.
 
-So the closed log is complete under one name or the other, wherever the process ends. The next start compresses what was
-not finished.
+So the closed log is always complete under one of the two names, even if the process ends between two steps. The next
+start compresses the closed logs that are not compressed yet.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ RETRY_SECONDS = 60.0
 
 
 class Compressor:
-    """Compresses these closed logs and each that is added. Their rotation must have ended."""
+    """Compresses `files`, which are closed logs, and each one that is added later. Their rotation must have ended."""
 
     def __init__(self, files: Iterable[Path]) -> None:
         self._files = deque(file for file in files if not is_compressed(file))
@@ -42,7 +42,7 @@ class Compressor:
         self._added.set()
 
     async def run(self) -> None:
-        """Compress until cancelled. A file that is being compressed then is left as it was."""
+        """Compress until cancelled. A file that is being compressed at that time is left uncompressed."""
         with ThreadPoolExecutor(1, thread_name_prefix="compressor") as executor:
             thread = OwnerThread(executor)
             try:
@@ -56,7 +56,7 @@ class Compressor:
                     except OSError as error:
                         log.error(
                             "compression_failed error=%s; A closed log could not be compressed. It is kept as it is, "
-                            "and it is tried again every minute. Fix what the error names.",
+                            "and storage tries again every minute. Fix what the error names.",
                             error,
                         )
                         self._files.rotate(-1)

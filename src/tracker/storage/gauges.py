@@ -1,7 +1,4 @@
-"""Gauges that no visit updates: they are read every ten seconds.
-
-They show how many bytes the ledger knows to be missing, and how much of the log's disk is free.
-"""
+"""Gauges that are updated every ten seconds: the bytes that are missing, and the free space of the log's disk."""
 
 import asyncio
 import logging
@@ -19,17 +16,17 @@ UPDATE_SECONDS = 10.0
 
 
 async def update(ledger: Ledger, path: Path, thread: OwnerThread) -> None:
-    """Read the gauges every ten seconds, until cancelled. When one of them cannot be read, the others still are."""
+    """Update the gauges every ten seconds, until cancelled. If one of them cannot be read, the others still are."""
     while True:
         try:
-            # In the writer's thread, because no other may use the ledger.
+            # Called in the writer's thread, because no other thread may use the ledger.
             gaps = await thread.call(ledger.gaps)
             telemetry.MISSING_BYTES.set(gaps.size)
             telemetry.GAPPED_JOURNALS.set(gaps.journals)
         except AppendFailed as error:
             log.warning(
                 "ledger_read_failed error=%s; The ledger could not be read. The gauges of missing bytes keep their "
-                "last values. It is tried again within ten seconds.",
+                "last values. Storage tries again within ten seconds.",
                 error,
             )
         try:
@@ -38,7 +35,7 @@ async def update(ledger: Ledger, path: Path, thread: OwnerThread) -> None:
         except OSError as error:
             log.warning(
                 "free_space_read_failed error=%s; The free space of the log's disk could not be read. Its gauge keeps "
-                "its last value. It is tried again within ten seconds.",
+                "its last value. Storage tries again within ten seconds.",
                 error,
             )
         await asyncio.sleep(UPDATE_SECONDS)

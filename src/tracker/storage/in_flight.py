@@ -19,8 +19,8 @@ from tracker.errors import QueueFailed
 
 log = logging.getLogger(__name__)
 
-MAX_HIDDEN_SECONDS = 43_200 - 600  # SQS hides a message for at most twelve hours from its receipt
-CALLS_AT_ONCE = 4  # each for ten deliveries; the deletes take four of the client's ten connections, too
+MAX_HIDDEN_SECONDS = 43_200 - 600  # SQS hides a message for at most twelve hours after it was received
+CALLS_AT_ONCE = 4  # each for ten deliveries; the acknowledger uses four more of the client's ten connections
 
 
 class InFlight:
@@ -38,7 +38,7 @@ class InFlight:
         self._hidden_at.update((delivery, delivery.received_at) for delivery in deliveries)
 
     def remove(self, deliveries: Iterable[Delivery]) -> None:
-        """These are deleted, given back, or left to SQS."""
+        """Remove deliveries that are deleted, given back, or left to SQS."""
         for delivery in deliveries:
             self._hidden_at.pop(delivery, None)
 
@@ -49,10 +49,10 @@ class InFlight:
             await self.extend()
 
     async def extend(self) -> None:
-        """Extend the visibility timeout where a third of it has passed.
+        """Extend the visibility timeout of each delivery of whose timeout a third has passed.
 
-        Two thirds are left for calls that fail. A call that SQS does not answer is given up after a sixth of the
-        timeout, so there are at least two tries before other receivers can see the message.
+        The other two thirds are time for further tries. A call that SQS does not answer is cancelled after a sixth of
+        the timeout, so there are at least two tries before other receivers can see the message.
         """
         now = asyncio.get_running_loop().time()
         due = [
@@ -67,7 +67,7 @@ class InFlight:
         if error := await self._change_visibility(due, self._visibility_timeout, extended):
             log.debug(
                 "extension_failed deliveries=%d error=%s; The visibility timeout of these messages could not be "
-                "extended. It is tried again within a second.",
+                "extended. Storage tries again within a second.",
                 *(len(due), error),
             )
 
@@ -83,10 +83,10 @@ class InFlight:
     async def _change_visibility(
         self, deliveries: Sequence[Delivery], seconds: int, done: Callable[[Sequence[Delivery]], None]
     ) -> str | None:
-        """Hide these for `seconds` from now, with up to four calls at a time; `done` gets each batch SQS confirms.
+        """Hide these messages for `seconds` from now, with up to four calls at a time.
 
-        After the first error no further call is made, because in an outage the others would fail too. Returns that
-        error, or None.
+        `done` is called with each batch that SQS has confirmed. After the first error no further call is made, because
+        in an outage the others would fail too. Returns that error, or None.
         """
         waiting = batches(deliveries)
         errors: list[str] = []

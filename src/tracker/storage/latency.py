@@ -4,22 +4,25 @@ The lines of one message are in the order of their answers, and a batch has a fe
 the last line of a range fall into one bucket of the histogram, all lines between them are counted there. Otherwise the
 range is bisected. So about one line in thirty is read, and more of them where two buckets meet.
 
-Somebody may publish lines in any order; then every line is read, which takes 5 microseconds a line. That is why the
-writer calls this in its thread and not on the event loop.
+A stranger may publish visits in any order. Then every line is read, which takes 5 microseconds a line. That is why the
+writer calls `observe` in its thread and not on the event loop.
 """
 
 from datetime import datetime
 
 from tracker.telemetry import WeightedHistogram
 
-STRIDE_BYTES = 16_384
+STRIDE_BYTES = 16_384  # an append is divided into ranges of about this size
 OLDEST_SECONDS = 30 * 86_400.0  # an older visit counts as this old, so that one wrong time does not distort the mean
 
 _TIME_BYTES = len("2026-11-23T07:09:24.932706+00:00")
 
 
 def observe(histogram: WeightedHistogram, lines: bytes | bytearray, durable_at: float) -> None:
-    """Count every line of an append durable since `durable_at` (seconds since 1970). Their sum is interpolated."""
+    """Count every line of an append that became durable at `durable_at` (seconds since 1970).
+
+    The histogram's counts are exact for lines in order. Its sum is interpolated between the lines that are read.
+    """
     begin = 1 if lines.startswith(b"\n") else 0  # that newline ends a line that another program left unfinished
     while begin < len(lines):
         end = lines.find(b"\n", min(begin + STRIDE_BYTES, len(lines) - 1)) + 1

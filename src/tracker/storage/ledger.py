@@ -1,7 +1,7 @@
 """The ledger: which bytes of every journal the visit log holds, and the one append that is in progress.
 
-With it a visit that is delivered twice, or partly a second time, is written once. `begin`, `durable` and the writer
-follow this protocol together:
+The writer asks it which bytes are stored, so a visit that is delivered twice is written once. The ledger and the writer
+follow this protocol:
 
 1. `begin` makes one commit. It merges the previous append, which is durable by then, and records the next append as
    pending: its offset in the log, its length, its CRC-32, and the ranges of journals that it newly stores.
@@ -15,7 +15,7 @@ the number of journals. Intervals are found by index. Sums (what is stored of ea
 kept by triggers of the database (`ledger_schema`), in the transaction that changes what they count. `tracker audit`
 counts them again.
 
-All calls are synchronous and belong to one thread, the writer's. Times are SQS's, in milliseconds since 1970.
+All calls are synchronous and are made in one thread, the writer's. Times are milliseconds since 1970 by SQS's clock.
 """
 
 import os
@@ -34,8 +34,8 @@ from tracker.storage.ledger_schema import COST_OF_A_NEW_LEDGER, KNOWN_END, conne
 from tracker.storage.pending import Append, Checksum, Pending
 from tracker.visit_log_files import sqlite_files
 
-KEPT_SPANS = 100_000  # spans whose CRC-32 is known; some 15 MB
-COMPARED_SPANS = 100  # at most with one message
+KEPT_SPANS = 100_000  # how many spans' CRC-32 the ledger keeps; about 15 MB
+COMPARED_SPANS = 100  # a repeated message is compared with at most this many stored spans
 
 
 class Gaps(NamedTuple):
@@ -66,7 +66,7 @@ class Ledger:
         self._size: int | None = row[0] if row else None
         self._clock_ms: int = row[1] if row else 0
         self.inode: int | None = row[2] if row else None  # of the log, to recognise it under another name
-        self.rotating: str | None = row[3] if row else None  # the name that a rotation renames the log to
+        self.rotating: str | None = row[3] if row else None  # the name to which a rotation is renaming the log
         self._pending_is_durable = False
         self._pruned_ms = 0
 
@@ -87,10 +87,10 @@ class Ledger:
         return spans.subtract(span, [*stored, *spans.overlapping(span, besides)])
 
     def checksums(self, journal: str, span: tuple[int, int]) -> list[Checksum]:
-        """The checksums of ranges within the span that messages of durable appends have brought, in no order.
+        """The checksums of durable spans that lie within `span`, unordered.
 
-        Of the ranges that begin where the span begins, the longest is returned, so the span's own range is always among
-        them. Of the ranges that begin later, at most `COMPARED_SPANS` are returned. The last `KEPT_SPANS` spans are
+        Of those that begin where `span` begins, the longest is returned, so a repeat of exactly this span is always
+        compared. Of those that begin later, at most `COMPARED_SPANS` are returned. The last `KEPT_SPANS` spans are
         known.
         """
         with sqlite_errors(self._path):
@@ -179,7 +179,10 @@ class Ledger:
         self._size, self.inode, self.rotating = size, inode, None
 
     def record_rotation(self, name: str | None) -> None:
-        """Record that the log is about to be renamed to `name`; None when it was not renamed. After a checkpoint."""
+        """Record that the log is about to be renamed to `name`, or with None, that it was not renamed.
+
+        Call `checkpoint` before.
+        """
         assert self.pending is None, "a start would look for the pending append in the wrong file"
         with self._transaction():
             self.db.execute("UPDATE log SET rotating = ?", (name,))
@@ -190,7 +193,7 @@ class Ledger:
 
     @property
     def _durable_pending(self) -> Pending | None:
-        """The pending append once it is durable. What it stores counts, although no commit has merged it yet."""
+        """The pending append if it is durable. Its ranges count as stored, although no commit has merged them yet."""
         return self.pending if self._pending_is_durable else None
 
     def _merge(self, pending: Pending) -> None:
@@ -202,7 +205,7 @@ class Ledger:
         self.db.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?)", pending.seen.items())
 
     def _update_journals(self, append: Append) -> None:
-        """Record when each journal was last heard of, and the ends that end markers name."""
+        """Record the time of each journal's latest message, and the ends that end markers name."""
         self.db.executemany(
             "INSERT INTO journal (id, heard_ms) VALUES (?, ?)"
             " ON CONFLICT (id) DO UPDATE SET heard_ms = max(heard_ms, excluded.heard_ms)",
@@ -226,8 +229,8 @@ class Ledger:
         if found != self._identity:
             what = found if isinstance(found, str) else "other files have its names"
             raise LedgerMoved(
-                f"{self._path} was removed, moved or replaced under the running service ({what}): move the same files "
-                f"back. If they are gone for good, restart storage; a new ledger begins. {COST_OF_A_NEW_LEDGER}"
+                f"{self._path} was removed, moved or replaced while storage was running ({what}): move the same files "
+                f"back. If they are lost, restart storage, which then begins a new ledger. {COST_OF_A_NEW_LEDGER}"
             )
 
     @contextmanager

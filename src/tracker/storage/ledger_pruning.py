@@ -1,8 +1,8 @@
-"""What the ledger may forget, a bounded number of rows in one commit.
+"""Removes from the ledger what is no longer needed, a bounded number of rows in one commit.
 
-A message without our attributes is known for 14 days, because SQS keeps none for longer. A journal that is closed and
-complete is known for 180 days after its last delivery. Journals that are open or have gaps are kept until the operator
-gives their gaps up (`tracker audit --forget`).
+The ledger keeps the MessageId of a message without our attributes for 14 days, because SQS keeps no message for longer.
+It keeps a journal that is closed and complete for 180 days after its last delivery. Journals that are open or have gaps
+are kept until the operator gives up their gaps (`tracker audit --forget`).
 """
 
 import sqlite3
@@ -11,15 +11,15 @@ from tracker.storage.ledger_schema import DAY_MS
 
 SEEN_MS = 14 * DAY_MS
 JOURNAL_MS = 180 * DAY_MS
-PRUNE_MS = 60_000  # by SQS's clock, between two prunings
-PRUNED_MESSAGES = 1_000  # at most in one commit, which adds at most as many
-PRUNED_ROWS = 100  # of journals and their intervals, at most in one commit
+PRUNE_MS = 60_000  # time between two prunings, by SQS's clock
+PRUNED_MESSAGES = 1_000  # at most this many in one commit; a commit adds at most as many
+PRUNED_ROWS = 100  # about this many rows of journals and their intervals in one commit
 
 
 def prune(db: sqlite3.Connection, clock_ms: int) -> bool:
-    """Remove some of what may be forgotten at this time of SQS's clock. Returns whether nothing of it is left.
+    """Remove some of the rows that are old enough at the time `clock_ms`. Returns whether no such rows are left.
 
-    Within the caller's transaction.
+    The caller has begun the transaction.
     """
     messages = db.execute(
         "DELETE FROM seen WHERE message_id IN (SELECT message_id FROM seen WHERE at_ms < ? LIMIT ?)",

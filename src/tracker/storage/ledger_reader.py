@@ -1,7 +1,7 @@
 """The ledger as other processes read it: for each journal what is stored, what is missing, and since when.
 
 Readers work on a copy of the ledger, which is made in one step. So they see one consistent state while storage writes.
-A transaction on the ledger itself would keep SQLite from shortening its write-ahead log for as long as it is read.
+A long transaction on the ledger itself would keep SQLite from shortening its write-ahead log during that time.
 
 A gap is an interval that no append has stored and that lies before stored bytes, or before the end that the journal's
 end marker named.
@@ -21,8 +21,8 @@ from urllib.parse import quote
 from tracker.errors import TrackerError
 from tracker.storage.ledger_schema import DAY_MS, KNOWN_END, LAYOUT, sqlite_errors, total_missing
 
-BUSY_SECONDS = 10.0  # how long a lock of another program is waited for
-GIVEN_UP_AT_ONCE = 500  # journals in one transaction, so that storage waits for none longer than some 20 ms
+BUSY_SECONDS = 10.0  # how long a reader waits for the lock of another program
+GIVEN_UP_AT_ONCE = 500  # journals in one transaction, so that storage never waits longer than about 20 ms for its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,17 @@ class Account:
     closed_end: int | None
     """Where its end marker says it ended; None while it is open."""
     excused: bool
-    """The operator has given its gaps up."""
+    """Whether the operator has given up its gaps."""
     stored_bytes: int
     gaps: tuple[Gap, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The log has `size` bytes for certain; an append may be in progress up to `pending_end`."""
+    """The length that the ledger expects of the log: at least `size` bytes, and up to `pending_end` during an append.
+
+    `inode` is the log's, None before the ledger has recorded a log.
+    """
 
     size: int
     pending_end: int
@@ -73,7 +76,7 @@ class LedgerCopy:
         )
 
     def accounts(self) -> Iterator[Account]:
-        """Every journal, the one that was heard of last at the end."""
+        """Every journal, in the order of their latest messages."""
         rows = self._db.execute(
             f"SELECT id, heard_ms, closed_end, excused, stored, {KNOWN_END} > stored FROM journal ORDER BY heard_ms, id"
         )
@@ -90,7 +93,7 @@ class LedgerCopy:
             " FROM journal WHERE stored <> bytes OR (top <> last AND NOT excused)"
         )
         for journal, stored, top, counted, last in rows:
-            yield f"journal {journal}: {stored} bytes up to {top} are noted, {counted} up to {last} are counted"
+            yield f"journal {journal}: the ledger has {stored} bytes up to {top}, a count gives {counted} up to {last}"
         kept = self._db.execute("SELECT high, low, journals FROM total").fetchone()
         # In halves, because a sum of forged ends could exceed SQLite's integers.
         found = self._db.execute(
@@ -98,10 +101,10 @@ class LedgerCopy:
             " coalesce(sum(missing > 0), 0) FROM journal"
         ).fetchone()
         if kept != found:
-            yield f"{_text(*kept)} are noted, {_text(*found)} are counted"
+            yield f"all journals: the ledger has {_total_text(*kept)}, a count gives {_total_text(*found)}"
 
     def _gaps(self, journal: str, closed_end: int, heard_ms: int) -> Iterator[Gap]:
-        """The gaps of a journal. A gap is known since the first bytes beyond it were stored."""
+        """The gaps of a journal. A gap is known since the time when the first bytes after it were stored."""
         intervals: Sequence[tuple[int, int, int]] = self._db.execute(
             'SELECT start, "end", since_ms FROM stored WHERE journal = ? ORDER BY start', (journal,)
         ).fetchall()
@@ -117,7 +120,7 @@ class LedgerCopy:
 
 @contextmanager
 def open_copy(ledger: Path) -> Iterator[LedgerCopy]:
-    """A copy of `ledger.sqlite` as it is now, in a temporary file of SQLite's.
+    """A copy of `ledger.sqlite` as it is now, in a temporary file that SQLite makes and removes.
 
     Raises TrackerError when the ledger is not there or cannot be read.
     """
@@ -135,7 +138,7 @@ def read_extent(ledger: Path) -> Extent:
 
 
 def give_up(ledger: Path, journal: str) -> None:
-    """Give the gaps of a journal up. What is stored of it stays known, because its messages may come again.
+    """Give up the gaps of a journal. Its stored intervals are kept, because its messages may be delivered again.
 
     Raises TrackerError when the ledger knows no such journal.
     """
@@ -145,10 +148,10 @@ def give_up(ledger: Path, journal: str) -> None:
 
 
 def give_up_silent(ledger: Path, days: float) -> int:
-    """Give up all journals that are open or have gaps and of which nothing came for so many days. Returns their number.
+    """Give up all journals that are open or have gaps and had no message for this many days. Returns their number.
 
-    Days are counted by SQS's clock back from the last message that storage has read: while storage is down, no journal
-    becomes silent. Storage may be running.
+    The days are counted back from the time of the latest message that storage has read, by SQS's clock. So no journal
+    becomes silent while storage is down. Storage may be running.
     """
     count, last = 0, ""
     with _connect(ledger, "rw") as db:
@@ -174,24 +177,27 @@ def _extent(db: sqlite3.Connection) -> Extent:
     return Extent(size, pending[0] if pending else size, inode)
 
 
-def _text(high: int, low: int, journals: int) -> str:
+def _total_text(high: int, low: int, journals: int) -> str:
     return f"{total_missing(high, low)} missing bytes of {journals} journals"
 
 
 def _problem(ledger: Path) -> str | None:
-    """Why SQLite could not read this file. The file is not opened: closing it would drop SQLite's locks on it."""
+    """Why SQLite could not read this file; None when no reason is known.
+
+    The file is not opened, because closing it would release the locks that SQLite holds on it in this process.
+    """
     try:
         status = ledger.stat()
     except FileNotFoundError:
-        return f"{ledger}: there is no ledger; a storage that has run with this log has one"
+        return f"{ledger} does not exist: storage creates it when it first runs with this log"
     except OSError as error:
         return f"{ledger} cannot be read: {error.strerror}"
     if not stat.S_ISREG(status.st_mode):
-        return f"{ledger} cannot be read: it is no file"
+        return f"{ledger} cannot be read: it is not a regular file"
     if not os.access(ledger, os.R_OK):
         return f"{ledger} cannot be read: {os.strerror(errno.EACCES)}"
     if not status.st_size:
-        return f"{ledger} is empty; storage would not start with it, and says what to do"
+        return f"{ledger} is empty: start storage, which reports what to do"
     return None
 
 
@@ -208,5 +214,7 @@ def _connect(ledger: Path, mode: str) -> Iterator[sqlite3.Connection]:
         ) as db,
     ):
         if (found := db.execute("PRAGMA user_version").fetchone()[0]) != LAYOUT:
-            raise TrackerError(f"{ledger} has layout {found}, expected {LAYOUT}: start storage of this release once")
+            raise TrackerError(
+                f"{ledger} has layout {found}, expected {LAYOUT}: start storage once in the release of this command"
+            )
         yield db

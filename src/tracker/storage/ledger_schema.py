@@ -14,19 +14,25 @@ from tracker.errors import AppendFailed, LedgerBusy, LedgerDamaged, LogChanged, 
 
 DAY_MS = 86_400_000
 START_BUSY_SECONDS = 10.0  # how long a start waits for another program's lock
-BUSY_SECONDS = 0.5  # how long the writer's thread waits for one; the writer itself pauses and tries again
+BUSY_SECONDS = 0.5  # how long a call in the writer's thread waits for a lock; then the writer pauses and tries again
 # SQLite reports only ENOSPC as a full disk. A quota, a limit of file sizes, or no room for the index of the write-ahead
 # log is reported as one of these. The transaction is rolled back, so it can be tried again. A failed fsync has a code
 # of its own, and after it nothing may be tried again.
 _NOT_WRITTEN = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 
 COST_OF_A_NEW_LEDGER = (
-    "Visits that the log has already and whose messages SQS delivers again, from the queue or by a redrive, are then "
-    "written a second time, and every journal that goes on shows a gap before its next byte"
+    "With a new ledger, visits that the log has already are written a second time if SQS delivers their messages again "
+    "(from the queue or by a redrive), and every journal that continues shows a gap before its next byte"
 )
 
-# Each entry changes a ledger from the layout with its index to the next layout.
+# Each entry changes a ledger from the layout with its index to the next layout. All times (`…_ms`) are milliseconds
+# since 1970 by SQS's clock; all offsets and sizes are bytes.
 LAYOUTS = (
+    # log: the visit log's size after the last merged append, and the time of the latest message.
+    # journal: each journal, with the time of its latest message, and the end that its end marker names.
+    # stored: the stored intervals of the journals.
+    # seen: the MessageId of messages without our attributes.
+    # pending, pending_range, pending_seen: the pending append, and what it newly stores.
     """
 CREATE TABLE log (id INTEGER PRIMARY KEY CHECK (id = 1), size INTEGER NOT NULL, clock_ms INTEGER NOT NULL);
 CREATE TABLE journal (id TEXT PRIMARY KEY, heard_ms INTEGER NOT NULL, closed_end INTEGER) WITHOUT ROWID;
@@ -50,6 +56,7 @@ UPDATE stored SET since_ms = coalesce((SELECT heard_ms FROM journal WHERE id = j
 """,
     # journal.stored: the sum of its intervals, in bytes. journal.top: the end of the last interval that it ever had.
     # journal.missing: the bytes before `top`, or before the journal's end, that are not stored.
+    # journal.may_go: whether pruning may remove the journal once it is old enough.
     # total: the sum of `missing` over all journals, and how many journals lack something. Such a sum could exceed 63
     # bits, so it is kept in two halves: high * 2^32 + low.
     # span: the CRC-32 of the last spans that brought something new, as they were received.
@@ -98,12 +105,12 @@ CREATE TABLE pending_span (journal TEXT, start INTEGER, "end" INTEGER, crc32 INT
 )
 LAYOUT = len(LAYOUTS)
 
-# SQL: the end of a journal as far as anything is known of it. What is stored before it is no gap, all else is.
+# SQL: the end of a journal as far as the ledger knows it. Every byte before it that is not stored is missing.
 KNOWN_END = "max(coalesce(closed_end, 0), top)"
 
 
 def total_missing(high: int, low: int) -> int:
-    """The sum, in bytes, whose halves the table `total` keeps."""
+    """All missing bytes, from the two halves that the table `total` keeps."""
     return (high << 32) + low
 
 
@@ -128,12 +135,14 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA wal_autocheckpoint = 100")
-    db.execute("PRAGMA journal_size_limit = 4194304")  # bytes; a long reader lets the write-ahead log grow beyond
-    # After an fsync that failed, what is read now may be in the page cache only. No commit may build on that.
+    # In bytes. While another program reads for long, the write-ahead log grows beyond this; then it is cut back to it.
+    db.execute("PRAGMA journal_size_limit = 4194304")
+    # If an fsync failed before this start, what is read now may be in the page cache only. So it is made durable first.
     if db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
         raise LedgerBusy(f"{path} is being read by another program and cannot be made durable")
-    # The whole ledger is read: 0.5 s for a million journals. If only a message found the damage, each start would end
-    # with messages in flight, until their receives are used up and they are dead letters.
+    # The whole ledger is checked, which takes 0.5 s for a million journals. Otherwise a message might find the damage
+    # later and end the process. After `maxReceiveCount` such starts SQS would move good messages to the dead-letter
+    # queue.
     if (found := db.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
         raise _damaged(path, found)
     version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -145,9 +154,9 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
 
 
 def probe(path: Path) -> None:
-    """Raise the system's own OSError for a file that cannot be opened. SQLite gives one reason for all causes."""
+    """Raise the system's own OSError for a file that cannot be opened. SQLite reports all causes as the same error."""
     try:
-        # Before SQLite opens the file, because closing any descriptor of it drops the locks that SQLite holds.
+        # Done before SQLite opens the file, because closing any descriptor of it releases the locks that SQLite holds.
         os.close(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
     except FileNotFoundError:
         pass  # SQLite will create it
@@ -162,7 +171,11 @@ def _damaged(path: Path, what: object) -> LedgerDamaged:
 
 @contextmanager
 def sqlite_errors(path: Path) -> Iterator[None]:
-    """Raise one of the project's errors in the place of an error of SQLite."""
+    """Convert an error of SQLite into one of the project's errors.
+
+    Raises StorageFull and LedgerBusy, after which the call can be made again; LedgerDamaged; and AppendFailed for all
+    other errors of SQLite.
+    """
     try:
         yield
     except sqlite3.Error as error:

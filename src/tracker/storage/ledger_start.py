@@ -27,7 +27,7 @@ def only_writer(path: Path) -> Iterator[None]:
         make_directory(lock.parent, 0o777)
         descriptor = take_lock(lock, f"{path} already has a writer")
     except OSError as error:
-        raise unusable(error) from error
+        raise unusable_path_error(error) from error
     try:
         yield
     finally:
@@ -50,11 +50,11 @@ def open_existing_or_new(path: Path, accept: bool) -> Ledger:
             _set_aside(file, error)
             return Ledger(file)
     except OSError as error:
-        raise unusable(error) from error
+        raise unusable_path_error(error) from error
 
 
 def _refuse_emptied(file: Path, log_path: Path) -> None:
-    """Refuse an empty ledger beside a log with lines. SQLite would take it for a new one that knows of no line."""
+    """Refuse an empty ledger beside a log with lines. SQLite would open it as a new ledger, which knows no line."""
     if file.exists() and log_path.exists() and not file.stat().st_size and log_path.stat().st_size:
         raise LogChanged(
             f"{file} is empty and {log_path} is not: put the ledger back, or start once with --accept-log to begin a "
@@ -65,8 +65,8 @@ def _refuse_emptied(file: Path, log_path: Path) -> None:
 def _set_aside(file: Path, error: LedgerDamaged) -> None:
     """Rename a damaged ledger with the files that belong to it, so that a new one can begin."""
     target = damaged_ledger_path(file)
-    # The database is renamed first. SQLite deletes a write-ahead log that it finds without its database. A database
-    # without its write-ahead log would show SQLite an older state.
+    # The database is renamed first. After a crash SQLite then finds a write-ahead log without its database, and deletes
+    # it. In another order it could find the database without its write-ahead log, and would read an older state.
     for source, renamed in zip(sqlite_files(file), sqlite_files(target), strict=True):
         with contextlib.suppress(FileNotFoundError):
             source.rename(renamed)
@@ -78,8 +78,12 @@ def _set_aside(file: Path, error: LedgerDamaged) -> None:
     )
 
 
-def unusable(error: OSError) -> TrackerError:
-    """A wrong path or permission is a configuration error. A full or failing disk is not: the start is tried again."""
+def unusable_path_error(error: OSError) -> TrackerError:
+    """The error to raise when the log's directory or files cannot be used.
+
+    A wrong path or permission is a configuration error. A full or failing disk is none: the supervisor starts storage
+    again.
+    """
     if error.errno in OPERATOR_FAULTS:
         return ConfigurationError(f"log.path: expected a directory and a file that can be written: {error}")
     return AppendFailed(f"log.path cannot be written: {error}")

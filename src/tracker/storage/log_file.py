@@ -1,12 +1,12 @@
 """An open file that is the visit log: appends, and makes them durable.
 
-1. `append` looks whether the file is as the ledger knows it: its length, its name, and that it still has a name.
-2. It writes one batch. If there is no room for all of it, it cuts the file back to where it was, so that the append can
-   be tried again.
+1. `append` checks that the file has the length that the ledger expects, and still has its name.
+2. It writes one batch. If the disk has no room for the whole batch, it cuts the file back to its previous length, so
+   that the append can be tried again.
 3. `sync` makes the batch durable with fdatasync. If that fails, the kernel may have dropped the pages that it could not
    write, and a second fdatasync would not report that. So the process must end: it appends and syncs nothing more.
 
-Which file is the visit log, and when another file becomes it, is the concern of `tracker.storage.visit_log`.
+`tracker.storage.visit_log` decides which file is the visit log.
 """
 
 import errno
@@ -30,7 +30,7 @@ class LogFile:
 
     def __init__(self, *, stream: AsyncFileIO, path: Path, thread: OwnerThread, ends_mid_line: bool) -> None:
         self.stream = stream
-        self.ends_mid_line = ends_mid_line  # then the next append has to begin with a newline
+        self.ends_mid_line = ends_mid_line  # if so, the next append has to begin with a newline
         self._path = path
         self._thread = thread
         self._descriptor: int = stream.fileno()
@@ -38,8 +38,8 @@ class LogFile:
     async def append(self, offset: int, data: bytes | bytearray) -> None:
         """Write `data` at `offset`, which is the end of the log as the ledger knows it.
 
-        Raises LogChanged or LogMoved when the log is not as expected; StorageFull when there was no room, after what
-        was written of `data` has been cut off again; AppendFailed when the state of the file is unknown.
+        Raises LogChanged or LogMoved when the log is not as expected; StorageFull when there was no room (the part of
+        `data` that was written has been cut off again); AppendFailed when the state of the file is unknown.
         """
         await self.check(offset)
         try:
@@ -71,7 +71,7 @@ class LogFile:
         if status.st_size != offset:
             raise LogChanged(f"{self._path} has {status.st_size} bytes where {offset} were expected: {CHANGED_BY}")
         if not status.st_nlink:  # more than one name is harmless: a backup by hard links (cp -al, rsnapshot) adds one
-            raise LogChanged(f"{self._path} was deleted under the running service")
+            raise LogChanged(f"{self._path} was deleted while storage was running")
         try:
             named = os.stat(self._path)
         except FileNotFoundError:
@@ -81,7 +81,9 @@ class LogFile:
         if may_be_moved or (named and (named.st_dev, named.st_ino) == (status.st_dev, status.st_ino)):
             return
         what = "replaced by another file" if named else "moved"
-        raise LogMoved(f"{self._path} was {what} under the running service: if that was intended, send it SIGHUP")
+        raise LogMoved(
+            f"{self._path} was {what} while storage was running: if that was intended, send SIGHUP to storage"
+        )
 
     def status(self) -> os.stat_result:
         """Size, and time of the last append. The kernel answers from memory, so the event loop may call this."""
@@ -93,8 +95,8 @@ class LogFile:
     def _cut(self, offset: int) -> None:
         try:
             os.ftruncate(self._descriptor, offset)
-            # The cut has to be durable: the append is tried again, perhaps with other bytes. After a power cut the log
-            # must not show bytes of the first try that the ledger knows nothing of.
+            # The cut has to be durable, because the append is tried again, perhaps with other bytes. Otherwise the log
+            # might hold bytes of the first try after a power cut, and the ledger knows nothing of them.
             fdatasync(self._descriptor)
         except OSError as error:
             raise AppendFailed(f"{self._path}: cannot cut back to {offset} bytes: {error.strerror}") from error
@@ -128,11 +130,11 @@ def create_log(path: Path, mode: int) -> None:
     sync_directory(path.parent)
 
 
-def between_appends(error: OSError, what: str) -> AppendFailed:
+def error_between_appends(error: OSError, what: str) -> AppendFailed:
     """The error to raise for `error`, which happened between two appends; `what` says what could not be done.
 
     After an EIO the process has to end: the error may come from an fsync, and a second fsync would not report what the
-    first one lost. Every other cause may be fixed meanwhile (no room, no descriptors, no permission), so it is a pause.
+    first one lost. Every other cause (no room, no descriptors, no permission) may be fixed while storage waits.
     """
     return (AppendFailed if error.errno == errno.EIO else AppendPaused)(f"{what}: {error.strerror}")
 

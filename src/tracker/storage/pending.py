@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Checksum(NamedTuple):
-    """The CRC-32 of the bytes `[start, end)` of a journal, as a message brought them."""
+    """The CRC-32 of the bytes `[start, end)` of a journal, which were the span of one message."""
 
     start: int
     end: int
@@ -21,18 +21,22 @@ class Checksum(NamedTuple):
 class Append:
     """What one append adds to the log, and what its messages say about their journals.
 
-    Every journal that `ranges` or `closed` name must be in `heard`.
+    Every journal in `ranges` or `closed` must be in `heard` too. Times are when SQS got the message, in milliseconds
+    since 1970.
     """
 
     data: bytearray = field(default_factory=bytearray)
     ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # newly stored; ascending, disjoint
     checksums: dict[str, list[Checksum]] = field(default_factory=dict)  # of the spans that these ranges are part of
-    seen: dict[str, int] = field(default_factory=dict)  # MessageId of messages without our attributes -> sent
-    heard: dict[str, int] = field(default_factory=dict)  # journal -> latest sent
-    closed: dict[str, int] = field(default_factory=dict)  # journal -> its end
+    seen: dict[str, int] = field(default_factory=dict)  # MessageId of a message without our attributes -> its time
+    heard: dict[str, int] = field(default_factory=dict)  # journal -> the time of its latest message
+    closed: dict[str, int] = field(default_factory=dict)  # journal -> the end that its end marker names, in bytes
 
     def begin_line(self, ends_mid_line: bool) -> None:
-        """Begin the data with a newline if the log ends within a line, and only then. No line of a visit is empty."""
+        """Begin the data with a newline if the log ends within a line, and only then.
+
+        A newline at the beginning of the data was put there by an earlier try, because no line of a visit is empty.
+        """
         if self.data.startswith(b"\n"):
             del self.data[:1]
         if self.data and ends_mid_line:
@@ -41,7 +45,10 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The append that the ledger has recorded last: its place in the log, how to recognise it, what it newly stores."""
+    """The append that the ledger has recorded last.
+
+    `offset`, `length` and `crc32` show whether the log has it. The rest is what it newly stores, as in `Append`.
+    """
 
     offset: int
     length: int
@@ -56,7 +63,10 @@ class Pending:
 
 
 def record(db: sqlite3.Connection, pending: Pending | None) -> None:
-    """Replace the pending append of the ledger; None when there is none any more. Within the caller's transaction."""
+    """Replace the pending append of the ledger by `pending`, or remove it if that is None.
+
+    The caller has begun the transaction.
+    """
     for table in ("pending", "pending_range", "pending_span", "pending_seen"):
         db.execute(f"DELETE FROM {table}")
     if pending is None:
@@ -83,5 +93,5 @@ def read(db: sqlite3.Connection) -> Pending | None:
     return Pending(offset, length, crc32, ranges, checksums, seen)
 
 
-def _rows(of: dict[str, list[tuple[int, int]]] | dict[str, list[Checksum]]) -> list[tuple[str | int, ...]]:
-    return [(journal, *each) for journal, many in of.items() for each in many]
+def _rows(by_journal: dict[str, list[tuple[int, int]]] | dict[str, list[Checksum]]) -> list[tuple[str | int, ...]]:
+    return [(journal, *values) for journal, entries in by_journal.items() for values in entries]

@@ -3,7 +3,7 @@
 1. `ledger_start.only_writer` takes the log's lock, so that no other storage writes the log.
 2. The ledger is opened. A damaged one is refused, or put aside with `--accept-log`.
 3. A rotation that was interrupted is finished, or undone if the log was not renamed yet.
-4. If somebody has put the log aside while no storage ran (logrotate's `create`), an empty log is begun.
+4. If somebody has renamed the log while storage was stopped (logrotate's `create`), an empty log is created.
 5. The log is compared with the ledger. Only the pending append can be in doubt after a crash, so there are five cases:
 
    found                                                       done
@@ -17,8 +17,8 @@
                                                                reading them back proves nothing.
                                                                torn: copy the tail to `<log>.torn-<time>`, cut the log
                                                                back, drop the append. SQS delivers its messages again.
-   DIFFERENT  anything else                                    refuse to start; with `--accept-log`, continue with the
-                                                               log as it is
+   DIFFERENT  anything else                                    refuse to start. With `--accept-log`, continue with the
+                                                               log as it is.
 """
 
 import logging
@@ -31,10 +31,10 @@ from pathlib import Path
 from tracker.errors import AppendFailed, ConfigurationError, LogChanged
 from tracker.files import fdatasync, sync_directory
 from tracker.storage.ledger import Ledger
-from tracker.storage.ledger_start import open_existing_or_new, unusable
+from tracker.storage.ledger_start import open_existing_or_new, unusable_path_error
 from tracker.storage.log_file import CHANGED_BY, create_log
 from tracker.storage.pending import Pending
-from tracker.storage.rotation import finish, go_on_with, remove_reserved_names
+from tracker.storage.rotation import continue_with_file_at, finish_rotation, remove_reserved_names
 from tracker.visit_log_files import ledger_directory, size_of, torn_copy_path
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def open_ledger(path: Path, mode: int, *, accept: bool) -> Ledger:
     try:
         ledger = open_existing_or_new(path, accept)
         try:
-            _agree(path, mode, ledger, accept)
+            _bring_into_agreement(path, mode, ledger, accept)
             sync_directory(ledger_directory(path))
         except BaseException:
             ledger.close()
@@ -68,27 +68,28 @@ class Found(Enum):
     DIFFERENT = auto()
 
 
-def _agree(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
+def _bring_into_agreement(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
+    """Steps 3 to 5."""
     try:
         sync_directory(path.parent)  # the ledger's directory may be new
     except OSError as error:
-        raise unusable(error) from error
+        raise unusable_path_error(error) from error
     if path.is_symlink():
         raise ConfigurationError(f"log.path: expected the file itself, {path} is a symbolic link to {path.resolve()}")
-    _finish_rotation(path, mode, ledger, accept)
-    _follow_move(path, mode, ledger)
+    _finish_interrupted_rotation(path, mode, ledger, accept)
+    _follow_renamed_log(path, mode, ledger)
     found = _compare(path, ledger)
     if found is Found.DIFFERENT and not accept:
         raise _refusal(path, ledger)
-    _DONE[found](path, mode, ledger)
+    _ACTIONS[found](path, mode, ledger)
 
 
 def _compare(path: Path, ledger: Ledger) -> Found:
-    """Which case it is. Raises ConfigurationError when the log is no file."""
+    """Which case it is. Raises ConfigurationError when the log is not a regular file."""
     if not path.exists():
         return Found.DIFFERENT if ledger.size or ledger.pending else Found.NO_LOG
     if not path.is_file():
-        raise ConfigurationError(f"log.path: expected a file, {path} is none")
+        raise ConfigurationError(f"log.path: expected a file, {path} is something else")
     size, expected, pending = path.stat().st_size, ledger.size, ledger.pending
     if expected is None:
         return Found.NEW_LEDGER
@@ -97,11 +98,11 @@ def _compare(path: Path, ledger: Ledger) -> Found:
     return Found.AS_LEFT if size == expected else Found.DIFFERENT
 
 
-def _begin(path: Path, mode: int, ledger: Ledger) -> None:
+def _create_empty_log(path: Path, mode: int, ledger: Ledger) -> None:
     try:
         create_log(path, mode)
     except OSError as error:
-        raise unusable(error) from error
+        raise unusable_path_error(error) from error
     ledger.record_log(0, path.stat().st_ino)
 
 
@@ -120,19 +121,19 @@ def _continue(path: Path, mode: int, ledger: Ledger) -> None:
         ledger.record_log(status.st_size, status.st_ino)
 
 
-def _complete(path: Path, mode: int, ledger: Ledger) -> None:
+def _resolve_and_continue(path: Path, mode: int, ledger: Ledger) -> None:
     assert ledger.pending is not None
-    _resolve(path, ledger, ledger.pending)
+    _resolve_pending(path, ledger, ledger.pending)
     _continue(path, mode, ledger)
 
 
 def _accept(path: Path, mode: int, ledger: Ledger) -> None:
-    """Continue with the log as it is, because the operator says so; keep what is stored of the pending append."""
+    """Continue with the log as it is, because the operator says so. A pending append that is whole is kept."""
     expected = ledger.size
     if not path.exists():
-        _begin(path, mode, ledger)
+        _create_empty_log(path, mode, ledger)
     elif ledger.pending is not None and path.stat().st_size >= (expected or 0):
-        _resolve(path, ledger, ledger.pending)
+        _resolve_pending(path, ledger, ledger.pending)
     status = path.stat()
     log.warning(
         "log_accepted path=%s bytes=%d ledger_bytes=%s; The log differs from the ledger. Visits are appended to it as "
@@ -142,26 +143,29 @@ def _accept(path: Path, mode: int, ledger: Ledger) -> None:
     ledger.record_log(status.st_size, status.st_ino)
 
 
-_DONE: dict[Found, Callable[[Path, int, Ledger], None]] = {
-    Found.NO_LOG: _begin,
+_ACTIONS: dict[Found, Callable[[Path, int, Ledger], None]] = {
+    Found.NO_LOG: _create_empty_log,
     Found.NEW_LEDGER: _take_over,
     Found.AS_LEFT: _continue,
-    Found.PENDING: _complete,
+    Found.PENDING: _resolve_and_continue,
     Found.DIFFERENT: _accept,
 }
 
 
-def _finish_rotation(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
+def _finish_interrupted_rotation(path: Path, mode: int, ledger: Ledger, accept: bool) -> None:
     if ledger.rotating is not None:
         if accept:
             ledger.record_rotation(None)
         else:
-            finish(path, mode, ledger)
+            finish_rotation(path, mode, ledger)
     remove_reserved_names(path)
 
 
-def _follow_move(path: Path, mode: int, ledger: Ledger) -> None:
-    """Begin an empty log where the log was put aside, whole, beside it: that is what logrotate's `create` does."""
+def _follow_renamed_log(path: Path, mode: int, ledger: Ledger) -> None:
+    """Continue with the file at `path`, or an empty one, if the whole log has another name in the same directory now.
+
+    logrotate's `create` renames the log like that. The log is recognised by its inode and its length.
+    """
     expected = ledger.size
     if expected is None or (path.exists() and (path.stat().st_size or path.stat().st_ino == ledger.inode)):
         return
@@ -173,8 +177,8 @@ def _follow_move(path: Path, mode: int, ledger: Ledger) -> None:
     if not expected <= size <= (pending.end if pending else expected):
         return
     if pending is not None:
-        _resolve(moved, ledger, pending)
-    go_on_with(path, mode, ledger)
+        _resolve_pending(moved, ledger, pending)
+    continue_with_file_at(path, mode, ledger)
     log.info(
         "log_followed path=%s moved_to=%s bytes=%d; Somebody has renamed the log while storage was stopped. It is "
         "complete under its new name, and visits are appended to a new file.",
@@ -182,9 +186,9 @@ def _follow_move(path: Path, mode: int, ledger: Ledger) -> None:
     )
 
 
-def _resolve(path: Path, ledger: Ledger, pending: Pending) -> None:
-    """The case PENDING: complete a whole append, or cut a torn one off; then make a checkpoint."""
-    with path.open("r+b") as file:  # not for appending: with O_APPEND, Linux appends also what is written at an offset
+def _resolve_pending(path: Path, ledger: Ledger, pending: Pending) -> None:
+    """The case PENDING: make a whole append durable, or cut off a torn one; then make a checkpoint."""
+    with path.open("r+b") as file:  # without O_APPEND: with it, Linux appends even what is written at an offset
         data = os.pread(file.fileno(), pending.length, pending.offset)
         if len(data) == pending.length and zlib.crc32(data) == pending.crc32:
             log.info(
@@ -200,8 +204,8 @@ def _resolve(path: Path, ledger: Ledger, pending: Pending) -> None:
             if data:
                 _keep_torn(path, data)
             log.warning(
-                "append_dropped path=%s offset=%d bytes=%d; The last append before the crash is torn. What is there of "
-                "it was copied to a file beside the log and cut off. SQS delivers its messages again.",
+                "append_dropped path=%s offset=%d bytes=%d; The last append before the crash is not whole in the log. "
+                "Its bytes there were copied to a file beside the log and cut off. SQS delivers its messages again.",
                 *(path, pending.offset, len(data)),
             )
             os.ftruncate(file.fileno(), pending.offset)
@@ -225,5 +229,5 @@ def _refusal(path: Path, ledger: Ledger) -> LogChanged:
     expected = f"{ledger.size}" if ledger.pending is None else f"{ledger.size} to {ledger.pending.end}"
     return LogChanged(
         f"{path} {found}, the ledger expects {expected} bytes: {CHANGED_BY}; put the log back, or start once with "
-        "--accept-log to go on with it as it is"
+        "--accept-log to continue with it as it is"
     )

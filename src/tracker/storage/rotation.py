@@ -5,17 +5,19 @@ closed logs sort in the order of writing. No existing file is overwritten. The s
 need:
 
 1. The ledger makes a checkpoint: what is pending belongs to the log that is about to be closed.
-2. A name is reserved: an empty file is created, so that the rename in step 4 overwrites nobody's file.
+2. A name is reserved: an empty file is created. That fails if a file of this name exists, so the rename in step 4
+   overwrites nobody's file.
 3. The ledger records the name, so that a start after a crash knows where the log may be.
-4. The log is renamed to it.
+4. The log is renamed to the reserved name.
 5. The directory is synced. Otherwise a power cut could keep the new log (step 6) and undo the rename.
 6. An empty log is created.
 7. The directory is synced again.
 8. The ledger records the empty file as the log.
 
-Up to and including step 4 a failure is undone and the rotation is put off: visits are appended to the old log, and the
-rotation is tried again ten seconds later. After step 4 it has to be finished before the next append, which waits for
-that. `finish` continues wherever the steps were interrupted, in the running service or at the next start.
+If step 2 or 4 fails, the rotation is undone and put off: visits are appended to the old log, and the rotation is tried
+again ten seconds later. If the ledger cannot be written, nothing can be appended either, and the writer pauses. After
+step 4 the rotation has to be finished before the next append. `finish_rotation` continues where the steps were
+interrupted, in the running service or at the next start.
 """
 
 import logging
@@ -32,18 +34,18 @@ from tracker.config import Rotate
 from tracker.errors import AppendFailed, LogChanged
 from tracker.files import sync_directory
 from tracker.storage.ledger import Ledger
-from tracker.storage.log_file import between_appends, create_log
+from tracker.storage.log_file import create_log, error_between_appends
 from tracker.visit_log_files import size_of
 
 log = logging.getLogger(__name__)
 
-RETRY_SECONDS = 10.0  # between two tries of a rotation that cannot begin
+RETRY_SECONDS = 10.0  # after a rotation was put off
 
 _PERIOD_SECONDS = {"hour": 3_600, "day": 86_400}
 
 
 class Rotation:
-    """Decides when the log `path` is rotated, and makes the steps. Everything here runs in the owner thread."""
+    """Decides when the log `path` is rotated, and rotates it. Every method is called in the owner thread."""
 
     def __init__(
         self, *, path: Path, mode: int, config: Rotate, ledger: Ledger, clock: Callable[[], float] = time.time
@@ -79,9 +81,11 @@ class Rotation:
         try:
             if self._ledger.rotating is None:
                 failure = self._begin()
-            closed = finish(self._path, self._mode, self._ledger) if self._ledger.rotating is not None else None
+            closed = None
+            if self._ledger.rotating is not None:
+                closed = finish_rotation(self._path, self._mode, self._ledger)
         except OSError as error:
-            raise between_appends(error, f"{self._path} cannot be rotated") from error
+            raise error_between_appends(error, f"{self._path} cannot be rotated") from error
         if closed is not None:
             self._put_off_until = None
         elif failure is not None:
@@ -89,22 +93,22 @@ class Rotation:
         return closed
 
     def follow(self) -> bool:
-        """Make the file that has the log's name the log. Returns whether it is another file than before.
+        """Record the file that has the log's name as the log. Returns whether it is another file than before.
 
-        Somebody has put the log aside. The ledger has made a checkpoint. Raises AppendPaused, after which it is called
-        again before the next append, and AppendFailed.
+        It is called after somebody may have renamed the log, and after a checkpoint of the ledger. Raises AppendPaused,
+        after which it is called again before the next append, and AppendFailed.
         """
         try:
             status = self._path.stat() if self._path.exists() else None
             if status is not None and status.st_ino == self._ledger.inode:
                 return False
-            go_on_with(self._path, self._mode, self._ledger)
+            continue_with_file_at(self._path, self._mode, self._ledger)
             return True
         except OSError as error:
-            raise between_appends(error, f"{self._path} cannot be reopened") from error
+            raise error_between_appends(error, f"{self._path} cannot be reopened") from error
 
     def _begin(self) -> Exception | None:
-        """Steps 2 to 4. Returns the error that prevents them. Raises what the ledger raises."""
+        """Steps 2 to 4. Returns the error if one of them failed, otherwise None. Raises what the ledger raises."""
         try:
             reserved = self.reserve()
         except (OSError, OverflowError) as error:
@@ -117,13 +121,13 @@ class Rotation:
         try:
             self._path.rename(reserved)
         except OSError as error:
-            return error  # `finish` undoes the rotation, or finds that the log was renamed in spite of the error
+            return error  # `finish_rotation` undoes the rotation, or finds that the log was renamed despite the error
         return None
 
     def reserve(self) -> Path:
         """Create an empty file whose name sorts behind the names of all closed logs.
 
-        Raises OSError, and OverflowError when no later name is left because somebody made one of the year 9999.
+        Raises OSError, and OverflowError when a file with the last possible time, of the year 9999, exists.
         """
         at = datetime.fromtimestamp(self._clock(), UTC)
         times = [visit_log_files.closed_at(self._path, file) for file in visit_log_files.closed_or_reserved(self._path)]
@@ -138,17 +142,17 @@ class Rotation:
         if self._put_off_until is None:
             log.error(
                 "rotation_put_off path=%s error=%s retry_seconds=%g; The log could not be renamed. Visits are still "
-                "stored in it, and it grows. Fix what the error names; the rotation is tried again by itself.",
+                "appended to it, and it grows. Fix what the error names; storage then tries the rotation again.",
                 *(self._path, error.strerror if isinstance(error, OSError) else error, RETRY_SECONDS),
             )
         self._put_off_until = time.monotonic() + RETRY_SECONDS
 
 
-def finish(path: Path, mode: int, ledger: Ledger) -> Path | None:
-    """Finish a rotation that the ledger has recorded. Returns the closed log.
+def finish_rotation(path: Path, mode: int, ledger: Ledger) -> Path | None:
+    """Finish a rotation that the ledger has recorded (steps 5 to 8). Returns the closed log.
 
-    Returns None when the log was not renamed yet: then the rotation is undone. Raises OSError, and LogChanged for files
-    that no rotation leaves behind.
+    If the log was not renamed yet, the rotation is undone, and None is returned. Raises OSError, and LogChanged when
+    the files are not as any step of a rotation leaves them.
     """
     assert ledger.rotating is not None
     target = path.with_name(ledger.rotating)
@@ -163,14 +167,14 @@ def finish(path: Path, mode: int, ledger: Ledger) -> Path | None:
             f"{path} was being rotated to {target}; the ledger expects {ledger.size} bytes in one of them and nothing "
             f"in the other, found {current} and {closed}: put them back, or start once with --accept-log"
         )
-    go_on_with(path, mode, ledger)
+    continue_with_file_at(path, mode, ledger)
     return target
 
 
-def go_on_with(path: Path, mode: int, ledger: Ledger) -> None:
-    """Steps 5 to 8: make the file of this name the log, an empty one if there is none.
+def continue_with_file_at(path: Path, mode: int, ledger: Ledger) -> None:
+    """Steps 5 to 8: record the file at `path` as the log; create an empty one if there is none.
 
-    Raises OSError, and LogChanged when the name leads to something that is not a file.
+    Raises OSError, and LogChanged when `path` leads to something that is not a regular file.
     """
     sync_directory(path.parent)
     if size_of(path) is None:
@@ -182,7 +186,7 @@ def go_on_with(path: Path, mode: int, ledger: Ledger) -> None:
 
 
 def remove_reserved_names(path: Path) -> None:
-    """Remove the empty files that rotations have reserved and not used. Only while no rotation is under way."""
+    """Remove the empty files that rotations have reserved and not used. Call it only while no rotation is recorded."""
     for file in visit_log_files.closed_or_reserved(path):
         if size_of(file) == 0:
             _remove_reserved(file)

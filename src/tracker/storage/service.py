@@ -2,10 +2,13 @@
 
     SQS -> Receiver -> queue -> Writer (Batch, Ledger, VisitLog) -> Acknowledger -> SQS
 
-The start takes the log's lock, brings the log and its ledger into agreement, opens both, connects to the queue, and
-starts the stages. At the end each of these is undone, in reverse order. `tracker.storage.shutdown` ends the stages.
+1. The service takes the log's lock, brings the log and its ledger into agreement, and opens both.
+2. It connects to the queue.
+3. It starts the admin listener and then the stages.
+4. At a stop request `tracker.storage.shutdown` ends the stages, in the order the data flows.
+5. The service undoes steps 3 to 1, in reverse order.
 
-If a stage dies, the process ends with its error.
+If a stage raises an error, all stages are ended, step 5 follows, and the process ends with that error.
 """
 
 import asyncio
@@ -43,12 +46,12 @@ from tracker.visit_log_files import closed_logs
 
 log = logging.getLogger(__name__)
 
-MAX_RECEIVED = 20  # deliveries that wait for the writer
+MAX_RECEIVED = 20  # how many deliveries may wait for the writer; then the receivers wait
 
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The log and its ledger, both for the owner thread."""
+    """The log and its ledger, which are used in `thread` only, and the compressor of closed logs, if there is one."""
 
     path: Path
     thread: OwnerThread
@@ -59,7 +62,7 @@ class _Files:
 
 @dataclass(frozen=True, slots=True)
 class _Stages:
-    """The stages, in the order the data flows, and what stands between them."""
+    """The stages, in the order the data flows, and the objects that they share."""
 
     queue: Queue
     outage: Outage
@@ -78,7 +81,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
         on_hangup(files.visit_log.request_reopen)
         queue = await stack.enter_async_context(open_queue(config.sqs))
         stages = _make_stages(config, queue, files, stop)
-        _show(stages)
+        _connect_gauges(stages)
         admin = AdminServer(
             host=config.admin.host, port=config.admin.port, ready=lambda: _ready(stages), registry=telemetry.STORAGE
         )
@@ -96,7 +99,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
 
 
 async def _open_files(stack: AsyncExitStack, config: LogConfig, stop: asyncio.Event, *, accept_log: bool) -> _Files:
-    """Lock the log, bring it and its ledger into agreement, and open both; `stack` undoes it in reverse order."""
+    """Step 1: lock the log, bring it and its ledger into agreement, and open both. `stack` undoes all of it."""
     path, mode = Path(config.path), int(config.mode, 8)
     refuse_network_file_system(path.parent, "log.path")
     await wait_while_held(lambda: stack.enter_context(only_writer(path)), stop)
@@ -139,8 +142,8 @@ def _make_stages(config: StorageConfig, queue: Queue, files: _Files, stop: async
     return _Stages(queue, outage, in_flight, receivers, received, writer, acknowledger)
 
 
-def _show(stages: _Stages) -> None:
-    """Let the gauges of `/metrics` ask the stages."""
+def _connect_gauges(stages: _Stages) -> None:
+    """Let each scrape of `/metrics` read these gauges from the stages."""
     telemetry.WRITING.set_function(lambda: stages.writer.paused is None)
     telemetry.RECEIVING.set_function(lambda: stages.outage.reason is None)
     telemetry.IN_FLIGHT.set_function(lambda: len(stages.in_flight))
@@ -157,11 +160,11 @@ def _ready(stages: _Stages) -> tuple[bool, dict[str, Any]]:
 
 
 async def _run(config: StorageConfig, stages: _Stages, files: _Files, stop: asyncio.Event) -> None:
-    """Run the stages until `stop` is set, or until one of them dies, and end them."""
+    """Run the stages until `stop` is set, or until one of them raises an error; then end them."""
     manager = Manager()
 
     async def alive() -> bool:
-        await files.thread.call(int)  # the writer's thread answers
+        await files.thread.call(int)  # returns only when the writer's thread is not blocked, for example by a disk
         return True
 
     acknowledging = asyncio.create_task(stages.acknowledger.run())
@@ -175,21 +178,21 @@ async def _run(config: StorageConfig, stages: _Stages, files: _Files, stop: asyn
         async with asyncio.TaskGroup() as group:
             receiving = [group.create_task(receiver.run()) for receiver in stages.receivers]
             writing = group.create_task(stages.writer.run())
-            beside = [
-                group.create_task(shutdown.outlive(acknowledging)),
+            background = [
+                group.create_task(shutdown.watch(acknowledging)),
                 group.create_task(stages.in_flight.run()),
                 group.create_task(check_redrive(stages.queue, stop)),
                 group.create_task(gauges.update(files.ledger, files.path, files.thread)),
                 group.create_task(manager.heartbeat(alive)),
             ]
             if files.compressor is not None:
-                beside.append(group.create_task(files.compressor.run()))
+                background.append(group.create_task(files.compressor.run()))
             manager.ready()
             await stop.wait()
             manager.stopping()
             budget = Budget(shutdown.STOP_SHARES, config.shutdown.timeout)
             await shutdown.drain(budget, stages.received, stages.acknowledger, receiving, writing, acknowledging)
-            for task in (*receiving, writing, *beside):
+            for task in (*receiving, writing, *background):
                 task.cancel()
     finally:
         if budget is None:

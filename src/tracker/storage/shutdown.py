@@ -5,11 +5,11 @@ A stop divides `shutdown.timeout` among these steps, by `STOP_SHARES`:
 1. receive: the receivers start no new long poll, and the polls that run are awaited.
 2. append and delete: the writer appends what was received, makes a checkpoint, and ends. Then the acknowledger deletes
    what is durable, and ends.
-3. give back: whatever is still in flight is given back to SQS, so that the next start need not wait for the visibility
-   timeout.
+3. give back: all deliveries that are still in flight are given back to SQS, so that the next start does not have to
+   wait for their visibility timeout.
 
-If a stage dies, what is durable is deleted and the rest is given back, in `FAILURE_SECONDS`. After a SIGKILL, SQS
-delivers again what was in flight when its visibility timeout ends.
+If a stage raises an error, what is durable is deleted and the rest is given back, within `FAILURE_SECONDS`. After a
+SIGKILL, SQS delivers what was in flight again, when its visibility timeout ends.
 """
 
 import asyncio
@@ -27,11 +27,11 @@ STOP_SHARES = {"receive": 0.6, "append and delete": 0.28, "give back": 0.12}
 
 FAILURE_SECONDS = 4.0
 FAILURE_SHARES = {"append and delete": 0.5, "give back": 0.5}
-"""Shares of `FAILURE_SECONDS`, when a stage has died: what is durable is deleted, the rest is given back."""
+"""Shares of `FAILURE_SECONDS`, after a stage has raised an error. Nothing is received or appended any more."""
 
 
-async def outlive(task: asyncio.Task[None]) -> None:
-    """End when `task` does, and raise what it raises. A cancellation does not reach the task."""
+async def watch(task: asyncio.Task[None]) -> None:
+    """Wait until `task` ends, and raise what it raises. If this call is cancelled, the task runs on."""
     await asyncio.shield(task)
 
 
@@ -43,7 +43,10 @@ async def drain(
     writing: asyncio.Task[None],
     acknowledging: asyncio.Task[None],
 ) -> None:
-    """Steps 1 to 3 of a stop: each stage ends when it has passed on what it has. SQS redelivers what is cut off."""
+    """Steps 1 and 2 of a stop: each stage ends when it has passed on all that it has.
+
+    When the time of a step is over, SQS delivers the rest again.
+    """
     await asyncio.wait(receiving, timeout=budget.remaining("receive"))
     for task in receiving:
         task.cancel()
@@ -55,17 +58,17 @@ async def drain(
             await asyncio.wait([acknowledging])
     except TimeoutError:
         log.warning(
-            "stop_deadline_exceeded; There was no time to append and delete all that was received. SQS "
-            "delivers the rest again, and each visit is stored once. Nothing needs to be done."
+            "stop_deadline_exceeded; There was not enough time to append and delete all messages that were received. "
+            "SQS delivers the rest again, and each visit is stored once. Nothing needs to be done."
         )
 
 
 async def give_back(
     budget: Budget, in_flight: InFlight, acknowledger: Acknowledger, acknowledging: asyncio.Task[None]
 ) -> None:
-    """However the stages ended: delete what is durable, then give the rest back to SQS.
+    """Step 3 of a stop, and all that is done after an error: delete what is durable, give the rest back to SQS.
 
-    Raises nothing, because it may run while an error is being raised that says why the service ends. What cannot be
+    Raises nothing, because it may run while the error that ended the service is being raised. A message that cannot be
     given back is delivered again when its visibility timeout ends.
     """
     try:

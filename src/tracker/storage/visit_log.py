@@ -1,11 +1,11 @@
-"""The visit log: the one owner of the question which file is the log.
+"""The visit log. Only this module decides which file is the log, and when another file becomes it.
 
 The writer appends through it and calls `prepare` before each append, and once a second when it is idle. `prepare`
 changes the file in these cases, in this order:
 
 1. An earlier change was interrupted, for example because no descriptor was free: open the new file now.
-2. A SIGHUP asked to reopen: somebody has put the log aside (logrotate's `create`). If another file has the log's name,
-   or none has, that file becomes the log.
+2. A SIGHUP has requested a reopening, because somebody has renamed the log (logrotate's `create`). The file that has
+   the log's name now becomes the log. If there is none, an empty one is created.
 3. A rotation is due: the log becomes a closed log, and an empty one becomes the log.
 
 In all cases the ledger records the change first (`tracker.storage.rotation`), and then the new file is opened. Nothing
@@ -22,7 +22,7 @@ from tracker.errors import AppendPaused
 from tracker.owner_thread import OwnerThread
 from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
-from tracker.storage.log_file import LogFile, between_appends, open_log_file
+from tracker.storage.log_file import LogFile, error_between_appends, open_log_file
 from tracker.storage.rotation import Rotation
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class VisitLog:
         self._ledger = ledger
         self._compressor = compressor
         self._reopen_requested = False
-        self._must_open = False  # the ledger has recorded another file as the log than the one that is open
+        self._must_open = False  # whether the ledger has recorded another file as the log than the open one
 
     @property
     def ends_mid_line(self) -> bool:
@@ -67,7 +67,7 @@ class VisitLog:
         await self.file.sync()
 
     def request_reopen(self) -> None:
-        """Go on with the file that has the log's name by then; done before the next append."""
+        """Let the next `prepare` continue with the file that has the log's name at that time."""
         self._reopen_requested = True
 
     async def prepare(self) -> None:
@@ -113,15 +113,15 @@ class VisitLog:
         await self._open()
 
     async def _open(self) -> None:
-        """Open the file that the ledger has recorded as the log, and close the one before."""
+        """Open the file that the ledger has recorded as the log, and close the previous one."""
         self._must_open = True
         try:
             opened = await open_log_file(self._path, self._thread)
         except OSError as error:
-            raise between_appends(error, f"{self._path} cannot be opened") from error
-        before, self.file = self.file, opened
+            raise error_between_appends(error, f"{self._path} cannot be opened") from error
+        previous, self.file = self.file, opened
         self._must_open = False
-        await before.close()
+        await previous.close()
 
     def _end(self) -> int:
         size = self._ledger.size

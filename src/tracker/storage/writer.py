@@ -1,14 +1,14 @@
-"""The writer: makes lines of the visit log out of deliveries, and alone decides when a delivery is acknowledged.
+"""The writer: turns deliveries into lines of the visit log. No other stage decides when a delivery is acknowledged.
 
-1. `take` collects the deliveries that wait into a batch. The batch unpacks each one and leaves out what is stored.
+1. `take` collects the waiting deliveries into a batch. The batch unpacks each one and leaves out what is stored.
 2. `VisitLog.prepare` makes sure that the open file is the log, and rotates it if that is due.
 3. `store` commits, appends, syncs and acknowledges, in this order.
 
-While one batch is synced, the next deliveries wait, so that batches grow with the load. When nothing comes for a
+While one batch is synced, the next deliveries wait, so that batches grow with the load. When no delivery arrives for a
 second, a checkpoint clears the pending append.
 
-When nothing can be appended (AppendPaused), the step is tried again every second, and the deliveries stay in flight. At
-a stop it is tried once, and what is not appended is given back to SQS.
+When nothing can be appended (AppendPaused), the step is tried again every second, and the deliveries stay in flight.
+During a stop the step is tried once more, and what is not appended is given back to SQS.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 1.0
-REMEMBERED_REFUSED = 10_000  # MessageIds, some 1 MB; SQS delivers each again until maxReceiveCount is reached
+REMEMBERED_REFUSED = 10_000  # MessageIds, about 1 MB; SQS delivers each again until maxReceiveCount is reached
 
 
 class Writer:
@@ -57,7 +57,7 @@ class Writer:
         self._acknowledger = acknowledger
         self._stop = stop
         self._closed = False
-        self._refused: dict[str, Counter] = {}  # MessageId -> what counts it: malformed or conflicting; oldest first
+        self._refused: dict[str, Counter] = {}  # MessageId -> its counter: MALFORMED or CONFLICTING; oldest first
         self._paused_by = ""  # the cause of the pause that was logged
         self.paused: str | None = None  # the reason while nothing can be appended
 
@@ -69,7 +69,10 @@ class Writer:
         await self.retry_while_paused(self.checkpoint)
 
     async def take(self) -> Batch:
-        """Wait for a delivery, and return a batch with all that wait then; an empty batch when nothing more comes."""
+        """Wait for a delivery, and return a batch of it and of all others that wait then, until the batch is full.
+
+        After the last delivery, which a None in the queue follows, the batch may be empty.
+        """
         batch = Batch(ledger=self._ledger)
         delivery = await self._next()
         while delivery is not None:
@@ -81,10 +84,10 @@ class Writer:
         return batch
 
     async def store(self, batch: Batch) -> None:
-        """Commit, append, fdatasync, acknowledge. This order is the promise of the whole service.
+        """Commit, append, fdatasync, acknowledge. On this order rests the promise that each visit is stored once.
 
         1. The commit merges the previous append, which is durable, and records this one as pending. If the process dies
-           after it, at most this append is in doubt.
+           after the commit, only this append is in doubt.
         2. The append and the fdatasync make the lines durable. Nothing has been deleted from SQS so far, so if the
            process dies, SQS delivers the messages again, and the ledger shows what of them is stored.
         3. Only then are the deliveries acknowledged, which deletes their messages from SQS.
@@ -106,9 +109,9 @@ class Writer:
             await self._thread.call(self._ledger.checkpoint)
 
     async def retry_while_paused(self, step: Callable[[], Awaitable[None]], *, prepare: bool = True) -> None:
-        """Make a step; repeat it every second while it raises AppendPaused, but only once during a stop.
+        """Call `step` until it succeeds: once a second while it raises AppendPaused, but only once during a stop.
 
-        `prepare` says whether the log is prepared for an append before the step.
+        With `prepare`, each call of `step` is preceded by `VisitLog.prepare`, which may raise AppendPaused too.
         """
         while True:
             try:
@@ -125,7 +128,10 @@ class Writer:
             self.paused, self._paused_by = None, ""
 
     async def _next(self) -> Delivery | None:
-        """The next delivery, however long it takes. Each second without one makes a checkpoint and prepares the log."""
+        """Wait for the next delivery without a limit. After each second without one, make a checkpoint.
+
+        Before the checkpoint the log is prepared, so a rotation or a SIGHUP takes effect while no visits arrive.
+        """
         while True:
             try:
                 async with asyncio.timeout(IDLE_SECONDS):
@@ -134,10 +140,10 @@ class Writer:
                 await self.retry_while_paused(self.checkpoint)
 
     async def _add(self, batch: Batch, delivery: Delivery) -> None:
-        """Take a delivery, or leave one that is malformed or conflicting.
+        """Add a delivery to the batch, or leave it to SQS if it is malformed or conflicting.
 
-        A message that was refused once is refused again without being read. The worst message costs a second, and SQS
-        delivers it a hundred times.
+        A message that was refused once is refused again without being read, because SQS delivers it up to a hundred
+        times, and reading the most expensive message takes a second.
         """
         if (counter := self._refused.get(delivery.message_id)) is None:
             try:
@@ -146,8 +152,8 @@ class Writer:
             except MalformedMessage as error:
                 counter = telemetry.MALFORMED
                 log.warning(
-                    "message_malformed id=%s reason=%s; This message is not what the wire contract says. It is left to "
-                    "SQS, which moves it to the dead-letter queue after some receives.",
+                    "message_malformed id=%s reason=%s; This message does not have the expected form. It is left to "
+                    "SQS, which moves it to the dead-letter queue after maxReceiveCount receives.",
                     *(delivery.message_id, error),
                 )
             except ConflictingMessage as error:
@@ -167,8 +173,8 @@ class Writer:
     def _pause(self, error: AppendPaused) -> None:
         if self._paused_by != error.event:
             log.error(
-                "append_paused cause=%s error=%s; No visit can be appended. Nothing is deleted from SQS, and it is "
-                "tried again every second. Fix what the error names.",
+                "append_paused cause=%s error=%s; No visit can be appended. Nothing is deleted from SQS, and storage "
+                "tries again every second. Fix what the error names.",
                 *(error.event, error),
             )
         self.paused, self._paused_by = str(error), error.event
