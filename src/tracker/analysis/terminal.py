@@ -102,7 +102,7 @@ def _ranking(title: str, rows: Sequence[Count], whole: int, *, visitors: bool = 
 
 
 def _level(levels: str, count: int, most: int) -> str:
-    """Zero is a blank, any other count is not."""
+    """The character that shows `count`. Only zero is a blank."""
     return levels[-(-count * (len(levels) - 1) // most)]
 
 

@@ -18,7 +18,7 @@ def escaped(text: str) -> str:
 
 
 def number(count: int) -> str:
-    """`count` with thin spaces between the thousands, as ISO 31-0 has it."""
+    """`count` with thin spaces between the thousands (ISO 31-0)."""
     return f"{count:,}".replace(",", "\u202f")
 
 
