@@ -1,4 +1,4 @@
-"""Processes as a benchmark needs them: pinned to cores, their CPU time and memory read from /proc, gone at the end."""
+"""Processes for a benchmark: pinned to cores, killed at the end, their CPU time and memory read from /proc."""
 
 import contextlib
 import http.client
@@ -21,7 +21,7 @@ ALL = set(CORES)
 
 
 class BenchmarkFailed(Exception):
-    """What was to be measured did not happen."""
+    """Something that should be measured did not happen."""
 
 
 def free_port() -> int:
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02) -> None:
-    """Return as soon as `condition` holds; an OSError out of it means not yet. Raises BenchmarkFailed."""
+    """Return as soon as `condition` is true; an OSError that it raises means "not yet". Raises BenchmarkFailed."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError):
@@ -56,7 +56,7 @@ def get(port: int, path: str, host: str = "127.0.0.1") -> bytes:
 
 
 def metric(text: bytes, name: str) -> float:
-    """The sum of a metric's samples in what `/metrics` says."""
+    """The sum of a metric's samples in the text of `/metrics`."""
     total = 0.0
     for line in text.decode().splitlines():
         sample, _, value = line.rpartition(" ")
@@ -132,7 +132,7 @@ class Process:
         raise BenchmarkFailed(f"{self._name} has ended")
 
     def stop(self) -> None:
-        """SIGKILL to its whole group: a clean stop is not what is measured."""
+        """Send SIGKILL to its whole group. No benchmark measures a clean stop."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
