@@ -100,7 +100,7 @@ async def test_the_page_links_a_report_of_the_log_as_it_is_now(
         page = await report()
         assert "No visit." in page
         assert '<meta http-equiv="refresh"' in page
-        (tmp_path / "visits.log.20261123T000000Z").write_text(f"{LINE}\n")
+        (tmp_path / "visits.log.20261123T000000.000000Z").write_text(f"{LINE}\n")
         log.write_text(f"{LINE.replace(':8000/', ':8000/now')}\n")
         page = await report()
         assert "http://127.0.0.1:8000/now" in page
