@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Bench:
-    """`seconds` is the length of a turn of load, `turns` their number for each server. Short turns have small backlogs."""
+    """`seconds` is the length of a turn of load, `turns` their number for a server. Backlogs shrink with `seconds`."""
 
     seconds: float = FULL_SECONDS
     turns: int = 3
