@@ -111,9 +111,9 @@ async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: 
         assert "… checking the outbox" in shown
 
         storage.stop()
-        stranded = await bench.doctor(pixel=pixel_file, storage=storage_file, canary=True)
-        assert any(one.subject == "canary" and "accepted by SNS" in one.what for one in stranded)
-        found(stranded, Level.FAULT, "canary", "the visit log did not get its line in time")
+        findings = await bench.doctor(pixel=pixel_file, storage=storage_file, canary=True)
+        assert any(one.subject == "canary" and "accepted by SNS" in one.what for one in findings)
+        found(findings, Level.FAULT, "canary", "the visit log did not get its line in time")
     finally:
         pixel.destroy()
         storage.destroy()
