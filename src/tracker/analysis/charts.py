@@ -6,10 +6,9 @@ A name that a visitor chose goes through `text.escaped`; everything else is numb
 from collections.abc import Sequence
 
 from tracker.analysis.summary import Count
-from tracker.analysis.text import escaped, number, share
+from tracker.analysis.text import WEEKDAYS, escaped, number, share
 
 _LEVELS = 8  # of the heat map
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def columns(bars: Sequence[tuple[str, Sequence[int]]], series: Sequence[str], label: str) -> str:
@@ -45,7 +44,7 @@ def heat_map(hours: Sequence[Sequence[int]]) -> str:
     most = max(max(row) for row in hours) or 1
     head = "".join(f'<th scope="col"><span>{hour:02d}</span></th>' for hour in range(24))
     rows = []
-    for day, row in zip(_WEEKDAYS, hours, strict=True):
+    for day, row in zip(WEEKDAYS, hours, strict=True):
         cells = "".join(
             f'<td class="h{-(-count * _LEVELS // most)}" title="{day} {hour:02d}:00, {number(count)}">'
             f"<span>{count}</span></td>"

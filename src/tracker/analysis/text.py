@@ -4,6 +4,8 @@ import html
 
 from tracker.core.printable import printable
 
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
 _MAX_SHOWN = 200  # characters
 
 

@@ -4,7 +4,7 @@ Its user agent is `tracker-doctor/<version> <token>`, so it can be recognised, a
 treat it like every other visit. The doctor sees each step by something that the services do for every visit:
 
 1. The pixel answers with the GIF.
-2. The committed offset of the journal is at or behind the end of the canary's line: SNS has accepted the canary.
+2. The committed offset of the journal has reached the end of the canary's line: SNS has accepted the canary.
 3. Storage counts one more received message.
 4. The visit log has a line with the canary's token.
 """

@@ -15,6 +15,7 @@ from tracker.operations.findings import Finding, fault, ok, warning
 ANSWER_SECONDS = 5.0
 SHORT_VISIBILITY = 30  # seconds
 UNTRUSTED_SHARE = 0.5  # of the visits: a few visitors forge such headers; many such headers come from a proxy
+VISITS_WAIT = "visits wait in the queue, at most for its retention"
 LOST_REASONS = {
     "outbox_full": "raise outbox.max_bytes; the pixel's log says why SNS does not accept (publish_failed)",
     "outbox_io": "read the pixel's log (recording_failed): the disk is full, failing or read-only",
@@ -72,21 +73,21 @@ async def check_storage(config: StorageConfig) -> AsyncIterator[Finding]:
         status, body = await fetch(config.admin, "/readyz")
         metrics = Metrics((await fetch(config.admin, "/metrics"))[1])
     except (aiohttp.ClientError, OSError) as error:
-        yield _not_answering("storage", config.admin, error, "visits wait in the queue, at most for its retention")
+        yield _not_answering("storage", config.admin, error, VISITS_WAIT)
         return
     detail = _json(body)
     if status != 200:
         yield fault(
             "storage",
             f"it cannot write: {detail.get('log')}",
-            why="visits wait in the queue, at most for its retention",
+            why=VISITS_WAIT,
             fix="free space on the disk of log.path; storage continues by itself within a second",
         )
     if detail.get("queue", "ok") != "ok":
         yield fault(
             "storage",
             f"it cannot read the queue: {detail.get('queue')}",
-            why="visits wait in the queue, at most for its retention",
+            why=VISITS_WAIT,
             fix="check sqs.queue, the role or keys that storage runs with (StoragePolicy), and the network",
         )
     elif status == 200:
