@@ -21,7 +21,7 @@ ALL = set(CORES)
 
 
 class BenchmarkFailed(Exception):
-    """Something that should be measured did not happen."""
+    """What was to be measured did not happen."""
 
 
 def free_port() -> int:
@@ -32,7 +32,7 @@ def free_port() -> int:
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02) -> None:
-    """Return as soon as `condition` is true; an OSError that it raises means "not yet". Raises BenchmarkFailed."""
+    """Return as soon as `condition` holds; an OSError out of it means not yet. Raises BenchmarkFailed."""
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(OSError):
@@ -132,7 +132,7 @@ class Process:
         raise BenchmarkFailed(f"{self._name} has ended")
 
     def stop(self) -> None:
-        """Send SIGKILL to its whole group. No benchmark measures a clean stop."""
+        """SIGKILL to its whole group: a clean stop is not what is measured."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         self._process.wait(DEADLINE)
