@@ -2,7 +2,8 @@
 
 1. The line holds the time of the answer.
 2. Storage's count of appended visits, in /metrics, grows after the fdatasync. So it shows how many lines are durable.
-3. The monitor reads the count every 10 ms, and so many new lines of the log. A latency is too long by about 10 ms at most.
+3. The monitor reads the count every 10 ms, and then so many new lines of the log. So a latency is at most about 10 ms
+   too long.
 
 Pixel, storage and monitor must be on one machine, so that there is one clock.
 """
