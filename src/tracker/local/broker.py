@@ -3,7 +3,8 @@
 1. It checks that its port is free.
 2. It starts moto's server and creates the topic, the queues and the subscription in it.
 3. It prints them, and then a line that begins with `ready `. The launcher waits for this line.
-4. It ends on SIGINT, on SIGTERM, or when its standard input is closed. Everything is in memory, and is lost then.
+4. It ends on SIGINT or SIGTERM, and with `--until-stdin-closes` also when its standard input closes. Then everything is
+   lost, because it is in memory.
 
 No message is lost between a publish and a delete. moto alone may lose one: see `serialise_queues`.
 """
