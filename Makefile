@@ -31,14 +31,14 @@ run-storage: $(READY) ## the storage service with config/storage.yaml
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
 	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
 
-quick: $(READY) ## in half a minute, what a change in core, pixel or storage should see first
+quick: $(READY) ## the tests to run first after a change in core, pixel or storage; half a minute
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" tests/core tests/pixel tests/storage $(ARGS)
 
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-load: $(READY) ## wrk against a running pixel, and the proof that every visit arrived; make load ARGS="--seconds 30"
+load: $(READY) ## load a running pixel with wrk, and prove that every visit arrived; make load ARGS="--seconds 30"
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
 bench: $(READY) ## the benchmark table, into docs/benchmarks.md; make bench ARGS="--only hits --seconds 1"

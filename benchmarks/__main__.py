@@ -19,14 +19,19 @@ def main() -> int:
         "--seconds",
         type=float,
         default=FULL_SECONDS,
-        help="of load in a turn; backlogs shrink with it (default: %(default)g)",
+        help="of load in a turn; shorter turns also have smaller backlogs (default: %(default)g)",
     )
-    parser.add_argument("--turns", type=int, default=3, help="of which the median is taken (default: %(default)d)")
+    parser.add_argument(
+        "--turns",
+        type=int,
+        default=3,
+        help="measurements of each server, of which the median is taken (default: %(default)d)",
+    )
     options = parser.parse_args()
     if sys.platform != "linux":
         print("make bench needs Linux: it pins processes to cores and reads /proc", file=sys.stderr)
         return 1
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was started ends with us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the contexts end what they started
     bench = Bench(seconds=options.seconds, turns=options.turns)
     report = Report(sizes=f"Turns of {bench.seconds:g} s, {bench.turns} of each; backlogs of {bench.backlog:,} visits.")
     try:

@@ -1,8 +1,8 @@
-"""What a report of a long log costs: time, processor and memory, next to GoAccess, `wc -l` and DuckDB's bare scan.
+"""The time, CPU time and memory of a report of a long log, beside GoAccess, `wc -l` and a plain scan by DuckDB.
 
-The log is made up, the same for each number of lines: half a million visitors, some busier than others, twenty thousand
-pages by Zipf's law, fifteen hundred user agents, two months. All programs read it from the page cache, one after the
-other; memory is the peak of the resident set.
+The log is invented, and the same each time for a number of lines: half a million visitors, some busier than others,
+twenty thousand pages by Zipf's law, fifteen hundred user agents, two months. All programs read it from the page cache,
+one after the other; memory is the peak of the resident set.
 """
 
 import os
@@ -36,7 +36,7 @@ BARE_SCAN = (
 @dataclass(frozen=True, slots=True)
 class Cost:
     seconds: float
-    processor_seconds: float
+    cpu_seconds: float
     peak_mib: float
 
 
@@ -72,7 +72,7 @@ def reports(bench: Bench) -> list[Row]:
         Row(what="`wc -l` of the same log, time", value=counted.seconds, unit="s", digits=1),
         Row(what="DuckDB's bare scan of the same log, time", value=scanned.seconds, unit="s", digits=1),
         *(
-            Row(what=f"{name}, processor time a line", value=ours[count].processor_seconds / count * 1e6, unit="µs")
+            Row(what=f"{name}, CPU a line", value=ours[count].cpu_seconds / count * 1e6, unit="µs")
             for count, name in parts.items()
         ),
     ]  # fmt: skip
@@ -83,7 +83,7 @@ def report(log: Path, page: Path) -> list[str]:
 
 
 def measure(command: Sequence[str]) -> Cost:
-    """Runs it to its end. Raises CalledProcessError."""
+    """Run the command to its end. Raises CalledProcessError."""
     begin = time.perf_counter()
     running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(running.pid, 0)
@@ -91,13 +91,13 @@ def measure(command: Sequence[str]) -> Cost:
     running.returncode = os.waitstatus_to_exitcode(status)
     if running.returncode != 0:
         raise subprocess.CalledProcessError(running.returncode, command)
-    # Kilobytes, but on macOS bytes.
+    # ru_maxrss is in KiB on Linux, in bytes on macOS.
     peak = usage.ru_maxrss / (1024 if sys.platform == "linux" else 1024 * 1024)
     return Cost(seconds, usage.ru_utime + usage.ru_stime, peak)
 
 
 def made_log(folder: Path, lines: int) -> Path:
-    """Made by another process: a child's peak memory is at least what its parent had when it began."""
+    """Make the log in another process: memory of this process counts in the peak memory of the children it starts."""
     log = folder / f"visits-{lines}.log"
     if not log.exists():
         subprocess.run([sys.executable, "-m", "benchmarks.analysis_rows", log, str(lines)], check=True)

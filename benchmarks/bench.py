@@ -1,4 +1,4 @@
-"""What every measurement is given: how much to measure, and where its servers may live."""
+"""What every measurement receives: how much to measure, and its servers."""
 
 import statistics
 import tempfile
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 @dataclass(kw_only=True)
 class Bench:
-    """`seconds` is how long a turn of load takes, `turns` how many a peer has; backlogs shrink with the seconds."""
+    """`seconds` is the length of a turn of load, `turns` their number for a server. Backlogs shrink with `seconds`."""
 
     seconds: float = FULL_SECONDS
     turns: int = 3
@@ -28,7 +28,7 @@ class Bench:
 
     @property
     def share(self) -> float:
-        """Of the full size of what is not measured by the second."""
+        """The share of the full size, for measurements whose size is not in seconds."""
         return min(1.0, self.seconds / FULL_SECONDS)
 
     @property
@@ -37,7 +37,7 @@ class Bench:
         return int(FULL_BACKLOG * self.share)
 
     def note_missing(self, peer: str) -> None:
-        """A peer that this machine has not: the report says so."""
+        """Note a program to compare with that is not installed here. The report says so."""
         if peer not in self.missing:
             self.missing.append(peer)
 
@@ -47,7 +47,7 @@ class Bench:
             yield servers
 
     def interleave(self, measures: dict[str, Callable[[], T]]) -> dict[str, list[T]]:
-        """Each measure as often as there are turns, one after the other in each round."""
+        """Run all measures one after the other, as often as there are turns. So a slow time of the machine hits all."""
         results: dict[str, list[T]] = {name: [] for name in measures}
         for _ in range(self.turns):
             for name, measure in measures.items():
@@ -58,8 +58,8 @@ class Bench:
 @dataclass(frozen=True)
 class Turn:
     hits: Hits
-    cpu_us: float  # a hit, of all processes of the server, until all its work was done
-    main_us: float  # of that, of the process that was started
+    cpu_us: float  # for one hit, by all processes of the server, until all its work was done
+    main_us: float  # the part of cpu_us that the main process took
 
 
 def load(server: Server, *, seconds: float, cores: set[int], connections: int = CONNECTIONS) -> Turn:
@@ -67,7 +67,7 @@ def load(server: Server, *, seconds: float, cores: set[int], connections: int = 
     process = server.process
     before, main_before = process.cpu_seconds(), process.cpu_seconds(alone=True)
     hits = wrk(server.url, seconds=seconds, connections=connections, cores=cores)
-    server.settle(hits.requests)
+    server.wait_done(hits.requests)
     spent, main_spent = process.cpu_seconds() - before, process.cpu_seconds(alone=True) - main_before
     return Turn(hits, spent / hits.requests * 1e6, main_spent / hits.requests * 1e6)
 
@@ -77,6 +77,6 @@ def median(values: Sequence[float]) -> float:
 
 
 def over(one: float | None, other: float | None) -> float | None:
-    """Their ratio; None where a peer was missing."""
-    # The clock of /proc may have seen nothing of very little work.
+    """`one` divided by `other`; None if either was not measured."""
+    # The clock of /proc has ticks of 10 ms, so little work may count as zero.
     return None if one is None or other is None else one / max(other, 1e-9)

@@ -1,8 +1,11 @@
-"""The fastest SNS and SQS that a client of ours can tell from none: one topic, one queue, all in memory, no faults.
+"""A very fast SNS and SQS for benchmarks: one topic and one queue in memory, only the calls that the services make.
 
-It accepts every publish, gives each message out once, and counts calls. It checks no signature, looks at no filter, and
-nothing becomes visible again: what it saves goes to what is measured. `/calls` tells the counts and zeroes them,
-`/down?1` answers 503 to every publish until `/down?0`, `/backlog?N` puts N packed visits into the queue.
+It accepts every publish, delivers each message once, and counts calls. It checks no signature, applies no filter, and
+makes no message visible again, so that it takes as little CPU time as possible from what is measured.
+
+- `/calls` answers with the counts and sets them to zero.
+- `/down?1` answers 503 to every publish until `/down?0`.
+- `/backlog?N` puts N packed visits into the queue.
 """
 
 import asyncio
@@ -25,7 +28,7 @@ _PUBLISHED = (
 
 
 class Queue:
-    """Messages as the JSON that a receive gives out, and the polls that wait for them."""
+    """Messages as the JSON that a receive returns, and the long polls that wait for them."""
 
     def __init__(self) -> None:
         self.messages: deque[str] = deque()
@@ -56,7 +59,7 @@ class Queue:
 
 
 class Broker:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self, *, keep: bool) -> None:
         self.keep = keep  # whether published messages go to the queue, or nowhere
@@ -83,7 +86,7 @@ class Broker:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 as botocore speaks it: a head, a Content-Length, one request after the other."""
+    """HTTP/1.1 as botocore uses it: a head, a body with Content-Length, one request after the other."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -109,7 +112,7 @@ class Connection(asyncio.Protocol):
         body = bytes(self._buffer[end + 4 : end + 4 + length])
         del self._buffer[: end + 4 + length]
         if head.startswith("GET"):
-            self._steer(head.split(" ")[1])
+            self._control(head.split(" ")[1])
         elif target := headers.get("x-amz-target"):
             self._sqs(target.rpartition(".")[2], body)
         else:
@@ -146,7 +149,7 @@ class Connection(asyncio.Protocol):
         queue.wait(answer)
         asyncio.get_running_loop().call_later(request["WaitTimeSeconds"], answer)
 
-    def _steer(self, target: str) -> None:
+    def _control(self, target: str) -> None:
         path, _, value = target.partition("?")
         if path == "/calls":
             calls = json.dumps({**self._broker.calls, "waiting": len(self._broker.queue.messages)})

@@ -1,8 +1,10 @@
 """`make load`: wrk against a running pixel, then the proof that the visit log grew by exactly the visits it accepted.
 
-Exactly: the pixel's own count of accepted visits lies between what wrk saw answered and that plus its connections (an
-answer may be on its way when wrk stops), and the log has one line more for each. Nobody else may visit in
-the meantime, and the log must not be rotated.
+1. The pixel must have accepted as many visits as wrk got answers, or up to one more for each connection, because an
+   answer may be on its way when wrk stops.
+2. Storage must have appended exactly the visits that the pixel accepted, and the log must have as many new lines.
+
+Nobody else may visit the pixel in the meantime, and the log must not be rotated.
 """
 
 import argparse
@@ -12,22 +14,22 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from benchmarks.latency import LatencyWatch
+from benchmarks.latency import LatencyMonitor
 from benchmarks.processes import BenchmarkFailed, get, metric, wait_for
 from benchmarks.wrk import Hits, WrkMissing, wrk
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import ConfigurationError
 from tracker.operations.service_checks import address
 
-SETTLE_SECONDS = 120.0
-QUIET_SECONDS = 1.5  # longer than workers take to report their counts
+IDLE_SECONDS = 120.0  # within which the counts must stop growing
+QUIET_SECONDS = 1.5  # longer than the workers need to report their counts to main
 ACCEPTED = "tracker_pixel_visits_accepted"
 DISCARDED = "tracker_pixel_visits_discarded"
 APPENDED = "tracker_storage_visits_appended"
 
 
 class Counts:
-    """What the two services count, by their `/metrics`."""
+    """The counts of the two services, from their `/metrics`."""
 
     def __init__(self, pixel_admin: str, storage_admin: str) -> None:
         self._pixel_admin = pixel_admin
@@ -57,20 +59,22 @@ def main() -> int:
         _wait_quiet(counts)
         accepted, discarded, appended = counts.pixel(ACCEPTED), counts.pixel(DISCARDED), counts.appended()
         lines = _LineCount(options.log)
-        with LatencyWatch(options.log, counts.appended) as watch:
+        with LatencyMonitor(options.log, counts.appended) as monitor:
             hits = wrk(options.url, seconds=options.seconds, connections=options.connections, threads=options.threads)
             _wait_quiet(counts)
             accepted = counts.pixel(ACCEPTED) - accepted
             _wait_appended(counts, appended + accepted)
             lines.refuse_rotation()
-            wait_for(lambda: len(watch.ages) >= accepted or counts.appended() > appended + accepted, "the log's lines")
+            wait_for(
+                lambda: len(monitor.latencies) >= accepted or counts.appended() > appended + accepted, "the log's lines"
+            )
         appended = counts.appended() - appended
         grown = lines.grown()
         discarded = counts.pixel(DISCARDED) - discarded
     except (BenchmarkFailed, WrkMissing, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _tell(hits, watch, accepted, discarded, appended, grown)
+    _print_result(hits, monitor, accepted, discarded, appended, grown)
     found = problems(hits, options.connections, accepted, discarded, appended, grown)
     for problem in found:
         print(f"NOT PROVEN: {problem}", file=sys.stderr)
@@ -93,7 +97,7 @@ def _options() -> argparse.Namespace:
 
 
 def _configured() -> tuple[PixelConfig, StorageConfig]:
-    """What `make run` runs with, which gives the defaults."""
+    """The configuration of `make run`, which gives the defaults."""
     try:
         return (
             load_pixel(Path("config/pixel.yaml"), os.environ),
@@ -104,7 +108,7 @@ def _configured() -> tuple[PixelConfig, StorageConfig]:
 
 
 class _LineCount:
-    """How many lines a log has grown by."""
+    """Counts the lines that were appended to a log since this was created."""
 
     def __init__(self, log: Path) -> None:
         self._log = log
@@ -125,47 +129,47 @@ class _LineCount:
 
 
 def _wait_quiet(counts: Counts) -> None:
-    """Until neither count moves any more: nobody visits, and nothing is on its way."""
-    deadline = time.monotonic() + SETTLE_SECONDS
+    """Wait until neither count grows: nobody visits, and no visit is on its way."""
+    deadline = time.monotonic() + IDLE_SECONDS
     before = None
     while (now := (counts.pixel(ACCEPTED), counts.appended())) != before:
         if time.monotonic() > deadline:
-            raise BenchmarkFailed("the counts never come to rest: somebody else visits this pixel")
+            raise BenchmarkFailed("the counts do not stop growing: somebody else visits this pixel")
         before = now
         time.sleep(QUIET_SECONDS)
 
 
 def _wait_appended(counts: Counts, wanted: int) -> None:
     try:
-        wait_for(lambda: counts.appended() >= wanted, "storage to append all", SETTLE_SECONDS)
+        wait_for(lambda: counts.appended() >= wanted, "storage to append all", IDLE_SECONDS)
     except BenchmarkFailed:
-        pass  # the proof says what is missing
+        pass  # `problems` reports what is missing
 
 
-def _tell(hits: Hits, watch: LatencyWatch, accepted: int, discarded: int, appended: int, grown: int) -> None:
+def _print_result(
+    hits: Hits, monitor: LatencyMonitor, accepted: int, discarded: int, appended: int, grown: int
+) -> None:
     print(f"hits      {hits.requests:,} in {hits.seconds:.1f} s, {hits.rate:,.0f} a second")
-    print(f"latency   median {hits.p50 * 1e3:.2f} ms, p99 {hits.p99 * 1e3:.2f} ms, longest {hits.max * 1e3:.2f} ms")
-    if watch.ages:
+    print(f"answers   median {hits.p50 * 1e3:.2f} ms, p99 {hits.p99 * 1e3:.2f} ms, longest {hits.max * 1e3:.2f} ms")
+    if monitor.latencies:
         print(
-            f"latency median {watch.percentile(0.5):.2f} s, p99 {watch.percentile(0.99):.2f} s "
+            f"latency   median {monitor.percentile(0.5):.2f} s, p99 {monitor.percentile(0.99):.2f} s "
             "from the answer to the durable line"
         )
     print(f"counted   {accepted:,} accepted, {discarded:,} discarded, {appended:,} appended, {grown:,} lines")
 
 
 def problems(hits: Hits, connections: int, accepted: int, discarded: int, appended: int, grown: int) -> list[str]:
-    """What of the proof does not hold."""
+    """The parts of the proof that failed, as sentences for people."""
     problems = []
     if hits.refused or hits.broken:
-        problems.append(
-            f"wrk saw {hits.refused:,} answers that were none of success and {hits.broken:,} broken connections"
-        )
+        problems.append(f"wrk saw {hits.refused:,} answers with an error status and {hits.broken:,} broken connections")
     if discarded:
         problems.append(f"the pixel discarded {discarded:,} visits")
     if not hits.requests <= accepted <= hits.requests + connections:
         problems.append(
             f"the pixel accepted {accepted:,} visits, expected {hits.requests:,} to {hits.requests + connections:,}: "
-            "did anybody else visit?"
+            "somebody else may have visited it"
         )
     if not accepted == appended == grown:
         problems.append(

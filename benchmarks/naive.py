@@ -1,6 +1,7 @@
-"""The pixel as one writes it first: an aiohttp Application that publishes each hit to SNS in the background.
+"""The simplest pixel, to compare with: an aiohttp Application that publishes each hit to SNS in the background.
 
-A fair peer: uvloop, one long-lived client, an ordinary Response. Started as `python -m benchmarks.naive PORT ENDPOINT`.
+The comparison is fair: it has uvloop, one long-lived client and an ordinary Response. Start it by
+`python -m benchmarks.naive PORT ENDPOINT`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The pixel: what a hit costs, how long it takes, what it needs of memory."""
+"""The pixel: the CPU time and the latency of a hit, the memory, the time of a start."""
 
 import json
 import subprocess
@@ -19,11 +19,11 @@ from benchmarks.servers import Pixel, Server, Servers
 from benchmarks.wrk import wrk
 
 MANY_CONNECTIONS = (1, CONNECTIONS, 1_000)
-STARTS = 3  # a turn
+STARTS = 3  # in a turn
 
 
 def send_at(server: Server, rate: float, seconds: float) -> Latencies:
-    """A constant rate from the client's core; see `benchmarks.rate`."""
+    """Send at a constant rate from the client's core; see `benchmarks.rate`."""
     command = ["taskset", "-c", ",".join(map(str, CLIENT)), sys.executable, "-m", "benchmarks.rate"]
     done = subprocess.run(
         [*command, "127.0.0.1", str(server.port), str(rate), str(seconds)],
@@ -35,12 +35,12 @@ def send_at(server: Server, rate: float, seconds: float) -> Latencies:
     )
     if done.returncode != 0:
         raise BenchmarkFailed(f"the client of a constant rate failed: {done.stderr[-1000:]}")
-    server.settle(int(rate * seconds))
+    server.wait_done(int(rate * seconds))
     return msgspec.convert(json.loads(done.stdout), Latencies)
 
 
 def hits(bench: Bench) -> list[Row]:
-    """CPU time a hit beside nginx and the naive application; latency at half of what we can answer."""
+    """CPU time a hit beside nginx and the naive application; latency at half of the rate that the pixel can answer."""
     with bench.servers() as servers:
         peers: dict[str, Server | None] = {
             "pixel": servers.pixel(servers.aws(keep=False).endpoint),
@@ -48,9 +48,9 @@ def hits(bench: Bench) -> list[Row]:
             "nginx, no log": servers.nginx(log=False),
             "naive": servers.naive(),
         }
-        there = _installed(bench, peers)
+        installed = _installed(bench, peers)
         turns = bench.interleave(
-            {name: partial(load, server, seconds=bench.seconds, cores=CLIENT) for name, server in there.items()}
+            {name: partial(load, server, seconds=bench.seconds, cores=CLIENT) for name, server in installed.items()}
         )
         cpu = {name: median([turn.cpu_us for turn in of]) for name, of in turns.items()}
         rate = {name: median([turn.hits.rate for turn in of]) for name, of in turns.items()}
@@ -76,7 +76,7 @@ def hits(bench: Bench) -> list[Row]:
             ),
         ]
         half = rate["pixel"] / 2
-        calm = {name: server for name, server in there.items() if name in ("pixel", "nginx, access_log")}
+        calm = {name: server for name, server in installed.items() if name in ("pixel", "nginx, access_log")}
         answers = bench.interleave(
             {name: partial(send_at, server, half, bench.seconds) for name, server in calm.items()}
         )
@@ -110,13 +110,13 @@ def connections(bench: Bench) -> list[Row]:
     """Whether a hit costs more when there are more connections."""
     with bench.servers() as servers:
         pixel = servers.pixel(servers.aws(keep=False).endpoint)
-        there = _installed(bench, {"pixel": pixel, "nginx": servers.nginx(log=True)})
+        installed = _installed(bench, {"pixel": pixel, "nginx": servers.nginx(log=True)})
         measures: dict[str, Callable[[], Turn]] = {
             f"{name}, {count:,} connections": partial(
                 load, server, seconds=bench.seconds, cores=CLIENT, connections=count
             )
             for count in MANY_CONNECTIONS
-            for name, server in there.items()
+            for name, server in installed.items()
         }
         turns = bench.interleave(measures)
         return [
@@ -154,49 +154,49 @@ def outage(bench: Bench) -> list[Row]:
     with bench.servers() as servers:
         aws = servers.aws(keep=False)
         pixel = servers.pixel(aws.endpoint)
-        with _watched(pixel) as peaks:
+        with _peak_memory(pixel) as peaks:
             load(pixel, seconds=bench.seconds, cores=CLIENT)
             worker, main = peaks()
         aws.down(True)
-        with _watched(pixel) as peaks:
+        with _peak_memory(pixel) as peaks:
             visits = 0
             while visits < bench.backlog:
                 visits += wrk(pixel.url, seconds=min(10.0, bench.seconds * 10), cores=CLIENT).requests
             aws.down(False)
-            pixel.settle(visits)
+            pixel.wait_done(visits)
             worker_after, main_after = peaks()
-        story = f"{visits:,} visits while SNS answers 503, and their publishing afterwards"
+        note = f"{visits:,} visits while SNS answers 503, and their publishing afterwards"
         return [
             Row(what="memory of a worker under full load", value=worker / 1e6, unit="MB", digits=0, least=60, aim=40),
             Row(what="memory of main under full load", value=main / 1e6, unit="MB", digits=0, least=80, aim=60),
-            _growth("worker", worker_after - worker, story),
-            _growth("main", main_after - main, story),
+            _growth("worker", worker_after - worker, note),
+            _growth("main", main_after - main, note),
         ]
 
 
-def _growth(of: str, grown: int, story: str) -> Row:
+def _growth(of: str, grown: int, note: str) -> Row:
     what = f"growth of {of} through an outage"
-    return Row(what=what, value=max(0, grown) / 1e6, unit="MB", digits=1, least=5, aim=0, note=story)
+    return Row(what=what, value=max(0, grown) / 1e6, unit="MB", digits=1, least=5, aim=0, note=note)
 
 
 @contextmanager
-def _watched(pixel: Pixel) -> Iterator[Callable[[], tuple[int, int]]]:
-    """The highest memory of any worker and of main, so far."""
+def _peak_memory(pixel: Pixel) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Yields a function: the highest memory so far of any worker, and of main, in bytes."""
     peaks = [0, 0]
     ended = threading.Event()
 
-    def watch() -> None:
+    def poll() -> None:
         while not ended.wait(0.1):
             worker = max(pixel.process.memory(pid) for pid in pixel.workers())
             peaks[:] = max(peaks[0], worker), max(peaks[1], pixel.process.memory())
 
-    watching = threading.Thread(target=watch)
-    watching.start()
+    polling = threading.Thread(target=poll)
+    polling.start()
     try:
         yield lambda: (peaks[0], peaks[1])
     finally:
         ended.set()
-        watching.join()
+        polling.join()
 
 
 def start(bench: Bench) -> list[Row]:

@@ -1,4 +1,4 @@
-"""Processes as a benchmark needs them: pinned to cores, their CPU time and memory read from /proc, gone at the end."""
+"""Processes for a benchmark: pinned to cores, killed at the end, their CPU time and memory read from /proc."""
 
 import contextlib
 import http.client
@@ -49,7 +49,7 @@ def get(port: int, path: str, host: str = "127.0.0.1") -> bytes:
 
 
 def metric(text: bytes, name: str) -> float:
-    """The sum of a metric's samples in what `/metrics` says."""
+    """The sum of a metric's samples in the text of `/metrics`."""
     total = 0.0
     for line in text.decode().splitlines():
         sample, _, value = line.rpartition(" ")

@@ -1,8 +1,8 @@
 """A client that sends at a constant rate, whatever the answers do: `python -m benchmarks.rate HOST PORT RATE SECONDS`.
 
-Every request has its moment beforehand, and its latency counts from that moment, not from when it could be sent: a
-server that stalls is charged for all who would have come in the meantime (no coordinated omission). Requests wait for
-a free one of the connections. The result is one line of JSON.
+Every request has a planned time, and its latency counts from there, not from when it was sent. So if the server stalls,
+the requests that had to wait meanwhile have a long latency (no coordinated omission). A request waits for a free
+connection. The result is one line of JSON.
 """
 
 import gc
@@ -18,7 +18,9 @@ import msgspec
 from benchmarks.sample import REFERRER, USER_AGENT
 
 CONNECTIONS = 64
-SPIN_SECONDS = 0.0003  # a sleep may last that much longer than asked for; in the last moments we look again and again
+SPIN_SECONDS = (
+    0.0003  # a sleep may last that much too long, so the client polls without sleeping just before a request is due
+)
 
 REQUEST = (
     f"GET /track HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: {USER_AGENT.format(131)}\r\n"
@@ -27,7 +29,7 @@ REQUEST = (
 
 
 class Latencies(msgspec.Struct, frozen=True):
-    """Of `requests` answers, in seconds."""
+    """The latencies of `requests` answers, in seconds."""
 
     requests: int
     p50: float
@@ -77,7 +79,7 @@ def send_at(host: str, port: int, rate: float, seconds: float) -> Latencies:
 
 
 def _answer_bytes(connection: socket.socket) -> int:
-    """The length of an answer, all of which are alike."""
+    """The length of an answer in bytes. All answers have the same length."""
     connection.setblocking(True)
     connection.send(REQUEST)
     answer = b""

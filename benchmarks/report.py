@@ -1,4 +1,4 @@
-"""What a measurement says: rows with what was to be reached, as text and as docs/benchmarks.md."""
+"""The results of a run: rows with their targets, as text and as docs/benchmarks.md."""
 
 import os
 import platform
@@ -13,10 +13,10 @@ PAGE = ROOT / "docs/benchmarks.md"
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One measured figure. `least` and `aim` are what it should reach, from below if `more_is_better`."""
+    """One measured number with two targets, `least` and `aim`. They are upper bounds unless `more_is_better`."""
 
     what: str
-    value: float | None  # None: a peer was missing
+    value: float | None  # None: a program to compare with was missing
     unit: str = ""
     digits: int = 2
     least: float | None = None
@@ -52,7 +52,7 @@ _HEADINGS = ("what", "measured", "at least", "aim", "reached", "how")
 
 @dataclass(kw_only=True)
 class Report:
-    """The rows of a run, by the title of their group, and which peers were missing."""
+    """The rows of a run, by the title of their group, and the programs to compare with that were missing."""
 
     sizes: str
     groups: dict[str, list[Row]] = field(default_factory=dict)
@@ -62,7 +62,7 @@ class Report:
         self.groups[title] = rows
 
     def as_text(self) -> str:
-        """All rows in one table with aligned columns; the notes stay in the page."""
+        """All rows in one table with aligned columns, without the notes, which are in the page only."""
         rows = [row.columns()[:-1] for rows in self.groups.values() for row in rows]
         table = [_HEADINGS[:-1], *rows]
         widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
@@ -75,9 +75,9 @@ class Report:
         """docs/benchmarks.md."""
         parts = [
             "# Benchmarks",
-            "Written by `make bench`; do not edit. Ratios hold better than the figures: all of a table was measured\n"
-            "in one run, servers pinned to one core and clients to another, in interleaved turns; medians are shown.\n"
-            "Memory is resident memory. How each row is measured can be read in `benchmarks/`.",
+            "Written by `make bench`; do not edit. Ratios depend less on the machine than the numbers do.\n"
+            "A table was measured in one run, with servers pinned to one core and clients to another, in turns.\n"
+            "Medians are shown. Memory is resident memory. How each row is measured can be read in `benchmarks/`.",
             f"Measured {datetime.now(UTC):%Y-%m-%d %H:%M} UTC on {machine()}. {self.sizes}",
             *self._missing(),
         ]

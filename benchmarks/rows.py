@@ -1,4 +1,7 @@
-"""Every measurement of `make bench`, in the order of its page. A new one is a function of a `Bench` and a line here."""
+"""Every measurement of `make bench`, in the order of its page.
+
+To add one, write a function that takes a `Bench`, and a line here.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

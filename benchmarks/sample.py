@@ -1,4 +1,4 @@
-"""Visits of a made-up but plausible crowd, and the spans and messages that the pixel would make of them."""
+"""Invented visits with realistic fields, and the spans and messages that the pixel would make of them."""
 
 import itertools
 import random
@@ -10,8 +10,8 @@ from tracker.core.visit import encode_line, split_lines, visited_at_text
 
 USER_AGENT = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{}.0.0.0 Safari/537.36"
 REFERRER = "https://www.example.com/articles/2026/11/{}?utm_source=newsletter"
-ADDRESSES = 50_000  # more than any cache of ours holds
-SPANS = 16  # different ones
+ADDRESSES = 50_000  # more than any cache of the services holds
+SPANS = 16  # different spans
 JOURNAL = "0123456789abcdef" * 2
 EPOCH_US = 1_795_417_764_932_706
 STEP_US = 300
@@ -19,9 +19,9 @@ STEP_US = 300
 
 @lru_cache(maxsize=SPANS)
 def span(number: int) -> bytes:
-    """As many whole lines as the longest span has: pages, browsers and addresses differ, time goes on."""
-    crowd = random.Random(ADDRESSES)
-    addresses = [".".join(str(crowd.randrange(1, 255)) for _ in range(4)) for _ in range(ADDRESSES)]
+    """A span of the greatest length. Pages, browsers and addresses differ; the time grows from line to line."""
+    random_address = random.Random(ADDRESSES)
+    addresses = [".".join(str(random_address.randrange(1, 255)) for _ in range(4)) for _ in range(ADDRESSES)]
     chance = random.Random(number)
     lines: list[bytes] = []
     size = 0
@@ -44,9 +44,9 @@ def _packed(number: int) -> Message:
 
 
 def packed_spans(visits: int, start: int = 0) -> Iterator[Message]:
-    """The messages of `visits` visits of one journal from `start` on, span behind span, each as long as may be.
+    """The messages of `visits` visits of one journal from `start` on, in spans of the greatest length, without a gap.
 
-    Their lines repeat after some; what makes them different visits is their place in the journal.
+    The lines repeat after `SPANS` spans. They are different visits, because each has another offset in the journal.
     """
     for number in itertools.cycle(range(SPANS)):
         whole = _packed(number)

@@ -1,4 +1,4 @@
-"""The servers that are measured and their peers, each as its users run it, started on free ports and ready."""
+"""The servers that are measured or compared with, configured as users have them, on free ports, and ready."""
 
 import json
 import os
@@ -12,7 +12,9 @@ from benchmarks.naive import TOPIC
 from benchmarks.processes import CLIENT, SERVER, Process, get, metric
 from tests.ports import free_port
 
-SYSTEM_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # where nginx is, and users' paths do not lead
+SYSTEM_PATH = (
+    f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # nginx is in a directory that a user's PATH may not have
+)
 NGINX = """
 daemon off; master_process off; worker_processes 1; pid {home}/nginx.pid; error_log {home}/nginx.err;
 events {{ worker_connections 4096; }}
@@ -36,8 +38,8 @@ class Server:
         self.port = port
         self.url = f"http://127.0.0.1:{port}/track"
 
-    def settle(self, hits: int) -> None:
-        """Wait until all work for the hits so far is done."""
+    def wait_done(self, hits: int) -> None:
+        """Wait until the server has done all work for `hits` more hits. Some of it comes after the answers."""
 
 
 class FakeAws:
@@ -49,7 +51,7 @@ class FakeAws:
         self.endpoint = f"http://127.0.0.1:{port}"
 
     def calls(self) -> dict[str, int]:
-        """The calls since the last look, and the messages `waiting`."""
+        """The number of calls by action since the last time this was asked, and of messages `waiting`."""
         counts: dict[str, int] = json.loads(get(self._port, "/calls"))
         return counts
 
@@ -61,7 +63,7 @@ class FakeAws:
 
 
 class Service(Server):
-    """A pixel or a storage; its url means something for the pixel only."""
+    """A pixel or a storage. Only a pixel has a `url`."""
 
     def __init__(self, process: Process, port: int, admin_port: int) -> None:
         super().__init__(process, port)
@@ -81,8 +83,8 @@ class Service(Server):
 class Pixel(Service):
     _accepted = 0.0
 
-    def settle(self, hits: int) -> None:
-        def is_settled() -> bool:
+    def wait_done(self, hits: int) -> None:
+        def is_done() -> bool:
             metrics = get(self._admin_port, "/metrics")
             accepted = metric(metrics, "tracker_pixel_visits_accepted")
             done = accepted >= self._accepted + hits and metric(metrics, "tracker_pixel_visits_published") >= accepted
@@ -90,8 +92,8 @@ class Pixel(Service):
                 self._accepted = accepted
             return done
 
-        # Each look costs main about as much as a hundred hits.
-        self.process.wait_until(is_settled, "everything is published", 300.0, pause=0.25)
+        # Each poll of /metrics costs the main process about as much as a hundred hits.
+        self.process.wait_until(is_done, "everything is published", 300.0, pause=0.25)
 
 
 class Naive(Server):
@@ -100,17 +102,17 @@ class Naive(Server):
         self._aws = aws
         self._unpublished = 0
 
-    def settle(self, hits: int) -> None:
-        def is_settled() -> bool:
+    def wait_done(self, hits: int) -> None:
+        def is_done() -> bool:
             self._unpublished -= self._aws.calls().get("Publish", 0)
             return self._unpublished <= 0
 
         self._unpublished += hits
-        self.process.wait_until(is_settled, "everything is published", 300.0)
+        self.process.wait_until(is_done, "everything is published", 300.0)
 
 
 class Servers:
-    """Starts them; all end with the context."""
+    """Starts servers. All of them end with the context."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -123,14 +125,14 @@ class Servers:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def _room(self, name: str) -> Path:
+    def _directory(self, name: str) -> Path:
         self._started += 1
-        room = self.home / f"{name}-{self._started}"
-        room.mkdir()
-        return room
+        folder = self.home / f"{name}-{self._started}"
+        folder.mkdir()
+        return folder
 
-    def _start(self, name: str, command: list[str], room: Path, cores: set[int]) -> Process:
-        process = Process(name, command, home=room, cores=cores)
+    def _start(self, name: str, command: list[str], folder: Path, cores: set[int]) -> Process:
+        process = Process(name, command, home=folder, cores=cores)
         self._stack.callback(process.stop)
         return process
 
@@ -139,72 +141,74 @@ class Servers:
         program = shutil.which("nginx", path=SYSTEM_PATH)
         if program is None:
             return None
-        room, port = self._room("nginx"), free_port()
-        access_log = f"{room}/access.log combined buffer=64k" if log else "off"
-        configuration = room / "nginx.conf"
-        configuration.write_text(NGINX.format(home=room, port=port, log=access_log))
-        server = Server(self._start("nginx", [program, "-p", str(room), "-c", str(configuration)], room, SERVER), port)
+        folder, port = self._directory("nginx"), free_port()
+        access_log = f"{folder}/access.log combined buffer=64k" if log else "off"
+        configuration = folder / "nginx.conf"
+        configuration.write_text(NGINX.format(home=folder, port=port, log=access_log))
+        server = Server(
+            self._start("nginx", [program, "-p", str(folder), "-c", str(configuration)], folder, SERVER), port
+        )
         server.process.wait_until(lambda: get(port, "/track"), "it answers")
         return server
 
     def aws(self, *, keep: bool) -> FakeAws:
-        """`keep` what is published in the queue; without it, it is accepted and forgotten."""
-        room, port = self._room("aws"), free_port()
+        """With `keep` published messages go into the queue; without it they are accepted and dropped."""
+        folder, port = self._directory("aws"), free_port()
         command = [sys.executable, "-m", "benchmarks.fake_aws", str(port), "keep" if keep else "forget"]
-        aws = FakeAws(self._start("fake-aws", command, room, CLIENT), port)
+        aws = FakeAws(self._start("fake-aws", command, folder, CLIENT), port)
         aws.process.wait_until(aws.calls, "it answers")
         return aws
 
     def naive(self) -> Naive:
-        room, port, aws = self._room("naive"), free_port(), self.aws(keep=False)
+        folder, port, aws = self._directory("naive"), free_port(), self.aws(keep=False)
         command = [sys.executable, "-m", "benchmarks.naive", str(port), aws.endpoint]
-        server = Naive(self._start("naive", command, room, SERVER), port, aws)
+        server = Naive(self._start("naive", command, folder, SERVER), port, aws)
         server.process.wait_until(lambda: get(port, "/track"), "it answers")
-        server.settle(1)
+        server.wait_done(1)
         return server
 
     def pixel(self, endpoint: str, *, workers: int = 1, cores: set[int] = SERVER, ready: bool = True) -> Pixel:
-        room, port, admin_port = self._room("pixel"), free_port(), free_port()
+        folder, port, admin_port = self._directory("pixel"), free_port(), free_port()
         config = {
             "http": {"host": "127.0.0.1", "port": port},
             "admin": {"port": admin_port},
             "workers": workers,
-            "outbox": {"dir": str(room / "outbox"), "max_bytes": 8 << 30},
+            "outbox": {"dir": str(folder / "outbox"), "max_bytes": 8 << 30},
             "sns": {"topic_arn": TOPIC, "endpoint_url": endpoint},
             "logging": {"level": "warning"},
         }
-        process = self._service("pixel", config, room, cores)
+        process = self._service("pixel", config, folder, cores)
         pixel = Pixel(process, port, admin_port)
         if ready:
             process.wait_until(lambda: pixel.is_ready() and len(pixel.workers()) == workers, "ready")
         return pixel
 
-    def storage(self, endpoint: str, room: Path, *, cores: set[int] = SERVER) -> Service:
-        """A storage with its log at `room`/visits.log."""
+    def storage(self, endpoint: str, folder: Path, *, cores: set[int] = SERVER) -> Service:
+        """A storage with its log at `folder`/visits.log."""
         admin_port = free_port()
         config = {
             "sqs": {"queue": "visits", "region": "us-east-1", "endpoint_url": endpoint},
-            "log": {"path": str(room / "visits.log")},
+            "log": {"path": str(folder / "visits.log")},
             "admin": {"port": admin_port},
             "logging": {"level": "warning"},
         }
-        storage = Service(self._service("storage", config, room, cores), 0, admin_port)
+        storage = Service(self._service("storage", config, folder, cores), 0, admin_port)
         storage.process.wait_until(storage.is_ready, "ready")
         return storage
 
-    def log_room(self) -> Path:
-        """A place for a storage's log."""
-        return self._room("storage")
+    def log_directory(self) -> Path:
+        """A new directory for a storage's log."""
+        return self._directory("storage")
 
     def broker(self) -> str:
         """The local SNS and SQS of `make run`; its endpoint."""
-        room, port = self._room("broker"), free_port()
+        folder, port = self._directory("broker"), free_port()
         command = [sys.executable, "-m", "tracker.local", "broker", "--port", str(port)]
-        process = self._start("broker", command, room, CLIENT)
-        process.wait_until(lambda: "ready" in (room / "broker.out").read_text(), "ready")
+        process = self._start("broker", command, folder, CLIENT)
+        process.wait_until(lambda: "ready" in (folder / "broker.out").read_text(), "ready")
         return f"http://127.0.0.1:{port}"
 
-    def _service(self, name: str, config: dict[str, Any], room: Path, cores: set[int]) -> Process:
-        path = room / f"{name}.yaml"
+    def _service(self, name: str, config: dict[str, Any], folder: Path, cores: set[int]) -> Process:
+        path = folder / f"{name}.yaml"
         path.write_text(json.dumps(config))  # JSON is YAML
-        return self._start(name, [sys.executable, "-m", f"tracker.{name}", "--config", str(path)], room, cores)
+        return self._start(name, [sys.executable, "-m", f"tracker.{name}", "--config", str(path)], folder, cores)

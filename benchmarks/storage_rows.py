@@ -1,4 +1,4 @@
-"""The storage: what a visit costs from the reply of SQS to the durable line, and what a backlog needs of memory."""
+"""Storage: the CPU time of a visit from the reply of SQS to the durable line, and the memory during a backlog."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,29 +13,29 @@ from tracker.storage.pending import Append
 from tracker.storage.recovery import open_ledger
 from tracker.visit_log_files import ledger_directory
 
-TURN_SHARE = 0.2  # of the full backlog: enough for CPU time
+TURN_SHARE = 0.2  # of the full backlog, which is enough to measure CPU time
 SPARSE_BYTES = 10 << 30
 MANY_JOURNALS = 100_000
 
 
 @dataclass(frozen=True)
 class Drained:
-    cpu_us: float  # a visit
+    cpu_us: float  # for one visit
     peak: int  # bytes of memory
 
 
 def drain(servers: Servers, visits: int, prepare: Callable[[Path], None] = lambda log: None) -> Drained:
-    """What it takes a storage to write a backlog, beside what `prepare` made of log and ledger before."""
-    room = servers.log_room()
-    log = room / "visits.log"
+    """Let a new storage write a backlog, and measure it. `prepare` makes the log and the ledger that it starts with."""
+    folder = servers.log_directory()
+    log = folder / "visits.log"
     prepare(log)
     size = log.stat().st_size if log.exists() else 0
     aws = servers.aws(keep=True)
-    storage = servers.storage(aws.endpoint, room)
+    storage = servers.storage(aws.endpoint, folder)
     before = storage.process.cpu_seconds()
     aws.add_backlog(visits)
     appended = "tracker_storage_visits_appended"
-    storage.process.wait_until(  # seldom, for each look costs about as much as a thousand visits
+    storage.process.wait_until(  # rarely, because each poll of /metrics costs as much as a thousand visits
         lambda: storage.metric(appended) >= visits, f"{visits} visits are durable", 300.0, pause=0.25
     )
     drained = Drained((storage.process.cpu_seconds() - before) / visits * 1e6, storage.process.memory(peak=True))
@@ -57,7 +57,7 @@ def backlog(bench: Bench) -> list[Row]:
     """CPU time a visit, and peak memory, through a long backlog."""
     with bench.servers() as servers:
         drained = drain(servers, bench.backlog)
-    story = f"a backlog of {bench.backlog:,} visits in spans as long as may be, from 50,000 addresses"
+    note = f"a backlog of {bench.backlog:,} visits in the longest spans, from 50,000 addresses"
     return [
         Row(
             what="CPU a visit, from SQS reply to durable line",
@@ -65,7 +65,7 @@ def backlog(bench: Bench) -> list[Row]:
             unit="µs",
             least=6,
             aim=3,
-            note=story,
+            note=note,
         ),
         Row(what="peak memory through the backlog", value=drained.peak / 1e6, unit="MB", digits=0, least=120, aim=85),
     ]
@@ -94,7 +94,7 @@ def _sparse_log(log: Path) -> None:
 
 
 def _large_ledger(log: Path) -> None:
-    """As if that many journals had added a line each, the way the writer does it, in one append."""
+    """Make a ledger of many journals, by one append as the writer makes it, in which each journal has one line."""
     ledger_directory(log).mkdir()
     ledger = open_ledger(log, 0o640, accept=False)
     journals = [f"{number:032x}" for number in range(MANY_JOURNALS)]

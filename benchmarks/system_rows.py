@@ -1,10 +1,10 @@
-"""Pixel and storage together: bytes and AWS calls that a visit takes, and how long until it is a durable line."""
+"""Pixel and storage together: the bytes and AWS calls of a visit, and the time until its line is durable."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 from benchmarks.bench import Bench
-from benchmarks.latency import LatencyWatch
+from benchmarks.latency import LatencyMonitor
 from benchmarks.pixel_rows import send_at
 from benchmarks.processes import CLIENT, SERVER
 from benchmarks.report import Row
@@ -15,17 +15,17 @@ from tracker.core.message import pack
 from tracker.core.visit import split_lines
 
 CALLS_RATES = {1_000: (12_000, 10_500), 10_000: (1_500, 1_000)}  # visits a second: at least, aim
-CALLS_TURNS = 4  # so many turns' time is counted
-EDGE_SECONDS = 1.0  # before and after it the load runs too, so that no first or last call counts
+CALLS_TURNS = 4  # calls are counted for the time of so many turns
+EDGE_SECONDS = 1.0  # of load before and after the counted time, so that the first and last calls are not counted
 COUNTED = ("Publish", "ReceiveMessage", "DeleteMessageBatch")
 SHORT_SPAN = 200  # 1,000 visits a second for a linger of 0.2 s
-FRESH_RATE = 2_000
-FRESH_TURNS = 3
+LATENCY_RATE = 2_000
+LATENCY_TURNS = 3
 MILLION = 1_000_000
 
 
 def sizes(bench: Bench) -> list[Row]:
-    """What a visit takes on its way, in bytes; the visits are those of `benchmarks.sample`."""
+    """The size of a visit at each place, in bytes; the visits are those of `benchmarks.sample`."""
     data = span(0)
     lines = split_lines(data)
     whole, short = (pack(JOURNAL, 0, b"".join(part), compress=True) for part in (lines, lines[:SHORT_SPAN]))
@@ -33,8 +33,8 @@ def sizes(bench: Bench) -> list[Row]:
     return [
         Row(what="a visit in the journal", value=len(data) / len(lines), unit="bytes", digits=0),
         Row(what="a visit in the log", value=logged / len(lines), unit="bytes", digits=0),
-        Row(what="visits in a span as long as may be", value=len(lines), digits=0),
-        Row(what="a message of such a span", value=whole.size, unit="bytes", digits=0),
+        Row(what="visits in the longest span", value=len(lines), digits=0),
+        Row(what="a message of the longest span", value=whole.size, unit="bytes", digits=0),
         Row(what=f"a message of {SHORT_SPAN} visits", value=short.size, unit="bytes", digits=0),
     ]
 
@@ -60,10 +60,10 @@ def calls(bench: Bench) -> list[Row]:
 
 
 def _calls(servers: Servers, rate: int, seconds: float) -> tuple[dict[str, int], int]:
-    """The calls in the midst of a steady load, and the visits published in that time."""
+    """The calls during a steady load, and the visits published in that time."""
     aws = servers.aws(keep=True)
     pixel = servers.pixel(aws.endpoint)
-    servers.storage(aws.endpoint, servers.log_room())
+    servers.storage(aws.endpoint, servers.log_directory())
     published = "tracker_pixel_visits_published"
     with ThreadPoolExecutor(1) as executor:
         sending = executor.submit(send_at, pixel, rate, seconds + 2 * EDGE_SECONDS)
@@ -82,20 +82,20 @@ def latency(bench: Bench) -> list[Row]:
     with bench.servers() as servers:
         endpoint = servers.broker()
         pixel = servers.pixel(endpoint)
-        room = servers.log_room()
-        storage = servers.storage(endpoint, room, cores=SERVER | CLIENT)
+        folder = servers.log_directory()
+        storage = servers.storage(endpoint, folder, cores=SERVER | CLIENT)
         appended = "tracker_storage_visits_appended"
-        seconds = bench.seconds * FRESH_TURNS
-        visits = int(FRESH_RATE * seconds)
-        with LatencyWatch(room / "visits.log", lambda: storage.metric(appended)) as watch:
-            send_at(pixel, FRESH_RATE, seconds)
-            storage.process.wait_until(lambda: len(watch.ages) >= visits, "every line was seen")
-    note = f"{FRESH_RATE:,} hits/s for {seconds:g} s, local broker; looked at every 10 ms"
+        seconds = bench.seconds * LATENCY_TURNS
+        visits = int(LATENCY_RATE * seconds)
+        with LatencyMonitor(folder / "visits.log", lambda: storage.metric(appended)) as monitor:
+            send_at(pixel, LATENCY_RATE, seconds)
+            storage.process.wait_until(lambda: len(monitor.latencies) >= visits, "every line was seen")
+    note = f"{LATENCY_RATE:,} hits/s for {seconds:g} s, local broker; read every 10 ms"
     return [
-        _fresh("median", watch.percentile(0.5), 0.5, 0.3, note),
-        _fresh("p99", watch.percentile(0.99), 1.0, 0.5, note),
+        _latency_row("median", monitor.percentile(0.5), 0.5, 0.3, note),
+        _latency_row("p99", monitor.percentile(0.99), 1.0, 0.5, note),
     ]
 
 
-def _fresh(which: str, seconds: float, least: float, aim: float, note: str) -> Row:
+def _latency_row(which: str, seconds: float, least: float, aim: float, note: str) -> Row:
     return Row(what=f"from answer to durable line, {which}", value=seconds, unit="s", least=least, aim=aim, note=note)

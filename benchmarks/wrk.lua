@@ -1,4 +1,4 @@
--- The load of `make load` and `make bench`: a browser's request for the pixel, over and over; the result as one line of JSON.
+-- The load of `make load` and `make bench`: one browser's request for the pixel, repeated; it prints the result as one line of JSON.
 wrk.method = "GET"
 wrk.headers["User-Agent"] =
     "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"

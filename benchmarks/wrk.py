@@ -1,4 +1,4 @@
-"""wrk, the load generator, and what it says."""
+"""Runs wrk, the load generator, and reads its result."""
 
 import json
 import shutil
@@ -12,14 +12,14 @@ SCRIPT = Path(__file__).with_name("wrk.lua")
 
 
 class WrkMissing(Exception):
-    """wrk is a package of the system."""
+    """wrk is not installed. It is a package of the operating system."""
 
     def __init__(self) -> None:
         super().__init__("wrk is not installed: apt-get install wrk, brew install wrk, or the like")
 
 
 class Hits(msgspec.Struct, frozen=True):
-    """`requests` were answered, `refused` of them with an error; `broken` connections had none. Times in seconds."""
+    """`requests` were answered, `refused` of them with an error; `broken` got no answer. Times are in seconds."""
 
     requests: int
     seconds: float
@@ -35,7 +35,7 @@ class Hits(msgspec.Struct, frozen=True):
 
 
 def wrk(url: str, *, seconds: float, connections: int = 64, threads: int = 1, cores: Iterable[int] = ()) -> Hits:
-    """Load `url` for so many whole seconds, at least one."""
+    """Load `url` for `seconds`, rounded to whole seconds, at least one."""
     program = shutil.which("wrk")
     if program is None:
         raise WrkMissing

@@ -33,7 +33,7 @@ from tracker.operations.findings import Level
 from tracker.operations.lookups import queue_attributes, queue_url
 from tracker.operations.provision import Names, provision
 from tracker.operations.redrive import redrive
-from tracker.operations.topic_checks import Wiring, check_topic, look
+from tracker.operations.topic_checks import Setup, check_topic, with_aws_errors
 
 REGION = "us-east-1"
 ARN = f"arn:aws:sns:{REGION}:000000000000:tracking"
@@ -338,7 +338,7 @@ async def test_the_commands_name_an_answer_that_is_not_aws_s(server: Server) -> 
             ):
                 assert isinstance(await raised_by(call), AwsUnreachable | AwsRefused), name
     server.answer = ANSWERS["html"]
-    findings = [finding async for finding in look(check_topic(server.sns, Wiring()), "topic")]
+    findings = [finding async for finding in with_aws_errors(check_topic(server.sns, Setup()), "topic")]
     assert [finding.level for finding in findings] == [Level.UNKNOWN]
 
 
@@ -357,7 +357,7 @@ async def test_the_commands_name_what_a_sound_answer_lacks(server: Server) -> No
             await queue_url(sqs, "visits")
         with pytest.raises(AwsUnreachable, match="no Attributes"):
             await queue_attributes(sqs, f"{server.url}q/visits")
-    findings = [finding async for finding in look(check_topic(server.sns, Wiring()), "topic")]
+    findings = [finding async for finding in with_aws_errors(check_topic(server.sns, Setup()), "topic")]
     assert "no Attributes" in str(findings)
 
 

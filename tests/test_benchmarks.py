@@ -81,8 +81,8 @@ def test_a_backlog_is_whole_spans_one_behind_the_other(visits: int) -> None:
 def running(tmp_path: Path) -> Iterator[tuple[Pixel, Service, Path]]:
     with Servers(tmp_path) as servers:
         endpoint = servers.aws(keep=True).endpoint
-        room = servers.log_room()
-        yield servers.pixel(endpoint), servers.storage(endpoint, room), room / "visits.log"
+        folder = servers.log_directory()
+        yield servers.pixel(endpoint), servers.storage(endpoint, folder), folder / "visits.log"
 
 
 def load_it(pixel: Pixel, storage: Service, log: Path) -> subprocess.CompletedProcess[str]:

@@ -81,7 +81,7 @@ async def opened(_no_account_of_mine: None) -> AsyncIterator[Rig]:
 def rig(opened: Rig) -> Rig:
     """Well, and with nothing in its queues."""
     for endpoint in (opened.fake.sns, opened.fake.sqs):
-        endpoint.mend()
+        endpoint.repair()
     for name in ("visits", "visits-dlq"):
         opened.fake.queue(name, Queue.clear)
     return opened

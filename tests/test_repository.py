@@ -85,9 +85,9 @@ def test_the_configuration_page_says_of_every_key_of_the_pixel_when_a_reload_app
     table = page[page.index("## Reload") : page.index("## Credentials")]
     rows = [re.findall(r"`([a-z_.*]+)`", row) for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)]
     keys = _leaves(msgspec.to_builtins(config.load_pixel(ROOT / "config/pixel.reference.yaml", {})))
-    told = [[key for pattern in row for key in keys if fnmatch(key, pattern)] for row in rows]
-    assert sorted(key for row in told for key in row) == sorted(keys)
-    assert sorted(told[-1]) == sorted(FIXED)
+    named = [[key for pattern in row for key in keys if fnmatch(key, pattern)] for row in rows]
+    assert sorted(key for row in named for key in row) == sorted(keys)
+    assert sorted(named[-1]) == sorted(FIXED)
 
 
 def test_make_help_lists_every_command_the_documents_name() -> None:

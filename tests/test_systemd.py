@@ -1,4 +1,4 @@
-"""What systemd is told: by the protocol's datagrams on a real socket, and by both services."""
+"""The notifications that both services send to systemd, read from a real socket."""
 
 import asyncio
 import contextlib
@@ -24,14 +24,14 @@ class Notify:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(path))
         self._socket.setblocking(False)
-        self.heard: list[str] = []
+        self.received: list[str] = []
 
     def listen(self) -> list[str]:
         while True:
             try:
-                self.heard.append(self._socket.recv(4096).decode())
+                self.received.append(self._socket.recv(4096).decode())
             except BlockingIOError:
-                return self.heard
+                return self.received
 
     def beats(self) -> int:
         return self.listen().count("WATCHDOG=1")
@@ -147,4 +147,4 @@ async def test_a_service_is_ready_and_beats_though_aws_is_away_and_says_when_it_
     service = start(module)
     await until(lambda: "READY=1" in notify.listen() and notify.beats() >= 3, seconds=60)
     service.stop()
-    assert notify.listen().index("READY=1") < notify.heard.index("STOPPING=1")
+    assert notify.listen().index("READY=1") < notify.received.index("STOPPING=1")

@@ -104,11 +104,11 @@ def test_a_shells_pattern_names_more_than_logs(tmp_path: Path) -> None:
     with open_logs(names) as logs:
         assert [Path(file.name).name for file in logs.files] == ["visits.log", "visits.log.1"]
         assert [reason.rpartition("/")[2] for reason in logs.skipped] == [
-            "visits.log.1.gz: it is there without .gz, too",
-            "visits.log.2.gz.part: a copy that is not complete",
+            "visits.log.1.gz: the same log is given without .gz",
+            "visits.log.2.gz.part: a compressed copy that is not complete",
             "visits.log.d: a directory",
-            "visits.log.link: the same file as another",
-            "visits.log.torn-20261124T000000Z: a torn-off end, whose visits came again",
+            "visits.log.link: the same file as another one given",
+            "visits.log.torn-20261124T000000Z: a copy of a torn append; its visits were delivered again",
         ]
         assert all_of(logs).count(b"\n") == 2
         assert "not read: " + logs.skipped[0] in logs.notes

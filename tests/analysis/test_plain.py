@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tests.core.strategies import visits
 from tracker.analysis import plain
 from tracker.analysis.log_files import CHUNK
-from tracker.analysis.plain import tidy
+from tracker.analysis.plain import plain_lines
 from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import MAX_HEADER_CHARS, Visit
 from tracker.errors import MalformedMessage
@@ -18,7 +18,7 @@ LINE = b"2026-11-23T07:09:24.932706+00:00|https://example.com/|Mozilla/5.0|192.0
 
 
 def by_hand(block: bytes) -> tuple[bytes, int]:
-    """What `tidy` promises, line by line and slowly."""
+    """What `plain_lines` promises, line by line and slowly."""
     kept = []
     malformed = 0
     for line in block.splitlines(keepends=True) if b"\r" not in block else [x + b"\n" for x in block.split(b"\n")[:-1]]:
@@ -37,7 +37,7 @@ def is_plain(line: bytes) -> bool:
 @given(st.lists(visits))
 def test_lines_of_our_log_pass_as_they_are(made: list[Visit]) -> None:
     block = b"".join(map(format_line, made))
-    assert tidy(block) == (block, 0)
+    assert plain_lines(block) == (block, 0)
 
 
 _odd_lines = st.one_of(
@@ -60,7 +60,7 @@ _odd_lines = st.one_of(
 def test_other_lines_are_spelled_as_our_log_spells_them_and_the_malformed_are_counted(lines: list[bytes]) -> None:
     block = b"".join(lines)
     expected = [by_hand(line) for line in lines]
-    assert tidy(block) == (b"".join(kept for kept, _ in expected), sum(malformed for _, malformed in expected))
+    assert plain_lines(block) == (b"".join(kept for kept, _ in expected), sum(malformed for _, malformed in expected))
 
 
 @given(st.text("0123456789abf:.", max_size=24))
@@ -109,7 +109,7 @@ def test_the_usual_lines_do_pass_at_a_glance() -> None:
 def test_a_long_odd_line_costs_time_in_proportion(column: bytes, piece: bytes) -> None:
     long = LINE.replace(column, piece * (CHUNK // len(piece)))  # a quadratic match takes minutes
     expected, malformed = by_hand(long)
-    assert tidy(LINE + long + LINE) == (LINE + expected + LINE, malformed)
+    assert plain_lines(LINE + long + LINE) == (LINE + expected + LINE, malformed)
 
 
 def test_many_lines_of_many_escapes_cost_little_memory() -> None:
@@ -118,7 +118,7 @@ def test_many_lines_of_many_escapes_cost_little_memory() -> None:
     block = line * (CHUNK // len(line))
     tracemalloc.start()
     try:
-        assert tidy(block) == (block, 0)
+        assert plain_lines(block) == (block, 0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -142,4 +142,4 @@ def test_many_lines_of_many_escapes_cost_little_memory() -> None:
     ],
 )
 def test_a_time_that_was_never_is_malformed(time: str) -> None:
-    assert tidy(LINE.replace(LINE[:32], time.encode())) == (b"", 1)
+    assert plain_lines(LINE.replace(LINE[:32], time.encode())) == (b"", 1)

@@ -87,7 +87,7 @@ def test_logrotate_renames_makes_a_new_file_and_says_so(tmp_path: Path) -> None:
     folder.mkdir(mode=0o750)
     log = folder / "visits.log"
     state = tmp_path / "state"
-    config = rotation(folder, f"ls {folder} >> {tmp_path}/told")
+    config = rotation(folder, f"ls {folder} >> {tmp_path}/reloaded")
     log.write_text("first\n")
     inode = log.stat().st_ino
     run("logrotate", "--force", "--state", state, config)
@@ -96,7 +96,10 @@ def test_logrotate_renames_makes_a_new_file_and_says_so(tmp_path: Path) -> None:
     assert old.read_text() == "first\n"
     assert log.read_text() == ""
     assert stat.S_IMODE(log.stat().st_mode) == 0o640
-    assert (tmp_path / "told").read_text().split() == ["visits.log", old.name]  # told once both are there
+    assert (tmp_path / "reloaded").read_text().split() == [
+        "visits.log",
+        old.name,
+    ]  # the signal comes once both are there
 
     assert "copytruncate" not in re.sub(r"#.*", "", (DEPLOY / "logrotate/tracker").read_text())
 

@@ -30,7 +30,7 @@ def sections_of_the_guide() -> set[str]:
 
 
 def run(name: str, *arguments: str | Path, cwd: Path | None = None, check: bool = True) -> str:
-    """What the program prints, on both channels; it must end well, unless told otherwise."""
+    """What the program prints, on both channels; it must end with status 0, unless the caller says otherwise."""
     command = [tool(name), *map(str, arguments)]
     done = subprocess.run(
         command, cwd=cwd or ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False

@@ -23,10 +23,10 @@ T = TypeVar("T")
 
 
 class Endpoint:
-    """One port. Its methods are called from the tests' threads, what begins with an underscore on the loop.
+    """One port of the fake. Public methods run in the tests' threads, the others in the thread of the event loop.
 
-    Down, nothing listens on the port and every connection is cut. A held call is not performed; it gets no answer until
-    it is released, and then a cut connection instead of one.
+    While it is down, nothing listens on the port, and all connections are closed. A held call is not performed and gets
+    no answer. When it is released, its connection is closed.
     """
 
     def __init__(self, fake: "FakeAws", faults: Faults) -> None:
@@ -57,11 +57,11 @@ class Endpoint:
         self._fake.run(lambda: self._hold_calls(actions))
 
     def release(self) -> None:
-        """Cuts the held and the hanging calls off unanswered, and lets those to come pass."""
+        """Closes the connections of the held and the hanging calls without an answer, and performs the next calls."""
         self._fake.run(self._release)
 
-    def mend(self) -> None:
-        """Nothing goes wrong any more."""
+    def repair(self) -> None:
+        """Remove all faults and listen again."""
         self.faults.clear()
         self.up()
 

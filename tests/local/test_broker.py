@@ -166,7 +166,7 @@ def test_a_port_in_use_is_a_clear_error(free_port: int, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", free_port)):
         second = run("tracker.local", "broker", "--port", str(free_port), home=tmp_path)
     assert second.returncode == 1
-    assert f"port {free_port} on 127.0.0.1 is in use; the local broker wants it" in second.stderr
+    assert f"port {free_port} on 127.0.0.1 is in use; the local broker needs it" in second.stderr
 
 
 def test_without_moto_it_says_what_to_install(tmp_path: Path) -> None:

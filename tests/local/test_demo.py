@@ -85,7 +85,7 @@ async def test_the_page_embeds_the_pixel_and_shows_the_same_snippet(free_port: i
 async def test_the_page_links_a_report_of_the_log_as_it_is_now(
     free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_report, "FRESH", 0.0)
+    monkeypatch.setattr(demo_report, "CACHE_SECONDS", 0.0)
     log = tmp_path / "visits.log"
     async with demo_at(free_port, log) as session:
 
@@ -100,7 +100,7 @@ async def test_the_page_links_a_report_of_the_log_as_it_is_now(
         page = await report()
         assert "No visit." in page
         assert '<meta http-equiv="refresh"' in page
-        (tmp_path / "visits.log.20261123T000000Z").write_text(f"{LINE}\n")
+        (tmp_path / "visits.log.20261123T000000.000000Z").write_text(f"{LINE}\n")
         log.write_text(f"{LINE.replace(':8000/', ':8000/now')}\n")
         page = await report()
         assert "http://127.0.0.1:8000/now" in page
@@ -119,7 +119,7 @@ async def test_without_the_extra_the_report_says_what_to_install(
 async def test_reports_are_made_one_at_a_time_and_handed_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo_report, "FRESH", 3600.0)
+    monkeypatch.setattr(demo_report, "CACHE_SECONDS", 3600.0)
     report = LiveReport(tmp_path / "visits.log")
     first = await asyncio.gather(report.page(), report.page())
     (tmp_path / "visits.log").write_text(f"{LINE}\n")

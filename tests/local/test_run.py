@@ -79,7 +79,7 @@ def test_a_second_ctrl_c_ends_at_once(system: System) -> None:
     # Storage cannot stop: so neither can the rest.
     os.kill(processes(system)["storage"], signal.SIGSTOP)
     system.interrupt()
-    wait_for(lambda: "stopping" in system.output, "it hears the first")
+    wait_for(lambda: "stopping" in system.output, "it has received the first")
     time.sleep(0.5)
     assert system.process.running
     start = time.monotonic()
@@ -100,7 +100,7 @@ def test_a_part_that_dies_stops_the_rest_and_is_named(system: System, name: str)
 
 def test_a_part_that_cannot_start_is_named(system: System) -> None:
     (system.folder / "var").mkdir()
-    system.log.mkdir()  # where storage wants its log file
+    system.log.mkdir()  # where storage writes its log file
     system.launch()
     assert system.process.wait() == 1
     assert "error: storage ended with exit status" in system.output

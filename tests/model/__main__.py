@@ -6,14 +6,14 @@ from typing import Any
 
 from tests.model import accounts_model, outbox_model, rotation_model, storage_state
 from tests.model.accounts_model import Accounts
-from tests.model.checker import Model, told
+from tests.model.checker import Model, as_text
 from tests.model.outbox_model import Outbox
 from tests.model.rotation_model import Rotation
 from tests.model.scenarios import STORAGE, explored, explored_storage, storage_without
 
 
 def tell(part: str, rule: str, clause: str, model: Model[Any]) -> None:
-    print(told(explored(f"\n{part} without {rule}: {clause}", model).trace()))
+    print(as_text(explored(f"\n{part} without {rule}: {clause}", model).trace()))
 
 
 def main() -> None:

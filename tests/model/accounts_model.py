@@ -1,9 +1,9 @@
 """The accounts of journals over months: what the ledger may forget, and when (rule 7).
 
-A journal has the lines a and b, each published as a span of its own, and at last its end marker. Another journal
-is heard of in between, which is how the ledger learns what time it is for SQS. Messages come in any order; SQS keeps
-none of them for half a year. What may befall: a message comes again, a span is published again because the reply was
-lost, SQS gives a message up, the clock of storage's host runs half a year ahead.
+A journal has the lines a and b, each published as a span of its own, and at last its end marker. Messages of another
+journal come in between; the time at which SQS got them is the only clock of the ledger. Messages come in any order; SQS
+keeps none of them for half a year. What may befall: a message comes again, a span is published again because the reply
+was lost, SQS gives a message up, the clock of storage's host runs half a year ahead.
 
 After its end marker a journal is published again only within SQS's retention: its directory goes at once then.
 
@@ -59,16 +59,16 @@ class Accounts:
         following = {"": "a", "a": "b", "ab": "!"}.get(s.published)
         if following:
             yield f"publish {following}", _send(s, following)._replace(published=s.published + following)
-        yield "the other journal is heard of", self._hear(s, ("", s.half_year))
+        yield "a message of the other journal comes", self._record_sent(s, ("", s.half_year))
         for message in sorted(s.queue):
             taken = s._replace(queue=s.queue - {message}, gone=s.gone | {message})
-            yield f"store {message[0]}", self._hear(taken, message)
+            yield f"store {message[0]}", self._record_sent(taken, message)
         if not s.queue and (s.half_year == 0 or (s.half_year == 1 and s.published == "ab!")):
             yield "half a year passes", s._replace(half_year=s.half_year + 1, gone=frozenset())
 
     def faults(self, s: State) -> Moves:
         for message in sorted(s.gone) if s.again else ():
-            yield f"{message[0]} comes again", self._hear(s._replace(again=0), message)
+            yield f"{message[0]} comes again", self._record_sent(s._replace(again=0), message)
         for visit in s.published if s.published_again else "":
             if "!" not in s.published or (visit, s.half_year) in s.queue | s.gone:
                 yield f"{visit} is published again", _send(s._replace(published_again=0), visit)
@@ -77,7 +77,7 @@ class Accounts:
         if s.clocks_wrong:
             yield "the host's clock runs ahead", s._replace(host_ahead=1, clocks_wrong=0)
 
-    def _hear(self, s: State, message: Message) -> State:
+    def _record_sent(self, s: State, message: Message) -> State:
         """Store what is new, note it in the account, and forget accounts whose time has come."""
         what, sent = message
         account = s.account

@@ -87,6 +87,6 @@ class Exploration(Generic[S]):
         return [i for i, state in enumerate(self.states) if i not in onward and not self._model.at_rest(state)]
 
 
-def told(trace: list[tuple[str, S]]) -> str:
-    """A trace to read, a line a move."""
+def as_text(trace: list[tuple[str, S]]) -> str:
+    """A trace as text, with one line for each move."""
     return "\n".join(f"  {number:2}. {what}" for number, (what, _) in enumerate(trace, 1))

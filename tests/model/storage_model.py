@@ -48,8 +48,8 @@ class Storage(Process):
         if "3" in self.without and s.left.again and s.phase in RUNNING:
             for message in sorted(s.queue - s.acknowledged):
                 if set(self.messages[message]) <= set(s.ledger.stored + s.new):
-                    told = _spend(s, "again")._replace(acknowledged=s.acknowledged | {message})
-                    yield f"{message} comes again, adds nothing, is acknowledged at once", told
+                    after = _spend(s, "again")._replace(acknowledged=s.acknowledged | {message})
+                    yield f"{message} comes again, adds nothing, is acknowledged at once", after
 
     def _kill(self, s: State) -> Moves:
         killed = _spend(down(s), "kill")

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.model.checker import Exploration, told
+from tests.model.checker import Exploration, as_text
 from tests.model.files import File
 
 
@@ -45,7 +45,7 @@ def test_a_broken_property_is_found_by_a_shortest_way() -> None:
     exploration = Exploration(Countdown(forbidden=4))
     assert exploration.broken == "forbidden"
     assert [state for _, state in exploration.trace()] in ([8, 6, 4], [7, 6, 4], [7, 5, 4])
-    assert told(exploration.trace()).count("\n") == 2
+    assert as_text(exploration.trace()).count("\n") == 2
 
 
 def test_a_state_from_which_only_faults_lead_to_rest_is_stuck() -> None:

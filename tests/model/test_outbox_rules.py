@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.model.checker import told
+from tests.model.checker import as_text
 from tests.model.outbox_model import RULES, Outbox
 from tests.model.scenarios import explored
 
@@ -24,7 +24,7 @@ BREAKS = {
 
 def test_with_all_rules_no_fault_breaks_a_promise() -> None:
     exploration = explored("outbox", Outbox())
-    assert exploration.broken is None, told(exploration.trace())
+    assert exploration.broken is None, as_text(exploration.trace())
     assert {state.maker for state in exploration.states} == {"appends", "torn", "sealed", "dead"}
     assert {state.main for state in exploration.states} == {
         *("looks", "holds", "refused", "aside", "empty", "closed", "dead")
@@ -34,5 +34,5 @@ def test_with_all_rules_no_fault_breaks_a_promise() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_without_the_rule_a_promise_is_broken(rule: str) -> None:
     exploration = explored(f"without {rule}, {RULES[rule]}", Outbox(rule))
-    print(told(exploration.trace()))
+    print(as_text(exploration.trace()))
     assert exploration.broken == BREAKS[rule]

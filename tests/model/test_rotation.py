@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.model.checker import told
+from tests.model.checker import as_text
 from tests.model.rotation_model import PROCEDURE, RULES, Rotation, State, names_of
 from tests.model.scenarios import MEMORY, explored
 from tests.storage.rig import SENT_MS, A, open_rig, span
@@ -23,14 +23,14 @@ BREAKS = {"checkpoint": "refused", "reserve": "lost", "announce": "refused", "sy
 @pytest.mark.parametrize("ordered", [True, False], ids=["changes in order", "any changes"])
 def test_a_rotation_by_all_rules_loses_no_line(ordered: bool) -> None:
     exploration = explored("rotation", Rotation(ordered=ordered))
-    assert exploration.broken is None, told(exploration.trace())
+    assert exploration.broken is None, as_text(exploration.trace())
     assert {state.phase for state in exploration.states} == {"down", "idle", *PROCEDURE}
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_rotation_without_the_rule_breaks_a_promise(rule: str) -> None:
     exploration = explored(f"rotation without {rule}, {RULES[rule]}", Rotation(without=rule))
-    print(told(exploration.trace()))
+    print(as_text(exploration.trace()))
     assert exploration.broken == BREAKS[rule]
 
 

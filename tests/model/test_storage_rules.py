@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.model.checker import told
+from tests.model.checker import as_text
 from tests.model.scenarios import (
     ONCE,
     OVERLAP,
@@ -20,7 +20,7 @@ from tests.model.storage_state import RULES, State
 @pytest.mark.parametrize("scenario", STORAGE)
 def test_with_all_rules_no_fault_breaks_a_promise(scenario: str) -> None:
     exploration = explored_storage(scenario)
-    assert exploration.broken is None, told(exploration.trace())
+    assert exploration.broken is None, as_text(exploration.trace())
 
 
 def test_the_faults_lead_everywhere() -> None:
@@ -31,7 +31,7 @@ def test_the_faults_lead_everywhere() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_without_the_rule_a_promise_is_broken(rule: str) -> None:
     exploration = explored(f"without {rule}, {RULES[rule]}", storage_without(rule))
-    print(told(exploration.trace()))
+    print(as_text(exploration.trace()))
     assert exploration.broken == STORAGE_BREAKS[rule]
 
 
@@ -46,4 +46,4 @@ def test_checkpoints_when_idle_are_needed_for_none_of_them() -> None:
             return super().at_rest(s._replace(ledger=s.ledger._replace(pending=None)))
 
     exploration = explored("without checkpoints", WithoutCheckpoints(OVERLAP, ONCE))
-    assert exploration.broken is None, told(exploration.trace())
+    assert exploration.broken is None, as_text(exploration.trace())

@@ -1,4 +1,4 @@
-"""Where a canary is, told from the files of an outbox alone."""
+"""Which steps of a canary the doctor sees in the files of an outbox."""
 
 from pathlib import Path
 

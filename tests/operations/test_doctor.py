@@ -111,9 +111,9 @@ async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: 
         assert "… checking the outbox" in shown
 
         storage.stop()
-        stranded = await bench.doctor(pixel=pixel_file, storage=storage_file, canary=True)
-        assert any(one.subject == "canary" and "accepted by SNS" in one.what for one in stranded)
-        found(stranded, Level.FAULT, "canary", "no line of it in the visit log in time")
+        findings = await bench.doctor(pixel=pixel_file, storage=storage_file, canary=True)
+        assert any(one.subject == "canary" and "accepted by SNS" in one.what for one in findings)
+        found(findings, Level.FAULT, "canary", "the visit log did not get its line in time")
     finally:
         pixel.destroy()
         storage.destroy()
@@ -182,7 +182,7 @@ AWS_FAULTS: dict[str, list[Fault]] = {
             subscription_attribute("FilterPolicy", '{"Type": ["Order"]}'),
             Level.FAULT,
             "subscription",
-            "keeps visits out",
+            "drops visits",
         ),
         (queue_attribute(Policy=""), Level.FAULT, "queue", "does not let SNS send"),
         (redrive_3, Level.WARNING, "dead letters", "after 3 receives"),
@@ -356,8 +356,8 @@ def test_what_storage_counts_is_judged() -> None:
     )
     findings = list(judge_storage_metrics(metrics))
     found(findings, Level.WARNING, "storage", "276 bytes of 3 journals")
-    found(findings, Level.FAULT, "storage", "4 times a message had other bytes")
-    found(findings, Level.WARNING, "storage", "2 times a message could not be read")
+    found(findings, Level.FAULT, "storage", "4 messages had other bytes")
+    found(findings, Level.WARNING, "storage", "2 times since its start it received a message that it could not read")
     assert not list(judge_storage_metrics(Metrics("tracker_storage_missing_bytes 0\n")))
 
 

@@ -9,7 +9,7 @@ from zlib import compress
 import pytest
 
 from tests.pixel.requests import ODD, PLAIN, whole
-from tests.pixel.wires import BothPaths, Notes, Wire, settle
+from tests.pixel.wires import BothPaths, Notes, Wire, wait_quiet
 from tests.waiting import until
 from tracker.config import Http, PixelConfig, SnsConfig
 from tracker.core.discards import NOT_READING, REFUSED_STATUSES
@@ -39,7 +39,7 @@ class Visitor:
     async def send(self, *reads: bytes) -> None:
         for read in reads:
             self.wire.read(read)
-        await settle(self.wire)
+        await wait_quiet(self.wire)
 
     @property
     def statuses(self) -> list[int]:
@@ -168,7 +168,7 @@ async def test_a_visitor_who_closes_his_half_behind_the_request_has_his_answer(f
     assert visitor.wire.written.endswith(b";")
     assert visitor.visits == 1
     assert visitor.wire.closed
-    await settle(visitor.wire)
+    await wait_quiet(visitor.wire)
     await visitor.close()
 
 
@@ -180,23 +180,23 @@ async def test_pipelined_requests_before_a_half_close_are_all_answered(fast: boo
     visitor.wire.end()
     assert visitor.statuses == [200, 200, 405, 200]
     assert visitor.wire.closed, "for an unfinished request nobody waits"
-    await settle(visitor.wire)
+    await wait_quiet(visitor.wire)
     await visitor.close()
 
 
 async def test_a_half_closed_visitor_who_reads_late_has_all_his_answers() -> None:
     visitor = Visitor(capacity=100)
     visitor.wire.read(PLAIN)
-    await settle(visitor.wire)
+    await wait_quiet(visitor.wire)
     visitor.wire.read(whole([GET, HOST, b"Content-Length: 0"]) * 40)
     visitor.wire.end()
-    await settle(visitor.wire)
+    await wait_quiet(visitor.wire)
     assert visitor.statuses == [200]
     visitor.wire.drink()
-    await settle(visitor.wire)
+    await wait_quiet(visitor.wire)
     assert visitor.statuses == [200] * 41
     assert visitor.wire.closed
-    await settle(visitor.wire)
+    await wait_quiet(visitor.wire)
     await visitor.close()
 
 
@@ -370,7 +370,7 @@ async def test_a_burst_of_one_visitor_keeps_the_others_waiting_for_a_few_request
     await asyncio.sleep(0)
     assert other.statuses == [200]
     assert 0 < len(burst.statuses) <= 3 * PIPELINED
-    await settle(burst.wire)
+    await wait_quiet(burst.wire)
     assert len(burst.statuses) == 1_000
     await burst.close()
     await other.close()

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from tests.pixel.requests import LINES, PLAIN, whole
-from tests.pixel.wires import BothPaths, Notes, Wire, settle
+from tests.pixel.wires import BothPaths, Notes, Wire, wait_quiet
 from tests.waiting import until
 from tracker.config import Http, PixelConfig, SnsConfig
 from tracker.core.discards import NOT_READING
@@ -133,7 +133,7 @@ async def test_the_fast_path_is_taken_again_behind_a_request_that_was_not_plain(
     odd = whole([b"GET /track HTTP/1.1", b"Host: a", b"Content-Length: 0"])
     for read in (PLAIN, odd, PLAIN, PLAIN[:-1], PLAIN[-1:], PLAIN):
         wire.read(read)
-        await settle(wire)
+        await wait_quiet(wire)
     assert heads == [odd, PLAIN]
     assert wire.written.count(b"HTTP/1.1 200 OK\r\n") == 5
     wire.close()
@@ -146,7 +146,7 @@ async def test_answers_of_both_paths_leave_in_the_order_of_the_requests() -> Non
     wire.read(PLAIN)
     wire.read(b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n")
     wire.read(PLAIN)
-    await settle(wire)
+    await wait_quiet(wire)
     assert re.findall(rb"HTTP/1.1 (\d+)", wire.written) == [b"200", b"404", b"200"]
     wire.close()
     await close()
@@ -173,7 +173,7 @@ async def test_the_visits_of_a_pass_are_one_write_and_no_answer_leaves_before_it
     for wire in wires:
         wire.read(PLAIN * 2)
     assert notes.writes == []
-    await settle(wires[0])
+    await wait_quiet(wires[0])
     assert notes.writes == [(10, 0)]
     assert all(wire.written.count(b"HTTP/1.1 200 OK\r\n") == 2 for wire in wires)
     for wire in wires:
@@ -200,7 +200,7 @@ async def test_a_visitor_who_closes_his_half_at_once_has_his_answer() -> None:
     wire.end()
     assert wire.written.startswith(b"HTTP/1.1 200 OK\r\n")
     assert wire.closed
-    await settle(wire)
+    await wait_quiet(wire)
     await close()
 
 
@@ -254,7 +254,7 @@ async def test_a_visitor_who_sends_without_reading_is_stopped_and_given_up(fast:
     connect, close = BothPaths(config, None).open(notes)
     wire = Wire(connect(fast), "203.0.113.5", capacity=1000)
     wire.read(PLAIN * 4)
-    await settle(wire)
+    await wait_quiet(wire)
     for read in more:
         wire.read(read)
         await asyncio.sleep(0)

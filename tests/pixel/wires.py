@@ -157,13 +157,13 @@ class BothPaths:
         for read, wait in reads:
             wire.read(read)
             if wait:
-                await settle(wire)
+                await wait_quiet(wire)
         if end and not wait:
             wire.end()
-        await settle(wire)
+        await wait_quiet(wire)
         if end:
             wire.end()
-            await settle(wire)
+            await wait_quiet(wire)
         answers = re.sub(rb"\r\nDate: [^\r]*", b"\r\nDate: now", wire.written)
         outcome = Outcome(answers, wire.closed or wire.ended, notes.visits(), dict(notes.counts))
         wire.close()
@@ -195,7 +195,7 @@ class BothPaths:
         return lambda fast: Connection(self.connections if fast else slow), lambda: asyncio.ensure_future(close())
 
 
-async def settle(wire: Wire) -> None:
+async def wait_quiet(wire: Wire) -> None:
     """Let the event loop run until the server sends nothing more."""
     quiet = 0
     while quiet < QUIET_PASSES:

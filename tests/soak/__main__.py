@@ -20,7 +20,7 @@ from pathlib import Path
 
 from tests.soak.outage import Outages
 from tests.system.siege import Siege
-from tests.system.verdict import Tally
+from tests.system.verdict import Verdict
 
 DEEP = (
     *("tests/pixel/test_every_call.py", "tests/pixel/test_power_cut.py", "tests/pixel/test_fast_path_and_fallback.py"),
@@ -56,26 +56,26 @@ def _siege(seed: int, rounds: int) -> bool:
     try:
         siege.run(rounds, _progress)
     except AssertionError as error:
-        siege.tally.strange.append(str(error))
-    print(f"\n{_table(siege.tally)}\n{time.monotonic() - began:.0f} s")
-    if siege.tally.is_clean:
+        siege.verdict.strange.append(str(error))
+    print(f"\n{_table(siege.verdict)}\n{time.monotonic() - began:.0f} s")
+    if siege.verdict.is_clean:
         shutil.rmtree(home)
     else:
-        print(f"NOT CLEAN: {siege.repeat()}\n{siege.tally}\nlog, outbox and output are in {home}")
-    return siege.tally.is_clean
+        print(f"NOT CLEAN: {siege.repeat()}\n{siege.verdict}\nlog, outbox and output are in {home}")
+    return siege.verdict.is_clean
 
 
-def _progress(tally: Tally) -> None:
-    print(f"\rround {tally.rounds}, {tally.answered} visits judged", end="", flush=True)
+def _progress(verdict: Verdict) -> None:
+    print(f"\rround {verdict.rounds}, {verdict.answered} visits judged", end="", flush=True)
 
 
-def _table(tally: Tally) -> str:
-    rows = [("rounds", tally.rounds)]
-    rows += [(f"fault: {kind}", count) for kind, count in sorted(tally.injected.items())]
-    rows += [("visits answered", tally.answered), ("missing", len(tally.missing)), ("twice", len(tally.twice))]
-    rows += [("torn", len(tally.torn)), ("damaged in a journal", tally.damaged)]
-    rows += [("torn appends kept aside", tally.kept_aside), ("else not as it should be", len(tally.strange))]
-    rows += [(f"largest {process}, MiB", kib >> 10) for process, kib in sorted(tally.memory.items())]
+def _table(verdict: Verdict) -> str:
+    rows = [("rounds", verdict.rounds)]
+    rows += [(f"fault: {kind}", count) for kind, count in sorted(verdict.injected.items())]
+    rows += [("visits answered", verdict.answered), ("missing", len(verdict.missing)), ("twice", len(verdict.twice))]
+    rows += [("torn", len(verdict.torn)), ("damaged in a journal", verdict.damaged)]
+    rows += [("torn appends kept aside", verdict.kept_aside), ("else not as it should be", len(verdict.strange))]
+    rows += [(f"largest {process}, MiB", kib >> 10) for process, kib in sorted(verdict.memory.items())]
     return "\n".join(f"| {name:<32} | {count:>9,} |" for name, count in rows)
 
 

@@ -218,15 +218,15 @@ CANNOT_BEGIN: list[Any] = [
 
 
 class Failing:
-    """In the place of `owner.name`: fails with `number` until it is mended."""
+    """In the place of `owner.name`: fails with `number` until it is repaired."""
 
     def __init__(self, patch: pytest.MonkeyPatch, owner: Any, name: str, number: int) -> None:
         self.tries = 0
-        self.mended = False
+        self.repaired = False
         real = getattr(owner, name)
 
         def call(*arguments: Any, **options: Any) -> Any:
-            if self.mended or (owner is os and "visits.log.2" not in f"{arguments[0]}" and name == "open"):
+            if self.repaired or (owner is os and "visits.log.2" not in f"{arguments[0]}" and name == "open"):
                 return real(*arguments, **options)
             self.tries += 1
             raise OSError(number, os.strerror(number))
@@ -269,10 +269,10 @@ async def test_a_rotation_that_was_put_off_is_tried_again_by_itself_and_said_onc
         for index in range(1, 4):
             await rig.write(span(A, index, index + 1))
         assert failing.tries == 3
-        failing.mended = True
+        failing.repaired = True
         await rig.write(span(A, 4, 5))
         assert [len(logged(file)) for file in closed_logs(path)] == [4]
-        failing.mended = False
+        failing.repaired = False
         await rig.write(span(A, 5, 6))
     assert all_pages(path) == pages(A, 0, 6)
     said = [record.getMessage().split()[0] for record in caplog.records]
@@ -334,7 +334,7 @@ async def test_a_rotation_that_has_begun_is_finished_before_the_next_append(
         await until(lambda: rig.writer.paused and failing.tries > 2)
         assert os.strerror(number) in str(rig.writer.paused)
         assert len(rig.acknowledged) == 1
-        failing.mended = True
+        failing.repaired = True
         await running
         assert rig.writer.paused is None
         assert rig.closed == closed_logs(path)
@@ -358,7 +358,7 @@ async def test_a_reopening_that_fails_is_tried_again(
         running = asyncio.create_task(rig.run([span(A, 1, 3)]))
         await until(lambda: rig.writer.paused and failing.tries > 2)
         assert os.strerror(number) in str(rig.writer.paused)
-        failing.mended = True
+        failing.repaired = True
         await running
     assert logged(aside) + logged(path) == pages(A, 0, 3)
 

@@ -29,11 +29,11 @@ from tracker.files import raise_open_files
 from . import hostile
 from .processes import Config, Service, left_behind
 from .stack import FakeStack
-from .verdict import Foreign, Tally
+from .verdict import Foreign, Verdict
 from .wire import Load, wait_for
 
-SETTLE_EVERY = 10  # rounds
-SETTLE_SECONDS = 60.0
+CHECK_EVERY = 10  # rounds
+ARRIVE_SECONDS = 60.0
 ANSWERS_A_ROUND = 15
 FORMATS = ("packed", "plain", "single")
 OPEN_FILES = 512  # of each service: fewer than the connections of a flood on an admin port
@@ -86,7 +86,7 @@ class Siege:
 
     def __init__(self, home: Path, seed: int) -> None:
         self.seed = seed
-        self.tally = Tally()
+        self.verdict = Verdict()
         self._random = random.Random(seed)
         self._stack = FakeStack(home, seed=seed)
         self._stack.piped = True
@@ -107,39 +107,39 @@ class Siege:
         self._gaps_to_show = False
         self._formats = itertools.cycle(self._random.sample(FORMATS, len(FORMATS)))
 
-    def run(self, rounds: int, after_round: Callable[[Tally], None] = lambda tally: None) -> Tally:
+    def run(self, rounds: int, after_round: Callable[[Verdict], None] = lambda verdict: None) -> Verdict:
         """So many rounds; then everything is stopped and judged. Ends early with the first bad verdict."""
         raise_open_files()  # a flood's connections are files of this process
         try:
             self._start()
             with Load(self._port, connections=4, pause=0.01) as load:
-                for self.tally.rounds in range(1, rounds + 1):
+                for self.verdict.rounds in range(1, rounds + 1):
                     self._round(load)
                     self._measure()
-                    if self.tally.rounds % SETTLE_EVERY == 0 and not self._settle(load):
+                    if self.verdict.rounds % CHECK_EVERY == 0 and not self._check_arrived(load):
                         break
-                    after_round(self.tally)
-            if self._settle(load):
+                    after_round(self.verdict)
+            if self._check_arrived(load):
                 self._end()
         except BaseException as error:
             error.add_note(self.repeat())
             raise
         finally:
             for endpoint in (self._stack.sns, self._stack.sqs):
-                self.tally.injected.update(endpoint.faults.injected)
+                self.verdict.injected.update(endpoint.faults.injected)
             for kind in list(self._lasting):
                 self._end_lasting(kind)
             self._stack.destroy()
-        return self.tally
+        return self.verdict
 
     def repeat(self) -> str:
         """How to have this again."""
-        return f"seed {self.seed}: make soak ARGS='--seed {self.seed} --rounds {self.tally.rounds}'"
+        return f"seed {self.seed}: make soak ARGS='--seed {self.seed} --rounds {self.verdict.rounds}'"
 
     # -- a round
 
     def _round(self, load: Load) -> None:
-        self._random.seed(f"{self.seed}/{self.tally.rounds}")  # what an earlier round drew changes nothing here
+        self._random.seed(f"{self.seed}/{self.verdict.rounds}")  # what an earlier round drew changes nothing here
         self._trouble(self._stack.sns, SNS_FAULTS)
         self._trouble(self._stack.sqs, SQS_FAULTS)
         for kind in sorted(self._lasting):
@@ -333,7 +333,7 @@ class Siege:
                 lines = file.read().splitlines(keepends=True)
                 index = self._random.randrange(max(0, len(lines) - 10), len(lines))
                 line = lines[index]
-                self.tally.overwritten.add(json.loads(line)["Referer"])
+                self.verdict.overwritten.add(json.loads(line)["Referer"])
                 # Each of these makes the line one that is no visit: without its first byte, or not in ASCII.
                 damage = [(b"\x00", 0), (b"\n", 0), (b"\xff", self._random.randrange(len(line) - 1))]
                 byte, at = self._random.choice(damage)
@@ -367,12 +367,12 @@ class Siege:
                 resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
     def _trouble(self, endpoint: Endpoint, chances: dict[str, float]) -> None:
-        endpoint.mend()
+        endpoint.repair()
         for kind, chance in chances.items():
             endpoint.faults.inject(kind, chance=chance)
 
     def _count(self, what: str) -> None:
-        self.tally.injected[what] += 1
+        self.verdict.injected[what] += 1
 
     # -- the verdict
 
@@ -397,34 +397,35 @@ class Siege:
         except OSError:
             return  # it has gone since, or the system has no /proc
         if found is not None:
-            self.tally.memory[name] = max(self.tally.memory.get(name, 0), int(found[1]))
-            assert self.tally.memory[name] < MEMORY_KIB[name], f"a {name} took {int(found[1]):,} KiB"
+            self.verdict.memory[name] = max(self.verdict.memory.get(name, 0), int(found[1]))
+            assert self.verdict.memory[name] < MEMORY_KIB[name], f"a {name} took {int(found[1]):,} KiB"
 
-    def _settle(self, load: Load) -> bool:
-        """AWS is well for a while: what was answered until now has to arrive, and only once. Whether it did.
+    def _check_arrived(self, load: Load) -> bool:
+        """Whether every visit answered so far is in the log exactly once, after a time without faults of AWS.
 
-        What lasts goes on meanwhile. A worker that hangs is waited for, and so are storage's figures.
+        Faults that last for several rounds go on. This also waits until hung workers are replaced and storage's metrics
+        show the gaps.
         """
-        tally = self.tally
+        verdict = self.verdict
         for endpoint in (self._stack.sns, self._stack.sqs):
-            endpoint.mend()
+            endpoint.repair()
         answered = load.answered | self._odd.answered
         self._stack.redeliver()
-        deadline = time.monotonic() + SETTLE_SECONDS
-        while (lost := answered - self._judge().keys()) - tally.overwritten and time.monotonic() < deadline:
+        deadline = time.monotonic() + ARRIVE_SECONDS
+        while (lost := answered - self._judge().keys()) - verdict.overwritten and time.monotonic() < deadline:
             time.sleep(0.3)
-        tally.answered, tally.missing = len(answered), lost - tally.overwritten
-        tally.damaged = len(lost & tally.overwritten)
-        if tally.is_clean:
+        verdict.answered, verdict.missing = len(answered), lost - verdict.overwritten
+        verdict.damaged = len(lost & verdict.overwritten)
+        if verdict.is_clean:
             wait_for(self._nobody_hangs, "a worker that hangs is replaced", timeout=HUNG_SECONDS + 1.0)
             if self._gaps_to_show:
                 wait_for(self._gaps_are_shown, f"storage's metrics show a gap of {self._gaps} bytes", FIGURES_SECONDS)
             self._gaps_to_show = False
             self._remove_strangers()
-        return tally.is_clean
+        return verdict.is_clean
 
     def _remove_strangers(self) -> None:
-        """What cannot be read comes again and again; an operator would purge it from time to time."""
+        """Remove messages that storage cannot read. SQS delivers them again and again; an operator would purge them."""
         for ask in (self._stack.in_queue, self._stack.dead_letters):
             ask(lambda queue: queue.remove(lambda sent: not hostile.is_ours(sent)))
 
@@ -440,11 +441,11 @@ class Siege:
             return False  # it is starting
 
     def _judge(self) -> Counter[str]:
-        return self.tally.judge(self._foreign.rest_of_log())
+        return self.verdict.judge(self._foreign.rest_of_log())
 
     def _end(self) -> None:
-        """Everything stops, and nothing may be left: no message, no journal, no process; nor anything touched."""
-        tally = self.tally
+        """Stop everything. No message, journal or process may be left, and no file of others may be changed."""
+        verdict = self.verdict
         assert self._pixel is not None
         assert self._storage is not None
         for service in (self._pixel, self._storage):
@@ -454,17 +455,17 @@ class Siege:
         self._stack.wait_queue()
         self._storage.stop()
         referrers = self._judge()
-        if len(referrers) < tally.answered - tally.damaged:
-            tally.strange.append(f"{len(referrers)} visits, fewer than answered")
+        if len(referrers) < verdict.answered - verdict.damaged:
+            verdict.strange.append(f"{len(referrers)} visits, fewer than answered")
         if letters := self._stack.aws.depth(self._stack.dead_letters_url):
-            tally.strange.append(f"{letters} messages in the dead-letter queue")
+            verdict.strange.append(f"{letters} messages in the dead-letter queue")
         if not self._stack.log_text().endswith("\n"):
-            tally.strange.append("the log does not end with a whole line")
+            verdict.strange.append("the log does not end with a whole line")
         if segments := self._stack.segments():
-            tally.strange.append(f"journals left: {segments}")
-        tally.kept_aside = len(list(self._stack.home.glob("visits.log.torn-*")))
-        tally.strange += self._foreign.touched()
-        tally.strange += left_behind(self._stack.home)
+            verdict.strange.append(f"journals left: {segments}")
+        verdict.kept_aside = len(list(self._stack.home.glob("visits.log.torn-*")))
+        verdict.strange += self._foreign.touched()
+        verdict.strange += left_behind(self._stack.home)
 
 
 # How often each kind is in the deck.

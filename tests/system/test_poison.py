@@ -43,9 +43,9 @@ def test_a_malformed_message_blocks_nobody_and_is_never_deleted(tmp_path: Path) 
 
         wait_for(given_up, lambda: f"all poison among the dead letters: {stack.aws.depth(stack.dead_letters_url)}")
         storage.wait_metric("tracker_storage_messages_malformed", 5 * len(poison))
-        told = [len(storage.logged(message_id)) for message_id in poison]
-        assert set(told) <= {0, 1}, storage.output  # once each, though each came five times
-        assert sum(told) == 10  # the log's own limit of like lines a minute
+        logged = [len(storage.logged(message_id)) for message_id in poison]
+        assert set(logged) <= {0, 1}, storage.output  # once each, though each came five times
+        assert sum(logged) == 10  # the log's own limit of like lines a minute
         dead = stack.dead_letters(Queue.bodies)
         assert sorted(dead) == sorted(poison.values()), "not as they were sent"
         assert list(stack.referrers()) == ["https://after.example/"]

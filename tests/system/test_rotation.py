@@ -98,8 +98,8 @@ def logrotate(stack: Stack, storage: Service | None, *directives: str) -> None:
     """The real logrotate, forced, as its timer would call it."""
     assert LOGROTATE
     config = stack.home / "logrotate.conf"
-    told = f"kill -HUP {storage.pid}" if storage else "true"
-    body = "\n    ".join(["rotate 50", *directives, "postrotate", f"    {told}", "endscript"])
+    reload_command = f"kill -HUP {storage.pid}" if storage else "true"
+    body = "\n    ".join(["rotate 50", *directives, "postrotate", f"    {reload_command}", "endscript"])
     config.write_text(f"{stack.log_path} {{\n    {body}\n}}\n")
     os.chmod(config, 0o644)
     state = stack.home / "logrotate.state"

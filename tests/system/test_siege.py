@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .log_pipe import LogPipe
 from .siege import ANSWERS_A_ROUND, Siege
-from .verdict import STRANGER_IP, Tally
+from .verdict import STRANGER_IP, Verdict
 from .wire import wait_for
 
 ROUNDS = 4
@@ -14,24 +14,24 @@ ROUNDS = 4
 
 def test_every_answered_visit_is_in_the_log_exactly_once_whatever_is_killed(tmp_path: Path) -> None:
     siege = Siege(tmp_path, seed=secrets.randbits(32))
-    tally = siege.run(rounds=ROUNDS)
-    assert tally.is_clean, f"{siege.repeat()}\n{tally}"
-    assert tally.answered >= ROUNDS * ANSWERS_A_ROUND
+    verdict = siege.run(rounds=ROUNDS)
+    assert verdict.is_clean, f"{siege.repeat()}\n{verdict}"
+    assert verdict.answered >= ROUNDS * ANSWERS_A_ROUND
 
 
 def test_the_verdict_takes_only_proper_lines_of_strangers_for_theirs() -> None:
     time = b"2026-01-01T00:00:00.000000+00:00"
     ours = time + b"|https://site.example/1/2|load|127.0.0.1\n"
     strangers = b"%s|%s|null|%s\n" % (time, b"a" * 30_000, STRANGER_IP.encode())
-    tally = Tally()
-    assert tally.judge(ours + strangers) == {"https://site.example/1/2": 1}
-    assert tally.is_clean
+    verdict = Verdict()
+    assert verdict.judge(ours + strangers) == {"https://site.example/1/2": 1}
+    assert verdict.is_clean
     too_long = b"%s|%s|null|%s\n" % (time, b"a" * 80_000, STRANGER_IP.encode())
     five_columns = b"%s|a|b|null|%s\n" % (time, STRANGER_IP.encode())
-    tally.judge(ours + too_long + five_columns)
-    assert tally.torn == {too_long.rstrip(), five_columns.rstrip()}
-    tally.judge(ours + ours)
-    assert tally.twice == {"https://site.example/1/2"}
+    verdict.judge(ours + too_long + five_columns)
+    assert verdict.torn == {too_long.rstrip(), five_columns.rstrip()}
+    verdict.judge(ours + ours)
+    assert verdict.twice == {"https://site.example/1/2"}
 
 
 def test_a_stalled_log_pipe_takes_no_byte_more_and_then_everything(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The verdict of a siege: what a log holds, line by line, and what stands beside it that is none of ours."""
+"""The verdict of a siege: the lines of the log, and the files of others beside it, which must stay unchanged."""
 
 import re
 from collections import Counter
@@ -19,8 +19,8 @@ _LINE = re.compile(
 
 
 @dataclass
-class Tally:
-    """What was done, and what became of the visits."""
+class Verdict:
+    """The faults of a siege, and what happened to its visits."""
 
     rounds: int = 0
     injected: Counter[str] = field(default_factory=Counter)

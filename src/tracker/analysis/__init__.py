@@ -1,8 +1,8 @@
-"""Reports and exports of the visit log: what a visit becomes when people ask about it.
+"""Reports and exports of the visit log: `tracker report` and `tracker export`.
 
-The room stands behind the log and touches nothing in front of it: it reads log files, and knows of the services only
-the line that `core` defines. DuckDB, rich and the lists of user agents are imported here alone, and only when a command
-runs; they are the `analysis` extra.
+This package only reads log files. Of the services it knows the log line, which `core` defines, and the names of log
+files. DuckDB, rich and the lists of user agents are imported in this package only, and only when a command runs. They
+are the `analysis` extra.
 """
 
 from importlib.util import find_spec

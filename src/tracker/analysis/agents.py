@@ -44,8 +44,8 @@ def classify(user_agent: str | None) -> Agent:
         return Agent("bot", "no user agent", "", "other")
     if user_agent == _APPLE_MAIL:
         return Agent("proxy", "Apple Mail (Privacy Protection)", "", "")
-    for sign, name in _PROXIES:
-        if sign in user_agent:
+    for part, name in _PROXIES:
+        if part in user_agent:
             return Agent("proxy", name, "", "")
     bot = _bots()(user_agent, Domain.USER_AGENT).user_agent
     parsed = ua_parser.parse(user_agent)
@@ -60,7 +60,7 @@ def classify(user_agent: str | None) -> Agent:
 
 @cache
 def _bots() -> regex.Resolver:
-    """Its family is the text by which a bot is recognised, its major version the number of the bot in the list."""
+    """In a result, `family` is the text by which a bot was recognised, and `major` the index of the bot in the list."""
     listed = enumerate(crawleruseragents.CRAWLER_USER_AGENTS_DATA)
     return regex.Resolver(
         ([matchers.UserAgentMatcher(f"({entry['pattern']})", "$1", str(number)) for number, entry in listed], [], [])

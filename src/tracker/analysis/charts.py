@@ -6,14 +6,13 @@ A name that a visitor chose goes through `text.escaped`; everything else is numb
 from collections.abc import Sequence
 
 from tracker.analysis.summary import Count
-from tracker.analysis.text import escaped, number, share
+from tracker.analysis.text import WEEKDAYS, escaped, number, share
 
 _LEVELS = 8  # of the heat map
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def columns(bars: Sequence[tuple[str, Sequence[int]]], series: Sequence[str], label: str) -> str:
-    """Stacked columns: for each bar a name and a value a series. `series` are CSS classes, `label` is read aloud."""
+    """Stacked columns: a name and a value a series for each bar. `series`: CSS classes; `label`: alternative text."""
     top = _round_up(max((sum(values) for _, values in bars), default=0))
     width = 100 / max(1, len(bars))
     drawn = []
@@ -26,7 +25,7 @@ def columns(bars: Sequence[tuple[str, Sequence[int]]], series: Sequence[str], la
                 rects.append(
                     f"<rect class={kind} {_across(index, width, 0.8)} y={100 - base:.2f}% height={height:.2f}% />"
                 )
-        # The whole column answers to the pointer, however short its bar.
+        # An invisible rectangle of full height shows the title wherever the pointer is in the column.
         reach = f"<rect class=reach {_across(index, width, 1)} height=100% />"
         drawn.append(f"<g><title>{name}: {number(sum(values))}</title>{reach}{''.join(rects)}</g>")
     scale = "".join(
@@ -41,11 +40,11 @@ def columns(bars: Sequence[tuple[str, Sequence[int]]], series: Sequence[str], la
 
 
 def heat_map(hours: Sequence[Sequence[int]]) -> str:
-    """A table of weekdays by hours whose cells are the darker the more visits they hold."""
+    """A table of weekdays by hours. The more visits a cell has, the darker it is."""
     most = max(max(row) for row in hours) or 1
     head = "".join(f'<th scope="col"><span>{hour:02d}</span></th>' for hour in range(24))
     rows = []
-    for day, row in zip(_WEEKDAYS, hours, strict=True):
+    for day, row in zip(WEEKDAYS, hours, strict=True):
         cells = "".join(
             f'<td class="h{-(-count * _LEVELS // most)}" title="{day} {hour:02d}:00, {number(count)}">'
             f"<span>{count}</span></td>"

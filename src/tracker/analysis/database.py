@@ -1,7 +1,10 @@
-"""DuckDB over the log files: a scan for any statement, in bounded memory, without a file that remains.
+"""DuckDB over the log files: any SQL statement can scan them, in bounded memory. No file remains afterwards.
 
-The blocks of plain lines go through pipes that DuckDB reads as CSV files. So DuckDB reads only lines in the form that
-`plain` gives, a log that grows or is compressed needs no other code, and the bytes are read once.
+1. Threads take blocks of plain lines from `log_files` and write them into pipes.
+2. DuckDB reads the pipes as CSV files.
+
+So DuckDB reads only lines in the form of `plain`, a log that grows or is compressed needs no code of its own, and every
+byte is read once.
 """
 
 import fcntl
@@ -23,7 +26,7 @@ _PIPE_BYTES = 1_048_576
 _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
 
-# How the text of a log column is read: canonical escapes are what DuckDB reads in a literal of bytes.
+# The escapes of the log are those of a BLOB literal of DuckDB, so a cast to BLOB reads them.
 _MACROS = r"""
 CREATE MACRO unescape(c) AS CASE WHEN contains(c, '\') THEN decode(c::BLOB) ELSE c END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
@@ -60,10 +63,10 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 @contextmanager
 def scan(logs: LogFiles, readers: int) -> Iterator[str]:
-    """What to write after FROM: columns t (a TIMESTAMP in UTC), r, u and i, escaped as in the log, NULL if missing.
+    """Yields the SQL to write after FROM. Its columns are t (a TIMESTAMP in UTC), r (referrer), u (user agent), i (IP).
 
-    It is for one statement. With one reader the lines keep their order; more readers use more cores. Errors are raised
-    at the end.
+    Texts are escaped as in the log; a missing one is NULL. The SQL can be used in one statement. With one reader the
+    lines keep their order; more readers use more cores. Errors of reading are raised at the end of the context.
     """
     pipes = [os.pipe() for _ in range(readers)]
     failures: list[BaseException] = []
@@ -79,9 +82,9 @@ def scan(logs: LogFiles, readers: int) -> Iterator[str]:
         )
     finally:
         for read, _ in pipes:
-            os.close(read)  # a feeder that still writes ends with a broken pipe
+            os.close(read)  # a feeder that is still writing gets BrokenPipeError and ends
         for feeder in feeders:
-            feeder.join(_FEEDER_END_SECONDS)  # one that waits for standard input ends with the process
+            feeder.join(_FEEDER_END_SECONDS)  # a feeder that waits for standard input ends with the process
     if failures:
         raise failures[0]
 
@@ -92,7 +95,7 @@ def _feed(logs: LogFiles, write: int, failures: list[BaseException]) -> None:
             try:
                 fcntl.fcntl(write, _SET_PIPE_SIZE, _PIPE_BYTES)
             except PermissionError:
-                pass  # the system allows less; it is only slower
+                pass  # the system allows smaller pipes only, which are slower
         while (block := logs.next_block()) is not None:
             left = memoryview(block)
             while left:

@@ -1,7 +1,7 @@
 r"""`tracker export LOG…`: the visits of the logs for other programs, typed and unescaped.
 
-Nothing of a visit is lost or changed, except for what the format cannot express (docs/analysis.md), and the text of a
-visitor stays in its field. The export is streamed: only --sort and --distinct need space, and use the disk for it.
+Nothing of a visit is lost or changed, except for what the format cannot express (docs/analysis.md). No text of a
+visitor can end its field. The export is streamed. Only --sort and --distinct need space, and they use the disk for it.
 """
 
 import argparse
@@ -23,8 +23,8 @@ _CHUNK = 262_144  # bytes
 _TIME_TEXT = "strftime(t, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
 _TEXTS = "unescape(r) AS page, unescape(u) AS user_agent, i AS ip"
 
-# A spreadsheet takes a cell with certain first characters for a formula; an apostrophe makes it text (OWASP, CSV
-# injection). Excel reads a file as UTF-8 only with the byte order mark at its start.
+# A spreadsheet reads a cell with certain first characters as a formula; an apostrophe before it makes it text (OWASP,
+# CSV injection). Excel reads a file as UTF-8 only with the byte order mark at its start.
 _CELL = "CASE WHEN regexp_matches({0}, '^[=+@\\t\\r\\n-]') THEN '''' || {0} ELSE {0} END"
 _CELLS = (
     f"strftime(t, '%Y-%m-%d %H:%M:%S') AS \"\ufefftime\", {_CELL.format('unescape(r)')} AS page, "
@@ -100,9 +100,10 @@ def _export(options: argparse.Namespace, path: Path) -> None:
 
 @contextmanager
 def _standard_output() -> Iterator[Path]:
-    """A pipe to standard output. By its own name DuckDB would truncate it, if it is a file that has content already.
+    """Yields the path of a pipe, whose content a thread copies to standard output.
 
-    When the reader of standard output ends, the export ends without an error, as `cat` does.
+    DuckDB cannot open standard output itself: if that is a file with content (`>>`), DuckDB would truncate it. When the
+    reader of standard output ends, the export ends without an error, as `cat` does.
     """
     read, write = os.pipe()
     unread = threading.Event()
@@ -126,4 +127,4 @@ def _standard_output() -> Iterator[Path]:
         os.close(write)
         forwarding.join()
         if unread.is_set():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit does not fail

@@ -2,7 +2,7 @@
 
 Each file is read once, whole lines only, up to the size that it had when it was opened. That takes a few hundred
 kilobytes of memory, whatever the size. A log may be written, rotated and compressed at the same time. If a file does
-not end with a newline, its last line is still being written: it is left out and noted, and it is no error.
+not end with a newline, its last line is still being written. It is left out and noted, which is no error.
 """
 
 import gzip
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from tracker.analysis.plain import tidy
+from tracker.analysis.plain import plain_lines
 from tracker.errors import TrackerError
 from tracker.visit_log_files import GZIP_SUFFIX, is_compressed, is_partial, is_torn_copy
 
@@ -23,7 +23,7 @@ CHUNK = 262_144
 """Bytes read at once, and the longest line: a longer one is malformed. Two headers of 2,048 characters are 64 KiB."""
 
 LONGEST_PLAIN_LINE = 8 * CHUNK
-"""A byte that is no UTF-8 becomes two bytes, each escaped with four characters."""
+"""In bytes. A byte that is not UTF-8 becomes two bytes of UTF-8, and each of them four characters, ``\\xHH``."""
 
 _GZIP = b"\x1f\x8b"
 
@@ -42,7 +42,7 @@ class LogFile(io.FileIO):
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self.bytes_read = 0
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # it is one whenever BufferedReader asks
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # BufferedReader passes a memoryview
         left = len(buffer) if self.size is None else self.size - self.bytes_read
         count = super().readinto(buffer[:left]) or 0
         self.bytes_read += count
@@ -98,7 +98,7 @@ class LogFiles:
         if block is None:
             return None
         lines = block.count(b"\n")
-        block, malformed = tidy(block)
+        block, malformed = plain_lines(block)
         with self._lock:
             self.lines += lines
             self.malformed += malformed
@@ -137,25 +137,29 @@ class LogFiles:
 def open_logs(names: Sequence[str]) -> LogFiles:
     """Open all files at once, so that a later rotation changes nothing. ``-`` is standard input.
 
-    Skipped are directories (the ledger's, which a shell's ``visits.log*`` names too), torn-off ends that storage put
-    aside and whose visits came again, the copy of a rotated log that is being compressed (``.part``), and what is there
-    twice: one file by two names, or compressed and not.
-    Raises TrackerError for one that cannot be opened.
+    These are skipped:
+
+    - directories: a shell's ``visits.log*`` also names the ledger's;
+    - copies of torn appends that storage cut off, because SQS delivered their visits again and they are in the log;
+    - the copy of a rotated log that is being compressed (``.part``);
+    - a file that is given twice: by two names, or with and without ``.gz``.
+
+    Raises TrackerError for a file that cannot be opened.
     """
     files: list[LogFile] = []
     skipped = []
     for name in names:
         try:
             if is_torn_copy(Path(name).name):
-                skipped.append(f"{name}: a torn-off end, whose visits came again")
+                skipped.append(f"{name}: a copy of a torn append; its visits were delivered again")
             elif is_partial(name):
-                skipped.append(f"{name}: a copy that is not complete")
+                skipped.append(f"{name}: a compressed copy that is not complete")
             elif is_compressed(Path(name)) and name.removesuffix(GZIP_SUFFIX) in names:
-                skipped.append(f"{name}: it is there without .gz, too")
+                skipped.append(f"{name}: the same log is given without .gz")
             else:
                 file = LogFile(name)
                 if any(file.identity == other.identity for other in files):
-                    skipped.append(f"{name}: the same file as another")
+                    skipped.append(f"{name}: the same file as another one given")
                     file.close()
                 else:
                     files.append(file)

@@ -1,4 +1,4 @@
-"""Files that are replaced at once: a reader of the path gets the old file or the whole new one."""
+"""Files that are replaced in one step: a reader of the path gets the old file or the complete new one."""
 
 import os
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from tracker.errors import TrackerError
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A path beside `path` to write to. It replaces `path` afterwards, or is removed after a failure.
+    """Yields a path beside `path` to write to. Afterwards that file replaces `path`; after a failure it is removed.
 
     Raises TrackerError for an error of the file system.
     """

@@ -1,7 +1,7 @@
-"""The report as one HTML page: without scripts or anything loaded, light and dark, for a phone and for paper.
+"""The report as one HTML page. It has no script and loads nothing. It suits light and dark screens, phones and paper.
 
-What a visitor sent is only ever text on the page: every name goes through `text.escaped`. As a second protection, the
-Content-Security-Policy of the page allows only its own style sheet, by its hash.
+What a visitor sent is text on the page and never markup, because every name goes through `text.escaped`. As a second
+protection, the Content-Security-Policy of the page allows only its own style sheet, by its hash.
 """
 
 import base64
@@ -23,8 +23,8 @@ _ICON = (
 _MOST_DAYS = 120  # in a chart
 _DEFINITIONS = (
     "A visit is one loading of the pixel; its page is what the browser sent as referrer. A visitor is an address with "
-    "a user agent: people who share both are one, a person with two devices is two. Bots and proxies are known by what "
-    "they call themselves."
+    "a user agent: people who share both are one, a person with two devices is two. Bots and proxies are recognised "
+    "by their user agent."
 )
 _KINDS = (("people", "People"), ("proxies", "Mail and image proxies"), ("bots", "Bots"))
 
@@ -109,7 +109,7 @@ def _new_and_returning(summary: Summary) -> str:
     legend = (("people", "Returning: seen on an earlier day of this report"), ("new", "New: not seen before in it"))
     table = _table(["Day", "Returning", "New"], rows)
     chart = columns(rows[-_MOST_DAYS:], ["people", "new"], "New and returning visitors by day")
-    hint = "On the first day everybody is new: what came before it is not known here"
+    hint = "On the first day everybody is new, because the report does not know earlier visits"
     return _card("New and returning visitors", chart + _legend(legend) + table, "wide", hint=hint)
 
 

@@ -1,11 +1,12 @@
-r"""The first step of a report: every line of the logs in one form, the form in which storage writes it.
+r"""The first step of a report: it brings every line of the logs into one form, the form in which storage writes it.
 
 Each line that is returned is the line that `core.log_line.format_line` writes for the visit that `parse_line` reads. So
-the database may split it at ``|``, cast the time and read ``\xHH``, and no line is an error.
+the database can split every line at ``|``, cast its time and read its ``\xHH`` without an error.
 
-One match of a regular expression accepts thousands of lines that have this form already, as nearly all our lines do.
-Each other line (of the legacy .NET services, an unusual form of an address, a leap day) is read and written by the two
-functions; a line that they refuse is counted as malformed.
+1. One match of a regular expression accepts thousands of lines that have this form already, as nearly all our lines do.
+2. The next line (of the legacy .NET services, an unusual form of an address, a leap day) is read by `parse_line` and
+   written by `format_line`. If `parse_line` refuses it, it is counted as malformed and left out.
+3. The regular expression goes on after that line.
 """
 
 import re
@@ -16,13 +17,14 @@ from tracker.errors import MalformedMessage
 
 # Each pattern accepts less than what is valid, never more.
 #
-# Time is linear, because after each repetition the next character alone decides how the match goes on: a match that
-# fails later fails again at once wherever it is taken up. Memory is that of the longest line, because an atomic group
-# forgets the repetitions within a line once the line has matched.
+# A match takes linear time, because after each repetition the next character alone decides how the match goes on. So
+# when a match fails, every other way to repeat that the engine tries (backtracking) fails at its first character. A
+# match takes memory for the longest line only, because the engine drops the backtracking positions of an atomic group
+# when the group, here a line, has matched.
 #
-# Possessive quantifiers stand behind single characters only. Around a group they are wrong in several releases: Python
-# before 3.11.5 lets half of the group through (gh-106052), and up to 3.13.0 captures are wrong (gh-101955). Atomic
-# groups are right in all. tests/test_repository.py checks the patterns of all modules.
+# Possessive quantifiers stand behind single characters only. Behind a group they are wrong in several releases: Python
+# before 3.11.5 accepts half of the group (gh-106052), and up to 3.13.0 captures are wrong (gh-101955). Atomic groups
+# are right in all releases. tests/test_repository.py checks the patterns of all modules.
 _TIME = (
     r"[1-9][0-9]{3}-"
     r"(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8]))"
@@ -37,7 +39,7 @@ _ESCAPED = (
     rf"|(?:F0\\x[9AB][0-9A-F]|F[1-3]{_TAIL}|F4\\x8[0-9A-F]){_TAIL}{_TAIL})"
 )
 _UNESCAPED = r"[ -\[\]-{}~]"
-# Without escapes, which is the usual case and the fastest; with them; the text that is not the missing field `null`.
+# Three cases: no escape, which is usual and fastest; with escapes; the text "null", which is no missing field.
 _TEXT = rf"(?:{_UNESCAPED}++(?!\\)|{_UNESCAPED}*+(?:{_ESCAPED}{_UNESCAPED}*+)+|\\x6Eull)"
 # Eight groups, or up to four before the `::` and up to two behind it, none of them zero.
 _GROUP = r"[1-9a-f][0-9a-f]{0,3}+"
@@ -45,7 +47,7 @@ _IPV6 = rf"(?:{_GROUP}:){{7}}{_GROUP}|(?:{_GROUP}:){{1,4}}:(?:{_GROUP}(?::{_GROU
 _LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*".encode("ascii"))
 
 
-def tidy(block: bytes) -> tuple[bytes, int]:
+def plain_lines(block: bytes) -> tuple[bytes, int]:
     """The lines of a block of whole lines in plain form, in their order, and the number of malformed lines."""
     kept = []
     malformed = start = 0

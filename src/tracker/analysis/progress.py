@@ -9,12 +9,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from tracker.analysis.log_files import LogFiles
 
-_LOOK_EVERY = 0.1  # seconds
+_POLL_SECONDS = 0.1
 
 
 @contextmanager
 def progress(logs: LogFiles, console: Console | None = None) -> Iterator[Callable[[str], None]]:
-    """Show how much of the logs has been read, and the step that the caller passes to the yielded function."""
+    """Show how much of the logs has been read, and the current step: the caller passes it to the yielded function."""
     console = console or Console(stderr=True)
     shown = Progress(
         TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn(),
@@ -23,16 +23,16 @@ def progress(logs: LogFiles, console: Console | None = None) -> Iterator[Callabl
     task = shown.add_task("reading", total=logs.size)
     done = threading.Event()
 
-    def look() -> None:
-        while not done.wait(_LOOK_EVERY):
+    def poll() -> None:
+        while not done.wait(_POLL_SECONDS):
             shown.update(task, completed=logs.bytes_read)
 
-    looking = threading.Thread(target=look, daemon=True)
+    polling = threading.Thread(target=poll, daemon=True)
     with shown:
-        looking.start()
+        polling.start()
         try:
             yield lambda step: shown.update(task, description=step)
         finally:
             done.set()
-            looking.join()
+            polling.join()
             shown.update(task, completed=logs.bytes_read)

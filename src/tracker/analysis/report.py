@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--query", action="store_true", help="count pages with different queries (after the ?) as different pages"
     )
-    parser.add_argument("--top", type=_positive, default=25, metavar="N", help="rows of each list (25)")
+    parser.add_argument("--top", type=_positive, default=25, metavar="N", help="rows of each list; default: 25")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,5 +45,5 @@ def run(options: argparse.Namespace) -> int:
 def _positive(text: str) -> int:
     number = int(text)  # argparse reports a ValueError
     if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
+        raise argparse.ArgumentTypeError(f"expected 1 or more, got {number}")
     return number

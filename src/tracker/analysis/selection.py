@@ -16,7 +16,7 @@ class Selection:
     until: datetime | None = None
     """With a time zone. Visits at this time or later are left out."""
     page: str | None = None
-    """``*`` matches anything. If it has no ``?``, pages are compared without their query."""
+    """``*`` matches anything. If this has no ``?``, pages are compared without their query."""
     exclude_bots: bool = False
 
     def condition(self) -> tuple[str, list[object]]:
@@ -27,7 +27,7 @@ class Selection:
                 terms.append(f"t {operator} ?")
                 values.append(limit.astimezone(UTC).replace(tzinfo=None))
         if self.page is not None:
-            # The pattern is escaped as the log is, instead of unescaping each line.
+            # The pattern is escaped as in the log, so that no line has to be unescaped.
             parts = [re.sub(r"([%_~])", r"~\1", escape(part)) for part in self.page.split("*")]
             terms.append(f"{'r' if '?' in self.page else 'page_of(r)'} LIKE ? ESCAPE '~'")
             values.append("%".join(parts))
@@ -41,11 +41,22 @@ class Selection:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("logs", nargs="+", metavar="LOG", help="log files, rotated and gzipped ones too; - is stdin")
-    parser.add_argument("--since", type=_moment, metavar="TIME", help="2026-11-24 or 2026-11-24T13:00, and later")
-    parser.add_argument("--until", type=_moment, metavar="TIME", help="before this time, or to the end of this day")
+    parser.add_argument(
+        "--since",
+        type=_moment,
+        metavar="TIME",
+        help="visits of this day or time and later: 2026-11-24, 2026-11-24T13:00",
+    )
+    parser.add_argument(
+        "--until", type=_moment, metavar="TIME", help="visits before this time, or up to the end of this day"
+    )
     parser.add_argument("--page", help="visits of this page only; * stands for anything")
     parser.add_argument(
-        "--tz", type=time_zone, default=UTC, metavar="ZONE", help="the clock of days and times: Europe/Berlin (UTC)"
+        "--tz",
+        type=time_zone,
+        default=UTC,
+        metavar="ZONE",
+        help="the time zone of days and times, as Europe/Berlin; default: UTC",
     )
 
 
@@ -65,7 +76,7 @@ def time_zone(name: str) -> tzinfo:
     try:
         return UTC if name.upper() in ("UTC", "Z") else ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise argparse.ArgumentTypeError(f"{name!r} is no time zone, as Europe/Berlin is one") from None
+        raise argparse.ArgumentTypeError(f"expected a time zone, as Europe/Berlin, got {name!r}") from None
 
 
 def _moment(text: str) -> date:
@@ -73,7 +84,9 @@ def _moment(text: str) -> date:
     try:
         return date.fromisoformat(text) if re.fullmatch(r"\d{4}-\d\d-\d\d", text) else datetime.fromisoformat(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no day (2026-11-24) or time (2026-11-24T13:00)") from None
+        raise argparse.ArgumentTypeError(
+            f"expected a day (2026-11-24) or a time (2026-11-24T13:00), got {text!r}"
+        ) from None
 
 
 def _instant(moment: date, zone: tzinfo) -> datetime:

@@ -1,7 +1,7 @@
 """The numbers of a report, by queries on the table of visits.
 
 Every number is exact. A visitor is a pair of an address and a user agent, among people only; docs/analysis.md explains
-what that means. The visits that `tracker doctor` sends are counted, and left out of everything else.
+what that means. The visits that `tracker doctor` sends are counted separately, and are in no other number.
 """
 
 from collections.abc import Callable
@@ -96,10 +96,10 @@ def summarise(
         on_step("recognising bots")
         classify_agents(database, selection)
         on_step("counting")
-        return _Questions(database, zone, top).answer(logs, selection)
+        return _Queries(database, zone, top).answer(logs, selection)
 
 
-class _Questions:
+class _Queries:
     """Queries on the view `known`: the visits without those of the doctor, with the kind of their user agent."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, zone: tzinfo, top: int) -> None:
@@ -110,11 +110,11 @@ class _Questions:
     def answer(self, logs: LogFiles, selection: Selection) -> Summary:
         quarters = self._quarters()
         days = self._days(quarters)
-        [(doctor,)] = self._ask(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{CANARY_AGENT}')")
-        people, proxies, bots, first, last, pages, sites = self._ask(
+        [(doctor,)] = self._rows(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{CANARY_AGENT}')")
+        people, proxies, bots, first, last, pages, sites = self._rows(
             f"SELECT {_KINDS}, min(t), max(t), count(DISTINCT page), count(DISTINCT site) FROM known"
         )[0]
-        self._ask(
+        self._rows(
             "CREATE TABLE by_agent AS SELECT agent, count(*) AS visits, count(DISTINCT visitor) AS visitors "
             "FROM known GROUP BY agent"
         )
@@ -141,25 +141,25 @@ class _Questions:
         )
 
     def _quarters(self) -> dict[int, Count]:
-        rows = self._ask(f"SELECT quarter, {_KINDS} FROM known GROUP BY quarter ORDER BY quarter")
+        rows = self._rows(f"SELECT quarter, {_KINDS} FROM known GROUP BY quarter ORDER BY quarter")
         return {quarter: Count("", *kinds) for quarter, *kinds in rows}
 
     def _days(self, quarters: dict[int, Count]) -> list[Day]:
-        """The visitors of each day. Days depend on the time zone, so the database is told the day of each quarter."""
+        """The visitors of each day. Days depend on the time zone, so first a table gets the day of each quarter."""
         local = [self._local(_begin(quarter)).toordinal() for quarter in quarters]
         self._database.execute(
             "CREATE TABLE days AS SELECT unnest(?::INT[]) AS quarter, unnest(?::INT[]) AS day", [list(quarters), local]
         )
-        self._ask(
+        self._rows(
             "CREATE TABLE seen AS SELECT DISTINCT day, visitor FROM known JOIN days USING (quarter) "
             "WHERE kind = 'person'"
         )
         new = dict(
-            self._ask(
+            self._rows(
                 "SELECT first, count(*) FROM (SELECT min(day) AS first FROM seen GROUP BY visitor) GROUP BY first"
             )
         )
-        visitors = self._ask("SELECT day, count(*) FROM seen GROUP BY day ORDER BY day")
+        visitors = self._rows("SELECT day, count(*) FROM seen GROUP BY day ORDER BY day")
         return [Day(date.fromordinal(day), count, new.get(day, 0)) for day, count in visitors]
 
     def _most(self, column: str) -> list[Count]:
@@ -188,14 +188,14 @@ class _Questions:
             f"GROUP BY name, device ORDER BY sum(visits) DESC, name LIMIT {self._top}"
         )
 
-    def _counts(self, question: str) -> list[Count]:
-        return [Count(*row) for row in self._ask(question)]
+    def _counts(self, query: str) -> list[Count]:
+        return [Count(*row) for row in self._rows(query)]
 
-    def _ask(self, question: str) -> list[tuple[Any, ...]]:
-        return self._database.execute(question).fetchall()
+    def _rows(self, query: str) -> list[tuple[Any, ...]]:
+        return self._database.execute(query).fetchall()
 
     def _local(self, moment: datetime) -> datetime:
-        """In the time zone; in UTC at the two ends of the calendar, where the local time would be outside of it."""
+        """`moment` in the time zone. At the two ends of the calendar, where that is impossible, it stays in UTC."""
         try:
             return moment.replace(tzinfo=UTC).astimezone(self._zone)
         except OverflowError:

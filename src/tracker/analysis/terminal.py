@@ -9,14 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tracker.analysis.summary import Count, Summary
-from tracker.analysis.text import number, share, shown
+from tracker.analysis.text import WEEKDAYS, number, share, shown
 from tracker.analysis.timeline import timeline
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _SHADES = " ░▒▓█"
 _ROWS = 8  # of each list; the page has more
 _BAR = 12  # columns
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -70,7 +69,7 @@ def _over_time(summary: Summary, width: int) -> RenderableType:
 def _when(summary: Summary) -> RenderableType:
     most = max(max(row) for row in summary.hours) or 1
     rows = [Text("    00    06    12    18    ", style="dim")]
-    for day, hours in zip(_WEEKDAYS, summary.hours, strict=True):
+    for day, hours in zip(WEEKDAYS, summary.hours, strict=True):
         cells = "".join(_level(_SHADES, count, most) for count in hours)
         rows.append(Text.assemble((f"{day} ", "dim"), (cells, "red")))
     by_hour = [sum(column) for column in zip(*summary.hours, strict=True)]
@@ -102,7 +101,7 @@ def _ranking(title: str, rows: Sequence[Count], whole: int, *, visitors: bool = 
 
 
 def _level(levels: str, count: int, most: int) -> str:
-    """Zero is a blank, any other count is not."""
+    """The character that shows `count`. Only zero is a blank."""
     return levels[-(-count * (len(levels) - 1) // most)]
 
 

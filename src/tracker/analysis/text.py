@@ -4,6 +4,8 @@ import html
 
 from tracker.core.printable import printable
 
+WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+
 _MAX_SHOWN = 200  # characters
 
 
@@ -18,7 +20,7 @@ def escaped(text: str) -> str:
 
 
 def number(count: int) -> str:
-    """`count` with thin spaces between the thousands, as ISO 31-0 has it."""
+    """`count` with thin spaces between the thousands (ISO 31-0)."""
     return f"{count:,}".replace(",", "\u202f")
 
 

@@ -21,7 +21,7 @@ def timeline(quarters: dict[datetime, Count]) -> Timeline:
     """The shortest step with at most 120 bars; otherwise years, however many."""
     if not quarters:
         return Timeline("day", [])
-    # Without the offset from UTC: when a clock is put back, the hour that comes twice is one bar.
+    # Without the offset from UTC: when summer time ends, the hour that comes twice is one bar.
     moments = [(moment.replace(tzinfo=None), count) for moment, count in quarters.items()]
     first, last = min(moment for moment, _ in moments), max(moment for moment, _ in moments)
     for step, (begin, following, _) in _STEPS.items():

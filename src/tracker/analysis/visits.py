@@ -10,7 +10,7 @@ from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
 from tracker.core.visit import CANARY_AGENT
 
-QUARTER = 900  # seconds; every offset of today's time zones is a whole number of quarters of an hour
+QUARTER = 900  # seconds; the offset of every time zone of today is a whole number of quarters of an hour
 YEAR_ONE = -62_135_596_800_000_000
 """The first microsecond of the calendar, from which quarters are counted."""
 
@@ -19,7 +19,7 @@ _BATCH = 10_000  # user agents
 
 
 def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: Selection, *, with_query: bool) -> None:
-    """Make the table `visits`, its text still escaped. A visitor is a 64-bit hash of an address and a user agent."""
+    """Make the table `visits`, with texts escaped as in the log. `visitor` is a 64-bit hash of address and agent."""
     condition, values = selection.condition()
     database.execute("SET preserve_insertion_order = false")
     with scan(logs, _READERS) as source:

@@ -1,7 +1,12 @@
-"""The local SNS and SQS: moto's server on loopback, in a process of its own, provisioned when it says it is ready.
+"""The local SNS and SQS: moto's server on loopback, in a process of its own.
 
-It loses no message between a publish and a delete; moto alone may (see `serialise_queues`). It keeps everything in
-memory, so all of it is lost when it ends.
+1. It checks that its port is free.
+2. It starts moto's server and creates the topic, the queues and the subscription in it.
+3. It prints them, and then a line that begins with `ready `. The launcher waits for this line.
+4. It ends on SIGINT or SIGTERM, and with `--until-stdin-closes` also when its standard input closes. Then everything is
+   lost, because it is in memory.
+
+No message is lost between a publish and a delete. moto alone may lose one: see `serialise_queues`.
 """
 
 import asyncio
@@ -14,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from tracker.errors import TrackerError
-from tracker.local.ports import Wanted, check_free
+from tracker.local.ports import Needed, check_free
 from tracker.local.provision import provision_at
 
 HOST = "127.0.0.1"
@@ -42,7 +47,7 @@ def serve(port: int, *, until_stdin_closes: bool) -> None:
             "run it through `make run` or `make run-aws`, or: pip install 'moto[server]'"
         ) from error
     # moto's server waits for ever when its port is in use.
-    check_free([Wanted(HOST, port, "the local broker", "--broker-port")])
+    check_free([Needed(HOST, port, "the local broker", "--broker-port")])
     serialise_queues()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log each request
 
@@ -60,7 +65,7 @@ def serve(port: int, *, until_stdin_closes: bool) -> None:
     if until_stdin_closes:
         threading.Thread(target=_when_stdin_closes, args=(ended.set,), daemon=True).start()
     ended.wait()
-    # Its threads are daemon threads: a long poll that still waits ends with the process.
+    # A long poll may still be waiting. Its thread is a daemon thread, so it ends with the process.
     server.stop()
 
 
@@ -87,17 +92,17 @@ def serialise_queues() -> None:
         "delete_message",
         "change_message_visibility",
         "purge_queue",
-        "get_queue_attributes",  # so that its counts are of one moment
+        "get_queue_attributes",  # so that all its counts are of the same moment
     ):
         operation = getattr(SQSBackend, name)
         if not hasattr(operation, "__wrapped__"):
-            setattr(SQSBackend, name, _holding_the_queue(operation))
+            setattr(SQSBackend, name, _with_queue_lock(operation))
 
 
-def _holding_the_queue(operation: Callable[..., Any]) -> Callable[..., Any]:
+def _with_queue_lock(operation: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(operation)
-    def held(backend: Any, queue_name: str, *args: Any, **kwargs: Any) -> Any:
+    def locked(backend: Any, queue_name: str, *args: Any, **kwargs: Any) -> Any:
         with backend.get_queue(queue_name)._messages_lock:
             return operation(backend, queue_name, *args, **kwargs)
 
-    return held
+    return locked

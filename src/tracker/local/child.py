@@ -1,4 +1,4 @@
-"""A part of the local system: a process whose output is shown."""
+"""A part of the local system: a child process whose output is shown."""
 
 import asyncio
 import contextlib
@@ -11,15 +11,15 @@ MAX_LINE_BYTES = 1 << 20
 
 
 class Child:
-    """A process in a session of its own, its output shown with its name in front.
+    """A process in a session of its own. Each line of its output is shown with its name in front.
 
-    `said_ready` is set when it prints a line that begins with `ready `; `ended` is done when it has ended.
+    `ready` is set when it prints a line that begins with `ready `; `ended` is done when it has ended.
     """
 
     def __init__(self, name: str, process: asyncio.subprocess.Process) -> None:
         self.name = name
         self._process = process
-        self.said_ready = asyncio.Event()
+        self.ready = asyncio.Event()
         self._shown = asyncio.create_task(self._show())
         self.ended = asyncio.create_task(process.wait())
 
@@ -44,7 +44,7 @@ class Child:
 
     @property
     def how_it_ended(self) -> str:
-        """For a sentence that begins with its name."""
+        """How the process ended: the end of a sentence that begins with its name."""
         code = self._process.returncode
         if code is not None and code < 0:
             return f"was killed by {signal.Signals(-code).name}"
@@ -62,11 +62,11 @@ class Child:
         self.kill()
         await self.ended
         await asyncio.wait([self._shown], timeout=1.0)
-        # A process that has only just begun has no handler yet: SIGTERM itself ends it.
+        # A process that has just started has no handler yet, so SIGTERM kills it. That is a clean stop, too.
         return in_time and self._process.returncode in (0, -signal.SIGTERM)
 
     def kill(self) -> None:
-        """Kill the process and all that it started, also when only these are left."""
+        """Send SIGKILL to the process group: to the process and to all that it started, even if it has ended itself."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
@@ -76,9 +76,9 @@ class Child:
             try:
                 line = await self._process.stdout.readline()
             except ValueError:
-                continue  # longer than any line of a part
+                continue  # a line longer than MAX_LINE_BYTES is not shown
             if not line:
                 return
             if line.startswith(b"ready "):
-                self.said_ready.set()
+                self.ready.set()
             print(f"{self.name:<7} | {line.decode(errors='replace').rstrip()}", flush=True)

@@ -1,7 +1,8 @@
 """The demo page: it embeds the pixel, and shows the lines of the visit log as they are appended.
 
-It shows every line once and in order, also after a lost connection: the id of an event is the file's inode and the
-offset behind the line, and a browser that connects again sends the last id it has (Server-Sent Events do this).
+It shows every line once and in order, also after a lost connection. The lines are Server-Sent Events. The id of an
+event is the inode of the file and the offset behind the line. A browser that connects again sends the last id that it
+received.
 """
 
 import asyncio
@@ -19,13 +20,13 @@ from tracker.errors import TrackerError
 from tracker.local.demo_report import LiveReport
 
 RECENT_BYTES = 4096  # of the log, shown when the page is opened
-LOOK_EVERY = 0.1  # seconds
+POLL_SECONDS = 0.1  # between two reads of the log
 CHUNK = 65_536
 REPLACED = "replaced"  # an event id that belongs to no file: the next file is shown from its start
 
 
 def embed_snippet(pixel_url: str) -> str:
-    """The HTML tag for a page. Without its referrerpolicy browsers send only the origin, not the page."""
+    """The HTML tag for a page. Without its referrerpolicy, browsers send only the origin of the page as referrer."""
     source = html.escape(pixel_url)
     return f'<img src="{source}" alt="" width="1" height="1" referrerpolicy="no-referrer-when-downgrade">'
 
@@ -39,7 +40,7 @@ class Demo:
         self._log_path = log_path
         self._report = LiveReport(log_path)
         self._page = _render(pixel_url, pixel_admin_url, storage_admin_url, log_path)
-        # With this policy the browser loads nothing from elsewhere.
+        # With this policy the browser loads nothing from other sites.
         self._policy = (
             f"default-src 'none'; img-src data: {URL(pixel_url).origin()}; connect-src 'self'; "
             "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
@@ -83,10 +84,10 @@ class Demo:
             while request.transport is not None and not request.transport.is_closing():
                 events = await asyncio.to_thread(tail.read)
                 if events:
-                    # Waits for a slow browser; meanwhile the lines stay in the file.
+                    # This waits for a slow browser. Meanwhile the lines are in the file and not in memory.
                     await response.write("".join(events).encode())
                 else:
-                    await asyncio.sleep(LOOK_EVERY)
+                    await asyncio.sleep(POLL_SECONDS)
         except ConnectionResetError:
             pass  # the page was closed
         finally:
@@ -99,7 +100,7 @@ class Tail:
 
     def __init__(self, path: Path, after: str) -> None:
         self._path = path
-        self._after = after  # "" or the id of the last event the reader has
+        self._after = after  # the id of the last event that the browser received, or ""
         self._file: int | None = None
         self._start = 0  # where the next line starts
         self._rest = b""  # the start of a line whose newline is not written yet
@@ -140,13 +141,13 @@ class Tail:
         if inode == str(status.st_ino) and offset.isdecimal() and int(offset) <= status.st_size:
             self._start = int(offset)
         elif self._first and not self._after:
-            # A new reader of an old file.
+            # The page was opened while the log existed already: show its last lines.
             self._start = self._recent(status.st_size)
         self._first = False
         return True
 
     def _recent(self, size: int) -> int:
-        """Where the first whole line of the last RECENT_BYTES starts."""
+        """The offset of the first whole line in the last RECENT_BYTES."""
         assert self._file is not None
         begin = max(0, size - RECENT_BYTES)
         if begin == 0:
@@ -173,7 +174,7 @@ class Tail:
         for line in lines:
             self._start += len(line) + 1
             self._after = f"{inode}-{self._start}"
-            # As JSON, because a line may hold characters that would end the event.
+            # As JSON, because a character of the line could otherwise end the event.
             yield f"id: {self._after}\ndata: {json.dumps(line.decode('ascii', 'backslashreplace'))}\n\n"
 
 

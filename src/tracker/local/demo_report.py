@@ -1,6 +1,7 @@
 """The report of the local visit log, to which the demo page links.
 
-However many browsers ask, one report is made at a time, in a thread, and it is at most a few seconds old.
+One report is made at a time, in a thread, however many browsers request it. All requests of the next two seconds get
+the same report.
 """
 
 import asyncio
@@ -12,8 +13,8 @@ from tracker.analysis.log_files import open_logs
 from tracker.analysis.selection import Selection
 from tracker.visit_log_files import closed_logs
 
-REFRESH = 5  # seconds after which a browser loads the page again
-FRESH = 2.0  # seconds for which the same report is given
+REFRESH_SECONDS = 5  # after which a browser loads the page again
+CACHE_SECONDS = 2.0  # for which the same report is sent
 
 
 class LiveReport:
@@ -26,7 +27,7 @@ class LiveReport:
     async def page(self) -> str:
         """The page, which reloads itself. Raises TrackerError, for example when the `analysis` extra is missing."""
         async with self._lock:
-            if time.monotonic() - self._made_at >= FRESH:
+            if time.monotonic() - self._made_at >= CACHE_SECONDS:
                 self._page = await asyncio.to_thread(self._render)
                 self._made_at = time.monotonic()
             return self._page
@@ -37,7 +38,7 @@ class LiveReport:
         from tracker.analysis.summary import summarise
 
         with open_logs(self._files()) as logs:
-            return render(summarise(logs, Selection()), refresh=REFRESH)
+            return render(summarise(logs, Selection()), refresh=REFRESH_SECONDS)
 
     def _files(self) -> list[str]:
         """The closed logs, oldest first, and the visit log: those that exist."""

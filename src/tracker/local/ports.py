@@ -8,34 +8,38 @@ from tracker.listening import listen
 
 
 class PortInUse(TrackerError):
-    """A port is not free, or two parts want the same one."""
+    """A port is not free, or two parts need the same one."""
 
 
-class Wanted(NamedTuple):
+class Needed(NamedTuple):
     host: str
     port: int
-    by: str
-    set_by: str  # where the user can choose another one
+    by: str  # the part that listens on it
+    setting: str  # the option or the configuration key by which the user chooses another one
 
 
-def check_free(wanted: Sequence[Wanted]) -> None:
-    """Raises PortInUse with every port that is in use, what wants it, and where to choose another one."""
-    problems = [f"port {w.port} on {w.host} {why}; {w.by} wants it ({w.set_by})" for w in wanted if (why := _taken(w))]
+def check_free(ports: Sequence[Needed]) -> None:
+    """Raises PortInUse with every port that is in use, the part that needs it, and how to choose another one."""
+    problems = [
+        f"port {one.port} on {one.host} {why}; {one.by} needs it: free it, or choose another one ({one.setting})"
+        for one in ports
+        if (why := _problem(one))
+    ]
     problems += [
-        f"{w.by} and {other.by} both want port {w.port} ({w.set_by}; {other.set_by})"
-        for i, w in enumerate(wanted)
-        for other in wanted[:i]
-        if w.port == other.port
+        f"{one.by} and {other.by} both need port {one.port}: choose another one ({one.setting}; {other.setting})"
+        for i, one in enumerate(ports)
+        for other in ports[:i]
+        if one.port == other.port
     ]
     if problems:
         raise PortInUse("\n".join(problems))
 
 
-def _taken(wanted: Wanted) -> str | None:
+def _problem(port: Needed) -> str | None:
     try:
-        listen(wanted.by, wanted.host, wanted.port, backlog=1).close()
+        listen(port.by, port.host, port.port, backlog=1).close()
     except HeldByAnother:
         return "is in use"
     except ConfigurationError as error:
-        return f"cannot be had: {error.__cause__}"
+        return f"cannot be used: {error.__cause__}"
     return None

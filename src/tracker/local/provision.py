@@ -1,4 +1,4 @@
-"""Provisioning at the local broker: what `tracker provision` creates, with placeholders as credentials."""
+"""Creates at the local broker what `tracker provision` creates at AWS, with placeholders as credentials."""
 
 from typing import Any
 

@@ -3,8 +3,8 @@
 1. The broker is started, then storage and the pixel, each once the ones before it are ready. Each is a child process in
    a session of its own, so only this process receives Ctrl-C. The demo page runs in this process.
 2. A part that ends by itself stops everything.
-3. Ctrl-C stops them in the order in which a visit passes them: the pixel publishes what it has, storage writes what is
-   in the queue, and the broker, which keeps everything in memory, is last.
+3. Ctrl-C stops the parts in the order in which a visit passes them. The pixel publishes what it has. Storage appends
+   what is in the queue. The broker ends last, because the queue is in its memory.
 """
 
 import asyncio
@@ -25,14 +25,14 @@ from tracker.files import make_directory
 from tracker.local import broker
 from tracker.local.child import Child
 from tracker.local.demo import Demo, embed_snippet
-from tracker.local.ports import Wanted, check_free
+from tracker.local.ports import Needed, check_free
 from tracker.local.provision import local_client
 from tracker.operations.provision import QUEUE
 from tracker.operations.service_checks import address
 
-READY_WITHIN = 60.0  # seconds, for each part
-DRAIN_WITHIN = 10.0  # seconds
-BEYOND_TIMEOUT = 5.0  # seconds after its own shutdown.timeout, then a service is killed
+READY_SECONDS = 60.0  # within which each part must be ready
+DRAIN_SECONDS = 10.0  # within which storage must have emptied the queue
+KILL_SECONDS = 5.0  # after its own shutdown.timeout a service is killed
 
 
 class PartFailed(TrackerError):
@@ -61,7 +61,7 @@ class Runner:
 
     async def run(self) -> int:
         """Run until Ctrl-C; returns the exit status."""
-        check_free(self._wanted())
+        check_free(self._ports())
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, self._on_signal)
@@ -77,16 +77,16 @@ class Runner:
             clean = await self._stop_all()
         return status if clean else 1
 
-    def _wanted(self) -> list[Wanted]:
+    def _ports(self) -> list[Needed]:
         options, pixel, storage = self._options, self._pixel_config, self._storage_config
         return [
-            Wanted(broker.HOST, options.broker_port, "the local broker", "--broker-port"),
-            Wanted(pixel.http.host, pixel.http.port, "the pixel", f"http.port in {options.pixel_config}"),
-            Wanted(pixel.admin.host, pixel.admin.port, "the pixel's health", f"admin.port in {options.pixel_config}"),
-            Wanted(
+            Needed(broker.HOST, options.broker_port, "the local broker", "--broker-port"),
+            Needed(pixel.http.host, pixel.http.port, "the pixel", f"http.port in {options.pixel_config}"),
+            Needed(pixel.admin.host, pixel.admin.port, "the pixel's health", f"admin.port in {options.pixel_config}"),
+            Needed(
                 storage.admin.host, storage.admin.port, "storage's health", f"admin.port in {options.storage_config}"
             ),
-            Wanted(broker.HOST, options.demo_port, "the demo page", "--demo-port"),
+            Needed(broker.HOST, options.demo_port, "the demo page", "--demo-port"),
         ]
 
     def _on_signal(self) -> None:
@@ -96,20 +96,20 @@ class Runner:
             say("killed")
             os._exit(130)
         self._stop.set()
-        say("stopping: pixel, storage once the queue is empty, broker (again to end at once)")
+        say("stopping: pixel, storage once the queue is empty, broker (press Ctrl-C again to end at once)")
 
     async def _start(self) -> bool:
-        """Start the parts, each once the ones it needs are ready; False when Ctrl-C came before that."""
+        """Start the parts, each once the parts that it needs are ready; False if Ctrl-C was pressed before the end."""
         options = self._options
         self._make_folders()
-        # Its standard input closes when this process ends, even by a SIGKILL; then the broker ends too.
+        # The standard input of the broker closes when this process ends, even by SIGKILL. Then the broker ends too.
         self._broker = await Child.start(
             "broker",
             *("tracker.local", "broker", "--port", str(options.broker_port), "--until-stdin-closes"),
             environ=self._environ,
             stdin=asyncio.subprocess.PIPE,
         )
-        if not await self._until(self._says_ready(self._broker)):
+        if not await self._until(self._wait_ready(self._broker)):
             return False
         self._storage = await Child.start(
             "storage",
@@ -123,9 +123,9 @@ class Runner:
             environ=self._environ,
             stdin=asyncio.subprocess.DEVNULL,
         )
-        if not await self._until(self._answers("storage", f"{self._storage_admin_url}/readyz")):
+        if not await self._until(self._wait_answer("storage", f"{self._storage_admin_url}/readyz")):
             return False
-        if not await self._until(self._answers("pixel", f"{self._pixel_admin_url}/readyz")):
+        if not await self._until(self._wait_answer("pixel", f"{self._pixel_admin_url}/readyz")):
             return False
         await self._start_demo()
         return True
@@ -151,7 +151,7 @@ class Runner:
             make_directory(folder, 0o750)
 
     async def _until(self, event: Coroutine[Any, Any, None]) -> bool:
-        """Wait for `event`; False when Ctrl-C came first. Raises PartFailed when a part ends before that."""
+        """Wait for `event`; False if Ctrl-C was pressed first. Raises PartFailed when a part ends before that."""
         waiting = asyncio.create_task(event)
         stop = asyncio.create_task(self._stop.wait())
         try:
@@ -169,25 +169,25 @@ class Runner:
             waiting.cancel()
             stop.cancel()
 
-    async def _says_ready(self, child: Child) -> None:
+    async def _wait_ready(self, child: Child) -> None:
         try:
-            async with asyncio.timeout(READY_WITHIN):
-                await child.said_ready.wait()
+            async with asyncio.timeout(READY_SECONDS):
+                await child.ready.wait()
         except TimeoutError:
-            raise PartFailed(f"{child.name} did not become ready within {READY_WITHIN:.0f} s") from None
+            raise PartFailed(f"{child.name} did not become ready within {READY_SECONDS:.0f} s") from None
 
-    async def _answers(self, name: str, url: str) -> None:
-        give_up = time.monotonic() + READY_WITHIN
-        said = "it does not answer"
+    async def _wait_answer(self, name: str, url: str) -> None:
+        give_up = time.monotonic() + READY_SECONDS
+        reason = "it does not answer"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
             while time.monotonic() < give_up:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with session.get(url) as answer:
                         if answer.status == 200:
                             return
-                        said = f"{url} answers {answer.status}: {(await answer.text())[:500]}"
+                        reason = f"{url} answers {answer.status}: {(await answer.text())[:500]}"
                 await asyncio.sleep(0.05)
-        raise PartFailed(f"{name} did not become ready within {READY_WITHIN:.0f} s: {said}")
+        raise PartFailed(f"{name} did not become ready within {READY_SECONDS:.0f} s: {reason}")
 
     def _announce(self) -> None:
         log, outbox = self._storage_config.log.path, self._pixel_config.outbox.dir
@@ -212,25 +212,25 @@ class Runner:
         """Stop all parts in the order in which a visit passes them; returns whether each stopped cleanly."""
         clean = True
         if self._pixel is not None:
-            clean &= await self._pixel.stop(self._pixel_config.shutdown.timeout + BEYOND_TIMEOUT)
+            clean &= await self._pixel.stop(self._pixel_config.shutdown.timeout + KILL_SECONDS)
         if self._storage is not None:
             if self._storage.running and self._broker is not None and self._broker.running:
                 clean &= await self._drain()
-            clean &= await self._storage.stop(self._storage_config.shutdown.timeout + BEYOND_TIMEOUT)
+            clean &= await self._storage.stop(self._storage_config.shutdown.timeout + KILL_SECONDS)
         if self._demo is not None:
             await self._demo.stop()
         if self._broker is not None:
-            clean &= await self._broker.stop(BEYOND_TIMEOUT)
+            clean &= await self._broker.stop(KILL_SECONDS)
         if clean:
             say("stopped")
         return clean
 
     async def _drain(self) -> bool:
-        """Wait until storage has taken everything from the queue; returns whether it has."""
+        """Wait until storage has deleted all messages from the queue; returns whether it has in time."""
         left = "an unknown number of"
         try:
             async with (
-                asyncio.timeout(DRAIN_WITHIN),
+                asyncio.timeout(DRAIN_SECONDS),
                 local_client("sqs", broker.endpoint(self._options.broker_port), broker.REGION) as sqs,
             ):
                 url = (await sqs.get_queue_url(QueueName=QUEUE))["QueueUrl"]
@@ -274,10 +274,10 @@ def say(text: str) -> None:
 
 
 def _local_only(environ: Mapping[str, str], endpoint_url: str) -> dict[str, str]:
-    """The environment of the children: the local broker as endpoint, and nothing of the user's own AWS settings."""
-    mine = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
+    """The environment of the children, with the local broker as endpoint and without the user's own AWS settings."""
+    kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
     return {
-        **mine,
+        **kept,
         "AWS_ACCESS_KEY_ID": "local",
         "AWS_SECRET_ACCESS_KEY": "local",
         "AWS_REGION": broker.REGION,

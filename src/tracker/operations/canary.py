@@ -1,11 +1,11 @@
 """The canary: a visit that the doctor sends and follows from the answer to its line, with the time of each step.
 
-Its user agent is `tracker-doctor/<version> <token>`, so it can be recognised, and reports leave it out. It takes the
-path of every other visit. The doctor follows it by what the services do anyway:
+Its user agent is `tracker-doctor/<version> <token>`, so it can be recognised, and reports leave it out. The services
+treat it like every other visit. The doctor sees each step by something that the services do for every visit:
 
 1. The pixel answers with the GIF.
-2. The publisher moves the committed offset of the journal behind the canary's bytes: SNS has accepted it.
-3. Storage counts a received message.
+2. The committed offset of the journal has reached the end of the canary's line: SNS has accepted the canary.
+3. Storage counts one more received message.
 4. The visit log has a line with the canary's token.
 """
 
@@ -25,7 +25,7 @@ from tracker.operations.findings import Finding, fault, ok, unknown
 from tracker.operations.service_checks import Metrics, address, fetch
 from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02  # between two looks at one step
 TAIL_BYTES = 1 << 20  # of a segment, in which the canary is looked for
 RECEIVED = "tracker_storage_messages_received_total"
 
@@ -41,7 +41,7 @@ class Trace:
     received: float | None = None
     line: float | None = None
     ip: str = ""
-    unseen: dict[str, str] = field(default_factory=dict)  # steps that cannot be seen from here, and why
+    unseen: dict[str, str] = field(default_factory=dict)  # steps that could not be checked from here, and why
 
 
 async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str | None, within: float) -> list[Finding]:
@@ -76,7 +76,7 @@ class _Watcher:
     step: str
 
     async def prepare(self) -> None:
-        """Read what is needed from the time before the canary is sent."""
+        """Note the state before the canary is sent; `look` compares with it."""
 
     async def look(self) -> bool:
         """Whether the step can be seen now."""
@@ -89,7 +89,7 @@ class _Watcher:
                     setattr(seen, self.step, time.monotonic())
                     self.note(seen)
                     return
-                await asyncio.sleep(LOOK_SECONDS)
+                await asyncio.sleep(POLL_SECONDS)
         except (OSError, aiohttp.ClientError) as error:
             seen.unseen[self.step] = f"{error}"
 
@@ -98,7 +98,7 @@ class _Watcher:
 
 
 class _Outbox(_Watcher):
-    """SNS has accepted it once the publisher's noted offset in its journal is behind it, or the journal is gone."""
+    """SNS has accepted it when the committed offset has reached the end of its line, or its journal is removed."""
 
     step = "accepted"
 
@@ -129,13 +129,13 @@ class _Outbox(_Watcher):
                     file.seek(tail)
                     data = file.read(TAIL_BYTES * 2)
             except (FileNotFoundError, ValueError):
-                continue  # published and removed while we looked
+                continue  # published and removed since it was listed
             if (at := data.find(self._token)) >= 0 and (newline := data.find(b"\n", at)) >= 0:
                 self._journal, self._end = journal, start + tail + newline + 1
 
 
 class _Received(_Watcher):
-    """The first message that storage receives after the canary was sent. On a busy queue it may be an earlier one."""
+    """The first message that storage receives after the canary was sent. On a busy queue it may hold earlier visits."""
 
     step = "received"
 
@@ -157,7 +157,7 @@ class _Received(_Watcher):
 
 
 class _Log(_Watcher):
-    """The line: in what was appended since, or anywhere in a log that is new."""
+    """The line: in what was appended since the canary was sent, or anywhere in the log if it was rotated since."""
 
     step = "line"
 
@@ -214,7 +214,9 @@ def _findings(seen: Trace, *, followed: bool) -> list[Finding]:
         elif step in seen.unseen:
             findings.append(
                 unknown(
-                    "canary", f"{words}: this could not be seen from here: {seen.unseen[step]}", fix=_RUN_AS_THE_SERVICE
+                    "canary",
+                    f"{words}: this step could not be checked from here: {seen.unseen[step]}",
+                    fix=_RUN_AS_THE_SERVICE,
                 )
             )
         elif seen.line is None:
@@ -253,7 +255,7 @@ def _not_received() -> Finding:
     return fault(
         "canary",
         "accepted by SNS, but storage received nothing in time",
-        why="SNS or SQS still has it, or delivers it elsewhere, or to nobody",
+        why="SNS or SQS still has it, or it was delivered to another consumer, or to none",
         fix="read the findings on subscription, filter and policy above; check what else reads this queue",
     )
 
@@ -261,14 +263,14 @@ def _not_received() -> Finding:
 def _no_line() -> Finding:
     return fault(
         "canary",
-        "no line of it in the visit log in time",
-        why="it is in the queue, or storage cannot write, or storage writes another log than log.path",
+        "the visit log did not get its line in time",
+        why="it is still in the queue, or storage cannot write, or storage writes to another file than log.path",
         fix="read storage's findings above; check that storage runs with this configuration",
     )
 
 
 def _on_the_other_host(token: str) -> Finding:
-    return ok("canary", f"without --storage its line is not looked for; on storage's host: grep -c {token} <log.path>")
+    return ok("canary", f"its line was not looked for (no --storage); on storage's host: grep -c {token} <log.path>")
 
 
 def _ms(seconds: float) -> str:

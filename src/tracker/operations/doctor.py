@@ -17,7 +17,7 @@ from tracker.operations import host_checks, service_checks
 from tracker.operations.canary import trace
 from tracker.operations.findings import Finding, Report, fault, ok, unknown
 from tracker.operations.queue_checks import check_queue
-from tracker.operations.topic_checks import Wiring, check_topic, look
+from tracker.operations.topic_checks import Setup, check_topic, with_aws_errors
 
 WITHIN_SECONDS = 30.0
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--url",
         help="send the canary here, so that it passes the proxies in front of the pixel; default: the pixel itself",
     )
-    parser.add_argument("--no-canary", action="store_true", help="send no visit of its own")
+    parser.add_argument("--no-canary", action="store_true", help="do not send a visit of its own, the canary")
     parser.add_argument(
         "--within",
         type=float,
@@ -57,17 +57,17 @@ def run(options: argparse.Namespace) -> int:
 async def examine(options: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
     """Run every check that the given configurations allow, in the order of a visit's path."""
     pixel, storage = _configurations(options, environ, report)
-    wiring = Wiring(topic_arn=pixel.sns.topic_arn if pixel else "", provision=provision_command(pixel, storage))
+    setup = Setup(topic_arn=pixel.sns.topic_arn if pixel else "", provision=provision_command(pixel, storage))
     if pixel is not None:
-        await _add(report, "the outbox", _async(host_checks.check_outbox(pixel.outbox)))
-        await _add(report, "the pixel", service_checks.check_pixel(pixel))
+        await _run_checks(report, "the outbox", _as_async(host_checks.check_outbox(pixel.outbox)))
+        await _run_checks(report, "the pixel", service_checks.check_pixel(pixel))
     if storage is not None:
-        await _add(report, "the queue", look(check_queue(storage.sqs, wiring), "queue"))
+        await _run_checks(report, "the queue", with_aws_errors(check_queue(storage.sqs, setup), "queue"))
     if pixel is not None:
-        await _add(report, "the topic", look(check_topic(pixel.sns, wiring), "topic"))
+        await _run_checks(report, "the topic", with_aws_errors(check_topic(pixel.sns, setup), "topic"))
     if storage is not None:
-        await _add(report, "the visit log", _async(host_checks.check_log(storage.log)))
-        await _add(report, "the storage", service_checks.check_storage(storage))
+        await _run_checks(report, "the visit log", _as_async(host_checks.check_log(storage.log)))
+        await _run_checks(report, "storage", service_checks.check_storage(storage))
     if pixel is not None and not options.no_canary:
         report.begin("following the canary")
         report.add(*await trace(pixel, storage, url=options.url, within=options.within))
@@ -99,7 +99,11 @@ def _configurations(
             config = load(path, environ)
         except ConfigurationUnreadable as error:
             report.add(
-                unknown("configuration", str(error), fix="name the file of the service; run the doctor as its user")
+                unknown(
+                    "configuration",
+                    str(error),
+                    fix="name the file that the service reads, and run the doctor as the service's user",
+                )
             )
             return None
         except ConfigurationError as error:
@@ -119,12 +123,12 @@ def _configurations(
     return read(load_pixel, options.pixel), read(load_storage, options.storage)
 
 
-async def _add(report: Report, what: str, checks: AsyncIterator[Finding]) -> None:
+async def _run_checks(report: Report, what: str, checks: AsyncIterator[Finding]) -> None:
     report.begin(f"checking {what}")
     async for finding in checks:
         report.add(finding)
 
 
-async def _async(findings: Iterator[Finding]) -> AsyncIterator[Finding]:
+async def _as_async(findings: Iterator[Finding]) -> AsyncIterator[Finding]:
     for finding in findings:
         yield finding

@@ -1,4 +1,4 @@
-"""What `tracker doctor` reports: findings. Each one that is not well says why it matters and how to fix it."""
+"""What `tracker doctor` reports: findings. Each one that is not `ok` says why it matters and how to fix it."""
 
 import os
 import sys
@@ -49,7 +49,7 @@ _SUBJECT_WIDTH = 14
 
 
 class Report:
-    """Prints each finding as soon as it is there.
+    """Prints each finding as soon as it is added.
 
     On a terminal it uses colours and shows what is being checked; anywhere else it prints plain lines.
     """

@@ -20,7 +20,7 @@ from tracker.visit_log_files import ledger_path, lock_path, torn_copies
 
 FULL_SHARE = 0.02  # of the disk; with less free space it is a fault
 NEARLY_FULL_SHARE = 0.10
-FEWEST_FILES = 4096  # a connection needs a descriptor
+FEWEST_FILES = 4096  # each connection needs a descriptor
 GIB = 1 << 30
 
 
@@ -83,7 +83,7 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
         yield warning(
             "visit log",
             f"a crash left {', '.join(file.name for file in torn)}",
-            why="harmless: their visits came again and are in the log; they hold addresses all the same",
+            why="SQS delivered their visits again, so these are in the log; but the files hold visitors' addresses",
             fix="remove them",
         )
     yield from _check_ledger(ledger_path(path))
@@ -143,7 +143,7 @@ def _check_permissions(subject: str, directory: Path) -> Iterator[Finding]:
         yield warning(
             subject,
             f"every user may list {directory} (mode {mode:04o})",
-            why="visitors' addresses are personal data; the files are 0640, and this is a second protection",
+            why="visitors' addresses are personal data; the mode 0640 of the files is then the only protection",
             fix=f"chmod 0750 {directory}",
         )
 
@@ -171,14 +171,14 @@ def _check_lock(subject: str, lock: Path, service: str, unit: str) -> Iterator[F
     if service == "pixel" and backlog is not None and backlog < BACKLOG:
         yield warning(
             "limits",
-            f"the kernel queues at most {backlog} connections that are not accepted yet, the pixel asks for {BACKLOG}",
+            f"the kernel queues at most {backlog} connections that are not accepted yet; the pixel asks for {BACKLOG}",
             why="in a burst of new visitors, connections are refused while the workers start",
             fix=f"sysctl -w net.core.somaxconn={BACKLOG}",
         )
 
 
 def lock_holder(lock: Path) -> int | None:
-    """The process that holds a flock on the file, from /proc/locks. To try the lock would disturb a start."""
+    """The process that holds a flock on the file, from /proc/locks. Taking the lock to test it could delay a start."""
     try:
         inode = lock.stat().st_ino
         table = Path("/proc/locks").read_text()

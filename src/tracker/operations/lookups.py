@@ -7,7 +7,7 @@ from tracker.errors import AwsRefused
 
 
 async def queue_url(sqs: Any, name: str) -> str | None:
-    """The URL of the queue of this name, or of this URL; None when there is none."""
+    """The URL of the queue called `name`; None if there is none. A URL is returned as it is."""
     if "://" in name:
         return name
     try:
@@ -27,7 +27,7 @@ async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
 
 
 async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, dict[str, str]] | None:
-    """ARN and attributes of the queue's subscription to the topic; one that is not confirmed has no attributes."""
+    """ARN and attributes of the queue's subscription to the topic, if any; no attributes before it is confirmed."""
     token: dict[str, str] = {}
     while True:
         reply = await ask(sns.list_subscriptions_by_topic(TopicArn=topic_arn, **token))

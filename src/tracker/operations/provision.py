@@ -1,8 +1,13 @@
-"""`tracker provision`: creates or completes what is between the services: topic, queues, policies and subscription.
+"""`tracker provision`: creates or completes what is between the services, in this order.
 
-It is idempotent: after each run the state is the same, also when something existed before, complete or not, and no
-message in a queue is touched. Therefore a queue is created without attributes, and they are set afterwards: to create a
-queue again with other attributes is an error, to set them is not. Other statements of a queue's policy stay.
+1. The topic.
+2. The dead-letter queue, and its policy, by which SNS may send to it on behalf of the topic.
+3. The queue, its policy, and its redrive policy, which names the dead-letter queue.
+4. The subscription of the queue to the topic, with raw delivery, the filter and the dead-letter queue.
+
+It is idempotent: whatever existed before, complete or not, the state after a run is the same. No message in a queue is
+touched. A queue is created without attributes, and they are set afterwards, because SQS refuses to create an existing
+queue with other attributes, but changes them when they are set. Other statements of a queue's policy stay.
 """
 
 import argparse
@@ -23,15 +28,15 @@ QUEUE = "visits"
 DEAD_LETTER_QUEUE = "visits-dlq"
 
 RETENTION_SECONDS = 14 * 24 * 3600  # the longest SQS keeps a message
-# A receive says nothing about the message: it also counts when storage is killed or its disk is full. With three, a
-# common choice, good visits would be moved to the dead-letter queue after three crashes.
+# SQS also counts the receives after which storage was killed or its disk was full. With three, a common choice, good
+# visits would be moved to the dead-letter queue after three crashes.
 MAX_RECEIVE_COUNT = 100
 FILTER_POLICY = {"Type": ["Visit"]}
-STATEMENT = "TopicMaySend"
+STATEMENT = "TopicMaySend"  # the Sid of our statement in the policy of a queue
 
 NEW_QUEUE_TRIES = 5  # one second apart: AWS may need some seconds until it knows a queue that it has created
 
-# JSON documents that SNS and SQS return in a spelling of their own.
+# These settings are JSON documents. SNS and SQS may return them formatted in another way than they were set.
 _DOCUMENTS = {"FilterPolicy", "RedrivePolicy"}
 
 
@@ -44,7 +49,7 @@ class Names:
 
 @dataclass(frozen=True)
 class Change:
-    """One setting of one thing; `before` is None where there was none."""
+    """One setting of a topic, queue or subscription; `before` is None where there was none."""
 
     thing: str
     setting: str
@@ -69,7 +74,7 @@ class Provisioned:
 
 async def provision(sns: Any, sqs: Any, names: Names | None = None) -> Provisioned:
     """Create or complete everything with the two open clients. Raises AwsRefused, AwsUnreachable."""
-    work = _Work(sns, sqs, names or Names(), dry_run=False)
+    work = _Provisioning(sns, sqs, names or Names(), dry_run=False)
     await work.run()
     return Provisioned(
         topic_arn=work.arns["topic"],
@@ -83,12 +88,12 @@ async def provision(sns: Any, sqs: Any, names: Names | None = None) -> Provision
 
 async def differences(sns: Any, sqs: Any, names: Names | None = None) -> list[Change]:
     """What `provision` would change. Nothing is changed."""
-    work = _Work(sns, sqs, names or Names(), dry_run=True)
+    work = _Provisioning(sns, sqs, names or Names(), dry_run=True)
     await work.run()
     return work.changes
 
 
-class _Work:
+class _Provisioning:
     """Compares topic, queues and subscription with what they should be; notes and applies each change.
 
     In a dry run nothing is applied, and `arns` and `urls` have no entry for what does not exist yet.
@@ -136,7 +141,7 @@ class _Work:
             if not self._dry_run:
                 url = str((await ask(self._sqs.create_queue(QueueName=name), "QueueUrl"))["QueueUrl"])
         if url is not None:
-            have = await _patiently(lambda: queue_attributes(self._sqs, url))
+            have = await _until_queue_exists(lambda: queue_attributes(self._sqs, url))
             self.urls[role], self.arns[role] = url, have["QueueArn"]
         wanted = self._queue_attributes(role, have)
         changed = {key: value for key, value in wanted.items() if not _same(key, have.get(key), value)}
@@ -144,7 +149,7 @@ class _Work:
             words = f"SNS may send, on behalf of topic {self._names.topic} alone" if key == "Policy" else value
             self._note(thing, key, have.get(key), words)
         if changed and url is not None and not self._dry_run:
-            await _patiently(lambda: ask(self._sqs.set_queue_attributes(QueueUrl=url, Attributes=changed)))
+            await _until_queue_exists(lambda: ask(self._sqs.set_queue_attributes(QueueUrl=url, Attributes=changed)))
 
     def _queue_attributes(self, role: str, have: Mapping[str, str]) -> dict[str, str]:
         own, topic, dead = (self.arns.get(each, "(new)") for each in (role, "topic", "dead"))
@@ -171,7 +176,7 @@ class _Work:
         if existing is None:
             self._note(thing, "", None, "")
             if not self._dry_run:
-                # With its attributes at once: no message may be delivered before the filter is set.
+                # The same call sets the attributes, so that no message is delivered before the filter is set.
                 call = self._sns.subscribe(
                     TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=wanted, ReturnSubscriptionArn=True
                 )
@@ -191,7 +196,7 @@ class _Work:
 
 
 def with_our_statement(policy: str | None, queue_arn: str, topic_arn: str) -> str:
-    """The queue's policy with the statement that SNS may send to it, on behalf of this topic only."""
+    """The queue's policy, with the statement that SNS may send to the queue on behalf of this topic only."""
     ours = {
         "Sid": STATEMENT,
         "Effect": "Allow",
@@ -216,11 +221,11 @@ def _same(setting: str, have: str | None, wanted: str) -> bool:
 
 
 def _normal(document: str) -> Any:
-    """A number may be text or a number: SQS returns it in the form in which it was set."""
+    """The parsed document, its numbers as text: SQS returns 100 or "100", in the form in which it was set."""
     return json.loads(document, parse_int=str) if document else None
 
 
-async def _patiently(call: Callable[[], Awaitable[Any]]) -> Any:
+async def _until_queue_exists(call: Callable[[], Awaitable[Any]]) -> Any:
     for left in reversed(range(NEW_QUEUE_TRIES)):
         try:
             return await call()
@@ -231,8 +236,10 @@ async def _patiently(call: Callable[[], Awaitable[Any]]) -> Any:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--region", metavar="REGION", help="default: that of the AWS tools")
-    parser.add_argument("--endpoint-url", metavar="URL", help="of another SNS and SQS than those of AWS")
+    parser.add_argument(
+        "--region", metavar="REGION", help="default: the region of the AWS tools (AWS_REGION, the profile)"
+    )
+    parser.add_argument("--endpoint-url", metavar="URL", help="an SNS and SQS other than those of AWS")
     parser.add_argument("--topic", default=TOPIC, metavar="NAME", help=f"default: {TOPIC}")
     parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"default: {QUEUE}")
     parser.add_argument(

@@ -10,14 +10,14 @@ from tracker.config import SqsConfig
 from tracker.operations.findings import Finding, fault, ok, warning
 from tracker.operations.lookups import queue_attributes, queue_url
 from tracker.operations.provision import MAX_RECEIVE_COUNT
-from tracker.operations.topic_checks import Wiring
+from tracker.operations.topic_checks import Setup
 from tracker.storage.dead_letters import FEWEST_RECEIVES
 
 DAY = 86_400
 IN_FLIGHT_LIMIT = 120_000
 
 
-async def check_queue(config: SqsConfig, wiring: Wiring) -> AsyncIterator[Finding]:
+async def check_queue(config: SqsConfig, setup: Setup) -> AsyncIterator[Finding]:
     async with open_client("sqs", config.region, config.endpoint_url) as sqs:
         url = await queue_url(sqs, config.queue)
         if url is None:
@@ -25,35 +25,35 @@ async def check_queue(config: SqsConfig, wiring: Wiring) -> AsyncIterator[Findin
                 "queue",
                 f"there is no queue {config.queue} in {sqs.meta.region_name}",
                 why="storage has nothing to read, and visits that SNS accepts are lost",
-                fix=f"correct sqs.queue and sqs.region, or create it: {wiring.provision}",
+                fix=f"correct sqs.queue and sqs.region, or create it: {setup.provision}",
             )
             return
-        wiring.queue = attributes = await queue_attributes(sqs, url)
+        setup.queue = attributes = await queue_attributes(sqs, url)
         yield ok("queue", attributes["QueueArn"])
         for finding in (
-            _retention(attributes, wiring),
-            _policy(attributes, wiring),
-            _encryption(attributes, wiring),
+            _retention(attributes, setup),
+            _policy(attributes, setup),
+            _encryption(attributes, setup),
             _in_flight(attributes),
         ):
             yield finding
-        async for finding in _check_dead_letters(sqs, attributes, wiring):
+        async for finding in _check_dead_letters(sqs, attributes, setup):
             yield finding
 
 
-def _retention(attributes: dict[str, str], wiring: Wiring) -> Finding:
+def _retention(attributes: dict[str, str], setup: Setup) -> Finding:
     seconds = int(attributes.get("MessageRetentionPeriod", 0))
     if seconds < 4 * DAY:
         return (fault if seconds < DAY else warning)(
             "queue",
             f"it keeps messages for {seconds} seconds",
             why="if storage is down for longer, the visits that waited longest are lost",
-            fix=f"keep them for 14 days (1209600): {wiring.provision}",
+            fix=f"keep them for 14 days (1209600): {setup.provision}",
         )
     return ok("queue", f"keeps messages for {seconds // DAY} days")
 
 
-def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
+def _policy(attributes: dict[str, str], setup: Setup) -> Finding:
     statements = json.loads(attributes.get("Policy") or "{}").get("Statement", [])
     statements = [statements] if isinstance(statements, dict) else statements
     ours = [each for each in statements if _lets_sns_send(each)]
@@ -62,7 +62,7 @@ def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "queue",
             "its policy does not let SNS send to it",
             why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
     sources = [source for statement in ours for source in _sources(statement)]
     if None in sources:
@@ -70,14 +70,14 @@ def _policy(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "queue",
             "its policy lets SNS send on behalf of any topic of any account",
             why="everybody who knows the queue can send messages to it through SNS",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
-    if wiring.topic_arn and not any(fnmatchcase(wiring.topic_arn, source or "") for source in sources):
+    if setup.topic_arn and not any(fnmatchcase(setup.topic_arn, source or "") for source in sources):
         return fault(
             "queue",
-            f"its policy lets SNS send, but not on behalf of {wiring.topic_arn}",
+            f"its policy lets SNS send, but not on behalf of {setup.topic_arn}",
             why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
     return ok("queue", "its policy lets the topic send")
 
@@ -103,7 +103,7 @@ def _sources(statement: dict[str, Any]) -> list[str | None]:
     return list(arns) if isinstance(arns, list) else [arns]
 
 
-def _encryption(attributes: dict[str, str], wiring: Wiring) -> Finding:
+def _encryption(attributes: dict[str, str], setup: Setup) -> Finding:
     key = attributes.get("KmsMasterKeyId", "")
     if key.endswith("alias/aws/sqs"):
         return fault(
@@ -118,7 +118,7 @@ def _encryption(attributes: dict[str, str], wiring: Wiring) -> Finding:
         "queue",
         "it is not encrypted at rest",
         why="it holds visitors' addresses while storage is down",
-        fix=wiring.provision,
+        fix=setup.provision,
     )
 
 
@@ -129,23 +129,23 @@ def _in_flight(attributes: dict[str, str]) -> Finding:
         return warning(
             "queue",
             f"{in_flight} messages are in flight",
-            why=f"at {IN_FLIGHT_LIMIT} SQS delivers no more, without an error",
+            why=f"when {IN_FLIGHT_LIMIT} are in flight, SQS delivers no more, and reports no error",
             fix="look for other consumers of this queue, and for one that receives and never deletes",
         )
     return ok("queue", f"about {waiting} messages wait, {in_flight} are in flight")
 
 
-async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiring) -> AsyncIterator[Finding]:
+async def _check_dead_letters(sqs: Any, attributes: dict[str, str], setup: Setup) -> AsyncIterator[Finding]:
     redrive = json.loads(attributes.get("RedrivePolicy") or "{}")
     if "deadLetterTargetArn" not in redrive:
         yield warning(
             "dead letters",
             "the queue has no dead-letter queue",
-            why="a message that cannot be read comes again and again, and is lost when the retention ends",
-            fix=wiring.provision,
+            why="a message that cannot be read is delivered again and again, and is lost when the retention ends",
+            fix=setup.provision,
         )
         return
-    yield _receive_count(int(redrive.get("maxReceiveCount", 0)), wiring)
+    yield _receive_count(int(redrive.get("maxReceiveCount", 0)), setup)
     name = str(redrive["deadLetterTargetArn"]).rpartition(":")[2]
     url = await queue_url(sqs, name)
     if url is None:
@@ -153,7 +153,7 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             "dead letters",
             f"the dead-letter queue {name} does not exist",
             why="SQS cannot move messages that storage cannot read",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
         return
     dead = await queue_attributes(sqs, url)
@@ -171,16 +171,16 @@ async def _check_dead_letters(sqs: Any, attributes: dict[str, str], wiring: Wiri
             "dead letters",
             f"{name} keeps messages for a shorter time than the queue",
             why="a message keeps its age when it is moved, so it may be deleted at once",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
 
 
-def _receive_count(count: int, wiring: Wiring) -> Finding:
+def _receive_count(count: int, setup: Setup) -> Finding:
     if count < FEWEST_RECEIVES:
         return warning(
             "dead letters",
             f"the queue moves messages to the dead-letter queue after {count} receives",
             why="each crash or stop of storage counts as one receive, so good visits are moved too",
-            fix=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {wiring.provision}",
+            fix=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {setup.provision}",
         )
-    return ok("dead letters", f"after {count} receives")
+    return ok("dead letters", f"messages are moved to the dead-letter queue after {count} receives")

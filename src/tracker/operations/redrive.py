@@ -1,12 +1,16 @@
 """`tracker redrive`: moves the messages of the dead-letter queue back into the queue.
 
-No message is lost. It is deleted from the dead-letter queue only after SQS has accepted a copy, with the same body and
-attributes, for the queue. A redrive that is killed in between leaves a message in both queues; storage stores its
-visits once, by their journal and offset. The redrive ends when the dead-letter queue is empty. A message that storage
-still cannot read comes back to it.
+1. It receives at most ten messages from the dead-letter queue.
+2. It sends copies of them, with the same bodies and attributes, to the queue.
+3. It deletes those whose copy SQS has accepted from the dead-letter queue. So no message is lost.
+4. It begins again, until the dead-letter queue is empty.
 
-SQS's own StartMessageMoveTask moves only messages that SQS itself has put there. This command also moves those of SNS,
-and it works with every SQS.
+If it is killed between steps 2 and 3, a message is in both queues. Storage stores its visits once, because it
+recognises them by journal and offset. If storage still cannot read a message, SQS moves it to the dead-letter queue
+again.
+
+SQS's own StartMessageMoveTask moves only messages that SQS itself has put into the dead-letter queue. This command also
+moves those that SNS has put there, and it works with every SQS.
 """
 
 import argparse
@@ -20,7 +24,7 @@ from tracker.operations.lookups import queue_url
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
 
 HIDDEN_SECONDS = 60  # longer than the two calls for a batch may take
-WAIT_SECONDS = 2  # a long poll asks all servers of SQS, a short one only some
+WAIT_SECONDS = 2  # a long poll asks all servers of SQS; a poll without a wait asks only some
 
 
 async def redrive(sqs: Any, *, source: str, target: str, most: int | None = None) -> int:
@@ -58,24 +62,24 @@ async def _move(sqs: Any, source: str, target: str, messages: list[dict[str, Any
         for index, message in enumerate(messages)
     ]
     sent = await ask(sqs.send_message_batch(QueueUrl=target, Entries=copies))
-    taken = {entry["Id"] for entry in sent.get("Successful", ())}
+    accepted = {entry["Id"] for entry in sent.get("Successful", ())}
     entries = [
         {"Id": str(index), "ReceiptHandle": message["ReceiptHandle"]}
         for index, message in enumerate(messages)
-        if str(index) in taken
+        if str(index) in accepted
     ]
     if entries:
         await ask(sqs.delete_message_batch(QueueUrl=source, Entries=entries))
-    if len(taken) < len(messages):
+    if len(accepted) < len(messages):
         reasons = {str(entry.get("Message") or entry.get("Code")) for entry in sent.get("Failed", ())}
         raise TrackerError(
-            f"{len(messages) - len(taken)} messages stay in the dead-letter queue: {'; '.join(sorted(reasons))}"
+            f"{len(messages) - len(accepted)} messages stay in the dead-letter queue: {'; '.join(sorted(reasons))}"
         )
     return len(messages)
 
 
 def _groups(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-    """Batches within the 256 KiB that every SQS accepts in one call."""
+    """The messages in batches of at most 256 KiB, which every SQS accepts in one call."""
     groups: list[list[dict[str, Any]]] = []
     left = 0
     for message in messages:
@@ -89,8 +93,10 @@ def _groups(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--region", metavar="REGION", help="default: that of the AWS tools")
-    parser.add_argument("--endpoint-url", metavar="URL", help="of another SQS than that of AWS")
+    parser.add_argument(
+        "--region", metavar="REGION", help="default: the region of the AWS tools (AWS_REGION, the profile)"
+    )
+    parser.add_argument("--endpoint-url", metavar="URL", help="an SQS other than that of AWS")
     parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"name or URL; default: {QUEUE}")
     parser.add_argument(
         "--dead-letter-queue",
@@ -98,7 +104,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"name or URL; default: {DEAD_LETTER_QUEUE}",
     )
-    parser.add_argument("--most", type=int, metavar="COUNT", help="stop after this many messages; try 1 first")
+    parser.add_argument("--most", type=int, metavar="COUNT", help="move at most this many messages; try 1 first")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,13 +14,14 @@ from tracker.operations.findings import Finding, fault, ok, warning
 
 ANSWER_SECONDS = 5.0
 SHORT_VISIBILITY = 30  # seconds
-UNTRUSTED_SHARE = 0.5  # of the visits: some visitors forge such headers, but not most of them
+UNTRUSTED_SHARE = 0.5  # of the visits: a few visitors forge such headers; many such headers come from a proxy
+VISITS_WAIT = "visits wait in the queue, at most for its retention"
 LOST_REASONS = {
     "outbox_full": "raise outbox.max_bytes; the pixel's log says why SNS does not accept (publish_failed)",
     "outbox_io": "read the pixel's log (recording_failed): the disk is full, failing or read-only",
     "refused": "see refused.ndjson in outbox.dir, and the pixel's log (span_refused)",
-    "damaged": "nothing after a power cut, whose loss outbox.fsync_interval bounds; otherwise read the pixel's log "
-    "(lines_damaged) and look for a failing disk or bad memory",
+    "damaged": "after a power cut there is nothing to do: outbox.fsync_interval bounds the loss; otherwise read the "
+    "pixel's log (lines_damaged) and look for a failing disk or bad memory",
 }
 
 
@@ -48,7 +49,7 @@ async def fetch(admin: Admin | StorageAdmin, path: str) -> tuple[int, str]:
 
 
 def address(host: str, port: int) -> str:
-    """The URL by which this machine reaches a listener, also one on all addresses."""
+    """The URL by which this machine reaches a listener, also a listener on all addresses."""
     host = {EVERY_ADDRESS: "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -58,7 +59,7 @@ async def check_pixel(config: PixelConfig) -> AsyncIterator[Finding]:
         status, body = await fetch(config.admin, "/readyz")
         metrics = Metrics((await fetch(config.admin, "/metrics"))[1])
     except (aiohttp.ClientError, OSError) as error:
-        yield _down("pixel", config.admin, error, "visitors are not answered")
+        yield _not_answering("pixel", config.admin, error, "visitors are not answered")
         return
     judged = (*_judge_pixel(status, _json(body)), *judge_pixel_metrics(metrics, config), *judge_client_ip(config.http))
     for finding in judged:
@@ -72,21 +73,21 @@ async def check_storage(config: StorageConfig) -> AsyncIterator[Finding]:
         status, body = await fetch(config.admin, "/readyz")
         metrics = Metrics((await fetch(config.admin, "/metrics"))[1])
     except (aiohttp.ClientError, OSError) as error:
-        yield _down("storage", config.admin, error, "visits wait in the queue, at most for its retention")
+        yield _not_answering("storage", config.admin, error, VISITS_WAIT)
         return
     detail = _json(body)
     if status != 200:
         yield fault(
             "storage",
             f"it cannot write: {detail.get('log')}",
-            why="visits wait in the queue, at most for its retention",
+            why=VISITS_WAIT,
             fix="free space on the disk of log.path; storage continues by itself within a second",
         )
     if detail.get("queue", "ok") != "ok":
         yield fault(
             "storage",
             f"it cannot read the queue: {detail.get('queue')}",
-            why="visits wait in the queue, at most for its retention",
+            why=VISITS_WAIT,
             fix="check sqs.queue, the role or keys that storage runs with (StoragePolicy), and the network",
         )
     elif status == 200:
@@ -160,22 +161,22 @@ def judge_client_ip(config: Http) -> Iterator[Finding]:
         yield warning(
             "client IP",
             f"it is not known how {config.client_ip_header} writes an IPv6 address with a port",
-            why="without brackets the port is taken for the end of the address: 2001:db8::9:443 is a valid address",
+            why="without brackets the port would be read as the end of the address: 2001:db8::9:443 is a valid address",
             fix="look at the header of an IPv6 visitor: it must have no port, or brackets as in [2001:db8::9]:443; "
             "else have the proxy write X-Forwarded-For",
         )
 
 
 def judge_visibility(config: SqsConfig) -> Finding:
-    """Whether a message in flight can be extended in time. A slow fsync does not matter: it runs in its own thread."""
+    """Whether storage can extend messages in flight in time. A slow fsync, in its own thread, does not delay that."""
     timeout = config.visibility_timeout
     if timeout >= SHORT_VISIBILITY:
         return ok("visibility", f"{timeout} s")
     return warning(
         "visibility",
         f"sqs.visibility_timeout is {timeout} s",
-        why="after some seconds without SQS a message is visible before it is deleted, and is delivered again. Its "
-        "visits are not stored twice, but it costs, and each delivery brings it nearer to the dead-letter queue",
+        why="if SQS cannot be reached for some seconds, messages become visible and are delivered again. Their visits "
+        "are not stored twice, but each delivery costs money and counts towards maxReceiveCount",
         fix=f"set sqs.visibility_timeout to {SHORT_VISIBILITY}",
     )
 
@@ -192,14 +193,14 @@ def judge_storage_metrics(metrics: Metrics) -> Iterator[Finding]:
     if count := metrics.total("tracker_storage_messages_malformed_total"):
         yield warning(
             "storage",
-            f"{count:.0f} times a message could not be read since its start",
+            f"{count:.0f} times since its start it received a message that it could not read",
             why="such messages are left to the dead-letter queue and are not in the visit log",
             fix="storage's log says why (message_malformed); look for another publisher with Type = Visit",
         )
     if count := metrics.total("tracker_storage_messages_conflicting_total"):
         yield fault(
             "storage",
-            f"{count:.0f} times a message had other bytes than those stored for the same range of its journal",
+            f"{count:.0f} messages had other bytes than those stored for the same range of their journal",
             why="two copies of one outbox are published, or somebody forges messages; these messages are not stored",
             fix="find the second copy (a restored snapshot or image of a running pixel) and give it an empty "
             "outbox.dir; storage's log (conflict_found) names the journal",
@@ -216,7 +217,7 @@ def _exposed(service: str, admin: Admin | StorageAdmin) -> Iterator[Finding]:
         )
 
 
-def _down(service: str, admin: Admin | StorageAdmin, error: Exception, why: str) -> Finding:
+def _not_answering(service: str, admin: Admin | StorageAdmin, error: Exception, why: str) -> Finding:
     unit = f"tracker-{service}"
     return fault(
         service,

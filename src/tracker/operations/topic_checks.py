@@ -15,19 +15,19 @@ from tracker.operations.lookups import subscription
 from tracker.operations.provision import FILTER_POLICY
 
 SKEW_SECONDS = 5.0
-REFUSED_SKEW_SECONDS = 240.0  # AWS refuses signatures five minutes off
+REFUSED_SKEW_SECONDS = 240.0  # AWS refuses a signature whose time is five minutes off
 
 
 @dataclass
-class Wiring:
-    """The topic and the queue, as far as they are known; `provision` is the command that sets them up."""
+class Setup:
+    """What the checks know of the topic and the queue; `provision` is the command that sets them up."""
 
     topic_arn: str = ""
     queue: dict[str, str] | None = None
     provision: str = "tracker provision"
 
 
-async def check_topic(config: SnsConfig, wiring: Wiring) -> AsyncIterator[Finding]:
+async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]:
     region = config.region or config.topic_arn.split(":")[3]
     async with open_client("sns", region, config.endpoint_url) as sns:
         reply = await ask(sns.get_topic_attributes(TopicArn=config.topic_arn), "Attributes")
@@ -35,15 +35,15 @@ async def check_topic(config: SnsConfig, wiring: Wiring) -> AsyncIterator[Findin
         if (clock := _clock(reply)) is not None:
             yield clock
         confirmed = int(reply["Attributes"].get("SubscriptionsConfirmed", 0))
-        if wiring.queue is not None:
-            async for finding in _check_subscription(sns, wiring):
+        if setup.queue is not None:
+            async for finding in _check_subscription(sns, setup):
                 yield finding
         elif not confirmed:
-            yield _no_subscription("the topic has no confirmed subscription", wiring)
+            yield _no_subscription("the topic has no confirmed subscription", setup)
 
 
-async def look(checks: AsyncIterator[Finding], subject: str) -> AsyncIterator[Finding]:
-    """The findings of `checks`. When AWS refuses a call or cannot be reached, that is the last finding."""
+async def with_aws_errors(checks: AsyncIterator[Finding], subject: str) -> AsyncIterator[Finding]:
+    """The findings of `checks`. If AWS refuses a call or cannot be reached, the last finding says so."""
     try:
         async for finding in checks:
             yield finding
@@ -91,15 +91,15 @@ def _refusal(subject: str, error: AwsRefused) -> Finding:
     )
 
 
-async def _check_subscription(sns: Any, wiring: Wiring) -> AsyncIterator[Finding]:
-    assert wiring.queue is not None
-    found = await subscription(sns, wiring.topic_arn, wiring.queue["QueueArn"])
+async def _check_subscription(sns: Any, setup: Setup) -> AsyncIterator[Finding]:
+    assert setup.queue is not None
+    found = await subscription(sns, setup.topic_arn, setup.queue["QueueArn"])
     if found is None:
-        yield _no_subscription("the queue is not subscribed to the topic", wiring)
+        yield _no_subscription("the queue is not subscribed to the topic", setup)
         return
     arn, attributes = found
     if not attributes or attributes.get("PendingConfirmation") == "true":
-        yield _no_subscription(f"the queue's subscription is not confirmed: {arn}", wiring)
+        yield _no_subscription(f"the queue's subscription is not confirmed: {arn}", setup)
         return
     yield ok("subscription", arn)
     if attributes.get("RawMessageDelivery") != "true":
@@ -107,19 +107,19 @@ async def _check_subscription(sns: Any, wiring: Wiring) -> AsyncIterator[Finding
             "subscription",
             "raw message delivery is off",
             why="each message is wrapped and signed: larger, more expensive and slower to read (storage accepts it)",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
-    yield _filter(attributes, wiring)
+    yield _filter(attributes, setup)
     if not attributes.get("RedrivePolicy"):
         yield warning(
             "subscription",
             "it has no dead-letter queue",
             why="messages that SNS cannot deliver, after a changed policy or a deleted queue, are lost",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
 
 
-def _filter(attributes: dict[str, str], wiring: Wiring) -> Finding:
+def _filter(attributes: dict[str, str], setup: Setup) -> Finding:
     text = attributes.get("FilterPolicy")
     policy = json.loads(text) if text else None
     if not policy:
@@ -127,21 +127,21 @@ def _filter(attributes: dict[str, str], wiring: Wiring) -> Finding:
             "subscription",
             "it has no filter",
             why="messages of other publishers reach storage too, which leaves them to the dead-letter queue",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
     if "Visit" not in policy.get("Type", ()) or attributes.get("FilterPolicyScope") == "MessageBody":
         return fault(
             "subscription",
-            f"its filter keeps visits out: {text}",
+            f"its filter drops visits: {text}",
             why="SNS accepts visits and delivers them to nobody: they are lost",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
     if policy != FILTER_POLICY:
         return warning(
             "subscription",
             f"its filter is {text}",
             why=f"storage reads {json.dumps(FILTER_POLICY)}; other messages are left to the dead-letter queue",
-            fix=wiring.provision,
+            fix=setup.provision,
         )
     return ok("subscription", "raw delivery, filter and queue agree" if _is_raw(attributes) else "the filter is right")
 
@@ -150,12 +150,12 @@ def _is_raw(attributes: dict[str, str]) -> bool:
     return attributes.get("RawMessageDelivery") == "true"
 
 
-def _no_subscription(what: str, wiring: Wiring) -> Finding:
+def _no_subscription(what: str, setup: Setup) -> Finding:
     return fault(
         "subscription",
         what,
         why="SNS accepts every message and delivers it to nobody: visits are lost",
-        fix=wiring.provision,
+        fix=setup.provision,
     )
 
 
@@ -170,7 +170,7 @@ def _skewed(skew: float) -> Finding:
     return (fault if abs(skew) > REFUSED_SKEW_SECONDS else warning)(
         "clock",
         f"this machine's clock is {abs(skew):.0f} seconds {'ahead of' if skew > 0 else 'behind'} AWS's",
-        why="visits are logged with the pixel's time, and AWS refuses signatures that are five minutes off",
+        why="visits are logged with the pixel's time, and AWS refuses signatures whose time is five minutes off",
         fix="switch time synchronisation on: timedatectl set-ntp true",
     )
 
