@@ -22,7 +22,7 @@ import logging
 from typing import Literal
 
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, end_marker, pack, unpack
-from tracker.core.visit import MAX_LINE_BYTES, split_lines
+from tracker.core.visit import MAX_JOURNAL_LINE_BYTES, split_lines
 from tracker.errors import PublishRefused
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.journal_reader import JournalReader, UnreadableJournal
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 Format = Literal["packed", "plain", "single"]
 
 SINGLES = 80  # visits in flight under `format: single`: eight batches of ten
-SINGLES_BYTES = 2 * MAX_LINE_BYTES  # enough for as many visits of a usual length
+SINGLES_BYTES = 2 * MAX_JOURNAL_LINE_BYTES  # enough for as many visits of a usual length
 
 
 class JournalPublisher:
@@ -152,7 +152,7 @@ class JournalPublisher:
     async def _probe(self, topic: Topic, refused: Message, format: Format) -> None:
         """Find out whether SNS accepts another message now."""
         probes = [self._state.last_accepted] if self._state.last_accepted is not None else []
-        following = await asyncio.to_thread(self._reader.take, MAX_LINE_BYTES, refused.end)
+        following = await asyncio.to_thread(self._reader.take, MAX_JOURNAL_LINE_BYTES, refused.end)
         if following is not None and following.data:
             probes.append(_messages(self._reader.name, following, format)[0])
         for probe in probes:

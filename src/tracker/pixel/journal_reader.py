@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from tracker.core.visit import MAX_LINE_BYTES, decode_line
+from tracker.core.visit import MAX_JOURNAL_LINE_BYTES, decode_line
 from tracker.errors import MalformedMessage
 from tracker.pixel.line_counter import LineCounter
 from tracker.pixel.outbox_files import (
@@ -113,7 +113,7 @@ class JournalReader:
         offset = self.committed
         if self._oldest[0] != offset or self._oldest[1] is None:
             try:
-                span = self.take(MAX_LINE_BYTES)
+                span = self.take(MAX_JOURNAL_LINE_BYTES)
                 time = decode_line(span.data[: span.data.index(b"\n") + 1]).time if span and span.data else None
             except (MalformedMessage, UnreadableJournal):
                 time = None
@@ -135,7 +135,7 @@ class JournalReader:
                 offset = max(offset, segment.start)  # a power cut may have taken a segment before this one
                 while read := segment.read(offset, limit):
                     if lines := read[: read.rfind(b"\n") + 1]:
-                        return first_span(offset, lines, more=len(lines) > limit - MAX_LINE_BYTES)
+                        return first_span(offset, lines, more=len(lines) > limit - MAX_JOURNAL_LINE_BYTES)
                     if offset + len(read) >= segment.end:
                         break
                     offset += len(read)  # no line is so long: the rest of it is counted as a damaged line
