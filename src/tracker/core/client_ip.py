@@ -126,19 +126,19 @@ class ClientIp:
 
     def resolve(self, peer: str | None, header_lines: Sequence[str]) -> str | None:
         """The client's address, given the peer of the connection and all lines of the header. None without a peer."""
-        last_good = canonical_ip(peer) if peer is not None else None
-        if last_good is None or not self._networks or not self._is_trusted(last_good):
-            return last_good
+        client = canonical_ip(peer) if peer is not None else None
+        if client is None or not self._networks or not self._is_trusted(client):
+            return client
         header = ",".join(header_lines)
         if len(header) > MAX_ADDRESS_HEADER_CHARS:  # the proxies append at the right end; only the left end is cut off
             header = header[-MAX_ADDRESS_HEADER_CHARS:].partition(",")[2]
         for ip in self._elements(header):
             if ip is None:  # not an address: nobody knows who wrote the elements to the left of it
-                return last_good
+                return client
             if not self._is_trusted(ip):
                 return ip
-            last_good = ip
-        return last_good
+            client = ip
+        return client
 
     def _in_networks(self, ip: str) -> bool:
         address = ipaddress.ip_address(ip)

@@ -22,7 +22,7 @@ from tracker.pixel.outbox_files import is_journal, is_new_journal, publisher_loc
 log = logging.getLogger(__name__)
 
 COUNT_BYTES = 256 << 20  # a scan counts the lines in this many bytes of a journal, the next scans those in the rest
-ABANDONED_SECONDS = 60.0  # a journal that still has its temporary name after this time is removed
+UNFINISHED_SECONDS = 60.0  # a journal that still has its temporary name after this time is removed
 
 _NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW  # the pixel makes no symbolic links; somebody else's may point anywhere
 
@@ -96,7 +96,7 @@ class Outbox:
                         waiting += journal.waiting()
                         ages += filter(None, [journal.oldest()])
                     elif is_new_journal(entry.name):
-                        _remove_abandoned(entry)
+                        _remove_unfinished(entry)
                     size += _tree_size(entry)
                 except FileNotFoundError:
                     continue  # the publisher or a worker has removed it meanwhile
@@ -149,9 +149,9 @@ class Outbox:
         return JournalReader(path, earlier=path.name in self._earlier)
 
 
-def _remove_abandoned(entry: "os.DirEntry[str]") -> None:
+def _remove_unfinished(entry: "os.DirEntry[str]") -> None:
     """Remove a journal that its worker did not finish making. It holds no visit."""
-    if time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS:
+    if time.time() - entry.stat(follow_symlinks=False).st_mtime > UNFINISHED_SECONDS:
         shutil.rmtree(entry.path, ignore_errors=True)
 
 
