@@ -192,7 +192,7 @@ async def _background(call: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio
 
 
 def _refuse_slow_parser() -> None:
-    """Raise ConfigurationError if aiohttp uses its Python parser, which is slower and accepts more than the C parser."""
+    """Raise ConfigurationError if aiohttp uses its Python parser: it is slower and accepts more than the C parser."""
     from aiohttp import http_parser
 
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
