@@ -343,7 +343,7 @@ async def test_each_entry_of_a_batch_has_its_own_outcome(sns: OddSns) -> None:
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [type(None), PublishRefused, PublishFailed, PublishFailed, PublishFailed, type(None)]
     assert str(outcomes[1]) == "InvalidParameter: words"
-    assert "does not name" in str(outcomes[3])
+    assert "is not in the reply" in str(outcomes[3])
 
 
 @pytest.mark.parametrize("count", [1, 3])

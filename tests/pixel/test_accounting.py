@@ -65,21 +65,21 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
     journal = journal_with(tmp_path, *map(line, range(10)), segment_bytes=3 * len(line(0)) + 1)
     reader = JournalReader(journal.path)
     reader.count(limit=1)
-    assert 0 < reader.found < 10
+    assert 0 < reader.lines_counted < 10
     reader.count(to=4 * len(line(0)))
-    assert 4 <= reader.found < 10
+    assert 4 <= reader.lines_counted < 10
     for _ in range(2):
         reader.count()
-        assert reader.found == 10
+        assert reader.lines_counted == 10
     journal.append(line(10))
     with segment_path(journal.path, 9 * len(line(0))).open("ab") as segment:
         segment.write(line(11)[:-1])
     reader.count()
-    assert reader.found == 11, "a line without its newline may still be cut"
+    assert reader.lines_counted == 11, "a line without its newline may still be cut"
     reader.advance(10 * len(line(0)) + len(line(10)))
     again = JournalReader(journal.path)
     again.count()
-    assert again.found == 0
+    assert again.lines_counted == 0
     journal.close()
 
 
@@ -88,7 +88,7 @@ def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkey
     journal = journal_with(tmp_path, b"\0" * 5_000 + b"\n", line(1))
     reader = JournalReader(journal.path)
     reader.count()
-    assert reader.found == 2
+    assert reader.lines_counted == 2
     journal.close()
 
 
@@ -100,12 +100,12 @@ def test_what_was_there_before_is_adopted_and_what_comes_is_accepted(tmp_path: P
     ours.close()  # its worker ended before the first scan
     for _ in range(2):
         outbox.scan()
-        accounting.found(outbox.known())
+        accounting.count_lines(outbox.known())
     assert (sums["adopted"], sums["accepted"], sums["waiting"]) == (2, 1, 3)
     earlier.append(line(4))
     earlier.close()
     outbox.scan()
-    accounting.found(outbox.known())
+    accounting.count_lines(outbox.known())
     assert (sums["adopted"], sums["accepted"], sums["hits"]) == (3, 1, 1)
     outbox.close()
 
@@ -116,10 +116,10 @@ def test_a_worker_counts_in_memory_that_outlives_it(sums: Sums) -> None:
     theirs, ours = Counts(descriptor), Counts(descriptor)
     theirs["privacy"] += 3
     theirs[HEADERS_CUT] += 2
-    accounting.not_recorded(before, now := dict(ours))
+    accounting.count_not_recorded(before, now := dict(ours))
     theirs["outbox_io"] += 1
     theirs.close()
-    accounting.not_recorded(now, ours)
+    accounting.count_not_recorded(now, ours)
     assert (sums["privacy"], sums["outbox_io"], sums["hits"]) == (3, 1, 4)
     with pytest.raises(KeyError):
         ours["weather"] += 1
@@ -138,7 +138,7 @@ def test_refusals_are_counted_by_status_and_reason_through_the_end_of_a_worker()
     for number, name in enumerate(names, 1):
         theirs[name] += number
     theirs.close()
-    Accounting().not_recorded({}, dict(ours))
+    Accounting().count_not_recorded({}, dict(ours))
     assert [now - then for now, then in zip(counted(), before, strict=True)] == list(range(1, len(names) + 1))
     ours.close()
 
@@ -148,12 +148,12 @@ def test_what_waits_in_a_journal_that_vanishes_is_counted_as_damaged(tmp_path: P
     outbox.open()
     journal = journal_with(tmp_path, line(1), line(2))
     outbox.scan()
-    accounting.found(outbox.known())
+    accounting.count_lines(outbox.known())
     for entry in journal.path.iterdir():
         entry.unlink()
     journal.path.rmdir()
     outbox.scan()
-    accounting.gone(outbox.gone)
+    accounting.count_removed(outbox.removed)
     assert (sums["accepted"], sums["damaged"], sums["waiting"]) == (2, 2, 0)
     journal.close()
     outbox.close()

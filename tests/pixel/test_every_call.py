@@ -41,7 +41,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "Backoff", lambda: Backoff(first=0.001, cap=0.002))
     monkeypatch.setattr(recorder_module, "ThreadPoolExecutor", Inline)
     # The next start removes unfinished journals at once.
-    monkeypatch.setattr(outbox, "ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(outbox, "UNFINISHED_SECONDS", -1.0)
     monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)
 
 

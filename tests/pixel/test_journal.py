@@ -151,7 +151,7 @@ def test_files_that_somebody_changes_are_noticed(tmp_path: Path, damage: str) ->
                 file.write(b"x")
         case "shorter":
             os.truncate(segment, 3)
-    expected = {"segment replaced": "was replaced", "longer": "bytes, but", "shorter": "bytes, but"}
+    expected = {"segment replaced": "was replaced", "longer": "bytes, expected", "shorter": "bytes, expected"}
     assert expected.get(damage, "cannot be found") in str(journal.check())
     journal.close()
 

@@ -236,7 +236,7 @@ def test_what_a_crash_left_of_making_or_removing_a_journal_is_removed(
     (tmp_path / ("b" * 32)).mkdir()  # the lock was removed, the directory was not
     outbox = Outbox(tmp_path)
     outbox.open()
-    monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(module, "UNFINISHED_SECONDS", -1.0)
     monkeypatch.setattr(journal_reader, "ABANDONED_SECONDS", -1.0)
     outbox.scan()
     assert not (tmp_path / f"{'a' * 32}.new").exists()
@@ -250,7 +250,7 @@ def test_what_a_crash_left_of_making_or_removing_a_journal_is_removed(
 
 def test_only_a_journals_own_temporary_name_is_cleared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "notes.new").mkdir()
-    monkeypatch.setattr(module, "ABANDONED_SECONDS", -1.0)
+    monkeypatch.setattr(module, "UNFINISHED_SECONDS", -1.0)
     outbox = Outbox(tmp_path)
     outbox.open()
     outbox.scan()

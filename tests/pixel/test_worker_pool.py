@@ -65,7 +65,7 @@ async def test_if_the_new_worker_does_not_answer_the_old_ones_go_on(
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "create_subprocess_exec", mute)
             patch.setattr(module, "TRIAL_SECONDS", 0.2)
-            with pytest.raises(ReloadFailed, match="no worker answered"):
+            with pytest.raises(ReloadFailed, match="no worker with this configuration answered"):
                 await pool.reload(config)
         assert sorted(pool.pids()) == before
         assert pool.answering == 2
@@ -228,7 +228,7 @@ def test_nothing_is_sent_to_a_worker_that_has_closed_its_end_of_the_socket_pair(
             running = asyncio.create_task(worker.run())
             await until(lambda: worker.connected)
             await until(lambda: not worker.connected)
-            worker.allow(1)  # uvloop, unlike asyncio, raises on a closed transport
+            worker.set_quota(1)  # uvloop, unlike asyncio, raises on a closed transport
             running.cancel()
             await asyncio.wait([running])
 

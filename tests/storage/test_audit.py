@@ -208,7 +208,7 @@ OURS = b"2023-12-10T22:22:43.793620+00:00|null|null|192.168.1.1\n"
         (OURS + b"hello\n" + OURS, "FOREIGN: line 2, byte 55: not a line of four columns: b'hello\\n'"),
         (OURS + b"\n", "FOREIGN: line 2, byte 55"),
         (OURS.replace(b"null", b"\x1b[2J", 1), "FOREIGN: line 1, byte 0: not as storage writes it"),
-        (OURS.replace(b"192.168.1.1", b"visitor"), "FOREIGN: line 1, byte 0: the last column is no IP address"),
+        (OURS.replace(b"192.168.1.1", b"visitor"), "FOREIGN: line 1, byte 0: the last column is not an IP address"),
         (b"x" * 300_000, "FOREIGN: line 1, byte 0"),
         (b"hello\n" * 15, "and 5 more lines that are FOREIGN"),
     ],

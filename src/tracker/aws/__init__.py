@@ -1,8 +1,14 @@
-"""SNS and SQS as the services see them: `Topic` takes messages, `SqsQueue` gives deliveries. botocore stops here.
+"""SNS and SQS as the services see them: `Topic` publishes messages, `SqsQueue` receives deliveries.
 
-`topic` and `queue` make the calls by `calls`; `clients` makes botocore's clients, with `credential_helper` and `http`.
-Every failure of AWS is one of the errors of `tracker.errors`. Only one repetition of a call is botocore's; the callers
-deal with outages of any length, by trying again with a growing pause.
+No other package imports botocore. The modules, from the caller down:
+
+1. `topic` and `queue` implement the interfaces that the services use.
+2. `calls` makes one call: its deadline, its errors, and the check of its reply.
+3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
+4. `http` sends the requests and checks that a reply comes from SNS or SQS.
+
+Every failure of AWS is raised as one of the errors of `tracker.errors`. botocore repeats a failed call once. The
+callers handle outages of any length: they try again, after longer and longer pauses.
 """
 
 from tracker.aws.calls import ask, incomplete_reply, open_client

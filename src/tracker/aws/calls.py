@@ -14,11 +14,11 @@ from botocore.exceptions import ClientError
 from tracker.aws.clients import Clients, ClientSettings, error_text
 from tracker.errors import AwsRefused, AwsUnreachable
 
-CALL_SECONDS = 10.0  # a call that takes longer is given up
+CALL_SECONDS = 10.0  # a call that takes longer is cancelled
 
 T = TypeVar("T")
 
-# What is read of the replies to batch calls, by AWS's own names.
+# The members of replies to batch calls that are read, by AWS's own names.
 
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1)]
 
@@ -41,9 +41,9 @@ class BatchReply(msgspec.Struct):
 
 @asynccontextmanager
 async def open_client(service: str, region: str | None, endpoint: str | None) -> AsyncIterator[Any]:
-    """A client of one service for the operator's commands; its calls go through `ask`.
+    """A client of one service for the operator's commands. Make its calls by `ask`.
 
-    Raises AwsUnreachable when none can be made.
+    Raises AwsUnreachable when the client cannot be made.
     """
     clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS, receives=service == "sqs"))
     try:
@@ -54,9 +54,10 @@ async def open_client(service: str, region: str | None, endpoint: str | None) ->
 
 
 async def ask(call: Awaitable[dict[str, Any]], *members: str, seconds: float | None = None) -> dict[str, Any]:
-    """The reply to a call, which has all these members. It is given up after `seconds`, by default CALL_SECONDS.
+    """The reply to a call. It is cancelled after `seconds`, by default CALL_SECONDS.
 
-    Raises AwsRefused when AWS answers with an error, otherwise AwsUnreachable.
+    Raises AwsRefused when AWS answers with an error. Raises AwsUnreachable for every other failure, also for a reply
+    in which one of `members` is missing or empty.
     """
     try:
         async with asyncio.timeout(CALL_SECONDS if seconds is None else seconds):
@@ -65,19 +66,19 @@ async def ask(call: Awaitable[dict[str, Any]], *members: str, seconds: float | N
         metadata = error.response.get("ResponseMetadata", {})
         raise AwsRefused(
             error_text(error),
-            code=str(error.response.get("Error", {}).get("Code") or ""),  # botocore has None for an empty one
+            code=str(error.response.get("Error", {}).get("Code") or ""),  # botocore returns None for an empty code
             status=int(metadata.get("HTTPStatusCode", 500)),
             date=metadata.get("HTTPHeaders", {}).get("date"),
         ) from error
     except Exception as error:  # botocore raises KeyError and others for replies that it does not expect
         raise AwsUnreachable(error_text(error)) from error
     if missing := [member for member in members if not reply.get(member)]:
-        raise incomplete_reply(f"it has no {missing[0]}")
+        raise incomplete_reply(f"{missing[0]} is missing")
     return reply
 
 
 def read_reply(reply: dict[str, Any], kind: type[T]) -> T:
-    """The reply as a `kind`. Raises AwsUnreachable when it is no such reply, because then it is not AWS's."""
+    """The reply as a `kind`. Raises AwsUnreachable when it has another form, because AWS did not send it then."""
     try:
         return msgspec.convert(reply, kind, strict=False)  # numbers come as text
     except msgspec.ValidationError as error:
@@ -85,5 +86,5 @@ def read_reply(reply: dict[str, Any], kind: type[T]) -> T:
 
 
 def incomplete_reply(what: str) -> AwsUnreachable:
-    """The error for a reply that AWS would not send: something else answers at the endpoint."""
-    return AwsUnreachable(f"the reply is not AWS's: {what}; check endpoint_url, and that no proxy answers for it")
+    """The error for a reply that AWS does not send: another program answers at the endpoint."""
+    return AwsUnreachable(f"the reply is not from AWS: {what}; check endpoint_url, and that no proxy answers instead")

@@ -1,12 +1,15 @@
 """Clients of SNS and SQS: how they are made, and where their credentials come from.
 
-Making a client and renewing its credentials may start a program, ask another machine or read files that are broken:
+Making a client and renewing its credentials may start a program, call another host or read damaged files. Each of
+these can fail or never end. Therefore:
 
 1. A client is made when it is needed for the first time, and not before. If that fails, the next try reads all
-   settings anew.
-2. Credentials are asked for before each call. The error names the credential provider that failed or did not answer.
-3. Both together have a deadline. A program that a provider started does not outlive it (`credential_helper`).
-4. What is not an answer of SNS or SQS is an error. An answer has a largest size, also one with credentials (`http`).
+   settings again.
+2. Before each call the credentials are renewed if they are about to expire. The error names the credential provider
+   that failed or did not answer.
+3. Steps 1 and 2 share one deadline. A program that a provider started is killed at the deadline (`credential_helper`).
+4. A reply that does not come from SNS or SQS is an error. The size of each reply is limited, also of those with
+   credentials (`http`).
 """
 
 import asyncio
@@ -29,20 +32,21 @@ from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
 from tracker.errors import AwsUnreachable
 
 CREDENTIAL_SECONDS = 10.0
-"""For making the clients, and for renewing credentials, each time."""
+"""The deadline for one `Clients.ready`, which makes the clients and renews their credentials."""
 MAX_ERROR_TEXT = 500
-"""Characters of another program's error text that are repeated in ours."""
+"""An error text of botocore or of another program is cut to this many characters in our messages."""
 
 _TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 """Variables that name a file; `web_identity_token_file` of a profile is the third such setting."""
-_PROVIDERS = {"custom-process": "credential_process"}  # botocore's name for it: the name of the setting
+_PROVIDERS = {"custom-process": "credential_process"}  # botocore's name of a provider: the setting that names it
 _PLACEHOLDERS = {"aws_access_key_id": "local", "aws_secret_access_key": "local"}
 
 
 class ClientSettings(NamedTuple):
-    """How one client waits: at most `read_seconds` for the next bytes of a reply, on at most `connections` at once.
+    """The limits of one client.
 
-    `receives` means that replies may bring messages, so that they may be long.
+    It waits at most `read_seconds` for the next bytes of a reply, and opens at most `connections` connections, or ten
+    if that is more. `receives` says that replies may contain messages, so longer replies are read.
     """
 
     read_seconds: float
@@ -51,7 +55,7 @@ class ClientSettings(NamedTuple):
 
 
 class Clients:
-    """Clients of one service that share a botocore session, which needs as much memory as all the rest."""
+    """Clients of one service. They share one botocore session, because a session needs much memory."""
 
     def __init__(self, service: str, region: str | None, endpoint: str | None, *settings: ClientSettings) -> None:
         self._service = service
@@ -59,13 +63,13 @@ class Clients:
         self._endpoint = endpoint
         self._settings = settings
         self._clients: Sequence[Any] = ()
-        self._credentials: Any = None  # None: placeholders
+        self._credentials: Any = None  # None while placeholders are used
         self._stack = AsyncExitStack()
         self._making = asyncio.Lock()
-        self._step = ""  # what is under way, for the error message
+        self._step = ""  # what is being done now, for the error message
 
     async def ready(self) -> Sequence[Any]:
-        """The clients, with credentials that are valid now. Raises AwsUnreachable, which names what failed."""
+        """The clients, with credentials that are valid now. Raises AwsUnreachable, which names the step that failed."""
         try:
             async with asyncio.timeout(CREDENTIAL_SECONDS):
                 async with self._making:
@@ -75,7 +79,7 @@ class Clients:
                     await self._renew(self._credentials)
         except TimeoutError as error:
             raise AwsUnreachable(f"{self._step}no answer in time") from error
-        except Exception as error:  # a provider may raise anything: it parses what other programs print
+        except Exception as error:  # a provider may raise any error: it parses the output of other programs
             raise AwsUnreachable(f"{self._step}{error_text(error)}") from error
         return self._clients
 
@@ -86,10 +90,10 @@ class Clients:
     async def _make(self) -> Sequence[Any]:
         self._step = "AWS settings: "
         session = _session()
-        # The other AWS tools know AWS_REGION, and botocore alone does not.
+        # All other AWS tools read AWS_REGION; botocore does not.
         region = self._region or os.environ.get("AWS_REGION") or None
         options: dict[str, Any] = {"region_name": region, "endpoint_url": self._endpoint}
-        async with session.create_client(self._service, **options, **_PLACEHOLDERS) as probe:  # only resolves
+        async with session.create_client(self._service, **options, **_PLACEHOLDERS) as probe:  # it makes no call
             endpoint = probe.meta.endpoint_url
         await self._check_files(session)
         self._step = "credentials: "
@@ -104,7 +108,7 @@ class Clients:
         if credentials is None:
             options |= _PLACEHOLDERS
         else:
-            await self._renew(credentials)  # some providers ask only now
+            await self._renew(credentials)  # some providers call AWS only now
         self._step = "AWS settings: "
         async with AsyncExitStack() as stack:
             clients = [
@@ -126,11 +130,11 @@ class Clients:
         return clients
 
     def step(self, method: str) -> None:
-        """Note the credential provider that is asked now, by botocore's name for it."""
+        """Note which credential provider is called now. `method` is botocore's name for it."""
         self._step = f"credentials from {_PROVIDERS.get(method, method)}: "
 
     async def _renew(self, credentials: Any) -> None:
-        """Have the provider asked again if the credentials are about to expire."""
+        """Renew the credentials if they are about to expire. Raises ValueError when they are incomplete."""
         self.step(credentials.method)
         keys = await credentials.get_frozen_credentials()
         if not all(key and isinstance(key, str) for key in (keys.access_key, keys.secret_key)):
@@ -139,8 +143,8 @@ class Clients:
     async def _check_files(self, session: AioSession) -> None:
         """Raise an error for a setting that names a pipe or a device instead of a file, and for an unusable CA bundle.
 
-        botocore opens the files of tokens on the event loop, where opening a pipe would stop everything for ever. Its
-        error for a missing or broken CA bundle does not name the file.
+        botocore opens token files on the event loop. Opening a pipe there would block the whole process for ever.
+        botocore's error for a missing or damaged CA bundle does not name the file.
         """
         tokens = {name: os.environ.get(name) for name in _TOKEN_FILES}
         tokens["web_identity_token_file"] = session.get_scoped_config().get("web_identity_token_file")
@@ -154,12 +158,12 @@ class Clients:
 
 
 def _refuse_pipe(path: Path) -> None:
-    if path.exists() and not path.is_file():  # a missing file is reported by the provider, if that is asked at all
+    if path.exists() and not path.is_file():  # the provider itself reports a missing file, if it is called at all
         raise ValueError("expected a file, this is a pipe, a device or a directory")
 
 
 def _load_certificates(bundle: Path) -> None:
-    if not bundle.is_file():  # opening a pipe would not end
+    if not bundle.is_file():  # opening a pipe would block for ever
         raise FileNotFoundError("expected a file of certificates; check AWS_CA_BUNDLE and ca_bundle")
     ssl.create_default_context(cafile=bundle)
 
@@ -177,10 +181,10 @@ def error_text(error: BaseException) -> str:
 
 def _session() -> AioSession:
     session = get_session()
-    # One try of one second, botocore's own setting, makes a busy metadata service look like missing credentials.
+    # By default botocore tries once, for one second. A busy metadata service would then look like missing credentials.
     session.set_config_variable("metadata_service_timeout", 3)
     session.set_config_variable("metadata_service_num_attempts", 3)
-    # For the clients that credential providers make for themselves (STS, SSO), too.
+    # These settings also apply to the clients that credential providers make for themselves (STS, SSO).
     session.set_default_client_config(
         AioConfig(
             connect_timeout=5,
@@ -195,7 +199,7 @@ def _session() -> AioSession:
 
 
 class _NamedProvider:
-    """A credential provider that reports when it is asked, so that the error can name one that does not answer."""
+    """A credential provider that reports when it is called, so that an error can name one that does not answer."""
 
     def __init__(self, provider: Any, clients: Clients) -> None:
         self.METHOD = provider.METHOD
@@ -208,15 +212,15 @@ class _NamedProvider:
         return await self._provider.load()
 
 
-def _in_one_line(record: logging.LogRecord) -> bool:
-    """aiobotocore logs a failed refresh with its traceback. The reason is enough."""
+def _drop_traceback(record: logging.LogRecord) -> bool:
+    """aiobotocore logs a failed renewal of credentials with a traceback. Log the reason instead, in one line."""
     if record.exc_info and record.exc_info[1] is not None:
         record.msg, record.args = f"{record.getMessage()} {error_text(record.exc_info[1])}", ()
         record.exc_info = None
     return True
 
 
-logging.getLogger("aiobotocore.credentials").addFilter(_in_one_line)
+logging.getLogger("aiobotocore.credentials").addFilter(_drop_traceback)
 
 
 def _is_loopback(url: str) -> bool:

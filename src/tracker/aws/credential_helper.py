@@ -1,7 +1,11 @@
-"""A `credential_process`: the program that the AWS settings name for credentials, with bounds on time and output.
+"""A `credential_process`: a program of the AWS settings that prints credentials. Its time and output are limited.
 
-aiobotocore would leave the program running when the wait for it is cancelled. Importing this module puts the provider
-below in the place of aiobotocore's.
+aiobotocore would leave the program running when the wait for it is cancelled. Importing this module replaces
+aiobotocore's provider by the one below:
+
+1. It starts the program in a session of its own, without standard input.
+2. It reads at most MAX_HELPER_BYTES from each of standard output and standard error, for at most HELPER_SECONDS.
+3. If either limit is exceeded, or the wait is cancelled, it kills the program and everything that the program started.
 """
 
 import asyncio
@@ -14,23 +18,24 @@ import aiobotocore.credentials
 from aiobotocore.credentials import AioProcessProvider
 
 HELPER_SECONDS = 8.0
-"""Less than `clients.CREDENTIAL_SECONDS`, so that credentials which are still valid can be used after a timeout."""
+"""The longest run of the program. It is less than `clients.CREDENTIAL_SECONDS`: after a timeout, credentials that are
+still valid can be used."""
 KILL_SECONDS = 0.5
-"""For the end of a program that was killed."""
+"""How long to wait for the end of a program that was killed."""
 MAX_HELPER_BYTES = 65_536
 
 
 class _Helper:
-    """A running `credential_process`, as `AioProcessProvider` uses it. It is killed when nobody waits for it."""
+    """A running `credential_process`, as `AioProcessProvider` uses it. Cancelling the wait kills it."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @classmethod
     async def start(cls, *command: str, **options: Any) -> "_Helper":
-        """Start the program in a session of its own, without standard input: there is nobody to answer a question."""
+        """Start the program in its own session, without standard input, because nobody can answer its questions."""
         if not command:
-            raise ValueError("expected a command, it is empty")
+            raise ValueError("expected a command, found an empty text")
         return cls(
             await asyncio.create_subprocess_exec(
                 *command, **options, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
@@ -42,7 +47,7 @@ class _Helper:
         return self._process.returncode
 
     async def communicate(self) -> tuple[bytes, bytes]:
-        """What it prints, until its end. Raises ValueError when that is too much or takes too long."""
+        """The program's output and errors, after its end. Raises ValueError when they are too long or take too long."""
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         try:
@@ -58,7 +63,7 @@ class _Helper:
         return output
 
     async def _kill(self) -> None:
-        """End the program and what it started; a program that ended by itself may leave something running."""
+        """Kill the program and the processes that it started. These may still run when the program itself has ended."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         # A pipe that is not read any more would stay open: asyncio closes it when it has read to its end.
@@ -77,11 +82,11 @@ async def _all_of(stream: asyncio.StreamReader) -> bytes:
 
 
 class _ProcessProvider(AioProcessProvider):  # type: ignore[misc]
-    """aiobotocore's, which would leave the program running when the wait for it is cancelled."""
+    """aiobotocore's provider, but it starts the program by `_Helper`."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options, popen=_Helper.start)
 
 
-# Several places in that module make process providers, for a profile and for the source of an assumed role.
+# Several functions of that module make this provider: for a profile, and for the source profile of an assumed role.
 aiobotocore.credentials.AioProcessProvider = _ProcessProvider

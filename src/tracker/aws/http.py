@@ -1,9 +1,12 @@
-"""The HTTP below botocore: no redirect is followed, an answer has a largest size, and it must be one of SNS or SQS.
+"""The HTTP client below botocore. It checks each reply:
 
-botocore reads many foreign answers, such as a proxy's page with status 200, as a reply without content. That often
-means success: a message would be taken for published, or a queue for empty.
+1. A redirect is not followed.
+2. The size of a reply is limited.
+3. The reply must come from SNS or SQS. botocore parses many other replies, such as a proxy's page with status 200, as
+   a reply without content, which often means success. A message would count as published, or a queue as empty.
 
-Importing this module also replaces the sessions by which aiobotocore asks metadata services for credentials.
+Importing this module also replaces the sessions by which aiobotocore asks metadata services for credentials. Rules 1
+and 2 apply to them.
 """
 
 import json
@@ -15,13 +18,13 @@ from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.utils import AioContainerMetadataFetcher, AioIMDSFetcher, _RefCountedSessionMixin
 
 MAX_REPLY_BYTES = 1 << 18
-"""No reply of AWS without messages is longer. A longer one is not parsed, because that takes time on the event loop."""
+"""The limit of a reply without messages. AWS sends no longer one; parsing a longer one would block the event loop."""
 MAX_MESSAGES_BYTES = 32 << 20
-"""Ten messages of 1 MiB are the largest reply there is; escaped in JSON they may be three times as long."""
+"""The limit of a reply with messages. SQS sends at most ten of 1 MiB; JSON may make them three times as long."""
 
 
 class HttpSession(AIOHTTPSession):  # type: ignore[misc]
-    """aiobotocore's HTTP session, but it follows no redirect and reads no endless answer."""
+    """aiobotocore's HTTP session, but it does not follow redirects, and it limits the size of a reply."""
 
     def _largest_reply(self) -> int:
         return MAX_REPLY_BYTES
@@ -31,14 +34,14 @@ class HttpSession(AIOHTTPSession):  # type: ignore[misc]
 
 
 class ReceivingSession(HttpSession):
-    """The same for replies with messages."""
+    """The same, for replies with messages."""
 
     def _largest_reply(self) -> int:
         return MAX_MESSAGES_BYTES
 
 
 class _MetadataSession(_RefCountedSessionMixin, HttpSession):  # type: ignore[misc]
-    """The same for the services that give credentials to a machine or a container."""
+    """The same, for the metadata services that provide credentials to a host or a container."""
 
 
 AioIMDSFetcher._ref_counted_session_cls = _MetadataSession
@@ -80,23 +83,23 @@ class _Response:
 
 
 class ForeignReply(Exception):
-    """The answer is none of SNS or SQS: something else listens at the endpoint, or a proxy answers in its place."""
+    """The reply did not come from SNS or SQS: another program or a proxy answers at the endpoint."""
 
 
 def refuse_foreign_reply(response_dict: dict[str, Any], operation_model: Any, **_: Any) -> None:
-    """Raise ForeignReply for what botocore would read as a reply without content, which often means success.
+    """Raise ForeignReply for a reply that SNS and SQS do not send; botocore may take it for a success.
 
-    SNS and SQS answer 200, or 400 and more. A 200 in XML has the operation's root element. One in JSON is an object
-    that is empty or has a member of the operation's.
+    SNS and SQS answer with status 200, or 400 and above. A body in XML has a root element with the operation's name. A
+    body in JSON is an object that is empty or has a member of the operation's reply.
     """
     status, body = response_dict["status_code"], response_dict["body"]
     if status >= 400:
-        return  # an error, which botocore looks at
+        return  # botocore raises an error for it
     if 300 <= status < 400:
         target = response_dict["headers"].get("location")
         raise ForeignReply(f"status {status}, a redirect to {target!r}, is not followed: check endpoint_url")
     if status != 200:
-        raise ForeignReply(f"status {status} is none that SNS or SQS answers with: check endpoint_url and proxies")
+        raise ForeignReply(f"SNS and SQS do not answer with status {status}: check endpoint_url and proxies")
     if operation_model.service_model.resolved_protocol == "query":
         sound = f"<{operation_model.name}Response".encode() in body[:1000]
     elif not body:
@@ -106,7 +109,7 @@ def refuse_foreign_reply(response_dict: dict[str, Any], operation_model: Any, **
         names = _member_names(body)
         sound = names is not None and (not names or not names.isdisjoint(members))
     if not sound:
-        raise ForeignReply("the answer is not one of SNS or SQS: check endpoint_url, and that no proxy answers for it")
+        raise ForeignReply("the reply is not from SNS or SQS: check endpoint_url, and that no proxy answers instead")
 
 
 def _member_names(body: bytes) -> set[str] | None:
@@ -115,7 +118,7 @@ def _member_names(body: bytes) -> set[str] | None:
         return set(msgspec.json.decode(body, type=dict[str, msgspec.Raw]))
     except (msgspec.MsgspecError, UnicodeError):
         pass
-    try:  # botocore's parser, which is slower and takes more: half a surrogate pair in one message fails no other one
+    try:  # botocore's parser is slower and accepts more. Half a surrogate pair in one message must not fail the others
         reply = json.loads(body)
     except (ValueError, RecursionError):
         return None

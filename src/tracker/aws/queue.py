@@ -1,4 +1,4 @@
-"""An SQS queue: receives, deletes and hides messages, ten a call."""
+"""An SQS queue: receives messages, deletes them and changes their visibility, up to ten in one call."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -14,12 +14,13 @@ from tracker.config import SqsConfig
 from tracker.core.delivery import BATCH_ENTRIES, Delivery
 from tracker.errors import AwsRefused, AwsUnreachable, QueueFailed
 
-LATEST_MS = 253_402_300_799_999  # since 1970, the end of the year 9999; the ledger's clock never goes back
+LATEST_MS = 253_402_300_799_999  # the end of the year 9999, since 1970; the ledger's clock never goes back
 
 T = TypeVar("T")
 
 
-# What is read of the replies, by AWS's own names. A reply where it is missing, empty or of another type is a failure.
+# The members of replies that are read, by AWS's own names. A member without a default must be in the reply. If it is
+# not, or if a member has another type, the call has failed.
 
 
 class _QueueUrl(msgspec.Struct):
@@ -64,9 +65,9 @@ class SqsQueue:
         self._visibility_timeout = visibility_timeout
 
     async def ready(self) -> None:
-        """Make the clients, renew their credentials and look up the queue's URL, as every call does first.
+        """Make the clients, renew their credentials and look up the queue's URL. Every call does this first, too.
 
-        It may be cancelled at any time, but `receive` may not. Raises QueueFailed.
+        It may be cancelled at any time, unlike `receive`. Raises QueueFailed.
         """
         await self._ready()
 
@@ -86,7 +87,7 @@ class SqsQueue:
         return [_delivery(message, now) for message in reply.Messages]
 
     async def delete(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
-        """Delete up to ten deliveries; returns those that SQS did not confirm."""
+        """Delete up to ten deliveries; return those whose deletion SQS did not confirm."""
         _, caller = await self._ready()
         entries = [{"Id": str(i), "ReceiptHandle": delivery.receipt} for i, delivery in enumerate(deliveries)]
         reply = await _queue_call(caller.delete_message_batch(QueueUrl=self._url, Entries=entries), BatchReply)
@@ -94,9 +95,9 @@ class SqsQueue:
         return [delivery for i, delivery in enumerate(deliveries) if str(i) not in done]
 
     async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
-        """Hide up to ten deliveries for `seconds` from now; 0 gives them back at once.
+        """Keep up to ten deliveries invisible for `seconds` from now; 0 gives them back at once.
 
-        SQS may refuse it for some of them, which are visible already. Raises QueueFailed when it names not all of them.
+        SQS may refuse this for deliveries that are visible already. Raises QueueFailed if one is not in SQS's reply.
         """
         _, caller = await self._ready()
         entries = [
@@ -107,7 +108,7 @@ class SqsQueue:
         reply = await _queue_call(call, BatchReply)
         named = {entry.Id for entry in reply.Successful} | {entry.Id for entry in reply.Failed}
         if any(entry["Id"] not in named for entry in entries):
-            raise QueueFailed("ChangeMessageVisibilityBatch: the reply does not name all entries")
+            raise QueueFailed("ChangeMessageVisibilityBatch: a message is not in the reply of SQS")
 
     async def attributes(self) -> dict[str, str]:
         """All attributes of the queue, as SQS names them."""
@@ -127,7 +128,7 @@ class SqsQueue:
 
 @asynccontextmanager
 async def open_queue(config: SqsConfig) -> AsyncIterator[SqsQueue]:
-    """The queue. Its clients are made by the first call, which raises QueueFailed when that fails."""
+    """The queue. The first call makes its clients, and raises QueueFailed if that fails."""
     receiver = ClientSettings(calls.CALL_SECONDS + config.wait_time, config.receivers, receives=True)
     clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(calls.CALL_SECONDS))
     try:

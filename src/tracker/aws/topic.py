@@ -13,7 +13,7 @@ from tracker.core.delivery import BATCH_ENTRIES
 from tracker.core.message import Message
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused
 
-BATCH_BYTES = 262_144 - 4_096  # the 256 KiB of one PublishBatch, less 4 KiB because AWS may count differently
+BATCH_BYTES = 262_144 - 4_096  # PublishBatch accepts 256 KiB; 4 KiB are left free, since AWS may count differently
 BATCHES_IN_FLIGHT = 8
 
 _THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "RequestExpired")  # KMSThrottling too
@@ -32,14 +32,14 @@ class Topic:
         self._in_flight = asyncio.Semaphore(BATCHES_IN_FLIGHT)
 
     async def ready(self) -> None:
-        """Make the client and renew its credentials, as every call does first. Raises PublishFailed."""
+        """Make the client and renew its credentials. Every call does this first, too. Raises PublishFailed."""
         try:
             await self._clients.ready()
         except AwsUnreachable as error:
             raise _publish_error(error) from error
 
     async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
-        """Publish all; one outcome a message, in their order, None where SNS has accepted it."""
+        """Publish all messages. Return one outcome for each, in their order: None if SNS has accepted it."""
         if len(messages) == 1:
             return [await self._publish_one(messages[0])]
         batches = _batches(messages)
@@ -72,7 +72,7 @@ class Topic:
 
 @asynccontextmanager
 async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
-    """The topic. Its client is made by the first call, which raises PublishFailed when that fails."""
+    """The topic. The first call makes its client, and raises PublishFailed if that fails."""
     region = config.region or config.topic_arn.split(":")[3]
     clients = Clients("sns", region, config.endpoint_url, ClientSettings(CALL_SECONDS))
     try:
@@ -82,12 +82,12 @@ async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
 
 
 def _outcome(reply: BatchReply, entry_id: str) -> PublishFailed | None:
-    """What SNS did with one entry of a batch. An entry that the reply does not name has failed."""
+    """The outcome of one entry of a batch. An entry that is not in the reply has failed."""
     if any(entry.Id == entry_id for entry in reply.Successful):
         return None
     failure = next((entry for entry in reply.Failed if entry.Id == entry_id), None)
     if failure is None:
-        return PublishFailed("the reply of SNS does not name this entry")
+        return PublishFailed("this message is not in the reply of SNS")
     kind = PublishRefused if failure.SenderFault and not _is_throttle(failure.Code) else PublishFailed
     return kind(f"{failure.Code}: {failure.Message}")
 
@@ -109,7 +109,7 @@ def _sns_attributes(message: Message) -> dict[str, dict[str, str]]:
 
 
 def _publish_error(error: AwsRefused | AwsUnreachable) -> PublishFailed:
-    """PublishRefused when SNS itself answers, by a code of its own, that the request is at fault."""
+    """PublishRefused if SNS answers, with an error code, that the request is at fault; otherwise PublishFailed."""
     if isinstance(error, AwsRefused) and error.code and 400 <= error.status < 500 and error.status != 429:
         return (PublishFailed if _is_throttle(error.code) else PublishRefused)(str(error))
     return PublishFailed(str(error))

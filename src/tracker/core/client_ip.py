@@ -4,8 +4,8 @@
 2. A trusted proxy names the client in one configured header. All lines of this header are read as one list.
 3. The list is read from the right, because each proxy appends its peer's address at the right end. Trusted addresses
    are skipped. The first address that is not trusted is the client.
-4. An element that is no address ends the reading: the last trusted address before it is recorded. What stands further
-   to the left may have been written by the visitor.
+4. Reading stops at an element that is not an address. The trusted address that was read last is recorded. The elements
+   further to the left are not used, because the visitor may have written them.
 5. If all addresses are trusted, the leftmost is recorded.
 
 The time for one header grows linearly with its length, whatever it contains.
@@ -18,13 +18,13 @@ from functools import lru_cache
 
 from tracker.errors import ConfigurationError
 
-_MAX_ADDRESS_CHARS = 64  # 45 for the longest IPv6 text, and a zone; longer texts must not fill the cache
+_MAX_ADDRESS_CHARS = 64  # the longest IPv6 text has 45, a zone may follow; the cache must hold no longer text
 
 # A numeric port, or an obfuscated one (RFC 7239, 6.3).
 _PORT = re.compile(r"[0-9]{1,5}|_[A-Za-z0-9._-]{1,64}")
 
 # A pair of a Forwarded element, up to its semicolon (RFC 7239, 4). A value without quotes may hold the colons and
-# brackets of an address, against the RFC but as many proxies write it.
+# brackets of an address. The RFC forbids this, but many proxies write it.
 # The matching time is linear: after each repetition the next character alone decides how the match continues, so
 # there is nothing to try again. Possessive quantifiers follow single characters only, as analysis/plain.py explains.
 _PAIR = re.compile(
@@ -46,7 +46,10 @@ is_ipv4 = re.compile(IPV4).fullmatch
 
 
 def canonical_ip(text: str) -> str | None:
-    """The address in its canonical form, None when `text` is no address. A zone is removed; a mapped IPv4 is IPv4."""
+    """The address in its canonical form; None when `text` is not an address.
+
+    The zone of an IPv6 address is removed. An IPv4 address that is written as IPv6 (::ffff:192.0.2.1) becomes IPv4.
+    """
     return _canonical_ip(text) if len(text) <= _MAX_ADDRESS_CHARS else None
 
 
@@ -67,18 +70,18 @@ def _canonical_ip(text: str) -> str | None:
 
 @lru_cache(maxsize=16384)
 def truncate_ip(ip: str) -> str:
-    """The network of a canonical address: /24 of an IPv4, /48 of an IPv6. The last bits are zero."""
+    """The network of a canonical address: /24 of an IPv4 address, /48 of an IPv6 address. The other bits are zero."""
     if ":" not in ip:
         return ip.rpartition(".")[0] + ".0"
     return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(ip)) >> 80 << 80))
 
 
-MAX_HEADER_CHARS = 8_190
-"""Of all lines of the header together, so many characters are read, from the right."""
+MAX_ADDRESS_HEADER_CHARS = 8_190
+"""How many characters of the header are read, all its lines together. These are the last ones; others are ignored."""
 
 _VIEWER_ADDRESS = "cloudfront-viewer-address"
 
-# Who writes these gives no port, or puts an IPv6 address that has a port in brackets.
+# The proxies that write these headers write no port, or put an IPv6 address with a port in brackets.
 _UNAMBIGUOUS = {
     *("x-forwarded-for", "forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "x-envoy-external-address"),
     *("cf-connecting-ip", "cf-connecting-ipv6", "fastly-client-ip", "fly-client-ip", "x-azure-clientip"),
@@ -86,10 +89,10 @@ _UNAMBIGUOUS = {
 
 
 def is_known_header(name: str) -> bool:
-    """Whether it is known that every IPv6 address in this header can be read in one way only.
+    """Whether every IPv6 address in this header is known to have one meaning only.
 
-    An IPv6 address with a port but without brackets is mostly a valid address of its own: 2001:db8::9:443 may be the
-    address 2001:db8::9 with the port 443, or an address that ends in 443. A reader cannot decide which.
+    An IPv6 address with a port but without brackets usually looks like another valid address: 2001:db8::9:443 may be
+    the address 2001:db8::9 with the port 443, or an address that ends in 443. A reader cannot decide which.
     """
     return name.lower() in {_VIEWER_ADDRESS, *_UNAMBIGUOUS}
 
@@ -101,7 +104,7 @@ class ClientIp:
     three ways:
 
     - ``Forwarded`` (RFC 7239);
-    - ``CloudFront-Viewer-Address``: always with a port behind the last colon, an IPv6 address without brackets;
+    - ``CloudFront-Viewer-Address``: a port always follows the last colon, and an IPv6 address has no brackets;
     - any other header is read as a list, as ``X-Forwarded-For`` is; a single address is a list of one. A port may
       follow an IPv4 address, or an IPv6 address in brackets. An IPv6 text without brackets is an address without port.
 
@@ -115,7 +118,7 @@ class ClientIp:
         self._is_trusted = lru_cache(maxsize=16384)(self._in_networks)
 
     def needs_header(self, peer: str | None) -> bool:
-        """Whether `resolve` reads the header of this peer."""
+        """Whether `resolve` reads the header of a request from this peer."""
         if not self._networks or peer is None:
             return False
         ip = canonical_ip(peer)
@@ -123,19 +126,19 @@ class ClientIp:
 
     def resolve(self, peer: str | None, header_lines: Sequence[str]) -> str | None:
         """The client's address, given the peer of the connection and all lines of the header. None without a peer."""
-        last_good = canonical_ip(peer) if peer is not None else None
-        if last_good is None or not self._networks or not self._is_trusted(last_good):
-            return last_good
+        client = canonical_ip(peer) if peer is not None else None
+        if client is None or not self._networks or not self._is_trusted(client):
+            return client
         header = ",".join(header_lines)
-        if len(header) > MAX_HEADER_CHARS:  # the proxies wrote the right end; what is cut off is left of it
-            header = header[-MAX_HEADER_CHARS:].partition(",")[2]
+        if len(header) > MAX_ADDRESS_HEADER_CHARS:  # the proxies append at the right end; only the left end is cut off
+            header = header[-MAX_ADDRESS_HEADER_CHARS:].partition(",")[2]
         for ip in self._elements(header):
-            if ip is None:  # unknown, hidden or garbage: who wrote the elements left of it cannot be known
-                return last_good
+            if ip is None:  # not an address: nobody knows who wrote the elements to the left of it
+                return client
             if not self._is_trusted(ip):
                 return ip
-            last_good = ip
-        return last_good
+            client = ip
+        return client
 
     def _in_networks(self, ip: str) -> bool:
         address = ipaddress.ip_address(ip)
@@ -155,7 +158,7 @@ def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def _listed_addresses(header: str) -> Iterator[str | None]:
-    """The addresses of a list from the right, None for what is no address. RFC 9110, 5.6.1: skip empty elements."""
+    """The addresses of a list from the right, None for a text that is not one. RFC 9110, 5.6.1: skip empty elements."""
     for part in _parts_from_right(header):
         element = part.strip(" \t")
         if element:
@@ -176,8 +179,9 @@ def _viewer_addresses(header: str) -> Iterator[str | None]:
 def _forwarded_addresses(header: str) -> Iterator[str | None]:
     """The ``for`` addresses of an RFC 7239 header from the right, None for an element without a usable one.
 
-    A comma inside quotes separates nothing. Parts are joined from the right until the number of quotes is even. So a
-    quote that a visitor leaves open on the left does not change how the proxies' elements on the right are read.
+    A comma inside quotes does not separate elements. Parts are joined from the right until the number of quotes is
+    even. So a quote that a visitor opens on the left and never closes does not change how the proxies' elements on the
+    right are read.
     """
     parts: list[str] = []
     open_quote = False
@@ -194,7 +198,7 @@ def _forwarded_addresses(header: str) -> Iterator[str | None]:
 
 
 def _parts_from_right(header: str) -> Iterator[str]:
-    # A generator, because a visitor may put thousands of elements left of the one that decides.
+    # A generator: a visitor may send thousands of elements, and most of them are never read.
     end = len(header)
     while end >= 0:
         comma = header.rfind(",", 0, end)
@@ -216,7 +220,7 @@ def _forwarded_address(element: str) -> str | None:
         position = pair.end()
         name, quoted, plain = pair.groups()
         if name is not None and name.lower() == "for":
-            if node is not None:  # a parameter may stand once in an element
+            if node is not None:  # a parameter may occur only once in an element
                 return None
             node = _QUOTED_PAIR.sub(r"\1", quoted) if quoted is not None else plain
     return _node_address(node) if node is not None else None

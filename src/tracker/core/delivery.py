@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-BATCH_ENTRIES = 10  # how many messages one batch call of SNS or SQS takes
+BATCH_ENTRIES = 10  # the most messages that one batch call of SNS or SQS accepts
 
 T = TypeVar("T")
 
@@ -38,7 +38,7 @@ class Queue(Protocol):
     """
 
     async def ready(self) -> None:
-        """Connect and authenticate, as every other call does first. Unlike `receive`, it may be cancelled."""
+        """Connect and authenticate. Every other call does this first, too. Unlike `receive`, it may be cancelled."""
 
     async def receive(self, wait_time: int) -> list[Delivery]:
         """Return up to `BATCH_ENTRIES` deliveries; wait at most `wait_time` seconds for the first one.
@@ -55,7 +55,7 @@ class Queue(Protocol):
     async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
         """Keep up to `BATCH_ENTRIES` messages invisible for `seconds` from now; 0 makes them visible at once.
 
-        The queue may refuse it for some of them, which are visible already.
+        The queue may refuse this for messages that are visible already.
         """
 
     async def attributes(self) -> dict[str, str]:
@@ -66,7 +66,7 @@ class Queue(Protocol):
 
 
 def batches(entries: Sequence[T]) -> Iterator[Sequence[T]]:
-    """Divide into parts that one batch call can take."""
+    """Divide `entries` into parts that fit into one batch call each."""
     rest = iter(entries)
     while batch := list(islice(rest, BATCH_ENTRIES)):
         yield batch

@@ -11,4 +11,4 @@ REFUSED_STATUSES = (400, 404, 405, 408, 414, 431, 500)
 
 TOO_MANY, NOT_READING = "too_many", "not_reading"
 REFUSED_CONNECTIONS = (TOO_MANY, NOT_READING)
-"""A connection is closed without an answer because the worker has too many, or because its visitor does not read."""
+"""Why a connection is closed: the worker has too many of them, or the visitor does not read the answers."""

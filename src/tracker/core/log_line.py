@@ -22,8 +22,9 @@ from tracker.errors import MalformedMessage
 _ESCAPES = {byte: f"\\x{byte:02X}" for byte in range(256) if not 0x20 <= byte <= 0x7E or byte in b"|\\"}
 _ESCAPE = re.compile(rb"\\x([0-9A-F]{2})")
 
-MAX_LINE_BYTES = 2 * MAX_HEADER_CHARS * 4 * len(r"\xHH") + 256
-"""No line is longer: two headers, four bytes a character, each byte escaped; and the other columns."""
+MAX_LOG_LINE_BYTES = 2 * MAX_HEADER_CHARS * 4 * len(r"\xHH") + 256
+"""No line of the visit log is longer. Two headers have up to four bytes a character, each byte escaped; 256 bytes are
+enough for the other columns."""
 
 
 def format_line(visit: Visit) -> bytes:
@@ -35,8 +36,8 @@ def format_line(visit: Visit) -> bytes:
 def format_lines(data: bytes) -> list[str]:
     """The log lines of whole journal lines; each is what `format_line` gives for its visit. Raises MalformedMessage.
 
-    Most fields need no escaping. The lines that may need it are found by a few searches through all of `data`, which is
-    faster than examining each field.
+    Most fields need no escaping. A few searches through all of `data` find the lines that may need it. This is faster
+    than examining each field.
     """
     decoded = decode_journal_lines(data)
     for index in _special_lines(data) if data.isascii() else range(len(decoded)):
@@ -48,16 +49,16 @@ def format_lines(data: bytes) -> list[str]:
     ]
 
 
-# A line of ASCII JSON with none of these has nothing to escape: JSON writes control characters with a backslash.
+# A line of ASCII JSON without any of these needs no escaping: JSON writes control characters with a backslash.
 _TO_ESCAPE = (b"\\", b"|", b"\x7f", b'"null"')
 
 
 def _special_lines(data: bytes) -> set[int]:
-    """The numbers, from 0, of the lines with something that may have to be escaped or cut."""
+    """The indexes of the lines in which a header may have to be escaped or cut."""
     found: set[int] = set()
-    for wanted in _TO_ESCAPE:
+    for special in _TO_ESCAPE:
         index = start = 0
-        while (at := data.find(wanted, start)) >= 0:
+        while (at := data.find(special, start)) >= 0:
             index += data.count(b"\n", start, at)
             found.add(index)
             index, start = index + 1, data.index(b"\n", at) + 1
@@ -76,7 +77,8 @@ def _special_lines(data: bytes) -> set[int]:
 def parse_line(line: bytes) -> Visit:
     """The visit of a line, with or without its newline. Raises MalformedMessage.
 
-    Lines of the legacy .NET services are read too: seven digits, empty fields, text that is not escaped, CRLF.
+    Lines of the legacy .NET services are read too. They have seven digits after the decimal point, empty fields, text
+    without escapes, and CRLF.
     """
     columns = line.removesuffix(b"\n").removesuffix(b"\r").split(b"|")
     if len(columns) != 4 or b"\n" in line[:-1]:
@@ -84,12 +86,12 @@ def parse_line(line: bytes) -> Visit:
     time, referrer, user_agent, ip = columns
     canonical = canonical_ip(ip.decode("iso-8859-1"))
     if canonical is None:
-        raise MalformedMessage("the last column is no IP address")
+        raise MalformedMessage("the last column is not an IP address")
     return Visit(utc_time(time.decode("iso-8859-1")), _unescape(referrer), _unescape(user_agent), canonical)
 
 
 def escape(text: str) -> str:
-    """The text as it is written in a column. A lone surrogate (as in `sys.argv`) stands for a byte that is no UTF-8."""
+    """The text as it is written in a column. A lone surrogate (see `sys.argv`) stands for a byte that is not UTF-8."""
     return text.encode("utf-8", "surrogateescape").decode("iso-8859-1").translate(_ESCAPES)
 
 
@@ -104,7 +106,7 @@ def _column(text: str | None) -> str:
 def _unescape(column: bytes) -> str | None:
     if column in (b"", b"null"):
         return None
-    # A backslash that begins no escape was written by the legacy .NET services, which escape nothing. It stays.
+    # A backslash that does not begin an escape is kept: the legacy .NET services wrote it, and they escape nothing.
     raw = _ESCAPE.sub(lambda match: bytes((int(match[1], 16),)), column) if b"\\" in column else column
     try:
         return raw.decode()

@@ -1,10 +1,13 @@
 """The wire format: how a span of a journal becomes an SNS message, and how storage reads a delivery from SQS.
 
-`unpack` gives back exactly the bytes that `pack` was given. For anything else that is in the queue it raises
-MalformedMessage, and its memory is bounded by a small multiple of `MAX_INFLATED_BYTES`.
+There are three kinds of messages: a span (`StoredSpan`), the end marker of a journal (`EndMarker`), and a single visit
+of the legacy .NET pixel, which has none of our attributes (`SingleVisit`).
 
-A message is one of three: a span (`StoredSpan`), the end marker of a journal (`EndMarker`), or a single visit of the
-legacy .NET pixel, which has none of our attributes (`SingleVisit`).
+1. `pack` takes whole lines of a journal. It compresses them if that makes them shorter, and adds the attributes.
+2. `unpack` returns exactly these bytes. First it opens an SNS envelope, if the subscription adds one. Then it checks
+   the attributes, inflates the body, and compares its CRC-32 and its number of lines with the attributes.
+3. For anything else `unpack` raises MalformedMessage. It needs at most a small multiple of `MAX_INFLATED_BYTES` of
+   memory, whatever the queue holds.
 """
 
 import base64
@@ -20,11 +23,11 @@ from tracker.core.visit import DECODING_FAILURES, Visit, decode_line
 from tracker.errors import MalformedMessage
 
 MAX_SENT_BYTES = 250_000
-"""The size of a message as it is sent. SNS accepts 262,144 bytes of body and attributes."""
+"""The publisher sends no larger message. SNS accepts 262,144 bytes of body and attributes."""
 MAX_SPAN_BYTES = 1 << 20
-"""The size of a span before it is compressed."""
+"""The publisher makes no larger span. This is its size before it is compressed."""
 MAX_INFLATED_BYTES = 8 << 20
-"""Storage inflates no more than this; a larger message is malformed."""
+"""Storage inflates no more bytes than this. A message with more is malformed."""
 
 _IDENTITY = "identity"
 _DEFLATED = "zlib+base64url"
@@ -105,11 +108,11 @@ def pack(journal: str, start: int, data: bytes, *, compress: bool) -> Message:
 
 
 def _of_whole_triples(deflated: bytes) -> bytes:
-    """The same zlib stream, made a multiple of three bytes long, so that its base64 has no padding.
+    """The same zlib stream, with a length that is a multiple of three bytes, so that its base64 has no padding.
 
-    botocore sends SNS a form, in which `=` has to be escaped. For a text with nothing to escape it returns early; for a
-    text with one `=` it processes every character twice. The stream is filled up with empty stored blocks (RFC 1951,
-    3.2.4) of five bytes each, behind the header of two bytes (RFC 1950).
+    This saves time. botocore sends a message to SNS as a URL-encoded form, in which `=` must be escaped. If a text has
+    nothing to escape, botocore returns it at once; if it has one `=`, botocore processes every character twice. Empty
+    stored blocks (RFC 1951, 3.2.4) of five bytes each are inserted after the header of two bytes (RFC 1950).
     """
     blocks = 2 * (-len(deflated) % 3) % 3
     return deflated[:2] + b"\x00\x00\x00\xff\xff" * blocks + deflated[2:]
@@ -141,19 +144,19 @@ def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | EndMarker |
         return SingleVisit(decode_line(body))
     journal = _required(attributes, "Journal")
     if not JOURNAL_ID.fullmatch(journal):
-        raise MalformedMessage("Journal is not 32 lower-case hexadecimal digits")
+        raise MalformedMessage("attribute Journal is not 32 lower-case hexadecimal digits")
     start, visits = _number(attributes, "Start"), _number(attributes, "Visits")
     encoding, crc32 = _required(attributes, "Encoding"), _required(attributes, "Crc32")
     if "Closed" in attributes:
-        said = (attributes["Closed"], visits, encoding, crc32, body)
-        if said != ("true", 0, _IDENTITY, _crc32(b""), "\n"):
+        content = (attributes["Closed"], visits, encoding, crc32, body)
+        if content != ("true", 0, _IDENTITY, _crc32(b""), "\n"):
             raise MalformedMessage("not a valid end marker")
         return EndMarker(journal, start)
     data = _decoded(encoding, body)
     if _crc32(data) != crc32:
-        raise MalformedMessage("Crc32 differs from that of the body")
+        raise MalformedMessage("attribute Crc32 is not the CRC-32 of the body")
     if not data.endswith(b"\n") or data.count(b"\n") != visits:
-        raise MalformedMessage("the body is not as many whole lines as Visits says")
+        raise MalformedMessage("the body is not whole lines, or attribute Visits is not their number")
     return StoredSpan(journal, start, data, int(crc32, 16), format_lines(data))
 
 
@@ -208,7 +211,7 @@ def _decoded(encoding: str, body: str) -> bytes:
     except (ValueError, zlib.error) as error:
         raise MalformedMessage(f"the body is not {encoding}: {error}") from error
     if len(data) > MAX_INFLATED_BYTES:
-        raise MalformedMessage(f"more than {MAX_INFLATED_BYTES} bytes")
+        raise MalformedMessage(f"the body has more than {MAX_INFLATED_BYTES} bytes")
     return data
 
 
@@ -216,7 +219,7 @@ def _inflate(deflated: bytes) -> bytes:
     inflater = zlib.decompressobj()
     data = inflater.decompress(deflated, MAX_INFLATED_BYTES + 1)
     if len(data) <= MAX_INFLATED_BYTES and (not inflater.eof or inflater.unused_data):
-        raise MalformedMessage("the compressed body is cut off or has something after its end")
+        raise MalformedMessage("the compressed body is incomplete, or other bytes follow its end")
     return data
 
 

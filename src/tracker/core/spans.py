@@ -1,7 +1,7 @@
 """Sets of byte intervals: union, difference and overlap.
 
-The ledger uses them to store every byte of a journal exactly once. An interval is half-open, ``[start, end)``. Empty
-intervals are accepted and never returned. Results are ascending and disjoint.
+The ledger uses them to store every byte of a journal exactly once. An interval is half-open: ``[start, end)`` includes
+`start` and not `end`. Empty intervals are accepted and never returned. Results are ascending and disjoint.
 """
 
 from bisect import bisect_left

@@ -1,8 +1,8 @@
 """A visit, and its journal line: one JSON object with a newline.
 
-The worker appends this line to its journal, the message carries the same bytes, and storage reads them. Whatever bytes
-a visitor puts into a header, the line is pure ASCII without raw control characters, so SQS accepts it, and reading it
-gives the same text back.
+The worker appends this line to its journal, the message carries the same bytes, and storage reads them. The line is
+ASCII without raw control characters, whatever bytes a visitor puts into a header. So SQS accepts it, and reading it
+returns the same text.
 """
 
 import json
@@ -17,10 +17,10 @@ from tracker.core.client_ip import canonical_ip, is_ipv4
 from tracker.errors import MalformedMessage
 
 MAX_HEADER_CHARS = 2048
-"""Of the referrer and of the user agent, this many characters are kept."""
+"""The referrer and the user agent are each cut to this many characters."""
 
-MAX_LINE_BYTES = 65_536
-"""No journal line is longer: two headers of MAX_HEADER_CHARS, each character twelve bytes at most, and the rest."""
+MAX_JOURNAL_LINE_BYTES = 65_536
+"""No journal line is longer: two headers of MAX_HEADER_CHARS, at most twelve bytes a character, and short texts."""
 
 MAX_MESSAGE_LINES = 32_768
 """A message with more lines is malformed. A span has at most a third of that: 1 MiB with at least 97 bytes a line.
@@ -29,10 +29,10 @@ This bounds the time and the memory that storage needs for one message. The slow
 """
 
 MAX_TIME_CHARS = 64
-"""A longer text is no time. ISO 8601 with microseconds and an offset has 32 characters, a legacy .NET time 33."""
+"""A longer text is not a time. ISO 8601 with microseconds and an offset has 32 characters, a legacy .NET time 33."""
 
 CANARY_AGENT = "tracker-doctor/"
-"""The user agent of a visit that `tracker doctor` made begins like this. Reports leave these visits out."""
+"""The user agent of the test visits that `tracker doctor` makes begins with this. Reports leave these visits out."""
 
 
 class Visit(msgspec.Struct, frozen=True, gc=False):
@@ -76,7 +76,7 @@ def header_text(value: str) -> str:
     except UnicodeEncodeError:
         try:
             return value.encode("utf-8", "surrogateescape").decode("iso-8859-1")
-        except UnicodeEncodeError:  # a surrogate that stands for no byte; no parser gives one
+        except UnicodeEncodeError:  # a surrogate that does not stand for a byte; no parser returns one
             return value.encode("utf-8", "replace").decode()
     return value
 
@@ -142,10 +142,10 @@ _check_lines = msgspec.json.Decoder(_CheckedLine).decode_lines
 
 
 def addresses_of(data: bytes) -> set[str]:
-    """The addresses in whole journal lines. Everything else is checked, much faster than `decode_line` does it.
+    """The addresses in whole journal lines. Everything but the addresses is checked, much faster than by `decode_line`.
 
-    The addresses themselves are not checked. Raises MalformedMessage for bytes that are not ASCII or not one visit a
-    line. It may also raise it for lines that `decode_line` accepts, if `encode_line` would write them differently.
+    Raises MalformedMessage for bytes that are not ASCII, and for lines that are not one visit each. It may also raise
+    it for lines that `decode_line` accepts, if `encode_line` would write them differently.
     """
     if not data.isascii() or not data.endswith(b"\n"):
         raise MalformedMessage("not lines of ASCII")
@@ -154,7 +154,8 @@ def addresses_of(data: bytes) -> set[str]:
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not lines of visits: {error}") from error
     # msgspec accepts a newline wherever JSON allows white space. A newline within a visit, a blank line, or two visits
-    # in one line make the numbers differ. (Two of these may cancel out; storage still notices them.)
+    # in one line make the two numbers differ. (With two of these the
+    # numbers may be equal again; storage still notices them.)
     if len(checked) != data.count(b"\n"):
         raise MalformedMessage("not one visit a line")
     return {line.ip for line in checked}
@@ -180,7 +181,7 @@ def mandatory_ip(text: str) -> str:
         return text
     ip = canonical_ip(text)
     if ip is None:
-        raise MalformedMessage("IpAddress is no IP address")
+        raise MalformedMessage("IpAddress is not an IP address")
     return ip
 
 
@@ -190,8 +191,8 @@ def utc_time(text: str) -> datetime:
     An offset without its colon is accepted too, because `addresses_of` accepts it: storage must not refuse what the
     pixel publishes. Digits after the sixth of the fraction are cut.
 
-    Raises MalformedMessage, also for other forms of ISO 8601 that `datetime.fromisoformat` accepts. Each release of
-    Python accepts different ones (3.14 the hour 24), and a message must become the same line on all of them.
+    Raises MalformedMessage, also for other forms of ISO 8601 that `datetime.fromisoformat` accepts. The releases of
+    Python differ in what they accept (3.14 accepts the hour 24). A message must become the same line on all of them.
     """
     if len(text) <= MAX_TIME_CHARS:
         separator = "T" if text[10:11] in ("t", " ") else text[10:11]
@@ -201,7 +202,7 @@ def utc_time(text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
     except (ValueError, OverflowError) as error:  # OverflowError: the offset moves it before year 1 or after 9999
-        raise MalformedMessage("a time before the year 1, after 9999, or 24 hours and more off UTC") from error
+        raise MalformedMessage("the year is not in 1 to 9999, or the offset from UTC is 24 hours or more") from error
 
 
 def utc_time_text(text: str) -> str:

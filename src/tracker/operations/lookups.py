@@ -22,7 +22,7 @@ async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
     """All attributes of the queue; its QueueArn is always among them."""
     attributes = (await ask(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"]), "Attributes"))["Attributes"]
     if not attributes.get("QueueArn"):
-        raise incomplete_reply("it has no QueueArn")
+        raise incomplete_reply("QueueArn is missing")
     return dict(attributes)
 
 

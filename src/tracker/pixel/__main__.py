@@ -15,7 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     if arguments is None:
         prepare_service()
-    # Imported only now: the process must be prepared before a signal can arrive, and these imports take long.
+    # These imports take long. The process must be prepared before, because a signal may arrive meanwhile.
     from tracker.config import load_pixel
     from tracker.lifecycle import run_command
     from tracker.pixel import service

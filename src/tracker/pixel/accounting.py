@@ -1,4 +1,4 @@
-"""Accounting: for every visit of this pixel, whether it waits, is published or was discarded.
+"""Accounting: how many visits wait for SNS, are published or were discarded, and for which reason.
 
 Two sums hold whenever the metrics are read:
 
@@ -8,10 +8,10 @@ Two sums hold whenever the metrics are read:
 `adopted` are visits that an earlier run of the pixel left in the outbox.
 
 What a worker accepted is counted from the lines in its journal, and not from numbers that the worker reports. A worker
-can be killed after it has appended a line and before it has counted it; the line itself cannot be half there.
+can be killed after it has appended a line and before it has counted it.
 
-All methods run on main's event loop, which also answers requests for the metrics, and none of them awaits. So nobody
-reads the metrics while a visit has left one count and not reached the next.
+All methods run on main's event loop, which also answers requests for the metrics, and none of them awaits. So the
+metrics are never read after a visit was taken from one count and before it is added to the next.
 """
 
 from collections import Counter
@@ -31,24 +31,25 @@ from tracker.pixel.journal_reader import JournalReader
 
 
 class Accounting:
-    """Keeps the counts of visits. A visit waits from when its line is found until it is published or discarded."""
+    """Keeps the counts of visits. A visit waits from when its line is counted until it is published or discarded."""
 
     def __init__(self) -> None:
         self._waiting: Counter[JournalReader] = Counter()
-        self._found: Counter[JournalReader] = Counter()
+        self._lines_counted: Counter[JournalReader] = Counter()
 
-    def found(self, journals: Iterable[JournalReader]) -> None:
-        """Count the lines that the readers have found since the last call."""
+    def count_lines(self, journals: Iterable[JournalReader]) -> None:
+        """Add the lines that the readers have counted since the last call."""
         for journal in journals:
-            new, self._found[journal] = journal.found - self._found[journal], journal.found
-            self._wait(journal, new)
+            new = journal.lines_counted - self._lines_counted[journal]
+            self._lines_counted[journal] += new
+            self._add_waiting(journal, new)
             if journal.earlier:
                 telemetry.ADOPTED_VISITS.inc(new)
             else:
                 telemetry.ACCEPTED.inc(new)
                 telemetry.HITS.inc(new)
 
-    def not_recorded(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
+    def count_not_recorded(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
         """Count what a worker has discarded and refused between two readings of its counts."""
 
         def new(name: str) -> int:
@@ -65,28 +66,28 @@ class Accounting:
         telemetry.HEADERS_UNTRUSTED.inc(new(HEADERS_UNTRUSTED))
         telemetry.LOG_LINES_DROPPED.inc(new(LOG_LINES_DROPPED))
 
-    def published(self, journal: JournalReader, message: Message) -> None:
+    def count_published(self, journal: JournalReader, message: Message) -> None:
         """Count a message of the journal that SNS has accepted."""
         telemetry.PUBLISHED.inc()
         telemetry.PUBLISHED_VISITS.inc(message.visits)
-        self._wait(journal, -message.visits)
+        self._add_waiting(journal, -message.visits)
 
-    def not_published(self, journal: JournalReader, reason: str, count: int) -> None:
-        """Count so many visits of the journal as discarded by the publisher."""
+    def count_not_published(self, journal: JournalReader, reason: str, count: int) -> None:
+        """Count `count` visits of the journal as discarded by the publisher."""
         telemetry.DISCARDED.labels(reason).inc(count)
-        self._wait(journal, -count)
+        self._add_waiting(journal, -count)
 
-    def gone(self, journals: Iterable[JournalReader]) -> None:
-        """Count what still waited in journals that are in the outbox no more.
+    def count_removed(self, journals: Iterable[JournalReader]) -> None:
+        """Count the visits that still waited in journals which are no longer in the outbox.
 
-        A journal that was published to its end has nothing waiting. In any other it is lost: the journal was set aside
+        A journal that was published to its end has none. In any other journal these visits are lost: it was set aside
         as unreadable, or somebody removed its directory.
         """
         for journal in journals:
-            self.found([journal])
-            self.not_published(journal, "damaged", self._waiting[journal])
-            del self._waiting[journal], self._found[journal]
+            self.count_lines([journal])
+            self.count_not_published(journal, "damaged", self._waiting[journal])
+            del self._waiting[journal], self._lines_counted[journal]
 
-    def _wait(self, journal: JournalReader, count: int) -> None:
+    def _add_waiting(self, journal: JournalReader, count: int) -> None:
         self._waiting[journal] += count
         telemetry.WAITING_VISITS.inc(count)

@@ -1,4 +1,4 @@
-"""The answers of the public port, as bytes. They are rendered in advance, and once a second with the new `Date`."""
+"""The answers of the public port, as bytes. Each answer is rendered at most once a second, with the new `Date`."""
 
 import time
 from email.utils import formatdate
@@ -26,7 +26,7 @@ class Form(NamedTuple):
 
     @property
     def connection(self) -> str:
-        # An HTTP/1.0 client expects a close unless told otherwise, an HTTP/1.1 client an open connection.
+        # Without this header, the connection is closed in HTTP/1.0 and stays open in HTTP/1.1.
         if self.keep_alive:
             return "" if self.http11 else "Connection: keep-alive\r\n"
         return "Connection: close\r\n"
@@ -72,4 +72,4 @@ REFUSALS = {
     431: _forms("431 Request Header Fields Too Large", _PLAIN),
     500: _forms("500 Internal Server Error", _PLAIN),
 }
-"""The answers, by status, to what is not a valid request. Each is the last answer of its connection."""
+"""The answers to an invalid request, by status. Each is the last answer of its connection."""

@@ -1,10 +1,10 @@
-"""The collector: makes the journal line of a visit from what a request says, or discards the visit.
+"""The collector: makes the journal line of a visit from the headers of a request, or discards the visit.
 
-The fast path and the fallback both call it with what they have read, so a visit is the same on both paths. In order:
+The fast path and the fallback both call it with the headers they have read, so both make the same line. In order:
 
-1. A privacy signal that `privacy.honor` names: the visit is discarded as `privacy`.
-2. The client's IP address. Without one the visit is discarded as `no_address`.
-3. The rate limit of this address: beyond it the visit is discarded as `rate_limited`.
+1. If the request has a privacy signal that `privacy.honor` names, the visit is discarded as `privacy`.
+2. The client's IP address is found. If there is none, the visit is discarded as `no_address`.
+3. If the client exceeds its rate limit, the visit is discarded as `rate_limited`.
 4. The address is truncated if `privacy.ip` says so. Nothing after this step knows the full address.
 5. The headers are made valid text and cut to their maximum length.
 """

@@ -1,21 +1,23 @@
-"""One visitor's connection: what happens to its reads.
+"""One visitor's connection: how the bytes of each read are answered.
 
-1. A read that is nothing but whole, plain requests goes to the fast path, if nothing is left over from before.
-2. Any other read is cut into heads. A head that is not complete is kept until the rest of it comes. A complete one is
+A read is what one `data_received` brings. A head is a request line with its headers, up to the empty line.
+
+1. A read that consists of whole, plain requests only goes to the fast path, if no bytes of an earlier read are left.
+2. Any other read is divided into heads. An incomplete head is kept until the rest of it comes. A complete head is
    answered at once. The fast path is tried again with the next read.
-3. A body is counted and dropped, never decoded. When it is long, or its length is not known, the answer says
+3. A body is counted and dropped, never decoded. If it is long, or its length is not known, the answer says
    ``Connection: close``.
-4. After the last answer of a connection on which more may be coming (a body, the rest of a refused request) the server
-   closes its half, and drops what comes for LINGER_SECONDS. Closing at once would reset the connection, and a visitor
-   or a proxy that is still sending would lose the answer.
-5. A connection that is idle for `http.keepalive_timeout` is closed. An unfinished head is then answered with 408.
+4. After its last answer the server may have to expect more bytes (a body, or the rest of a refused request). It then
+   closes its half of the connection, and drops what comes for LINGER_SECONDS. If it closed the whole connection at
+   once, the connection would be reset, and a visitor or proxy that is still sending would lose the answer.
+5. A connection that is idle for `http.keepalive_timeout` is closed. An incomplete head is then answered with 408.
 
-Nothing is awaited between a request and its answer. When the visitor's half is closed, all requests before it have been
-answered. So a visitor who closes their half right behind a request is answered like any other.
+Nothing is awaited between a request and its answer. When the visitor closes their half of the connection, all requests
+before that have been answered.
 
-At most PIPELINED requests of one read are answered at once. Then the other connections have their turn: in each pass of
-the event loop one connection goes on with what it has left. So a pass stays short, however much is sent. It must be
-short because libuv accepts one connection in each pass.
+At most PIPELINED requests of one read are answered in one pass of the event loop. What is left is answered in later
+passes, one connection in each pass. So a pass stays short, however much is sent. It must be short because libuv accepts
+one connection in each pass.
 """
 
 import asyncio
@@ -44,12 +46,12 @@ class Connection(asyncio.Protocol):
         "_admitted",
         "_body",
         "_connections",
+        "_continues_later",
         "_dropped",
         "_idle",
         "_lingering",
         "_searched",
         "_timer",
-        "_waiting",
         "answered_at",
         "leftover",
         "peer",
@@ -59,11 +61,11 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
-        self._idle = True  # nothing is left over: no part of a head, no body, no answer that the visitor has not read
-        self.leftover = b""  # an unfinished head, or what was read and is not answered yet
+        self._idle = True  # no bytes are left of a head or a body, and the visitor has read all answers
+        self.leftover = b""  # an incomplete head, or requests that are not answered yet
         self._searched = 0  # up to where `leftover` was searched for the end of a head
         self._body = 0  # bytes still to come of the body of a request that was answered
-        self._waiting = False  # for its turn, after PIPELINED requests of one read
+        self._continues_later = False  # whether `go_on` will be called in a later pass
         self._lingering = False  # the last answer was sent, and our half is closed
         self._dropped = 0  # bytes read after the last answer
         self.writing_paused = False
@@ -76,7 +78,7 @@ class Connection(asyncio.Protocol):
             return
         self.transport.set_write_buffer_limits(WRITE_BYTES)
         address = transport.get_extra_info("peername")
-        self.peer = address[0] if address else None  # none if it was reset while it was accepted
+        self.peer = address[0] if address else None  # None if the connection was reset while it was accepted
         loop = asyncio.get_running_loop()
         self.answered_at = loop.time()
         self._timer = loop.call_at(self.answered_at + self._connections.keepalive_timeout, self._close_if_idle)
@@ -84,7 +86,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, read: bytes) -> None:
         try:
-            if self._idle and self._connections.take(self, read):
+            if self._idle and self._connections.collect(self, read):
                 return
             if self._lingering:
                 self._drop(read)
@@ -92,13 +94,13 @@ class Connection(asyncio.Protocol):
                 self._read(read)
         except Exception:
             log.exception(
-                "request_failed status=%d; A visitor was answered with this status. This is a bug: report it.", 500
+                "request_failed status=%d; This is a bug: report it. The visitor was answered with this status.", 500
             )
             self._refuse(500)
 
     def eof_received(self) -> None:
-        # It comes after all reads, and not while reading is paused: only an unfinished head can be left over.
-        self._connections.answer()  # afterwards the transport sends what was written and closes
+        # This is called after all reads, and not while reading is paused: only an incomplete head can be left.
+        self._connections.answer()  # then the transport sends what was written, and closes
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -107,7 +109,7 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writing_paused = False
-        self._wait()
+        self._continue_later()
 
     def connection_lost(self, error: Exception | None) -> None:
         if self._admitted:
@@ -116,25 +118,25 @@ class Connection(asyncio.Protocol):
             self._connections.on_lost()
 
     def go_on(self) -> None:
-        """Answer more of what was read. Once all of it is answered, read on."""
-        self._waiting = False
+        """Answer more of the requests that were read. Once all of them are answered, resume reading."""
+        self._continues_later = False
         if not (self.writing_paused or self.transport.is_closing()):
             self.data_received(b"")
-        if not (self.writing_paused or self._waiting or self.transport.is_closing()):
+        if not (self.writing_paused or self._continues_later or self.transport.is_closing()):
             self.transport.resume_reading()
 
-    def _wait(self) -> None:
-        if not self._waiting:
-            self._waiting = True
+    def _continue_later(self) -> None:
+        if not self._continues_later:
+            self._continues_later = True
             self._connections.continue_later(self)
 
     def _read(self, read: bytes) -> None:
-        """Answer what is left over and then `read`: PIPELINED requests at most, and only while the visitor reads."""
+        """Answer `leftover` and then `read`: at most PIPELINED requests, and only while the visitor reads answers."""
         data = self.leftover + read
         searched, self._searched = self._searched, 0
         at = requests = 0
         while requests < PIPELINED and not (self.writing_paused or self._lingering or self.transport.is_closing()):
-            if self._body:  # drop what has come of it
+            if self._body:  # drop the part of it that has come
                 passed = min(self._body, len(data) - at)
                 self._body -= passed
                 at += passed
@@ -153,17 +155,17 @@ class Connection(asyncio.Protocol):
             return
         self.leftover = data[at:]
         self._idle = not (self.leftover or self._body or self.writing_paused)
-        if len(self.leftover) > HEAD_BYTES:  # RECEIVE_BYTES prevents such a long read on Linux
+        if len(self.leftover) > HEAD_BYTES:  # on Linux RECEIVE_BYTES prevents such a long read
             self.leftover = b""
             self._connections.recorder.count_refused_connection(NOT_READING)
             self.transport.close()  # after what was written is sent
         elif self.leftover and requests == PIPELINED and not self.writing_paused:
             self.transport.pause_reading()
-            self._wait()
+            self._continue_later()
 
     def _answer(self, head: bytes) -> None:
         """Answer the request of one whole head, and record it if it is a visit."""
-        self._connections.answer()  # first the earlier requests of this connection
+        self._connections.answer()  # the earlier requests of this connection come first
         if (status := too_large(head)) is not None:
             self._refuse(status)
             return
@@ -187,7 +189,7 @@ class Connection(asyncio.Protocol):
             self._linger()
 
     def _answers_to(self, request: "Request") -> dict[Form, Answer]:
-        """The answer to a request, in each form. A visit is recorded before."""
+        """Record the visit if the request is one, and return the answer in each form."""
         if not request.target_is_pixel:
             return NOT_FOUND
         if request.method not in ("GET", "HEAD"):
@@ -205,11 +207,11 @@ class Connection(asyncio.Protocol):
         return PIXEL
 
     def _check_unfinished(self, head: bytes) -> None:
-        """Refuse the beginning of a head that cannot become a valid one, without waiting for its end."""
+        """Refuse an incomplete head at once if it cannot become a valid one."""
         if len(head) > HEAD_BYTES:
             self._refuse(too_large(head) or 431)
         elif (head and not head[:1].isalpha()) or head.endswith(b"\n\n"):
-            self._refuse(400)  # TLS, for example; or lines without CR, which the parser refuses
+            self._refuse(400)  # for example TLS, or lines without CR, which the parser refuses
 
     def _refuse(self, status: int) -> None:
         """Send a refusal, which is the last answer of this connection."""
@@ -226,7 +228,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def _linger(self) -> None:
-        """Close our half after the last answer, and drop what still comes for LINGER_SECONDS."""
+        """Close our half of the connection after the last answer, and drop what comes for LINGER_SECONDS."""
         self._lingering = True
         self._idle = False
         self.leftover = b""

@@ -3,12 +3,12 @@
     read ─▶ FastPath.find ─▶ Collector.line ─▶ (end of the pass) Recorder.record ─▶ GIF      fast path
       └──▶ one head at a time ─▶ Fallback.read ─▶ Collector.line ─▶ Recorder.record ─▶ answer      fallback
 
-A pass is one turn of the event loop, in which it reads from every connection that has data. The visits of one pass in
-the fast path, on all connections, are one write to the journal:
+A pass is one iteration of the event loop, in which it reads from every connection that has data. One write to the
+journal records all visits that came on the fast path in one pass, on all connections:
 
-1. `take` makes the lines of a plain read's visits and remembers its connection.
+1. `collect` makes the lines of a plain read's visits and remembers its connection.
 2. `answer` runs at the end of the pass, or once PASS_VISITS lines are collected. It records all lines with one write.
-3. Then it sends the GIFs. No GIF leaves before its visit is recorded or discarded.
+3. Then `answer` sends the GIFs. No GIF is sent before its visit is recorded or discarded.
 
 What happens to the reads of one connection is in `connection`.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tracker.pixel.fallback import Fallback
 
 PASS_VISITS = 256
-"""So many visits are recorded and answered at once, even if the pass has more to read."""
+"""When this many visits are collected, they are recorded and answered, even if the pass has more to read."""
 
 
 class Connections:
@@ -60,7 +60,7 @@ class Connections:
         self._fallback: Fallback | None = None
         self._loop = asyncio.get_running_loop()
         self._lines: list[bytes] = []  # of this pass, not recorded yet
-        self._unanswered: list[tuple[Connection, int]] = []  # and how many GIFs each is to get
+        self._unanswered: list[tuple[Connection, int]] = []  # connections, and how many GIFs to send on each
         self._waiting: deque[Connection] = deque()  # connections that have requests left for a later pass
 
     @property
@@ -74,8 +74,8 @@ class Connections:
             )
         return self._fallback
 
-    def take(self, connection: "Connection", read: bytes) -> bool:
-        """Collect the visits of a plain read, to be answered at the end of the pass. False if the read is not plain."""
+    def collect(self, connection: "Connection", read: bytes) -> bool:
+        """Collect the visits of a plain read, for the end of the pass. Return False if the read is not plain."""
         requests = self.fast_path.find(read)
         if not requests:
             return False
@@ -98,7 +98,7 @@ class Connections:
         return True
 
     def answer(self) -> None:
-        """Record what was collected, with one write. Then send all GIFs, also those of discarded visits."""
+        """Record the collected visits with one write. Then send all GIFs, also those of discarded visits."""
         lines, self._lines = self._lines, []
         unanswered, self._unanswered = self._unanswered, []
         if lines:
@@ -116,7 +116,7 @@ class Connections:
                 connection.transport.write(gif * count)
 
     def continue_later(self, connection: "Connection") -> None:
-        """Let a connection go on in a later pass, behind all others that wait: one connection in each pass."""
+        """Call the connection's `go_on` in a later pass: one connection in each pass, in the order of these calls."""
         if not self._waiting:
             self._loop.call_soon(self._continue_one)
         self._waiting.append(connection)

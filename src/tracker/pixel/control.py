@@ -19,7 +19,7 @@ import msgspec
 from tracker.config import PixelConfig
 from tracker.core.discards import NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 
-BACKLOG = 4096  # connections not accepted yet; a worker's listen(2) sets it anew on the socket it inherits
+BACKLOG = 4096  # connections not accepted yet; each worker's listen(2) sets it again on the inherited socket
 
 ANSWERING = b"answering\n"
 

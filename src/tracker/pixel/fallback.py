@@ -1,16 +1,16 @@
-"""The fallback: reads the head of any request with aiohttp's parser, which refuses what is no HTTP.
+"""The fallback: reads the head of any request with aiohttp's parser, which refuses everything that is not HTTP.
 
-aiohttp's C parser (llhttp) gets one whole head at a time and nothing else: no body, no second request, no half line. So
-it keeps no state between two calls, and no body is ever decoded.
+aiohttp's C parser (llhttp) is given one whole head at a time and nothing else: no body, no second request, no part of a
+line. So it keeps no state between two calls, and never decodes a body.
 
 1. The head is parsed as it came.
 2. If the parser refuses it, it is parsed once more with two changes, because real visitors send such heads:
    - Bytes of the query that are not printable ASCII become ``%XX``, except space, CR and LF, which end the query. The
      path is not changed, so such bytes are refused there.
-   - If a header that may stand once stands twice, the later lines get another name. The first one counts.
+   - If a header that may occur only once occurs again, its later lines are renamed. The first line is used.
 3. If the parser refuses this too, the head is not HTTP.
 
-Neither change touches what decides where a request ends: Host, Content-Length and Transfer-Encoding are never changed.
+Neither change affects where a request ends: Host, Content-Length and Transfer-Encoding are never changed.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 _RAW = re.compile(rb"[^!-~ \r\n]")
 
-# The headers that aiohttp refuses when they stand twice, except those that decide where a request ends.
+# The headers that aiohttp refuses when they occur twice, except those that decide where a request ends.
 _FIRST_COUNTS = frozenset(
     b"user-agent content-type content-location content-range etag max-forwards server".split(),
 )
@@ -39,7 +39,7 @@ class Request(NamedTuple):
     keep_alive: bool
     """Whether the visitor wants the connection to stay open."""
     body: int | None
-    """How many bytes of body follow; None if the head alone does not say."""
+    """How many bytes of body follow; None if the head does not say."""
     referrer: str | None
     user_agent: str | None
     ip_lines: Sequence[str]
@@ -47,7 +47,7 @@ class Request(NamedTuple):
 
 
 class Fallback:
-    """Reads heads of requests. `ip_header` and `signals` are the headers to read beside Referer and User-Agent."""
+    """Reads heads of requests. `ip_header` and `signals` are headers to read, with Referer and User-Agent."""
 
     def __init__(self, *, path: str, ip_header: str, signals: Sequence[str]) -> None:
         self._path = path
@@ -90,14 +90,14 @@ class Fallback:
         )
         try:
             messages, _, _ = parser.feed_data(head)
-        except (HttpProcessingError, ValueError):  # ValueError comes from its URL
+        except (HttpProcessingError, ValueError):  # ValueError: its URL is not valid
             return None
         return messages[0][0] if len(messages) == 1 else None
 
 
 def _body(headers: Mapping[str, str]) -> int | None:
     if "Transfer-Encoding" in headers:
-        return None  # the length of each chunk comes with it
+        return None  # the length of each chunk is sent with the chunk
     length = int(headers.get("Content-Length", 0))  # the parser has checked its digits
     # A client that waits for "100 Continue" may or may not send the body after another answer.
     return None if length and "Expect" in headers else length

@@ -1,9 +1,9 @@
-"""The fast path's recogniser: it finds reads that are nothing but whole, plain requests for the pixel.
+"""The fast path's recogniser: it recognises reads that consist of whole, plain requests for the pixel only.
 
-One regular expression recognises a plain request and finds its headers. It takes 2 to 3
-microseconds, aiohttp's parser about 20. What it does not recognise goes to the fallback, so it may be strict.
+One regular expression recognises a plain request and finds its headers. It takes 2 to 3 microseconds; aiohttp's parser
+takes about 20. It may be strict, because every other request goes to the fallback.
 
-A plain request gets the same answer as from the fallback. tests/pixel/test_fast_path_and_fallback.py compares the two.
+The fallback would answer a plain request in the same way. tests/pixel/test_fast_path_and_fallback.py compares the two.
 """
 
 import re
@@ -12,15 +12,15 @@ READ_BYTES = 8_190
 """A longer read is not plain. This is also the limit of a request line, so no line of a plain request exceeds it."""
 
 PIPELINED = 16
-"""A read with more requests is not plain. No more than so many of one connection are answered at once."""
+"""A read with more requests is not plain. At most this many requests of one connection are answered in one pass."""
 
 HEADERS = 64
 """A request with more headers is not plain. The fallback allows 128."""
 
-# How the names of headers begin that change the meaning of a request or of its connection. They are not plain.
+# The beginnings of headers that change the meaning of a request or its connection. A request with one is not plain.
 _SPECIAL = "connection content- etag max-forwards proxy-connection sec-websocket server transfer-encoding"
 
-# How most headers of browsers begin. It is tried first, for speed only.
+# The beginnings of most headers that browsers send. This is tried first, for speed only.
 _COMMON = r"(?:[Aa]ccept|[Ss]ec-(?:ch-|[Ff]etch-))"
 
 _NAME = r"[0-9A-Za-z-]"
@@ -47,12 +47,12 @@ class FastPath:
         lines.append(f"(?!{'|'.join(others)}){_NAME}++: {_VALUE}")
         target = re.escape(path) + r"(?:\?[!-~]*+)?"
         if any(name.startswith(special) for special in _SPECIAL.split() for name in names):
-            target = "(?!)"  # a header to read is a special one: no request is plain
+            target = "(?!)"  # one of the headers to read is special: no request is plain
         headers = rf"(?:(?:{'|'.join(lines)})\r\n){{1,{HEADERS}}}(?(1)|(?!))"
         self.pattern = re.compile(rf"GET {target} HTTP/1\.1\r\n{headers}\r\n")
 
     def find(self, read: bytes) -> list[re.Match[str]]:
-        """The requests in `read`, in order; none if there is anything else in it. `groups` are the wanted headers."""
+        """The requests in `read`, in order; none if it contains anything else. `groups` has the wanted headers."""
         match, length = self.pattern.match, len(read)
         if length > READ_BYTES:
             return []

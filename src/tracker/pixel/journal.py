@@ -4,15 +4,15 @@ The files of a journal are described in `outbox_files`. Its life, in order:
 
 1. The worker makes the directory under a temporary name, locks the lock file with flock(2), syncs the directory and
    renames it to its id. So a journal is never visible without its lock being held.
-2. The worker appends whole NDJSON lines to the current segment. Only this worker ever appends, so a byte offset names
-   the same visit for good.
+2. The worker appends whole NDJSON lines to the current segment. Only this worker ever appends, so the bytes at an
+   offset never change.
 3. A segment ends when it is full or an hour old. The next one is named by the offset at which it begins. A line never
    crosses two segments.
 4. If a write is short or fails, the segment is cut back to its last whole line. A whole line is never cut off, because
    the publisher may have read it. If the cut fails too, the journal is sealed: nothing is appended to it any more.
 5. A thread makes the appended lines durable every `outbox.fsync_interval`. After a failed fsync no other is tried: the
    kernel has marked the pages clean, so it would report success for bytes that are not on the disk.
-6. The worker closes the journal. Its lock is free then, and the publisher finishes it.
+6. The worker closes the journal. This frees its lock, and the publisher publishes and removes what is left.
 """
 
 import errno
@@ -69,9 +69,9 @@ class Journal:
         return cls(path=path, lock=fds[0], segment=fds[1], segment_bytes=segment_bytes)
 
     def append(self, lines: bytes) -> int:
-        """Write whole lines to the page cache, and return how many bytes of them were kept: the first lines, whole.
+        """Write whole lines to the page cache, and return how many bytes of them are kept.
 
-        Raises OSError when none was kept.
+        If the write is short, the first lines are kept, each of them whole. Raises OSError if no line is kept.
         """
         if self._length and self._length + len(lines) > self._segment_bytes:
             self._begin_segment()
@@ -89,23 +89,26 @@ class Journal:
         return kept
 
     def check(self) -> str | None:
-        """What is wrong with the journal's files, if anything. Ends a segment that is an hour old. Raises OSError."""
+        """End a segment that is an hour old. Return what is wrong with the journal's files, None if nothing is.
+
+        Raises OSError if no new segment can be made.
+        """
         try:
             opened = os.fstat(self._segment)
             named = os.stat(segment_path(self.path, self._start))
             lock = os.stat(lock_path(self.path))
         except OSError as error:
-            return f"a file of it cannot be found: {error.strerror}"
+            return f"one of its files cannot be found: {error.strerror}"
         if (opened.st_dev, opened.st_ino) != (named.st_dev, named.st_ino) or lock.st_ino != os.fstat(self._lock).st_ino:
-            return "a file of it was replaced"
+            return "one of its files was replaced"
         if opened.st_size != self._length:
-            return f"its segment has {opened.st_size} bytes, but {self._length} were written"
+            return f"its segment has {opened.st_size} bytes, expected {self._length}"
         if self._length and time.monotonic() - self._began > SEGMENT_SECONDS:
             self._begin_segment()
         return None
 
     def sync(self) -> None:
-        """Make durable what was appended before this call. After it has raised OSError once, it always does."""
+        """Make durable what was appended before this call. If it raises OSError, every later call raises it, too."""
         if self.failed:
             raise OSError(errno.EIO, "an fsync of this journal has failed before")
         try:
@@ -115,7 +118,7 @@ class Journal:
             raise
 
     def close(self) -> None:
-        """End the journal. It is an orphan then, which the publisher finishes."""
+        """End the journal. It is an orphan from now on: the publisher publishes and removes what is left of it."""
         self.sealed = True
         for fd in (*self._finished, self._segment, self._lock):
             os.close(fd)
@@ -132,13 +135,13 @@ class Journal:
         fdatasync(self._segment)
 
     def _begin_segment(self) -> None:
-        # On the event loop, although it creates a file: its name must be the exact end of the lines before it.
+        # This creates a file on the event loop, not in a thread: no line may be appended before the file has its name,
+        # which is the offset at which the lines before it end.
         start = self._start + self._length
         try:
             segment = os.open(segment_path(self.path, start), _APPEND, 0o640)
-        except (
-            FileExistsError
-        ):  # made by an open that reported a failure, or by somebody else; it would be there at every try
+        except FileExistsError:
+            # An open that reported a failure has made it, or somebody else has. Every further try would fail, too.
             self.sealed = True
             raise
         self._finished.append(self._segment)
@@ -146,7 +149,7 @@ class Journal:
         self._began = time.monotonic()
 
     def _written_by_failed_write(self) -> int:
-        """How many bytes a failed write has left in the file. Usually none, but a reader would see them."""
+        """How many bytes a failed write has added to the file. Usually none; if there are any, readers see them."""
         try:
             return max(0, os.fstat(self._segment).st_size - self._length)
         except OSError:
@@ -157,4 +160,4 @@ class Journal:
         try:
             os.ftruncate(self._segment, self._length)
         except OSError:
-            self.sealed = True  # part of a line is left at the end; readers know it by the missing newline
+            self.sealed = True  # part of a line is left at the end; readers ignore it, because its newline is missing

@@ -1,17 +1,17 @@
 """Publishes one journal, message by message, in order.
 
-1. A window of messages is made of the next span: one message, or under `sns.format: single` up to SINGLES messages of
-   one visit each. All of them are published at once.
+1. The next span is made into a window of messages: one message, or with `sns.format: single` up to SINGLES messages of
+   one visit each. All messages of the window are published at once.
 2. Messages that SNS accepts leave the window. The committed offset moves to the first message that is left, so it never
-   passes a message that SNS has not accepted. What is left is tried again in the next call.
-3. When the window is empty, the next one is made. When nothing follows in an orphan, its end marker is published while
-   the last segment is still there, and then the journal is removed.
+   passes a message that SNS has not accepted. The messages that are left are published again in the next call.
+3. When the window is empty, the next one is made. When an orphan has no more lines, its end marker is published while
+   the last segment still exists, and then the journal is removed.
 
-When SNS refuses a message, either the message is at fault or the topic and its permissions are:
+When SNS refuses a message, the cause is either the message, or the topic and its permissions:
 
 1. A refusal is first taken for a fault of the topic. The message stays in the window.
-2. A probe is published: the message that SNS accepted last, or if that is refused too, what follows the refused message
-   in its journal. If SNS accepts a probe, its visits arrive twice, and storage stores them once.
+2. A probe is published: the message that SNS accepted last. If SNS refuses that too, the lines after the refused
+   message are published as a second probe. The visits of an accepted probe arrive twice, and storage stores them once.
 3. If the message is refused again although SNS has accepted something else since the last refusal, the message is at
    fault. Its lines are appended to `refused.ndjson` and made durable, and then the journal moves on. After a crash
    between the two, the lines may be in that file twice.
@@ -22,7 +22,7 @@ import logging
 from typing import Literal
 
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, Message, StoredSpan, end_marker, pack, unpack
-from tracker.core.visit import MAX_LINE_BYTES, split_lines
+from tracker.core.visit import MAX_JOURNAL_LINE_BYTES, split_lines
 from tracker.errors import PublishRefused
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.journal_reader import JournalReader, UnreadableJournal
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 Format = Literal["packed", "plain", "single"]
 
 SINGLES = 80  # visits in flight under `format: single`: eight batches of ten
-SINGLES_BYTES = 2 * MAX_LINE_BYTES  # enough for as many visits of a usual length
+SINGLES_BYTES = 2 * MAX_JOURNAL_LINE_BYTES  # enough for SINGLES visits of a usual length
 
 
 class JournalPublisher:
@@ -48,15 +48,15 @@ class JournalPublisher:
         self._accounting = accounting
         self._state = state
         self._window: list[Message] = []  # messages that SNS has not accepted yet
-        self._window_end = 0  # the offset behind the window's last message, as it was made
-        self._more = False  # whether other lines were waiting behind it
-        self._damaged = 0  # lines that were left out and are not counted yet
-        self._refused_at: dict[int, int] = {}  # of a message's start: `state.accepted` at its last refusal
+        self._window_end = 0  # the offset at which the window's last message ended when the window was made
+        self._more = False  # whether more lines followed the window when it was made
+        self._damaged = 0  # damaged lines that were left out and are not counted yet
+        self._refused_at: dict[int, int] = {}  # start of a message: the value of `state.accepted` at its last refusal
         self._unreadable = False
         self._ended = False  # whether SNS has the end marker
 
     async def publish_next(self, topic: Topic, format: Format) -> bool:
-        """Publish the journal's next messages, or remove it at its end. True if more is waiting right behind them.
+        """Publish the journal's next messages, or remove it at its end. True if more is to be published at once.
 
         A journal that cannot be read or changed delays no other: its errors are logged and counted here.
         """
@@ -72,10 +72,11 @@ class JournalPublisher:
         return False
 
     async def _publish_next(self, topic: Topic, format: Format) -> bool:
-        orphaned = self._reader.orphaned  # asked before reading: all that its worker wrote is read before it is removed
+        # This is read first: then everything that the worker wrote is read before the journal is removed.
+        orphaned = self._reader.orphaned
         if not self._window:
             await asyncio.to_thread(self._fill_window, format)
-            self._count_found()
+            self._count_window()
         if self._window:
             await self._publish_window(topic, format)
             committed = self._window[0].start if self._window else self._window_end
@@ -108,14 +109,14 @@ class JournalPublisher:
                 return
 
     async def _publish_window(self, topic: Topic, format: Format) -> None:
-        accepted_before = self._state.accepted  # what is accepted in the same call as a refusal is no evidence
+        accepted_before = self._state.accepted  # an acceptance in the same call as a refusal proves nothing
         outcomes = await self._state.publish(topic, self._window)
         refused: list[Message] = []
         for message, outcome in zip(self._window.copy(), outcomes, strict=True):
             if outcome is None:
                 self._state.accepted += 1
                 self._state.last_accepted = message
-                self._accounting.published(self._reader, message)
+                self._accounting.count_published(self._reader, message)
                 self._window.remove(message)
                 continue
             self._state.count_failure(outcome)
@@ -138,7 +139,7 @@ class JournalPublisher:
         assert isinstance(content, StoredSpan)
         await asyncio.to_thread(self._outbox.keep_refused, content.data)
         self._window.remove(message)
-        self._accounting.not_published(self._reader, "refused", message.visits)
+        self._accounting.count_not_published(self._reader, "refused", message.visits)
         log.error(
             "span_refused journal=%s start=%d end=%d visits=%d file=%s; SNS refuses this message and accepts others. "
             "Its lines were moved to the file and are not published. Look for what they have in common.",
@@ -150,9 +151,9 @@ class JournalPublisher:
         )
 
     async def _probe(self, topic: Topic, refused: Message, format: Format) -> None:
-        """Find out whether SNS accepts another message now."""
+        """Publish a probe, to find out whether SNS accepts any other message than `refused` now."""
         probes = [self._state.last_accepted] if self._state.last_accepted is not None else []
-        following = await asyncio.to_thread(self._reader.take, MAX_LINE_BYTES, refused.end)
+        following = await asyncio.to_thread(self._reader.take, MAX_JOURNAL_LINE_BYTES, refused.end)
         if following is not None and following.data:
             probes.append(_messages(self._reader.name, following, format)[0])
         for probe in probes:
@@ -161,7 +162,7 @@ class JournalPublisher:
                 return
 
     async def _finish(self, topic: Topic, format: Format) -> None:
-        """All of an orphan is published: publish its end marker and remove it."""
+        """Publish the end marker of an orphan whose lines are all published, and remove the journal."""
         reader = self._reader
         if reader.committed and format != "single" and not self._ended:
             outcome = (await self._state.publish(topic, [end_marker(reader.name, reader.committed)]))[0]
@@ -179,13 +180,17 @@ class JournalPublisher:
         )
 
     async def _leave_unreadable(self, error: UnreadableJournal) -> None:
-        """Log an unreadable journal once, and set it aside if it is an orphan. A worker leaves a broken one itself."""
+        """Log an unreadable journal once, and set it aside if it is an orphan.
+
+        While its worker lives, it is not set aside: the worker itself begins a new journal.
+        """
         reader = self._reader
         if not self._unreadable:
             self._unreadable = True
             log.error(
-                "journal_read_failed journal=%s error=%s; The journal is damaged. What is left of it is not published; "
-                "once its worker is gone it is renamed to end in .bad. Check the disk, keep a copy, then remove it.",
+                "journal_read_failed journal=%s error=%s; The journal is damaged. The rest of its visits is not "
+                "published. When its worker has ended, its directory is renamed: the name then ends in .bad. Check the "
+                "disk, keep a copy of the directory, then remove it.",
                 reader.name,
                 error,
             )
@@ -193,15 +198,15 @@ class JournalPublisher:
             await asyncio.to_thread(reader.set_aside)
             self._outbox.forget(reader)
 
-    def _count_found(self) -> None:
-        """Count what `_fill_window` found. This is done here, on the event loop, where the metrics are read."""
-        self._accounting.found([self._reader])
+    def _count_window(self) -> None:
+        """Count the lines that `_fill_window` has read: on the event loop, because the metrics are read there, too."""
+        self._accounting.count_lines([self._reader])
         damaged, self._damaged = self._damaged, 0
-        self._accounting.not_published(self._reader, "damaged", damaged)
+        self._accounting.count_not_published(self._reader, "damaged", damaged)
 
 
 def _messages(journal: str, span: Span, format: Format) -> list[Message]:
-    """The messages for a span. The last bytes of the span may be left for later ones."""
+    """The messages for a span. They may leave out the last lines of the span, for later messages."""
     if format == "single":
         lines = split_lines(span.data)[:SINGLES]
         starts = [span.start]

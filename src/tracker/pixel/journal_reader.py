@@ -1,15 +1,15 @@
-"""One journal as the publisher sees it: what waits in it, up to where SNS has it, and its removal.
+"""One journal as the publisher sees it: its lines that wait, its committed offset, and its removal.
 
 1. While the journal's lock is held, a worker appends to it. The reader reads to the last newline only, because the
    worker may still cut off what follows it.
-2. When the lock is free, its worker is gone and the journal is an orphan. The reader adopts it: it takes the lock and
-   holds it to the end, so that no other process takes the journal for an orphan.
+2. When the lock is free, the worker has ended and the journal is an orphan. The reader adopts it: it takes the lock and
+   holds it until the journal is removed, so that no other process adopts the journal.
 3. `take` reads the next span. After SNS has accepted it, `advance` moves the committed offset and removes the segments
    that lie before it. The last segment stays.
 4. When all of an orphan is published, `retire` removes it: the segments, then the committed offset, then the lock file,
-   then the directory. The lock file goes last of the files: after a crash in between, the next start still finds an
-   orphan and finishes the removal.
-5. A journal that cannot be read is renamed to `<id>.bad`.
+   then the directory. The lock file is the last file to be removed: after a crash in between, the next start still
+   finds an orphan and finishes the removal.
+5. An orphan that cannot be read is renamed to `<id>.bad`.
 
 Everything in this module blocks on the disk: call it from threads.
 """
@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from tracker.core.visit import MAX_LINE_BYTES, decode_line
+from tracker.core.visit import MAX_JOURNAL_LINE_BYTES, decode_line
 from tracker.errors import MalformedMessage
 from tracker.pixel.line_counter import LineCounter
 from tracker.pixel.outbox_files import (
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 ABANDONED_SECONDS = 60.0  # a journal without a lock file is an orphan if nothing was written to it for so long
 
-# What the system reports for a damaged disk or file system. Any other error may be over the next time.
+# What the system reports for a damaged disk or file system. Any other error may not occur at the next try.
 _DAMAGED = {errno.EIO, errno.EUCLEAN, errno.EBADMSG} if hasattr(errno, "EUCLEAN") else {errno.EIO}
 
 
@@ -67,20 +67,20 @@ class JournalReader:
         self.earlier = earlier
         self._lock: int | None = None  # the descriptor of the lock, once the journal is adopted
         self._lines = LineCounter(path, self.committed)
-        self._oldest: tuple[int, datetime | None] = (-1, None)  # the offset that was asked for, and the answer
+        self._oldest: tuple[int, datetime | None] = (-1, None)  # a committed offset, and the time of the visit there
 
     @property
     def orphaned(self) -> bool:
-        """Whether the journal's worker is gone and this process has adopted it."""
+        """Whether the journal's worker has ended and this process has adopted it."""
         return self._lock is not None
 
     @property
-    def found(self) -> int:
-        """How many lines were counted behind the committed offset since this reader was made."""
-        return self._lines.found
+    def lines_counted(self) -> int:
+        """How many lines this reader has counted, from the committed offset at which it began."""
+        return self._lines.counted
 
     def adopt(self) -> bool:
-        """Take the lock if the journal's worker is gone. True if that happened in this call. Raises OSError."""
+        """Take the lock if the journal's worker has ended. True if that happened in this call. Raises OSError."""
         if self._lock is not None:
             return False
         try:
@@ -92,7 +92,7 @@ class JournalReader:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(lock).st_ino != os.stat(lock_path(self.path)).st_ino:
-                raise OSError(errno.ESTALE, "the lock is another file now")
+                raise OSError(errno.ESTALE, "the lock file was replaced")
         except OSError:
             os.close(lock)
             return False
@@ -100,20 +100,20 @@ class JournalReader:
         return True
 
     def waiting(self) -> int:
-        """Bytes that SNS has not accepted yet, a line that is not complete included. Raises OSError."""
+        """How many bytes SNS has not accepted yet, including an incomplete line. Raises OSError."""
         there = read_segments(self.path)
         return max(0, there[-1].end - self.committed) if there else 0
 
     def count(self, *, to: int | None = None, limit: int | None = None) -> None:
-        """Count lines into `found`, as `LineCounter.count` does."""
+        """Count lines into `lines_counted`, as `LineCounter.count` does."""
         self._lines.count(to=to, limit=limit)
 
     def oldest(self) -> datetime | None:
-        """When the first visit that waits was answered; None when none waits or its line is damaged. Raises OSError."""
+        """When the first waiting visit was answered; None if no visit waits or its line is damaged. Raises OSError."""
         offset = self.committed
         if self._oldest[0] != offset or self._oldest[1] is None:
             try:
-                span = self.take(MAX_LINE_BYTES)
+                span = self.take(MAX_JOURNAL_LINE_BYTES)
                 time = decode_line(span.data[: span.data.index(b"\n") + 1]).time if span and span.data else None
             except (MalformedMessage, UnreadableJournal):
                 time = None
@@ -124,36 +124,36 @@ class JournalReader:
         """The next whole lines, at most `limit` bytes of them; None when there are none (yet).
 
         They begin at the committed offset, or at the offset `start`. A tail without newline was never answered and is
-        not taken. Raises UnreadableJournal, and OSError for what may be over the next time.
+        not taken. Raises UnreadableJournal for damage, and OSError for an error that may not occur at the next try.
         """
         offset = self.committed if start is None else start
         with _damage_reported():
             there = read_segments(self.path)
             for segment, following in itertools.zip_longest(there, there[1:]):
                 if following is not None and segment.end > following.start:
-                    raise UnreadableJournal(f"segment {segment.start} reaches into {following.start}")
+                    raise UnreadableJournal(f"segment {segment.start} overlaps segment {following.start}")
                 offset = max(offset, segment.start)  # a power cut may have taken a segment before this one
                 while read := segment.read(offset, limit):
                     if lines := read[: read.rfind(b"\n") + 1]:
-                        return first_span(offset, lines, more=len(lines) > limit - MAX_LINE_BYTES)
+                        return first_span(offset, lines, more=len(lines) > limit - MAX_JOURNAL_LINE_BYTES)
                     if offset + len(read) >= segment.end:
                         break
-                    offset += len(read)  # no line is so long: the rest of it is counted as a damaged line
+                    offset += len(read)  # no valid line is so long: what follows is counted as a damaged line
         return None
 
     def advance(self, offset: int) -> None:
-        """Note that SNS has everything before `offset`, and remove the segments before it. Raises OSError."""
+        """Move the committed offset to `offset`, and remove the segments before it. Raises OSError."""
         if offset == self.committed:
             return
         self.committed = offset
-        with contextlib.suppress(OSError):  # the file only saves repeats after a restart
+        with contextlib.suppress(OSError):  # without the file, lines are only published again after a restart
             write_committed_offset(self.path, offset)
         for start, following in itertools.pairwise(segments(self.path)):
             if following <= offset:
                 os.unlink(segment_path(self.path, start))
 
     def retire(self) -> None:
-        """Remove the journal, the lock last. With files in it that are not ours, it is set aside. Raises OSError."""
+        """Remove the journal, its lock file last. If it holds files of others, set it aside instead. Raises OSError."""
         for start in segments(self.path):
             os.unlink(segment_path(self.path, start))
         committed_path(self.path).unlink(missing_ok=True)
@@ -178,20 +178,23 @@ class JournalReader:
         self.release()
 
     def release(self) -> None:
-        """Give the lock up, if it is held."""
+        """Release the lock, if it is held."""
         lock, self._lock = self._lock, None
         if lock is not None:
             os.close(lock)
 
     def _worker_may_live(self) -> bool:
-        """Without its lock file a worker begins a new journal within a second, and never writes to this one again."""
+        """Whether a worker may still write to this journal, whose lock file is missing.
+
+        A worker notices that within a second, begins a new journal, and never writes to this one again.
+        """
         newest = max((os.stat(entry).st_mtime for entry in os.scandir(self.path)), default=0.0)
         return time.time() - newest < ABANDONED_SECONDS
 
 
 @contextmanager
 def _damage_reported() -> Iterator[None]:
-    """Raises UnreadableJournal for the errors of a damaged disk; all others pass."""
+    """Raise UnreadableJournal for the errors of a damaged disk. Other errors are raised as they are."""
     try:
         yield
     except OSError as error:

@@ -1,14 +1,14 @@
 """The limits of one connection on the public port. Together they bound its memory to less than 64 KiB.
 
-A connection keeps either one unfinished head or the rest of one read (HEAD_BYTES at most), and the answers that its
-visitor has not read: WRITE_BYTES, and the answers to PIPELINED requests.
+A connection keeps either one incomplete head or the rest of one read (HEAD_BYTES at most). It also keeps the answers
+that its visitor has not read: WRITE_BYTES, and the answers to PIPELINED requests.
 """
 
 REQUEST_LINE_BYTES = 8_190
 """A longer request line is answered with 414."""
 
 HEADER_BYTES = 16_384 + 128
-"""One header line with its name: a value of 16 KiB fits. A longer one is answered with 431."""
+"""One header line: a value of 16 KiB fits, with its name. A longer one is answered with 431."""
 
 HEADERS_BYTES = 32_768
 """All header lines of one request together. More are answered with 431."""
@@ -22,15 +22,17 @@ BODY_BYTES = 65_536
 """A longer body is not read to its end: the answer to its head closes the connection."""
 
 RECEIVE_BYTES = 16_384
-"""The receive buffer of each connection, set on the listening socket. It bounds the size of one read: Linux doubles it,
-and reads of 24 KiB were seen at most. Without it, one read may have 250 KB."""
+"""The receive buffer of each connection, set on the listening socket. It bounds the size of one read.
+
+Linux doubles this value. The longest reads that were measured had 24 KiB; without it, one read may have 250 KB.
+"""
 
 WRITE_BYTES = 4_096
-"""When more bytes than this wait for a visitor to read them, nothing more is read from this visitor."""
+"""While more bytes of answers than this are not sent yet, nothing more is read from this visitor."""
 
 LINGER_SECONDS = 2.0
 LINGER_BYTES = 1_048_576
-"""How long, and how many bytes, are read and dropped after the last answer. nginx sends bodies up to 1 MiB."""
+"""After the last answer, bytes are read and dropped up to these two limits. nginx sends bodies up to 1 MiB."""
 
 
 def too_large(head: bytes) -> int | None:

@@ -21,22 +21,22 @@ from tracker.pixel.outbox_files import is_journal, is_new_journal, publisher_loc
 
 log = logging.getLogger(__name__)
 
-COUNT_BYTES = 256 << 20  # of a journal in one scan; the rest of a long backlog is counted in the next scans
-ABANDONED_SECONDS = 60.0  # a journal that still has its temporary name after this time is removed
+COUNT_BYTES = 256 << 20  # a scan counts the lines in this many bytes of a journal, the next scans those in the rest
+UNFINISHED_SECONDS = 60.0  # a journal that still has its temporary name after this time is removed
 
-_NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW  # the pixel makes no links; one in the outbox may lead anywhere
+_NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW  # the pixel makes no symbolic links; somebody else's may point anywhere
 
 
 class Outbox:
-    """The directory of journals, of which this process is the one publisher."""
+    """The directory of journals. This process is its only publisher."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.journals: list[JournalReader] = []  # those of live workers first
         self.size = 0  # bytes of all files
         self.waiting = 0  # bytes that SNS has not accepted
-        self.gone: list[JournalReader] = []  # removed or set aside; whoever reads this list empties it
-        self.oldest: datetime | None = None  # when the first visit that waits was answered
+        self.removed: list[JournalReader] = []  # removed or set aside; the reader of this list empties it
+        self.oldest: datetime | None = None  # when the first waiting visit was answered
         self._known: dict[str, JournalReader] = {}
         self._earlier: frozenset[str] = frozenset()  # names that were here before this run of the pixel
         self._logged: set[str] = set()  # names that could not be read; each is logged once
@@ -50,8 +50,8 @@ class Outbox:
     def open(self) -> None:
         """Make the directory and lock it.
 
-        Raises ConfigurationError for what an operator has to fix, HeldByAnother while another pixel has the lock,
-        OSError for a disk that is full, failing or read-only and may recover.
+        Raises ConfigurationError for an error that an operator has to fix. Raises HeldByAnother while another pixel has
+        the lock. Raises OSError while the disk is full, failing or read-only; it may recover.
         """
         if self.is_open:
             return
@@ -73,7 +73,7 @@ class Outbox:
             raise
 
     def close(self) -> None:
-        """Give up all locks."""
+        """Release all locks."""
         for journal in self._known.values():
             journal.release()
         if self._lock is not None:
@@ -81,7 +81,7 @@ class Outbox:
             self._lock = None
 
     def scan(self) -> int:
-        """Read the directory again; how many journals were adopted. Raises OSError when it cannot be read."""
+        """Read the directory again, and return how many journals were adopted. Raises OSError if it cannot be read."""
         with self._scanning:
             adopted = size = waiting = 0
             there: dict[str, JournalReader] = {}
@@ -96,15 +96,15 @@ class Outbox:
                         waiting += journal.waiting()
                         ages += filter(None, [journal.oldest()])
                     elif is_new_journal(entry.name):
-                        _remove_abandoned(entry)
+                        _remove_unfinished(entry)
                     size += _tree_size(entry)
                 except FileNotFoundError:
-                    continue  # removed meanwhile, by the publisher or a worker
+                    continue  # the publisher or a worker has removed it meanwhile
                 except OSError as error:
                     self._log_once(entry.name, error)
             for name in self._known.keys() - there.keys():
                 self._known[name].release()
-                self.gone.append(self._known[name])
+                self.removed.append(self._known[name])
             self._known = there
             self.oldest = min(ages, default=None)
             self.journals = sorted(there.values(), key=lambda journal: journal.orphaned)
@@ -122,7 +122,7 @@ class Outbox:
     def keep_refused(self, lines: bytes) -> None:
         """Append the lines of a refused message to `refused.ndjson`, all of them or none, and make them durable.
 
-        Raises OSError when that fails. The journal must not advance then.
+        Raises OSError if that fails. The caller must not advance the journal then.
         """
         fd = os.open(refused_lines(self.directory), os.O_WRONLY | os.O_APPEND | os.O_CREAT | _NO_LINK, 0o640)
         try:
@@ -149,9 +149,9 @@ class Outbox:
         return JournalReader(path, earlier=path.name in self._earlier)
 
 
-def _remove_abandoned(entry: "os.DirEntry[str]") -> None:
-    """Remove a journal that its worker did not finish making. There is no visit in it."""
-    if time.time() - entry.stat(follow_symlinks=False).st_mtime > ABANDONED_SECONDS:
+def _remove_unfinished(entry: "os.DirEntry[str]") -> None:
+    """Remove a journal that its worker did not finish making. It holds no visit."""
+    if time.time() - entry.stat(follow_symlinks=False).st_mtime > UNFINISHED_SECONDS:
         shutil.rmtree(entry.path, ignore_errors=True)
 
 

@@ -5,12 +5,12 @@
       refused.ndjson        the lines of messages that SNS refuses; written by the publisher
       <journal id>.new/     a journal that a worker is about to make; not complete yet
       <journal id>/         a journal
-        lock                locked by the worker that appends; by the publisher once that worker is gone
+        lock                locked by the worker that appends; by the publisher once that worker has ended
         <20 digits>         a segment; its name is the offset of its first byte; written by the worker
         published           the committed offset, 20 digits; written by the publisher
       <journal id>.bad/     a journal that could not be read; renamed by the publisher, kept for the operator
 
-A journal id is 32 hexadecimal digits. Who only looks (the doctor, a test) changes nothing and takes no lock.
+A journal id is 32 hexadecimal digits. Code that only reads the outbox (the doctor, a test) takes no lock.
 """
 
 import os
@@ -91,7 +91,8 @@ def segments(journal: Path) -> list[int]:
 def committed_offset(journal: Path) -> int:
     """Up to which offset SNS has accepted everything of the journal.
 
-    It is 0 when the file is missing, cannot be read or holds anything else: a wrong 0 costs repeats and no visit.
+    It is 0 if the file is missing, cannot be read or holds anything else. If 0 is wrong, lines are published again, and
+    no visit is lost.
     """
     try:
         text = committed_path(journal).read_text("latin-1")
@@ -101,7 +102,10 @@ def committed_offset(journal: Path) -> int:
 
 
 def write_committed_offset(journal: Path, offset: int) -> None:
-    """Overwrite the committed offset in place, without a sync: it only saves repeats. Raises OSError."""
+    """Overwrite the committed offset in place. Raises OSError.
+
+    It is not synced: if a power cut loses it, lines are published again, and no visit is lost.
+    """
     fd = os.open(committed_path(journal), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         os.pwrite(fd, b"%020d" % offset, 0)
@@ -110,7 +114,7 @@ def write_committed_offset(journal: Path, offset: int) -> None:
 
 
 def waiting_bytes(journal: Path) -> int:
-    """How many bytes of the journal SNS has not accepted yet, a line that is not complete included. Raises OSError."""
+    """How many bytes of the journal SNS has not accepted yet, including an incomplete line. Raises OSError."""
     starts = segments(journal)
     if not starts:
         return 0

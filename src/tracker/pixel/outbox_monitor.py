@@ -1,11 +1,11 @@
-"""The monitor of the outbox: looks at the directory once a second, and before each answer of `/metrics`.
+"""The monitor of the outbox: reads the directory once a second, and before each answer of `/metrics`.
 
-Each look does this, in this order:
+One look does this, in this order:
 
 1. Open the outbox if it is not open yet: its disk may have been full, failing or read-only at the start.
-2. Scan the directory. Journals whose worker is gone are adopted; the publisher publishes them.
+2. Scan the directory. Journals whose worker has ended are adopted; the publisher publishes them.
 3. Divide what is left of `outbox.max_bytes` among the workers, as their new quotas.
-4. Pass on what the workers have counted and what the journals hold to the accounting, and set the metrics.
+4. Pass the counts of the workers and of the journals on to the accounting, and set the metrics.
 
 An error of the disk is logged, and the next look tries again.
 """
@@ -40,7 +40,7 @@ class OutboxMonitor:
 
     @property
     def nearly_full(self) -> bool:
-        """Whether the outbox holds more than `ALARM_SHARE` of what it may hold."""
+        """Whether the outbox holds more than `ALARM_SHARE` of `outbox.max_bytes`."""
         return self._outbox.size > self._max_bytes * ALARM_SHARE
 
     @property
@@ -71,19 +71,19 @@ class OutboxMonitor:
         except (OSError, TrackerError) as error:  # HeldByAnother too, if the outbox could not be opened at the start
             if str(error) != self._trouble:
                 log.error(
-                    "outbox_failed error=%s; The outbox cannot be read or opened. Answers go on. This is tried again "
-                    "every second; look at the disk and the permissions of outbox.dir.",
+                    "outbox_failed error=%s; The outbox cannot be read or opened. Requests are still answered. The "
+                    "pixel tries again every second. Check the disk and the permissions of outbox.dir.",
                     error,
                 )
             self._trouble = str(error)
         else:
             self._trouble = None
-            self._workers.allow(self._max_bytes - outbox.size)
+            self._workers.set_quota(self._max_bytes - outbox.size)
             telemetry.OUTBOX_FREE_BYTES.set(free)
         self._workers.count()
-        gone, outbox.gone = outbox.gone, []
-        self._accounting.gone(gone)
-        self._accounting.found(outbox.known())
+        removed, outbox.removed = outbox.removed, []
+        self._accounting.count_removed(removed)
+        self._accounting.count_lines(outbox.known())
         telemetry.OUTBOX_BYTES.set(outbox.size)
         telemetry.OUTBOX_MAX_BYTES.set(self._max_bytes)
         telemetry.WAITING_BYTES.set(outbox.waiting)
@@ -96,8 +96,8 @@ class OutboxMonitor:
         if adopted := self._outbox.scan():
             telemetry.ADOPTED.inc(adopted)
             log.info(
-                "journals_adopted count=%d; The workers that wrote these journals are gone. "
-                "What is left of them is published now.",
+                "journals_adopted count=%d; The workers that wrote these journals have ended. "
+                "The visits that are left in them are published now.",
                 adopted,
             )
         disk = os.statvfs(self._outbox.directory)

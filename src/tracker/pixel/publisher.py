@@ -1,17 +1,18 @@
 """The publisher: takes spans from the outbox to the SNS topic, until the outbox is empty and a stop was requested.
 
-It makes one pass after the other over the journals. A pass goes like this:
+It waits until the topic can be called. Then it makes one pass after the other over the journals. Each pass has these
+steps:
 
-1. Every journal of a live worker publishes its next messages (see `journal_publisher`).
-2. Orphans come behind them: only if no live journal has more waiting, and for `sns.linger` seconds at most, one window
-   of messages after the other. A refusal does not end their turn, because what SNS answers to the next journal is the
-   evidence that a refused message waits for. A failure of the topic ends it.
-3. If anything failed, the publisher waits, longer after each failed pass. It tries for as long as it takes and gives
-   nothing up.
-4. If nothing more is waiting, it lingers until `sns.linger` seconds have passed since the pass began, so that one
+1. The next messages of each journal of a live worker are published (see `journal_publisher`).
+2. If no live journal has more lines waiting, orphans are published, one window of messages after the other, for at most
+   `sns.linger` seconds. A failure of the topic ends this step. A refusal does not end it: whether SNS accepts a message
+   of the next journal decides whether the refused message is at fault.
+3. If anything failed, the publisher waits before the next pass, longer after each failed pass. It tries until SNS
+   accepts the messages, without a limit.
+4. If no more lines are waiting, the publisher waits until `sns.linger` seconds have passed since the pass began. So one
    message carries the visits of that time.
 
-The publisher begins once the topic is ready. A new configuration takes effect between two passes.
+A new configuration takes effect between two passes.
 """
 
 import asyncio
@@ -51,9 +52,9 @@ class Publisher:
 
     @property
     def trouble(self) -> str | None:
-        """What stands in the way of publishing, None when nothing does.
+        """Why nothing can be published now; None while publishing works.
 
-        The service sets it when the publisher itself has failed.
+        The service sets it when `run` itself has failed.
         """
         return self._state.trouble
 
@@ -66,7 +67,7 @@ class Publisher:
         self._draining.set()
 
     async def run(self) -> None:
-        """Publish until drained. Failures of SNS and of the disk are counted, logged and tried again."""
+        """Publish until drained. After a failure of SNS or of the disk, count it, log it and try again."""
         while True:
             config = self._config()
             async with self._open_topic(config) as topic:
@@ -76,10 +77,10 @@ class Publisher:
                 return
 
     async def _wait_ready(self, topic: Topic, config: SnsConfig) -> bool:
-        """Wait until the topic can be called. False when that is not needed any more.
+        """Wait until the topic can be called, and return True. Return False when the wait is no longer needed.
 
-        It is not needed when another configuration is in force, nor at a stop when no visit is waiting. The next start
-        publishes the end markers then.
+        There are two such cases. Another configuration is in force. Or the pixel stops and no visit is waiting: then
+        the next start publishes the end markers.
         """
         tried = failed = False
         while config is self._config():
@@ -103,7 +104,7 @@ class Publisher:
         return False
 
     async def _publish_all(self, topic: Topic, config: SnsConfig) -> None:
-        """Make passes until drained, or until the configuration is another."""
+        """Make passes until drained, or until another configuration is in force."""
         loop = asyncio.get_running_loop()
         state = self._state
         while config is self._config():
@@ -125,7 +126,7 @@ class Publisher:
                 await wait_for_event(self._draining, max(0.0, config.linger - (loop.time() - began)))
 
     async def _pass(self, topic: Topic, config: SnsConfig, began: float) -> bool:
-        """One pass over the journals, which began at `began`; whether a live journal has more waiting."""
+        """Make one pass over the journals. Return whether a live journal has more lines waiting."""
         journals = self._outbox.journals
         self._publishers = {reader: self._publishers.get(reader) or self._publisher_of(reader) for reader in journals}
         orphans = [self._publishers[reader] for reader in journals if reader.orphaned]
@@ -140,7 +141,7 @@ class Publisher:
         return any(more)
 
     async def _pause(self) -> None:
-        """Wait before the next try. The beginning of the drain ends the wait."""
+        """Wait before the next try. If the drain begins meanwhile, return at once."""
         seconds = self._backoff.next()
         await (asyncio.sleep(seconds) if self._draining.is_set() else wait_for_event(self._draining, seconds))
 

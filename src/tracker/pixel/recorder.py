@@ -2,12 +2,12 @@
 
 1. `record` appends the lines of one or more visits with one write. It raises nothing: a visit that cannot be recorded
    is discarded and counted with its reason, and its GIF is sent all the same.
-2. The quota is how many bytes the outbox may still grow by. Main sets it every second. Visits beyond it are discarded
-   as `outbox_full`.
+2. The quota is how many bytes this worker may still append. Main sets it every second. Visits that exceed it are
+   discarded as `outbox_full`.
 3. Every `outbox.fsync_interval` seconds a thread makes durable what was appended.
 4. Every second the journal's files are checked: somebody may have removed, replaced or cut them.
 5. After a failed fsync, a failed check or a failed cut the journal is replaced. The new journal is made first. Then the
-   old one is synced, unless an fsync of it has failed, and closed. The publisher finishes it.
+   old one is synced, unless an fsync of it has failed, and closed. The publisher publishes what is left of it.
 6. While no new journal can be made, visits are discarded as `outbox_io`. Step 4 tries again every second.
 """
 
@@ -59,14 +59,17 @@ class Recorder:
         return self.journal is not None and not self.journal.sealed and self.quota > 0
 
     def record(self, lines: bytes, visits: int = 1) -> None:
-        """Append the lines of so many visits. When this returns, their answers may be sent. Raises nothing."""
+        """Append `lines`, which are those of `visits` visits. When this returns, their answers may be sent.
+
+        Raises nothing.
+        """
         journal = self.journal
         if journal is None or journal.sealed:
             self.discard("outbox_io", visits)
         elif len(lines) > self.quota:
             if visits == 1:
                 self.discard("outbox_full")
-            else:  # as many as the quota allows
+            else:  # record as many as the quota allows
                 for line in split_lines(lines):
                     self.record(line)
         else:
@@ -146,11 +149,11 @@ class Recorder:
         """Make all visits durable and leave the journal to the publisher. Record nothing afterwards."""
         journal, self.journal = self.journal, None
         if journal is not None:
-            await self._leave(journal)
+            await self._close_journal(journal)
         self._disk.shutdown()
 
     async def _replace(self, old: Journal | None) -> None:
-        """Begin a new journal, then leave the old one. No visit is discarded in between unless the disk fails."""
+        """Begin a new journal, then close the old one. No visit is discarded in between unless the disk fails."""
         async with self._replacing:
             if self.journal is not old:
                 return
@@ -161,10 +164,13 @@ class Recorder:
                 self._report(f"no new journal: {error.strerror}")
                 self.journal = None
             if old is not None:
-                await self._leave(old)
+                await self._close_journal(old)
 
-    async def _leave(self, journal: Journal) -> None:
-        """Leave a journal to the publisher. Sync it before, because it may be hours until SNS has its visits."""
+    async def _close_journal(self, journal: Journal) -> None:
+        """Sync and close a journal, so that the publisher adopts it.
+
+        The sync is needed because it may take hours until SNS has its visits.
+        """
         if not journal.failed:
             try:
                 await self._call(journal.sync)
@@ -178,8 +184,8 @@ class Recorder:
     def _report(self, trouble: str) -> None:
         if trouble != self._trouble:
             log.error(
-                "recording_failed error=%s; Visits are answered. Those that cannot be recorded are discarded and "
-                "counted as outbox_io. The recorder tries again every second; check the disk of outbox.dir.",
+                "recording_failed error=%s; Requests are still answered. Visits that cannot be recorded are discarded "
+                "and counted as outbox_io. The recorder tries again every second. Check the disk of outbox.dir.",
                 trouble,
             )
         self._trouble = trouble

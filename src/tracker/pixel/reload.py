@@ -1,8 +1,8 @@
-"""A reload: on SIGHUP the configuration file is read again and put in force, without a connection refused or reset.
+"""A reload: on SIGHUP the configuration file is read again and put in force. No connection is refused or reset.
 
 1. The file is read and checked. Some keys cannot be changed by a reload (`FIXED`).
 2. The workers are replaced (`tracker.pixel.worker_pool.WorkerPool.reload`). The first new one tests the configuration.
-3. The pool has the new configuration in force. Publisher, outbox monitor and shutdown ask the pool for it each time.
+3. The pool now returns the new configuration. Publisher, outbox monitor and shutdown read it from the pool each time.
 
 If a step fails, the reason is logged and the old configuration stays in force.
 """
@@ -26,7 +26,7 @@ FIXED = ("http.host", "http.port", "admin.host", "admin.port", "outbox.dir")  # 
 
 
 async def reload_on(hangup: asyncio.Event, load: Callable[[], PixelConfig], workers: WorkerPool) -> None:
-    """Reload each time `hangup` is set, one reload after the other, until cancelled. No failure ends this.
+    """Reload each time `hangup` is set, until cancelled. A failed reload is logged, and the next one is awaited.
 
     `load` reads and validates the configuration file; it runs in a thread.
     """
@@ -50,18 +50,18 @@ async def reload_on(hangup: asyncio.Event, load: Callable[[], PixelConfig], work
             )
         except Exception:
             telemetry.RELOADS.labels("refused").inc()
-            log.exception("reload_failed; This is a bug. The workers go on, some perhaps with the new configuration.")
+            log.exception("reload_failed; This is a bug: report it. The workers go on, some perhaps reloaded.")
         else:
             telemetry.RELOADS.labels("applied").inc()
             log.info("reload_applied workers=%d; The new configuration is in force.", workers.answering)
 
 
 def check_reload(old: PixelConfig, new: PixelConfig) -> None:
-    """Raises ConfigurationError, with all of their names, if keys differ that only a restart can change."""
+    """Raise ConfigurationError, which names all of them, if keys differ that only a restart can change."""
     changed = [key for key in FIXED if _value(old, key) != _value(new, key)]
     if changed:
         differences = "; ".join(f"{key}: expected {_value(old, key)}, got {_value(new, key)}" for key in changed)
-        raise ConfigurationError(f"{differences}: a reload cannot change this, only a restart")
+        raise ConfigurationError(f"{differences}; only a restart can change this, not a reload")
 
 
 def _value(config: PixelConfig, key: str) -> Any:

@@ -14,7 +14,7 @@ class Segment(NamedTuple):
     path: Path
     start: int
     size: int
-    """In bytes, when the segment was listed. The last segment of a live journal may be longer by now."""
+    """In bytes, when the segments were listed. The last segment of a live journal may be longer now."""
     last: bool
 
     @property
@@ -34,7 +34,7 @@ class Segment(NamedTuple):
 
 
 def read_segments(journal: Path) -> list[Segment]:
-    """All segments of the journal, by offset, but for those that are removed while they are listed. Raises OSError."""
+    """All segments of the journal, by offset, except those that are removed meanwhile. Raises OSError."""
     starts = segments(journal)
     found: list[Segment] = []
     for start in starts:

@@ -1,10 +1,10 @@
 """The public server of a worker: it accepts connections, limits their number and closes them at a stop.
 
-What happens on a connection is in `connection`. A stop goes like this:
+`connection` answers the requests of one connection. A stop has these steps:
 
 1. Accept no more connections. Those in the system's queue are not lost: other workers accept from it.
 2. The next answer of each connection says ``Connection: close``, and the connection is closed.
-3. After SILENT_SECONDS, or half of the time if that is less, the connections that sent nothing are idle and closed.
+3. After SILENT_SECONDS, or half of the time if that is less, the connections that have sent nothing are closed.
 4. Connections with answers that are not sent yet have the rest of the time. Then they are aborted.
 """
 
@@ -52,11 +52,11 @@ class PixelServer:
         loop = asyncio.get_running_loop()
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)  # each accepted connection inherits it
         self._server = await loop.create_server(lambda: Connection(self._connections), sock=listener, backlog=backlog)
-        # Import aiohttp beside the first answers: it takes long, and plain requests do not need it.
+        # Import aiohttp in a thread, beside the first answers: it takes long, and plain requests do not need it.
         loop.run_in_executor(None, importlib.import_module, "tracker.pixel.fallback")
 
     async def stop(self, seconds: float) -> None:
-        """Stop accepting, and let the connections end within `seconds`, in the steps above."""
+        """Stop accepting, and end all connections within `seconds`, in the steps above."""
         deadline = Deadline(seconds)
         if self._server is not None:
             self._server.close()
@@ -67,13 +67,13 @@ class PixelServer:
         self._connections.abort()
 
     def _admit(self) -> bool:
-        """Whether there is a place for one more connection. If so, it is taken."""
+        """Whether one more connection is allowed. If it is, count it as open."""
         full = self._open >= self._max_connections
         if full:
             self._recorder.count_refused_connection(TOO_MANY)
             if not self._full:
                 log.warning(
-                    "connections_exhausted limit=%d; This worker has as many connections as it may. New ones are "
+                    "connections_exhausted limit=%d; This worker has as many connections as it may have. New ones are "
                     "closed without an answer until others end. Allow the service more open files, or add workers.",
                     self._max_connections,
                 )

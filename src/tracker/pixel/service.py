@@ -6,14 +6,14 @@ The start:
 
 1. Lock the outbox. While another pixel holds the lock, wait for it.
 2. Open the listening socket and start the workers, which inherit it. Wait until the first one answers.
-3. Load what takes long and no answer needs: the client of SNS.
+3. Import the client of SNS. This takes long, and answers do not need it.
 4. Start the admin listener, the outbox monitor, the publisher and the reloads. Tell systemd that the service is ready.
 
-If a step fails, the steps before it are undone in reverse order. The stop (`_Service.drain`) is a list of steps, too.
-The table `SHUTDOWN` divides its time among them.
+If a step fails, the steps before it are undone in reverse order. The table `SHUTDOWN` has the steps of a stop
+(`_Service.drain`), and divides the time among them.
 
-Nothing behind the workers can stop the answers. A publisher that fails is started again. An outbox on a failing disk is
-tried again every second. The log, `/readyz` and the metrics report both.
+No failure of the outbox, the publisher or SNS stops the answers. A publisher that fails is started again. An outbox on
+a failing disk is opened again every second. The log, `/readyz` and the metrics report both failures.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ from tracker.systemd import Manager
 
 log = logging.getLogger(__name__)
 
-ANSWER_SECONDS = 3.0  # after which a start goes on without a worker that answers
+ANSWER_SECONDS = 3.0  # how long the start waits for the first worker to answer; then it goes on without one
 
 # The steps of a stop in their order, and the share of each. Together they have `shutdown.timeout`, of which
 # `shutdown.drain_delay` is taken first: with the default of 25 seconds, 0.04 is one second.
@@ -72,7 +72,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
         listener = await wait_while_held(lambda: listen("http", http.host, http.port, BACKLOG), stop.requested)
         stack.callback(listener.close)
         workers = WorkerPool(config=config, listener=listener, accounting=accounting)
-        working = await stack.enter_async_context(_beside(workers.run()))
+        working = await stack.enter_async_context(_background(workers.run()))
         await workers.wait_answering(ANSWER_SECONDS)
         # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
         from tracker.aws import open_topic
@@ -94,12 +94,12 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
         await admin.start(stop.requested)
         service.set_gauges()
         log.info("service_started version=%s config=%s", __version__, Structure(msgspec.to_builtins(config)))
-        monitoring = await stack.enter_async_context(_beside(monitor.run(stop.requested)))
-        publishing = await stack.enter_async_context(_beside(keep_publishing(publisher)))
-        reloading = await stack.enter_async_context(_beside(reload_on(hangup, load, workers)))
+        monitoring = await stack.enter_async_context(_background(monitor.run(stop.requested)))
+        publishing = await stack.enter_async_context(_background(keep_publishing(publisher)))
+        reloading = await stack.enter_async_context(_background(reload_on(hangup, load, workers)))
         manager = Manager()
-        # systemd's watchdog learns only that main's loop turns: main itself replaces workers that hang.
-        await stack.enter_async_context(_beside(manager.heartbeat(lambda: asyncio.sleep(0))))
+        # systemd's watchdog only checks that main's event loop runs: main itself replaces workers that hang.
+        await stack.enter_async_context(_background(manager.heartbeat(lambda: asyncio.sleep(0))))
         manager.ready()
         await _until_stopped(stop, working, monitoring)
         manager.stopping()
@@ -154,19 +154,19 @@ class _Service:
         deadline = Deadline(shutdown.timeout)
         log.info(
             "drain_started delay=%s timeout=%s; A stop was requested. /readyz answers 503 from now on. After the delay "
-            "the workers end, and what is left in the outbox is published.",
+            "the workers end, and the visits that are left in the outbox are published.",
             shutdown.drain_delay,
             shutdown.timeout,
         )
         await asyncio.sleep(min(shutdown.drain_delay, shutdown.timeout))
         budget = Budget(SHUTDOWN, deadline.remaining())
-        reloading.cancel()  # nothing starts a worker any more
+        reloading.cancel()  # no new worker is started from now on
         await asyncio.wait([reloading])
         self._workers.drain(budget.remaining("requests"))
         await asyncio.wait([working], timeout=budget.remaining("journals"))
         working.cancel()  # this kills the workers that have not exited
         await asyncio.wait([working], timeout=budget.remaining("kill"))
-        await self._look(budget.remaining("publish"))  # the workers are gone: it adopts all of their journals
+        await self._look(budget.remaining("publish"))  # the workers have ended: the monitor adopts all their journals
         self._publisher.drain()
         await asyncio.wait([publishing], timeout=budget.remaining("publish"))
         publishing.cancel()
@@ -174,15 +174,15 @@ class _Service:
         await self._look(budget.remaining("close"))
 
     async def _look(self, seconds: float) -> None:
-        """Look at the outbox; a disk that does not answer within `seconds` is not awaited."""
+        """Let the monitor look at the outbox; wait at most `seconds` for it, because the disk may hang."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._monitor.look()
 
 
 @asynccontextmanager
-async def _beside(call: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """Run `call` as a task beside the block. At the end of the block the task is cancelled, and its end awaited."""
+async def _background(call: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
+    """Run `call` as a task while the block runs. At the end of the block, cancel the task and wait for its end."""
     task = asyncio.create_task(call)
     try:
         yield task
@@ -192,12 +192,12 @@ async def _beside(call: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Tas
 
 
 def _refuse_slow_parser() -> None:
-    """aiohttp's pure-Python parser is slower and more lenient than the C one that everything here is tested with."""
+    """Raise ConfigurationError if aiohttp uses its Python parser: it is slower and accepts more than the C parser."""
     from aiohttp import http_parser
 
     if http_parser.HttpRequestParser is http_parser.HttpRequestParserPy:
         raise ConfigurationError(
-            "aiohttp: expected its C parser: install a wheel built for this Python and unset AIOHTTP_NO_EXTENSIONS"
+            "aiohttp: expected its C parser; install a wheel for this Python and unset AIOHTTP_NO_EXTENSIONS"
         )
 
 
@@ -206,14 +206,14 @@ def _open(outbox: Outbox) -> None:
         outbox.open()
     except OSError as error:
         log.error(
-            "outbox_failed error=%s; The outbox cannot be opened. Visits are answered and not recorded until it can. "
-            "This is tried again every second. Look at the disk of outbox.dir.",
+            "outbox_failed error=%s; The outbox cannot be opened. Requests are still answered, but their visits are "
+            "not recorded. The pixel tries again every second. Check the disk of outbox.dir.",
             error.strerror,
         )
 
 
 async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
-    """Wait for the stop signal. If one of the tasks ends before, its error is raised and ends the process."""
+    """Wait for the stop signal. If one of the tasks fails before that, raise its error, which ends the process."""
     stopping = asyncio.create_task(stop.requested.wait())
     done, _ = await asyncio.wait([stopping, *essential], return_when=asyncio.FIRST_COMPLETED)
     for task in done - {stopping}:
@@ -221,7 +221,7 @@ async def _until_stopped(stop: Stop, *essential: "asyncio.Task[None]") -> None:
 
 
 async def keep_publishing(publisher: Publisher) -> None:
-    """Run the publisher until it is drained. If it fails by a bug it is started again; the answers go on meanwhile."""
+    """Run the publisher until it is drained. If a bug makes it fail, start it again; requests are still answered."""
     backoff = Backoff(first=1.0)
     while True:
         try:
@@ -229,8 +229,8 @@ async def keep_publishing(publisher: Publisher) -> None:
             return
         except Exception as error:
             log.exception(
-                "publisher_died; This is a bug. Answers go on, visits are kept in the outbox, and the publisher is "
-                "started again."
+                "publisher_died; This is a bug: report it. Requests are still answered, visits are kept in the outbox, "
+                "and the publisher is started again."
             )
             publisher.trouble = f"the publisher died: {error!r}"
             telemetry.PUBLISHING.set(0)
@@ -240,7 +240,7 @@ async def keep_publishing(publisher: Publisher) -> None:
 def _log_end(outbox: Outbox) -> None:
     log.info(
         "service_stopped hits=%d accepted=%d discarded=%d adopted=%d published=%d left_on_disk_bytes=%d; "
-        "What is left on disk is published after the next start.",
+        "The visits that are left on the disk are published after the next start.",
         telemetry.total(telemetry.HITS),
         telemetry.total(telemetry.ACCEPTED),
         telemetry.total(telemetry.DISCARDED),

@@ -1,8 +1,8 @@
 """A span of a journal, and the check that each of its lines is a visit.
 
-Every line is checked before it is published, because a power cut, a failing disk or bad memory may have changed it, and
-storage rejects the whole message if one line is no visit. A change that leaves a valid visit, such as another letter in
-a page, cannot be detected.
+Every line is checked before it is published. A power cut, a failing disk or bad memory may have changed it, and storage
+rejects the whole message if one line is not a visit. If the changed line is still a valid visit, with another letter in
+its page for example, the change is not detected.
 """
 
 import socket
@@ -18,7 +18,7 @@ class Span(NamedTuple):
     start: int
     data: bytes
     skipped: int = 0
-    """So many damaged lines were left out before `start`. `data` may be empty then."""
+    """How many damaged lines before `start` were left out. If there were any, `data` may be empty."""
     more: bool = False
     """Whether other lines probably follow."""
 
@@ -44,7 +44,10 @@ def first_span(start: int, lines: bytes, *, more: bool) -> Span:
 
 
 def are_visits(lines: bytes) -> bool:
-    """Whether all lines are visits, checked together, which is fast. False may be wrong for a few: check each then."""
+    """Whether all lines are visits. They are checked together, which is fast.
+
+    False may be wrong for unusual lines. The caller then checks each line alone.
+    """
     try:
         for address in addresses_of(lines):
             socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)

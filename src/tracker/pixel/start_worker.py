@@ -14,7 +14,7 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, required=True)
     arguments = parser.parse_args()
     prepare_worker(arguments.main)
-    # Imported only now: until the process is prepared, a signal to its whole process group would end it.
+    # These imports take long. The process is prepared before: otherwise a signal to its process group would end it.
     from tracker.lifecycle import run
     from tracker.pixel.control import Counts
     from tracker.pixel.worker import serve

@@ -1,4 +1,4 @@
-"""The SNS topic as the publisher knows it: how it is called, and what it has answered so far."""
+"""The SNS topic as the publisher uses it: the interface of a topic, and the record of its outcomes so far."""
 
 import logging
 from contextlib import AbstractAsyncContextManager
@@ -12,7 +12,7 @@ from tracker.errors import PublishFailed, PublishRefused
 
 log = logging.getLogger(__name__)
 
-LOGGED_FAILURES = 8  # different failures of one outage that are logged
+LOGGED_FAILURES = 8  # at most this many different failures of one outage are logged
 
 
 class Topic(Protocol):
@@ -22,7 +22,7 @@ class Topic(Protocol):
         """Make sure that the topic can be called: credentials, settings. Raises PublishFailed when it cannot."""
 
     async def publish(self, messages: list[Message]) -> list[PublishFailed | None]:
-        """One outcome for each message, in their order. Raises nothing.
+        """Publish the messages. Return one outcome for each, in their order. Raises nothing.
 
         None: the message is durable where it was published, and the pixel may forget it.
         """
@@ -37,7 +37,7 @@ class OpenTopic(Protocol):
 class TopicState:
     """What SNS has answered to this publisher. The counts are of messages, probes and end markers included.
 
-    `trouble` is the last failure since something was accepted, None when there is none.
+    `trouble` is the last failure; None once something was published after it without another failure.
     """
 
     def __init__(self, outbox: Path) -> None:
@@ -45,12 +45,12 @@ class TopicState:
         self.accepted = 0
         self.last_accepted: Message | None = None  # the last message with visits, for a probe
         self.failures = 0
-        self.topic_failures = 0  # those that the next journal would meet too
+        self.topic_failures = 0  # failures of the topic itself: messages of other journals would fail, too
         self._outbox = outbox
         self._logged: set[str] = set()
 
     async def publish(self, topic: Topic, messages: list[Message]) -> list[PublishFailed | None]:
-        """`topic.publish`, with the time that it takes in the metrics. The caller counts the outcomes."""
+        """Call `topic.publish`, and add the time that it takes to the metrics. The caller counts the outcomes."""
         with telemetry.PUBLISH_SECONDS.time():
             return await topic.publish(messages)
 
@@ -65,7 +65,7 @@ class TopicState:
         self._count("unread", f"outbox: journal {journal}: {error.strerror}")
 
     def count_recovery(self) -> None:
-        """Note that SNS accepts messages, and nothing stands in the way any more."""
+        """Note that publishing works: SNS accepts messages."""
         if self._logged:
             log.info("publish_recovered outbox=%s; SNS accepts messages again.", self._outbox)
         self._logged.clear()
@@ -77,7 +77,7 @@ class TopicState:
         self.trouble = trouble
         telemetry.PUBLISH_FAILURES.labels(result).inc()
         telemetry.PUBLISHING.set(0)
-        if trouble not in self._logged and len(self._logged) < LOGGED_FAILURES:  # once an outage, not once a try
+        if trouble not in self._logged and len(self._logged) < LOGGED_FAILURES:  # once an outage
             self._logged.add(trouble)
             log.warning(
                 "publish_failed error=%s outbox=%s; A message could not be published. Visits are kept in the outbox "

@@ -7,7 +7,7 @@ descriptors: the listening socket, one end of a socket pair, and the shared memo
 2. It makes its journal, accepts connections, and writes `ANSWERING`.
 3. While it answers, it reads each `Command`, makes its journal durable, and increments its beats once a second.
 4. When main asks it to stop, it finishes the requests that have begun, makes its journal durable and exits.
-5. When main's end of the socket pair closes, main is gone. The worker exits at once; it loses no visit, because each
+5. When main's end of the socket pair closes, main has ended. The worker exits at once. No visit is lost, because each
    answered visit is in the page cache.
 """
 
@@ -31,15 +31,15 @@ log = logging.getLogger(__name__)
 STATE_SECONDS = 0.25  # between two reports of the worker's state
 BEAT_SECONDS = 1.0
 CONTROL_LINE_BYTES = 1 << 20  # a line from main is never longer
-OTHER_FILES = 64  # at most so many files are open in a worker beside its connections
+OTHER_FILES = 64  # at most this many open files of a worker are not connections
 FEW_CONNECTIONS = 4096  # below this limit a warning is logged
 
 
 async def serve(listener: socket.socket, control: socket.socket, counts: Counts) -> None:
-    """Answer until main asks for the stop; end the process at once when main is gone."""
+    """Answer until main requests a stop. If main has ended, end the process at once."""
     reader, writer = await asyncio.open_unix_connection(sock=control, limit=CONTROL_LINE_BYTES)
     if not (line := await _read(reader)):
-        return  # main is gone already
+        return  # main has ended already
     hello = msgspec.json.decode(line, type=Hello)
     setup_logging(hello.config.logging.level, hello.config.logging.format)
     recorder = Recorder(config=hello.config.outbox, quota=hello.quota, counts=counts)
@@ -80,7 +80,7 @@ def max_connections() -> int:
 
 
 async def _receive_commands(reader: asyncio.StreamReader, recorder: Recorder, drain: "asyncio.Future[float]") -> None:
-    """Do what main says. A stop request sets `drain` to its seconds. Ends the process when main is gone."""
+    """Carry out the commands of main. A stop request sets `drain`. Ends the process when main has ended."""
     while line := await _read(reader):
         command = msgspec.json.decode(line, type=Command)
         if command.quota is not None:
@@ -91,7 +91,7 @@ async def _receive_commands(reader: asyncio.StreamReader, recorder: Recorder, dr
 
 
 async def _read(reader: asyncio.StreamReader) -> bytes:
-    """The next line from main; empty when main is gone."""
+    """The next line from main; empty if main has ended."""
     try:
         return await reader.readline()
     except ConnectionError:
@@ -99,7 +99,7 @@ async def _read(reader: asyncio.StreamReader) -> bytes:
 
 
 async def _report_state(recorder: Recorder, counts: Counts) -> None:
-    """Write into the shared memory what is no count: whether visits are recorded, and lost log lines."""
+    """Write two values into the shared memory regularly: whether visits are recorded, and the lost log lines."""
     while True:
         counts[NOT_RECORDING] = not recorder.recording
         counts[LOG_LINES_DROPPED] = STREAM.dropped
@@ -115,7 +115,7 @@ async def _beat(counts: Counts) -> None:
 def _end_process(task: "asyncio.Task[None]") -> None:
     """End the process because `task` has ended: without its recorder or its commands a worker cannot go on."""
     log.critical(
-        "worker_failed; This is a bug. The worker ends, and main starts another one. "
+        "worker_failed; This is a bug: report it. The worker ends, and main starts another one. "
         "The visits that it answered are in the outbox.",
         exc_info=task.exception(),
     )

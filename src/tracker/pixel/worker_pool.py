@@ -4,7 +4,7 @@ A worker that ends by itself, or is killed because it hangs, is replaced:
 
 1. The pool waits first, longer after each death (`Backoff`). The wait is short again after a process that ran for
    `STEADY_SECONDS`.
-2. The replacement is started only when the dead process has really ended, so processes that hang do not pile up.
+2. The replacement is started only after the old process has ended, so processes that hang do not accumulate.
 
 A reload replaces all workers by workers with another configuration. No connection is refused or reset meanwhile:
 
@@ -35,7 +35,7 @@ TRIAL_SECONDS = 15.0
 REQUESTS_SECONDS = 8.0  # for the requests of a worker that a reload drains
 END_SECONDS = 1.0  # for such a worker to make its journal durable and exit; then it is killed
 CHECK_SECONDS = 1.0  # between two checks whether a worker hangs
-STEADY_SECONDS = 10.0  # a worker that lived so long did not die of its start
+STEADY_SECONDS = 10.0  # after this time, the end of a worker is not a failed start
 
 
 class WorkerPool:
@@ -47,7 +47,7 @@ class WorkerPool:
         self._accounting = accounting
         self._quota = config.outbox.max_bytes
         self._members: list[WorkerProcess] = []  # each is replaced when it dies; the index is its number
-        self._running: dict[WorkerProcess, asyncio.Task[None]] = {}  # the members, and those that are tried or drained
+        self._running: dict[WorkerProcess, asyncio.Task[None]] = {}  # the members, and those being tried or drained
         self._tasks = asyncio.TaskGroup()
         self._draining = asyncio.Event()
 
@@ -65,11 +65,11 @@ class WorkerPool:
         """The process numbers of the workers."""
         return [worker.pid for worker in self._running if worker.pid is not None]
 
-    def allow(self, quota: int) -> None:
+    def set_quota(self, quota: int) -> None:
         """Let the workers together add at most `quota` bytes to the outbox until the next call."""
         self._quota = max(0, quota)
         for worker in self._running:
-            worker.allow(self._quota // len(self._running))
+            worker.set_quota(self._quota // len(self._running))
 
     def count(self) -> None:
         """Pass on to the accounting what the workers have counted since the last call."""
@@ -86,14 +86,14 @@ class WorkerPool:
 
     async def wait_answering(self, seconds: float) -> None:
         """Return once the first worker answers, or after `seconds`."""
-        await asyncio.sleep(0)  # `run` begins
+        await asyncio.sleep(0)  # let `run` make the workers
         if self._members:
             await wait_for_event(self._members[0].answers, seconds)
 
     async def reload(self, config: PixelConfig) -> None:
-        """Replace all workers by workers with `config`, which is in force then (see above).
+        """Replace all workers by workers with `config`, and put it in force (see above).
 
-        Raises ReloadFailed, and nothing has changed, if no worker answers with it.
+        Raises ReloadFailed if no worker answers with it. Nothing has changed then.
         """
         for number in range(_worker_count(config)):
             new = await self._start_answering(number, config, TRIAL_SECONDS if number == 0 else None)
@@ -146,10 +146,10 @@ class WorkerPool:
                     await self._wait_ended(worker)
         except TimeoutError:
             await self._end(worker, 0.0)
-            raise ReloadFailed(f"no worker answered with it within {TRIAL_SECONDS:g} seconds") from None
+            raise ReloadFailed(f"no worker with this configuration answered within {TRIAL_SECONDS:g} seconds") from None
 
     async def _run(self, worker: WorkerProcess, backoff: Backoff) -> None:
-        """The whole life of one process, the pause after its death, and the start of its replacement."""
+        """Run one process until its end, then wait, and start its replacement."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:

@@ -8,7 +8,7 @@
 5. When the worker ends, in whatever way, the socket pair closes. Main reads its counts a last time, so that nothing
    that a killed worker counted is lost. When main ends, the worker exits at once for the same reason.
 
-Main also kills a worker that hangs (it is stopped, or its event loop does not turn):
+Main also kills a worker that hangs, which means that its process is stopped or its event loop is blocked:
 
 1. The worker's loop increments `BEATS` in the shared memory each second.
 2. Main's loop calls `check` each second and counts the calls in a row in which the beats were the same. It counts its
@@ -36,13 +36,13 @@ from tracker.processes import waits_for_disk
 
 log = logging.getLogger(__name__)
 
-KILL_SECONDS = 1.0  # for the end of a killed process; one that waits for a disk takes longer, and is not awaited
+KILL_SECONDS = 1.0  # how long to wait for the end of a killed process; one that waits for a disk takes longer
 SILENT_CHECKS = 3  # one a second
 HUNG_CHECKS = 8
 START_CHECKS = 60  # a cold disk and a busy host can make a start slow
 
 # What a worker may have in its environment; see docs/security.md. It faces the internet, so it gets no credentials, and
-# its configuration comes over the socket pair. A name ending in "_" stands for all names that begin so. Short prefixes
+# its configuration comes over the socket pair. A name ending in "_" is a prefix of many names. Short prefixes
 # are not used: UV_PUBLISH_TOKEN, LD_SDK_KEY and PYTHONANYWHERE_API_TOKEN are other programs' secrets.
 ENVIRONMENT = (
     *("PATH", "HOME", "__PYVENV_LAUNCHER__"),
@@ -66,9 +66,9 @@ class WorkerProcess:
     ) -> None:
         self.number = number
         self.config = config
-        self.answers = asyncio.Event()  # while the process runs and has said that it answers
-        self.started = asyncio.Event()  # it has said so, or has ended before
-        self.drained = asyncio.Event()  # it was asked to exit
+        self.answers = asyncio.Event()  # set from when the process says that it answers until it ends
+        self.started = asyncio.Event()  # set when the process says that it answers, or ends before
+        self.drained = asyncio.Event()  # set when the process is asked to exit
         self.pid: int | None = None
         self._listener = listener
         self._accounting = accounting
@@ -88,7 +88,7 @@ class WorkerProcess:
 
     @property
     def answering(self) -> bool:
-        """Whether the worker answers, as far as main can know: it has said so, and its loop still turns."""
+        """Whether the worker answers, as far as main knows: it has said so, and its event loop still runs."""
         return self.answers.is_set() and self._silent < SILENT_CHECKS
 
     @property
@@ -107,8 +107,8 @@ class WorkerProcess:
         limit = HUNG_CHECKS if self.answers.is_set() else START_CHECKS
         if self._silent >= limit and not waits_for_disk(self._process.pid):
             log.error(
-                "worker_killed worker=%d pid=%d checks=%d; The event loop of this worker did not turn, "
-                "so main has killed it and starts another one. Its visits are in the outbox.",
+                "worker_killed worker=%d pid=%d checks=%d; In this many checks, one a second, the event loop of the "
+                "worker did not run. Main has killed it and starts another one. Its visits are in the outbox.",
                 self.number,
                 self._process.pid,
                 self._silent,
@@ -117,7 +117,7 @@ class WorkerProcess:
             self._process.kill()
             self._process = None
 
-    def allow(self, quota: int) -> None:
+    def set_quota(self, quota: int) -> None:
         """Let the worker add at most `quota` bytes to the outbox until the next call."""
         self._quota = quota
         self._send(Command(quota=quota))
@@ -132,7 +132,7 @@ class WorkerProcess:
         """Pass on to the accounting what the worker has counted since the last call."""
         if self._counts is not None:
             before, self._accounted = self._accounted, dict(self._counts)
-            self._accounting.not_recorded(before, self._accounted)
+            self._accounting.count_not_recorded(before, self._accounted)
 
     async def run(self) -> str:
         """Start the process and wait for its end; return its exit status, or why it could not be started.
@@ -152,7 +152,7 @@ class WorkerProcess:
         try:
             reader, self._control = await asyncio.open_unix_connection(sock=control)
             self._send(Hello(self.config, self._quota))
-            if self._drain_seconds is not None:  # asked for while the process was being started
+            if self._drain_seconds is not None:  # `drain` was called while the process was being started
                 self._send(Command(drain=self._drain_seconds))
             await self._receive(reader)
             return await process.wait()
@@ -160,7 +160,7 @@ class WorkerProcess:
             self._process = None
             self.answers.clear()
             main_end, self._control = self._control or control, None
-            main_end.close()  # the worker exits at once then
+            main_end.close()  # the worker then exits at once
             if process.returncode is None:
                 process.kill()
                 await asyncio.wait([asyncio.create_task(process.wait())], timeout=KILL_SECONDS)
@@ -171,13 +171,13 @@ class WorkerProcess:
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, Counts, socket.socket]:
         """The process, its counts, and main's end of the socket pair. Raises OSError, with all of them closed."""
-        with contextlib.ExitStack() as ours, contextlib.ExitStack() as inherited:
+        with contextlib.ExitStack() as on_error, contextlib.ExitStack() as inherited:
             memory = Counts.create()
             inherited.callback(os.close, memory)
             counts = Counts(memory)
-            ours.callback(counts.close)
+            on_error.callback(counts.close)
             control, workers_end = socket.socketpair()
-            ours.callback(control.close)  # a process that was started nevertheless exits when this closes
+            on_error.callback(control.close)  # a process that was started in spite of an error then exits
             inherited.callback(workers_end.close)
             control.setblocking(False)
             descriptors = {"listener": self._listener.fileno(), "control": workers_end.fileno(), "counts": memory}
@@ -190,12 +190,12 @@ class WorkerProcess:
                 pass_fds=tuple(descriptors.values()),
                 env=worker_environment(os.environ, sys.path),
             )
-            ours.pop_all()
+            on_error.pop_all()
             return process, counts, control
 
     async def _receive(self, reader: asyncio.StreamReader) -> None:
         """Read what the worker writes, until it closes its end."""
-        with contextlib.suppress(ConnectionError):  # it was killed in the middle of a line
+        with contextlib.suppress(ConnectionError):  # the worker was killed while it wrote a line
             while line := await reader.readline():
                 if line == ANSWERING:
                     self._silent = 0  # its beats begin now
@@ -210,8 +210,8 @@ class WorkerProcess:
 def worker_environment(environ: Mapping[str, str], path: Sequence[str]) -> dict[str, str]:
     """The environment of a worker: a part of main's own, and `path`, main's module search path.
 
-    Without that path, `-m` would look for modules in the current directory first. There a file that has the name of a
-    module that we import would end every worker, although main, started as `tracker-pixel`, never looks there.
+    Without that path, `-m` would look for modules in the current directory first. A file there with the name of one
+    of our imports would make every worker fail. Main is started as `tracker-pixel` and never looks there.
     """
     prefixes = tuple(name for name in ENVIRONMENT if name.endswith("_"))
     kept = {

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 
 from tracker.config import load_storage
-from tracker.core.log_line import MAX_LINE_BYTES, format_line, parse_line
+from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line, parse_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage import ledger_reader
@@ -192,7 +192,7 @@ def check_log(file: Path, limit: int | None = None) -> LogCheck:
     check = LogCheck(file)
     try:
         with gzip.open(file) if is_compressed(file) else file.open("rb") as source:
-            _check_lines(check, iter(partial(source.readline, MAX_LINE_BYTES), b""), limit)
+            _check_lines(check, iter(partial(source.readline, MAX_LOG_LINE_BYTES), b""), limit)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         check.problems.append(f"TORN: not a whole gzip file: {error}")
     except OSError as error:
@@ -205,7 +205,7 @@ def _check_lines(check: LogCheck, lines: Iterator[bytes], limit: int | None) -> 
     for number, line in enumerate(lines, 1):
         if limit is not None and offset >= limit:
             return
-        if not line.endswith(b"\n") and len(line) < MAX_LINE_BYTES:
+        if not line.endswith(b"\n") and len(line) < MAX_LOG_LINE_BYTES:
             check.problems.append(f"TORN: the last {len(line)} bytes, from {offset}, are no whole line")
         elif (problem := _line_problem(line)) is None:
             check.lines += 1
