@@ -153,7 +153,7 @@ class Writer:
                 counter = telemetry.MALFORMED
                 log.warning(
                     "message_malformed id=%s reason=%s; This message does not have the expected form. It is left to "
-                    "SQS, which moves it to the dead-letter queue after maxReceiveCount receives.",
+                    "SQS, which moves it to the dead-letter queue after some receives.",
                     *(delivery.message_id, error),
                 )
             except ConflictingMessage as error:
