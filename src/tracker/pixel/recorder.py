@@ -16,21 +16,17 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 from tracker.config import OutboxConfig
 from tracker.core.visit import split_lines
+from tracker.owner_thread import OwnerThread
 from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, refused_connection, refused_request
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Recorder:
@@ -48,7 +44,7 @@ class Recorder:
         self._config = config
         self.journal: Journal | None = None
         # One thread, so that no file is closed while it is synced, even if the call that awaits the sync is cancelled.
-        self._disk = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._disk = OwnerThread(ThreadPoolExecutor(1, thread_name_prefix="journal"))
         self._replacing = asyncio.Lock()
         self._unsynced = False
         self._trouble: str | None = None
@@ -125,7 +121,7 @@ class Recorder:
             return
         self._unsynced = False
         try:
-            await self._call(journal.sync)
+            await self._disk.call(journal.sync)
         except OSError as error:
             self._report(f"fsync failed: {error.strerror}")
             await self._replace(journal)
@@ -150,7 +146,7 @@ class Recorder:
         journal, self.journal = self.journal, None
         if journal is not None:
             await self._close_journal(journal)
-        self._disk.shutdown()
+        self._disk.executor.shutdown()
 
     async def _replace(self, old: Journal | None) -> None:
         """Begin a new journal, then close the old one. No visit is discarded in between unless the disk fails."""
@@ -159,7 +155,7 @@ class Recorder:
                 return
             try:
                 directory = Path(self._config.dir)
-                self.journal = await self._call(Journal.create, directory, self._config.segment_bytes)
+                self.journal = await self._disk.call(Journal.create, directory, self._config.segment_bytes)
             except OSError as error:
                 self._report(f"no new journal: {error.strerror}")
                 self.journal = None
@@ -173,13 +169,10 @@ class Recorder:
         """
         if not journal.failed:
             try:
-                await self._call(journal.sync)
+                await self._disk.call(journal.sync)
             except OSError as error:
                 self._report(f"fsync failed: {error.strerror}")
-        await self._call(journal.close)
-
-    async def _call(self, function: Callable[P, T], *arguments: P.args, **options: P.kwargs) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._disk, partial(function, *arguments, **options))
+        await self._disk.call(journal.close)
 
     def _report(self, trouble: str) -> None:
         if trouble != self._trouble:
