@@ -14,6 +14,7 @@ import stat
 import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -99,21 +100,25 @@ class Server:
         return SqsConfig(queue="visits", region=REGION, endpoint_url=self.url)
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[Server]:
+@asynccontextmanager
+async def running_server() -> AsyncIterator[Server]:
     made = Server()
     await made.server.start_server()
     yield made
     await made.server.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[Server]:
+    async with running_server() as made:
+        yield made
 
 
 @pytest.fixture
 async def elsewhere() -> AsyncIterator[Server]:
     """Where redirects point to."""
-    made = Server()
-    await made.server.start_server()
-    yield made
-    await made.server.close()
+    async with running_server() as made:
+        yield made
 
 
 @pytest.fixture

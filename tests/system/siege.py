@@ -166,7 +166,7 @@ class Siege:
         return self._deck.pop()
 
     def _last(self, kind: str, end: Callable[[], None]) -> None:
-        """Note what ends a trouble of this kind, which lasts until then."""
+        """Remember the call that ends this kind of fault. The fault lasts until it is called."""
         self._lasting.setdefault(kind, []).append(end)
 
     def _end_lasting(self, kind: str) -> None:
