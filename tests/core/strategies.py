@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import strategies as st
 
 from tracker.core.client_ip import canonical_ip
-from tracker.core.visit import Visit, header_text
+from tracker.core.visit import Visit, encode_line, header_text
 
 _hostile_text = st.text(
     st.sampled_from('|\\xn\t\x00\x1b\x7f\x85\u2028\u202e\ufffe"null5C{},é€😀') | st.characters(codec="utf-8")
@@ -58,4 +58,65 @@ odd_lines = (
     st.builds(_written, visits, _no_times, _ips_written, _missing, st.booleans(), _separators, _around)
     | st.builds(_written, visits, _times_written, _no_ips, _missing, st.booleans(), _separators, _around)
     | st.sampled_from([b"", b"{}", b"null", b"{} {}", b'{"Referer":"\xff"}', b'{"Referer":"\x1b"}', b'{"Referer":'])
+)
+
+_plain_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E, exclude_characters='"|\\'), min_size=1)
+_plain_texts = _plain_text.filter(lambda text: text != "null")
+_our_times = times.map(lambda time: time.isoformat(timespec="microseconds"))
+
+# The fields of lines that need no escaping, as `encode_line` takes them: time, referrer, user agent, IP.
+plain_lines = st.tuples(_our_times, _plain_texts, _plain_texts, ips)
+
+_KEYS = (b'"Referer":', b'"UserAgent":', b'"IpAddress":', b'"VisitedAt":')
+_inserted = st.sampled_from(
+    [
+        *(
+            b'"',
+            b"\\",
+            b"|",
+            b"null",
+            b"\x00",
+            b"\x1f",
+            b"\x7f",
+            b"\x80",
+            b"\xc3\xa9",
+            b"\xff",
+            b" ",
+            b"\t",
+            b"\r",
+            b"\v",
+            b",",
+        ),
+        *(b"{", b"}", b":", b"0", b"9", b".", b"-", b"+", b"Z", b"a", b"T", b"\\u0041", b"\\ud800", b"\\n", b'\\"'),
+        *(b'"x":1,', b'"x":NaN,', b'"x":-Infinity,', b'"x":1e999,', b'"x":[{"Referer":"y"}],', b"1" * 400, b"//"),
+        *(key + value for key in _KEYS for value in (b'"x",', b"null,", b"1,", b'"192.0.2.1",')),
+    ]
+)
+_SHAPES = (
+    b'{"Referer":%b,"UserAgent":%b,"IpAddress":"%b","VisitedAt":"%b"}',
+    b'{"Referer":"https://a.example/?q=1","UserAgent":%b%b,"IpAddress":"%b","VisitedAt":"%b"}',
+    b'{"UserAgent":%b,"Referer":%b,"IpAddress":"%b","VisitedAt":"%b"}',
+    b'{"Referer":%b,"UserAgent":%b,"IpAddress":"%b","VisitedAt":"%b","x":{}}',
+)
+_texts_written = st.sampled_from(
+    [b"null", b'""', b'"null"', b'"nullx"', b'"x"', b'"https://a.example/x|y"', b"7", b"x"]
+)
+_lines_before_a_change = st.builds(
+    lambda shape, referrer, agent, ip, time: shape % (referrer, agent, ip.encode(), time.encode()),
+    *(st.sampled_from(_SHAPES), _texts_written, _texts_written, _ips_written | _no_ips, _times_written | _no_times),
+)
+
+
+def _change(line: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
+    for at, removed, inserted in changes:
+        begin = at % (len(line) + 1)
+        line = line[:begin] + inserted + line[begin + removed :]
+    return line.replace(b"\n", b"")
+
+
+# Lines as our pixel writes them, or nearly so, with a few changes anywhere.
+changed_lines = st.builds(
+    _change,
+    _lines_before_a_change | plain_lines.map(lambda fields: encode_line(*fields)),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), _inserted | st.binary(max_size=2)), max_size=2),
 )

@@ -5,12 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.core.strategies import odd_lines, visit_lines, visits
+from tests.core.strategies import changed_lines, odd_lines, plain_lines, visit_lines, visits
 from tracker.core.log_line import format_line, format_lines, parse_line
 from tracker.core.visit import MAX_HEADER_CHARS, MAX_MESSAGE_LINES, Visit, decode_line, encode_line
 from tracker.errors import MalformedMessage
 
-PLAIN = encode_line("2026-11-23T07:09:24.932706+00:00", "https://a.example/", "curl/8", "192.0.2.1")
+TIME_TEXT = "2026-11-23T07:09:24.932706+00:00"
+PLAIN = encode_line(TIME_TEXT, "https://a.example/", "curl/8", "192.0.2.1")
 TIME = datetime(2026, 11, 23, 7, 9, 24, 932706, tzinfo=UTC)
 
 
@@ -28,16 +29,122 @@ def test_a_line_is_four_columns_of_printable_ascii(visit: Visit) -> None:
     assert all(0x20 <= byte <= 0x7E for byte in line[:-1])
 
 
+def one_by_one(data: bytes) -> list[str] | None:
+    """The log lines of a span when each journal line is decoded on its own; None if one of them is malformed."""
+    try:
+        return [format_line(decode_line(line)).decode() for line in data.split(b"\n")[:-1]]
+    except MalformedMessage:
+        return None
+
+
+def together(data: bytes) -> list[str] | None:
+    """The log lines of the same span, as storage makes them; None if it is malformed."""
+    try:
+        return format_lines(data)
+    except MalformedMessage:
+        return None
+
+
 @given(st.lists(visit_lines, max_size=6) | st.lists(visit_lines | odd_lines, max_size=3))
 def test_lines_of_a_span_are_those_of_its_visits_one_by_one(many: list[bytes]) -> None:
     data = b"".join(line + b"\n" for line in many)
-    try:
-        expected = [format_line(decode_line(line)).decode() for line in many]
-    except MalformedMessage:
-        with pytest.raises(MalformedMessage):
-            format_lines(data)
-    else:
-        assert format_lines(data) == expected
+    assert together(data) == one_by_one(data)
+
+
+@given(st.lists(changed_lines, min_size=1, max_size=3))
+def test_whatever_is_changed_in_a_plain_line_it_is_read_as_if_it_were_alone(many: list[bytes]) -> None:
+    data = b"".join(line + b"\n" for line in many)
+    assert together(data) == one_by_one(data)
+
+
+RAW_BYTES = [b'"%c"' % byte for byte in range(256) if byte != 0x0A]
+JSON_ESCAPES = [
+    b'"%b"' % escape for escape in (b"\\n", b'\\"', b"\\/", b"\\x41", b"\\u0041", b"\\ud83d\\ude00", b"\\ud800", b"\\")
+]
+HEADERS = [
+    b"null",
+    b'""',
+    b'"null"',
+    b'"nullx"',
+    b'" null"',
+    b"nul",
+    b"true",
+    b"7",
+    b"[]",
+    b'"',
+    b"",
+    b'"caf\xc3\xa9"',
+    b'"a""b"',
+]
+TIMES = [
+    "2026-11-23T07:09:24.9327069+00:00",
+    "2026-11-23T07:09:24.93270+00:00",
+    "2026-11-23T07:09:24+00:00",
+    "2026-11-23T07:09:24.932706Z",
+    "2026-11-23T09:09:24.932706+02:00",
+    "2026-11-23T07:09:24.932706-00:00",
+    "2026-11-23T07:09:24.932706+0000",
+    "2026-11-23 07:09:24.932706+00:00",
+    "2026-11-23t07:09:24.932706z",
+    "2026-11-23T07:09:24.932706",
+    "2026-11-23T07:09:24,932706+00:00",
+    "2026-W48-1T07:09:24.932706+00:00",
+    "2024-02-29T07:09:24.932706+00:00",
+    "2023-02-29T07:09:24.932706+00:00",
+    "",
+]
+IPS = [
+    "2001:DB8::1",
+    "2001:db8:0:0::1",
+    "::ffff:192.0.2.1",
+    "fe80::1%eth0",
+    "192.0.2.01",
+    "192.0.2.256",
+    "1.2.3",
+    "x",
+    "",
+]
+
+
+@pytest.mark.parametrize(
+    ("ours", "other"),
+    [
+        *((b'"https://a.example/"', text) for text in (*RAW_BYTES, *JSON_ESCAPES, *HEADERS)),
+        *((b'"curl/8"', text) for text in (*RAW_BYTES, *JSON_ESCAPES, *HEADERS)),
+        *((TIME_TEXT.encode(), text.encode()) for text in TIMES),
+        *((b"192.0.2.1", text.encode()) for text in IPS),
+        *((b"{", text) for text in (b" {", b"{ ", b"[{", b"{{", b"", b'{"x":1,', b'{"x":NaN,', b'{"Referer":"z",')),
+        *(
+            (b"}", text)
+            for text in (b"} ", b" }", b"}x", b"}}", b"},", b"", b',"x":1e999}', b',"UserAgent":"z"}', b"}{}")
+        ),
+        *((b",", text) for text in (b", ", b",,", b" ,", b";", b"")),
+        *((b"Referer", text) for text in (b"referer", b"UserAgent", b"\\u0052eferer", b"X")),
+    ],
+)
+def test_a_line_that_differs_from_ours_in_one_detail_is_read_as_if_it_were_alone(ours: bytes, other: bytes) -> None:
+    line = PLAIN.replace(ours, other, 1)
+    for data in (line, PLAIN + line + PLAIN):
+        assert together(data) == one_by_one(data)
+
+
+@given(st.lists(plain_lines, min_size=1, max_size=3))
+def test_a_plain_line_becomes_its_own_texts_in_the_order_of_the_columns(many: list[tuple[str, str, str, str]]) -> None:
+    data = b"".join(encode_line(*fields) for fields in many)
+    assert format_lines(data) == [f"{time}|{referrer}|{agent}|{ip}\n" for time, referrer, agent, ip in many]
+
+
+@pytest.mark.parametrize("year", ["0000", "0001", "1900", "2000", "2023", "2024", "2100", "9999", "-001", "+024"])
+def test_a_day_that_no_calendar_has_is_malformed_in_every_month(year: str) -> None:
+    days = [f"{year}-{month:02}-{day:02}T07:09:24" for month in range(14) for day in range(33)]
+    for data in (encode_line(f"{day}.932706+00:00", None, None, "::1") for day in days):
+        assert together(data) == one_by_one(data)
+
+
+@pytest.mark.parametrize("part", ["{:02}:09:24", "07:{:02}:24", "07:09:{:02}"])
+def test_a_time_that_no_clock_shows_is_malformed(part: str) -> None:
+    for data in (encode_line(f"2026-11-23T{part.format(n)}.932706+00:00", None, None, "::1") for n in range(100)):
+        assert together(data) == one_by_one(data)
 
 
 LONG_TEXTS = ["x", "|", "é", "😀", "\\", "\x7f", "a|é😀", "\x00"]

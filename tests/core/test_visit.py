@@ -5,15 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.core.strategies import header_bytes, times, visits
+from tracker.core.log_line import format_lines
 from tracker.core.visit import (
     Visit,
-    decode_journal_lines,
     decode_line,
     encode_line,
     header_text,
     utc_time,
     utc_time_text,
-    visit_of,
     visited_at_text,
 )
 from tracker.errors import MalformedMessage
@@ -27,18 +26,9 @@ def encoded(visit: Visit) -> bytes:
     return encode_line(time, visit.referrer, visit.user_agent, visit.ip)
 
 
-def lines_of(data: bytes) -> list[Visit]:
-    return [visit_of(line) for line in decode_journal_lines(data)]
-
-
 @given(visits)
 def test_a_line_is_read_back_to_the_same_visit(visit: Visit) -> None:
     assert decode_line(encoded(visit)) == visit
-
-
-@given(st.lists(visits, max_size=5))
-def test_lines_are_read_back_one_visit_a_line(many: list[Visit]) -> None:
-    assert lines_of(b"".join(map(encoded, many))) == many
 
 
 @given(st.text(st.characters()), st.text(st.characters()))
@@ -189,7 +179,7 @@ def test_a_line_that_is_no_visit_is_malformed(line: bytes) -> None:
     with pytest.raises(MalformedMessage):
         decode_line(line)
     with pytest.raises(MalformedMessage):
-        lines_of(GOOD + (line if line.count(b"\n") < 2 else line.replace(b"\n", b"")) + b"\n")
+        format_lines(GOOD + (line if line.count(b"\n") < 2 else line.replace(b"\n", b"")) + b"\n")
 
 
 @pytest.mark.parametrize(
@@ -214,7 +204,7 @@ def test_whatever_an_unknown_key_holds_is_ignored(value: bytes) -> None:
 )
 def test_lines_are_one_visit_a_line_exactly(data: bytes) -> None:
     with pytest.raises(MalformedMessage):
-        lines_of(data)
+        format_lines(data)
 
 
 def test_a_legacy_body_is_read_with_empty_text_as_missing_and_unknown_keys_ignored() -> None:

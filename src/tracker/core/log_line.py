@@ -7,12 +7,12 @@ same visit back. No other module knows this escaping or the columns.
 
 import re
 
-from tracker.core.client_ip import canonical_ip
+from tracker.core.client_ip import IPV4, canonical_ip
 from tracker.core.visit import (
     MAX_HEADER_CHARS,
+    MAX_MESSAGE_LINES,
     Visit,
-    cut_header,
-    decode_journal_lines,
+    decode_line,
     mandatory_ip,
     utc_time,
     utc_time_text,
@@ -34,44 +34,44 @@ def format_line(visit: Visit) -> bytes:
 
 
 def format_lines(data: bytes) -> list[str]:
-    """The log lines of whole journal lines; each is what `format_line` gives for its visit. Raises MalformedMessage.
+    """The log lines of whole journal lines; each is what `format_line` gives for its visit.
 
-    Most fields need no escaping. A few searches through all of `data` find the lines that may need it. This is faster
-    than examining each field.
+    Raises MalformedMessage for a line that is not one visit, for a blank line, for a last line without its newline, and
+    for more than `MAX_MESSAGE_LINES`.
     """
-    decoded = decode_journal_lines(data)
-    for index in _special_lines(data) if data.isascii() else range(len(decoded)):
-        line = decoded[index]
-        line.referrer, line.user_agent = _column(cut_header(line.referrer)), _column(cut_header(line.user_agent))
+    if data and not data.endswith(b"\n"):
+        raise MalformedMessage("the last line is cut off")
+    if data.count(b"\n") > MAX_MESSAGE_LINES:
+        raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines")
     return [
-        f"{utc_time_text(v.visited_at)}|{v.referrer or 'null'}|{v.user_agent or 'null'}|{mandatory_ip(v.ip)}\n"
-        for v in decoded
+        _format_other(other)
+        if other
+        else f"{time or utc_time_text(odd_time)}|{referrer or 'null'}|{agent or 'null'}|{ip or mandatory_ip(odd_ip)}\n"
+        for referrer, agent, ip, odd_ip, time, odd_time, other in _find_lines(data.decode("iso-8859-1"))
     ]
 
 
-# A line of ASCII JSON without any of these needs no escaping: JSON writes control characters with a backslash.
-_TO_ESCAPE = (b"\\", b"|", b"\x7f", b'"null"')
+# `format_lines` reads nearly all lines by this one expression, because decoding the JSON and then examining each field
+# takes longer. It matches every line, in one of two ways:
+# 1. A plain line has the keys, the order and the separators of `encode_line`, and no character of it has to be
+#    unescaped, escaped or cut. The IP or the time of a plain line may have another form; they are two groups each.
+# 2. The last group takes any other line as a whole. `decode_line` decides what it is.
+_PLAIN = r"[ !#-\[\]-{}~]"
+_HEADER = rf'(?:"(?!null")({_PLAIN}{{1,{MAX_HEADER_CHARS}}}+)"|null)'
+_DAY = (
+    "(?!0000)[0-9]{4}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])|(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)"
+    "|02-(?:0[1-9]|1[0-9]|2[0-8]))"  # not 29 February: `utc_time_text` knows the leap years
+)
+_TIME = rf"{_DAY}T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]\.[0-9]{{6}}\+00:00"
+_find_lines = re.compile(
+    rf'{{"Referer":{_HEADER},"UserAgent":{_HEADER},"IpAddress":"(?:({IPV4})|({_PLAIN}{{1,64}}+))",'
+    rf'"VisitedAt":"(?:({_TIME})|({_PLAIN}{{1,64}}+))"}}\n|([^\n]*+\n)'
+).findall
 
 
-def _special_lines(data: bytes) -> set[int]:
-    """The indexes of the lines in which a header may have to be escaped or cut."""
-    found: set[int] = set()
-    for special in _TO_ESCAPE:
-        index = start = 0
-        while (at := data.find(special, start)) >= 0:
-            index += data.count(b"\n", start, at)
-            found.add(index)
-            index, start = index + 1, data.index(b"\n", at) + 1
-    # A header that is too long makes a line longer than MAX_HEADER_CHARS: find stretches without a newline.
-    start = counted = index = 0
-    while start + MAX_HEADER_CHARS < len(data):
-        if (last := data.rfind(b"\n", start, start + MAX_HEADER_CHARS + 1)) >= 0:
-            start = last + 1
-            continue
-        index += data.count(b"\n", counted, start)
-        found.add(index)
-        counted, start = start, data.index(b"\n", start) + 1
-    return found
+def _format_other(line: str) -> str:
+    """The log line of a journal line that is not plain. Raises MalformedMessage. `line` has one character a byte."""
+    return format_line(decode_line(line.encode("iso-8859-1"))).decode("ascii")
 
 
 def parse_line(line: bytes) -> Visit:

@@ -99,35 +99,21 @@ def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, i
 
 
 def decode_line(line: bytes | str) -> Visit:
-    """The visit of one line, with or without its newline, or of a legacy .NET message. Raises MalformedMessage."""
+    """The visit of one line, with or without its newline, or of a legacy .NET message. Raises MalformedMessage.
+
+    Both headers are cut as the pixel cuts them.
+    """
     try:
         decoded = _decoder.decode(line)
     except DECODING_FAILURES as error:
         raise MalformedMessage(f"not a visit: {error}") from error
-    return visit_of(decoded)
+    time, ip = utc_time(decoded.visited_at), mandatory_ip(decoded.ip)
+    return Visit(time, cut_header(decoded.referrer), cut_header(decoded.user_agent), ip)
 
 
 def split_lines(data: bytes) -> list[bytes]:
     """The whole lines of `data`, with their newlines. bytes.splitlines would also split at a carriage return."""
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
-
-
-def decode_journal_lines(data: bytes) -> list[JournalLine]:
-    """Decode whole lines, one JSON object each. The values are not checked and not cut yet.
-
-    Raises MalformedMessage, also for a blank line, for an object that spans two lines, and for more than
-    `MAX_MESSAGE_LINES`.
-    """
-    *lines, rest = data.split(b"\n", MAX_MESSAGE_LINES)
-    if rest:
-        more = b"\n" in rest
-        raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines" if more else "the last line is cut off")
-    decode = _decoder.decode
-    try:
-        # Each line alone: msgspec's decode_lines accepts a newline within an object, but the ledger cuts at newlines.
-        return [decode(line) for line in lines]
-    except DECODING_FAILURES as error:
-        raise MalformedMessage(f"not lines of visits: {error}") from error
 
 
 class _CheckedLine(msgspec.Struct, gc=False):
@@ -159,12 +145,6 @@ def addresses_of(data: bytes) -> set[str]:
     if len(checked) != data.count(b"\n"):
         raise MalformedMessage("not one visit a line")
     return {line.ip for line in checked}
-
-
-def visit_of(line: JournalLine) -> Visit:
-    """The visit of a decoded line, with both headers cut as the pixel cuts them. Raises MalformedMessage."""
-    time, ip = utc_time(line.visited_at), mandatory_ip(line.ip)
-    return Visit(time, cut_header(line.referrer), cut_header(line.user_agent), ip)
 
 
 def cut_header(text: str | None) -> str | None:
