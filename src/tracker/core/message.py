@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from isal import isal_zlib
 
 from tracker.core.log_line import format_lines
 from tracker.core.visit import DECODING_FAILURES, Visit, decode_line
@@ -208,7 +209,7 @@ def _decoded(encoding: str, body: str) -> bytes:
             data = _inflate(base64.b64decode(body, altchars=b"-_", validate=True))
         else:
             raise MalformedMessage(f"unknown encoding {encoding[:40]!r}")
-    except (ValueError, zlib.error) as error:
+    except (ValueError, isal_zlib.error) as error:  # type: ignore[misc]  # isal's hints call the class an instance
         raise MalformedMessage(f"the body is not {encoding}: {error}") from error
     if len(data) > MAX_INFLATED_BYTES:
         raise MalformedMessage(f"the body has more than {MAX_INFLATED_BYTES} bytes")
@@ -216,7 +217,7 @@ def _decoded(encoding: str, body: str) -> bytes:
 
 
 def _inflate(deflated: bytes) -> bytes:
-    inflater = zlib.decompressobj()
+    inflater = isal_zlib.decompressobj()
     data = inflater.decompress(deflated, MAX_INFLATED_BYTES + 1)
     if len(data) <= MAX_INFLATED_BYTES and (not inflater.eof or inflater.unused_data):
         raise MalformedMessage("the compressed body is incomplete, or other bytes follow its end")
@@ -224,4 +225,4 @@ def _inflate(deflated: bytes) -> bytes:
 
 
 def _crc32(data: bytes) -> str:
-    return f"{zlib.crc32(data):08x}"
+    return f"{isal_zlib.crc32(data):08x}"

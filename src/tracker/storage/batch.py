@@ -8,8 +8,9 @@ Each delivery is added in the owner thread of the ledger, in these steps:
 3. Only the lines of the parts that are not stored are written.
 """
 
-import zlib
 from collections.abc import Iterator
+
+from isal import isal_zlib
 
 from tracker.core import spans
 from tracker.core.delivery import Delivery
@@ -97,7 +98,7 @@ class Batch:
         for start, end, crc32 in sorted(known, key=lambda each: (each.start, -each.end)):
             if start < position:
                 continue  # no byte is compared twice, however many overlapping ranges somebody has sent
-            if zlib.crc32(memoryview(span.data)[start - span.start : end - span.start]) != crc32:
+            if isal_zlib.crc32(memoryview(span.data)[start - span.start : end - span.start]) != crc32:
                 raise ConflictingMessage(f"journal {span.journal}: other bytes are stored for [{start}, {end})")
             position = end
 

@@ -19,11 +19,12 @@ All calls are synchronous and are made in one thread, the writer's. Times are mi
 """
 
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+from isal import isal_zlib
 
 from tracker.core import spans
 from tracker.errors import LedgerMoved, LogChanged
@@ -142,7 +143,7 @@ class Ledger:
         assert append.ranges.keys() | append.closed.keys() <= append.heard.keys(), "the sums of a journal need its row"
         pending = None
         if append.data:
-            crc = zlib.crc32(append.data)
+            crc = isal_zlib.crc32(append.data)
             pending = Pending(
                 size, len(append.data), crc, dict(append.ranges), dict(append.checksums), dict(append.seen)
             )

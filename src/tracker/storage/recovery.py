@@ -23,10 +23,11 @@
 
 import logging
 import os
-import zlib
 from collections.abc import Callable
 from enum import Enum, auto
 from pathlib import Path
+
+from isal import isal_zlib
 
 from tracker.errors import AppendFailed, ConfigurationError, LogChanged
 from tracker.files import fdatasync, sync_directory
@@ -190,7 +191,7 @@ def _resolve_pending(path: Path, ledger: Ledger, pending: Pending) -> None:
     """The case PENDING: make a whole append durable, or cut off a torn one; then make a checkpoint."""
     with path.open("r+b") as file:  # without O_APPEND: with it, Linux appends even what is written at an offset
         data = os.pread(file.fileno(), pending.length, pending.offset)
-        if len(data) == pending.length and zlib.crc32(data) == pending.crc32:
+        if len(data) == pending.length and isal_zlib.crc32(data) == pending.crc32:
             log.info(
                 "append_completed path=%s offset=%d length=%d; The last append before the crash is whole in the log.",
                 *(path, pending.offset, pending.length),
