@@ -104,6 +104,20 @@ def test_a_compressed_body_needs_no_escape_in_a_form_whatever_its_length() -> No
     assert spare == {0, 5, 10}
 
 
+@pytest.mark.parametrize("level", [0, 1, 9])
+def test_a_span_of_any_length_is_inflated_whole(level: int) -> None:
+    line = encode_line(TIME, None, "x" * 1_900, "192.0.2.1")
+    lengths = {part * 2**15 + more for part in (1, 2, 3, 32) for more in (-1, 0, 1, 300)}
+    for length in sorted(lengths):
+        whole, rest = divmod(length, len(line))
+        data = line * (whole - 1) + encode_line(TIME, None, "x" * (1_900 + rest - 40), "192.0.2.1") + b""
+        attributes, _ = packed(data, Encoding="zlib+base64url")
+        body = base64.urlsafe_b64encode(zlib.compress(data, level)).decode()
+        content = unpack(attributes, body)
+        assert isinstance(content, StoredSpan)
+        assert content.data == data
+
+
 def test_two_visits_that_do_not_shrink_stay_as_they_are() -> None:
     data = b"a\nb\n"
     assert pack(JOURNAL, 0, data, compress=True).body == "a\nb\n"

@@ -29,6 +29,7 @@ MAX_SPAN_BYTES = 1 << 20
 """The publisher makes no larger span. This is its size before it is compressed."""
 MAX_INFLATED_BYTES = 8 << 20
 """Storage inflates no more bytes than this. A message with more is malformed."""
+_PART_BYTES = 1 << 15
 
 _IDENTITY = "identity"
 _DEFLATED = "zlib+base64url"
@@ -217,11 +218,17 @@ def _decoded(encoding: str, body: str) -> bytes:
 
 
 def _inflate(deflated: bytes) -> bytes:
+    """Inflate in parts: isal grows one large buffer by copying it again and again, which needs more time and memory."""
     inflater = isal_zlib.decompressobj()
-    data = inflater.decompress(deflated, MAX_INFLATED_BYTES + 1)
-    if len(data) <= MAX_INFLATED_BYTES and (not inflater.eof or inflater.unused_data):
+    parts: list[bytes] = []
+    size = 0
+    while not inflater.eof and size <= MAX_INFLATED_BYTES and (part := inflater.decompress(deflated, _PART_BYTES)):
+        parts.append(part)
+        size += len(part)
+        deflated = inflater.unconsumed_tail
+    if size <= MAX_INFLATED_BYTES and (not inflater.eof or inflater.unused_data):
         raise MalformedMessage("the compressed body is incomplete, or other bytes follow its end")
-    return data
+    return b"".join(parts)
 
 
 def _crc32(data: bytes) -> str:
