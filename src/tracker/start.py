@@ -7,6 +7,7 @@ before they import modules that take long to load:
 1. Descriptors 0, 1 and 2 that are closed are opened, so that no socket gets one of these numbers.
 2. Standard error is replaced by a stream that never blocks.
 3. The signals that a service acts on are blocked until it has handlers for them. Workers ignore them instead.
+4. The C library is told to give freed memory back to the system.
 """
 
 import contextlib
@@ -22,11 +23,21 @@ SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
+# mallopt(3): its parameters and our values; see docs/adr/0032. By default each thread has a heap of its own, and glibc
+# raises the size from which blocks are mapped, up to 32 MiB. Such blocks then leave holes in the heaps, which shrink at
+# their ends only. A span, which has 1 MiB, stays in the heap: each page of a new mapping costs a page fault.
+_MALLOPT = {
+    -8: 1,  # M_ARENA_MAX: one heap for all threads
+    -3: 1 << 21,  # M_MMAP_THRESHOLD: blocks from this size on are mapped, and given back when they are freed
+    -1: 1 << 22,  # M_TRIM_THRESHOLD: so much free memory may stay at the end of the heap
+}
+
 
 def prepare_service() -> None:
     """Prepare the process that an operator or a supervisor has started."""
     _open_standard_descriptors()
     standard_error.install()
+    _give_back_freed_memory()
     # SIG_SETMASK unblocks all others. If the parent had blocked SIGCHLD, main would not learn that a worker has ended.
     signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
 
@@ -39,6 +50,7 @@ def prepare_worker(main: int) -> None:
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     standard_error.install()
+    _give_back_freed_memory()
     _die_with_parent()
     if os.getppid() != main:
         sys.exit(0)
@@ -69,3 +81,13 @@ def _die_with_parent() -> None:
             import ctypes
 
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def _give_back_freed_memory() -> None:
+    """Set the allocator of the C library; only glibc has these settings. An operator's own `MALLOC_` settings win."""
+    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+        with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
+            import ctypes
+
+            for parameter, value in _MALLOPT.items():
+                ctypes.CDLL(None).mallopt(parameter, value)
