@@ -13,7 +13,8 @@ from tracker.core.visit import (
     MAX_HEADER_CHARS,
     MAX_MESSAGE_LINES,
     Visit,
-    decode_line,
+    cut_header,
+    decode_fields,
     mandatory_ip,
     utc_time,
     utc_time_text,
@@ -68,7 +69,7 @@ def _parts(data: bytes) -> Iterator[bytes]:
 # takes longer. It matches every line, in one of two ways:
 # 1. A plain line has the keys, the order and the separators of `encode_line`, and no character of it has to be
 #    unescaped, escaped or cut. The IP or the time of a plain line may have another form; they are two groups each.
-# 2. The last group takes any other line as a whole. `decode_line` decides what it is.
+# 2. The last group takes any other line as a whole. `decode_fields` decides what it is.
 _PLAIN = r"[ !#-\[\]-{}~]"
 _HEADER = rf'(?:"(?!null")({_PLAIN}{{1,{MAX_HEADER_CHARS}}}+)"|null)'
 _DAY = (
@@ -84,7 +85,9 @@ _find_lines = re.compile(
 
 def _format_other(line: str) -> str:
     """The log line of a journal line that is not plain. Raises MalformedMessage. `line` has one character a byte."""
-    return format_line(decode_line(line.encode("iso-8859-1"))).decode("ascii")
+    fields = decode_fields(line.encode("iso-8859-1"))
+    referrer, user_agent = _column(cut_header(fields.referrer)), _column(cut_header(fields.user_agent))
+    return f"{utc_time_text(fields.visited_at)}|{referrer}|{user_agent}|{mandatory_ip(fields.ip)}\n"
 
 
 def parse_line(line: bytes) -> Visit:

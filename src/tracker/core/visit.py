@@ -103,12 +103,17 @@ def decode_line(line: bytes | str) -> Visit:
 
     Both headers are cut as the pixel cuts them.
     """
-    try:
-        decoded = _decoder.decode(line)
-    except DECODING_FAILURES as error:
-        raise MalformedMessage(f"not a visit: {error}") from error
+    decoded = decode_fields(line)
     time, ip = utc_time(decoded.visited_at), mandatory_ip(decoded.ip)
     return Visit(time, cut_header(decoded.referrer), cut_header(decoded.user_agent), ip)
+
+
+def decode_fields(line: bytes | str) -> JournalLine:
+    """The fields of one line, neither checked nor cut. Raises MalformedMessage for a line that has another form."""
+    try:
+        return _decoder.decode(line)
+    except DECODING_FAILURES as error:
+        raise MalformedMessage(f"not a visit: {error}") from error
 
 
 def split_lines(data: bytes) -> list[bytes]:
