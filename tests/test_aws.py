@@ -81,9 +81,9 @@ def moto(moto_server: Broker) -> Broker:
     from moto.sqs.models import sqs_backends
 
     region, account, name = moto_server.made.queue_arn.split(":")[3:]
-    queue = sqs_backends[account][region].get_queue(name)
-    queue._messages.clear()  # SQS allows one purge a minute, and moto keeps to it
-    queue.pending_messages.clear()
+    backend = sqs_backends[account][region]
+    backend.get_queue(name).last_purged_at = None  # SQS allows one purge a minute, and moto keeps to it
+    backend.purge_queue(name)
     return moto_server
 
 

@@ -102,7 +102,7 @@ class Queue:
             raise AwsError("InvalidParameterValue", f"One or more parameters are invalid: longer than {SQS_BYTES}")
         if len(sent.attributes) > RAW_ATTRIBUTES:
             raise AwsError("InvalidParameterValue", "Number of message attributes exceeds the allowed maximum [10].")
-        return self._put(Message(str(uuid4()), sent, self.seconds()))
+        return self.put(Message(str(uuid4()), sent, self.seconds()))
 
     def receive(self, count: int, visibility: float) -> list[Received]:
         """What is visible, at most `count`; hides it. What was received too often goes to the dead letters."""
@@ -180,7 +180,7 @@ class Queue:
         """The messages in the queue, in flight or not, as they were sent."""
         return [message.sent for message in self._messages.values()]
 
-    def _put(self, message: Message) -> str:
+    def put(self, message: Message) -> str:
         self._messages[message.id] = message
         self._known.add(message.id)
         self._ready.append(message.id)
@@ -207,7 +207,7 @@ class Queue:
             return False
         del self._messages[message.id]
         moved = Message(message.id, message.sent, message.sent_at)
-        self.dead_letters(policy["deadLetterTargetArn"])._put(moved)
+        self.dead_letters(policy["deadLetterTargetArn"]).put(moved)
         return True
 
     def _hide(self, message: Message, seconds: float) -> None:

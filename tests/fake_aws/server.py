@@ -35,7 +35,7 @@ class Endpoint:
         self.calls: list[str] = []  # the actions that were performed
         self.held: list[str] = []
         self._fake = fake
-        self._open: set[_Connection] = set()
+        self.connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._hold: frozenset[str] | None = frozenset()  # None: all
         self._released = asyncio.Event()
@@ -50,7 +50,7 @@ class Endpoint:
 
     def down(self) -> None:
         """Refuses connections and cuts those that are open."""
-        self._fake.run(self._down)
+        self._fake.run(self.close)
 
     def hold(self, *actions: str) -> None:
         """Holds these calls from now on; without names, all of them."""
@@ -69,16 +69,16 @@ class Endpoint:
         await self._release()
         if self._server is None:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(lambda: _Connection(self), HOST, self.port, backlog=128)
+            self._server = await loop.create_server(lambda: Connection(self), HOST, self.port, backlog=128)
 
-    async def _down(self) -> None:
+    async def close(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
             for _ in range(4):  # a connection that was just accepted is made in the next passes of the loop
                 await asyncio.sleep(0)
         await self._release()
-        for connection in list(self._open):
+        for connection in list(self.connections):
             connection.cut()
 
     async def _hold_calls(self, actions: tuple[str, ...]) -> None:
@@ -89,7 +89,7 @@ class Endpoint:
         self._released.set()
         self._released = asyncio.Event()
 
-    async def _answer(self, call: Call, base_url: str) -> Reply | None:
+    async def answer(self, call: Call, base_url: str) -> Reply | None:
         """None cuts the connection."""
         if self._hold is None or call.action in self._hold:
             self.held.append(call.action)
@@ -103,7 +103,7 @@ class Endpoint:
         if self.faults.strikes("slow", call.action):
             await asyncio.sleep(SLOW_SECONDS)
         self.calls.append(call.action)
-        reply = await self._fake._perform(call, base_url)
+        reply = await self._fake.perform(call, base_url)
         if fault := self.faults.first(AFTER, call.action):
             return _failure(call, fault)
         return reply
@@ -160,7 +160,7 @@ class FakeAws:
 
     async def _end(self) -> None:
         for endpoint in (self.sns, self.sqs, self.door):
-            await endpoint._down()
+            await endpoint.close()
         for _ in range(2):  # what was cut learns of it in the next pass
             await asyncio.sleep(0)
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -172,7 +172,7 @@ class FakeAws:
         self._arrived.set()
         self._arrived = asyncio.Event()
 
-    async def _perform(self, call: Call, base_url: str) -> Reply:
+    async def perform(self, call: Call, base_url: str) -> Reply:
         if call.action != "ReceiveMessage":
             return self._world.perform(call, base_url)
         try:
@@ -198,7 +198,7 @@ class FakeAws:
                     await arrived.wait()
 
 
-class _Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):
     """HTTP/1.1 as botocore and http.client send it: one request after the other, each with its Content-Length."""
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -210,10 +210,10 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        self._endpoint._open.add(self)
+        self._endpoint.connections.add(self)
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._endpoint._open.discard(self)
+        self._endpoint.connections.discard(self)
         if self._serving is not None:
             self._serving.cancel()
 
@@ -239,7 +239,7 @@ class _Connection(asyncio.Protocol):
 
     async def _serve(self, headers: dict[str, str], body: bytes) -> None:
         call = parse(headers.get("x-amz-target", ""), body)
-        reply = await self._endpoint._answer(call, f"http://{headers.get('host', '')}")
+        reply = await self._endpoint.answer(call, f"http://{headers.get('host', '')}")
         self._serving = None
         if reply is None:
             self.cut()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_topic import FakeTopic
+from tests.metrics import value
 from tests.pixel.journals import journal_with, line
 from tracker import telemetry
 from tracker.config import SnsConfig
@@ -34,15 +35,13 @@ class Sums:
         return self._read()[name] - self._before[name]
 
     def _read(self) -> dict[str, int]:
-        reasons = {
-            reason: int(telemetry.DISCARDED.labels(reason)._value.get()) for reason in (*NOT_RECORDED, *NOT_PUBLISHED)
-        }
+        reasons = {reason: int(value(telemetry.DISCARDED, reason=reason)) for reason in (*NOT_RECORDED, *NOT_PUBLISHED)}
         return reasons | {
             "hits": telemetry.total(telemetry.HITS),
             "accepted": telemetry.total(telemetry.ACCEPTED),
             "adopted": telemetry.total(telemetry.ADOPTED_VISITS),
             "published": telemetry.total(telemetry.PUBLISHED_VISITS),
-            "waiting": int(telemetry.WAITING_VISITS._value.get()),
+            "waiting": int(value(telemetry.WAITING_VISITS)),
         }
 
     def check(self) -> None:
@@ -128,8 +127,8 @@ def test_a_worker_counts_in_memory_that_outlives_it(sums: Sums) -> None:
 
 def test_refusals_are_counted_by_status_and_reason_through_the_end_of_a_worker() -> None:
     def counted() -> list[float]:
-        requests = [telemetry.REQUESTS_REFUSED.labels(str(status))._value.get() for status in REFUSED_STATUSES]
-        return requests + [telemetry.CONNECTIONS_REFUSED.labels(each)._value.get() for each in REFUSED_CONNECTIONS]
+        requests = [value(telemetry.REQUESTS_REFUSED, status=str(status)) for status in REFUSED_STATUSES]
+        return requests + [value(telemetry.CONNECTIONS_REFUSED, reason=each) for each in REFUSED_CONNECTIONS]
 
     before = counted()
     descriptor = Counts.create()

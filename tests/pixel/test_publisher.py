@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.fake_topic import FakeTopic
+from tests.metrics import value
 from tests.pixel.journals import journal_with, line
 from tests.waiting import until
 from tracker import telemetry
@@ -524,10 +525,10 @@ async def test_a_topic_that_is_not_ready_is_reported_without_any_visit_until_it_
     async with running(publisher):
         await until(lambda: topic.asked > 3)
         assert publisher.trouble == str(topic.trouble)
-        assert telemetry.PUBLISHING._value.get() == 0
+        assert value(telemetry.PUBLISHING) == 0
         topic.is_ready.set()
         await until(lambda: publisher.trouble is None)
-        assert telemetry.PUBLISHING._value.get() == 1
+        assert value(telemetry.PUBLISHING) == 1
 
 
 @pytest.mark.parametrize("trouble", [None, PublishFailed("no credentials")], ids=["no answer", "failure"])

@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from tests.fake_aws import Endpoint
 from tests.fake_aws.queues import Queue
@@ -161,7 +162,7 @@ class Siege:
     def _next_deed(self) -> Deed:
         """All of them in some order, each as often as its weight says, and then again in another."""
         if not self._deck:
-            self._deck = [deed for deed, weight in _KINDS.items() for _ in range(weight)]
+            self._deck = [deed for deed, weight in self._KINDS.items() for _ in range(weight)]
             self._random.shuffle(self._deck)
         return self._deck.pop()
 
@@ -467,25 +468,24 @@ class Siege:
         verdict.strange += self._foreign.touched()
         verdict.strange += left_behind(self._stack.home)
 
-
-# How often each kind is in the deck.
-_KINDS: dict[Deed, int] = {
-    Siege._kill_pixel: 1,
-    Siege._kill_a_worker: 1,
-    Siege._kill_all_workers: 1,
-    Siege._kill_storage: 1,
-    Siege._kill_storage_as_it_starts: 1,
-    Siege._stop_pixel: 1,
-    Siege._stop_storage: 1,
-    Siege._freeze_storage: 1,
-    Siege._sns_away: 1,
-    Siege._sqs_away: 1,
-    Siege._hang_a_worker: 1,
-    Siege._stall_log_readers: 1,
-    Siege._flood_admin: 1,
-    Siege._flood_with_headers: 1,
-    Siege._flood_with_bodies: 1,
-    Siege._odd_visits: 1,
-    Siege._strangers_messages: 1,
-    Siege._damage_a_line: 1,
-}
+    # How often each kind is in the deck.
+    _KINDS: ClassVar[dict[Deed, int]] = {
+        _kill_pixel: 1,
+        _kill_a_worker: 1,
+        _kill_all_workers: 1,
+        _kill_storage: 1,
+        _kill_storage_as_it_starts: 1,
+        _stop_pixel: 1,
+        _stop_storage: 1,
+        _freeze_storage: 1,
+        _sns_away: 1,
+        _sqs_away: 1,
+        _hang_a_worker: 1,
+        _stall_log_readers: 1,
+        _flood_admin: 1,
+        _flood_with_headers: 1,
+        _flood_with_bodies: 1,
+        _odd_visits: 1,
+        _strangers_messages: 1,
+        _damage_a_line: 1,
+    }
