@@ -51,7 +51,7 @@ class FakeAws:
         self.endpoint = f"http://127.0.0.1:{port}"
 
     def calls(self) -> dict[str, int]:
-        """The number of calls by action since the last time this was asked, and of messages `waiting`."""
+        """The number of calls by action since the last time this was asked."""
         counts: dict[str, int] = json.loads(get(self._port, "/calls"))
         return counts
 
@@ -156,7 +156,7 @@ class Servers:
         folder, port = self._directory("aws"), free_port()
         command = [sys.executable, "-m", "benchmarks.fake_aws", str(port), "keep" if keep else "forget"]
         aws = FakeAws(self._start("fake-aws", command, folder, CLIENT), port)
-        aws.process.wait_until(aws.calls, "it answers")
+        aws.process.wait_until(lambda: aws.calls() is not None, "it answers")
         return aws
 
     def naive(self) -> Naive:

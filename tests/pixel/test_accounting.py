@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_topic import FakeTopic
+from tests.fake_aws.in_memory import FakeTopic
 from tests.metrics import value
 from tests.pixel.journals import journal_with, line
 from tracker import telemetry

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_topic import FakeTopic
+from tests.fake_aws.in_memory import FakeTopic
 from tests.metrics import value
 from tests.pixel.journals import journal_with, line
 from tests.waiting import until
