@@ -17,7 +17,7 @@ from tests.fake_aws.faults import Faults
 from tests.fake_aws.queues import Attribute, AwsError, Queue, Sent
 from tests.waiting import until
 from tracker import aws
-from tracker.aws import Topic, calls, open_queue, open_topic, topic
+from tracker.aws import SnsTopic, calls, open_queue, open_topic, topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
@@ -41,7 +41,7 @@ def plain(body: str, **attributes: str) -> Message:
 @dataclass
 class Rig:
     fake: FakeAws
-    topic: Topic
+    topic: SnsTopic
     queue: aws.SqsQueue
     sqs: Any
     url: str

@@ -127,7 +127,7 @@ async def test_a_canary_that_sns_does_not_take_is_missed_where_it_stays(bench: B
     try:
         pixel.wait_ready()
         get(pixel.port, "/track")
-        pixel.wait_alive(lambda: "trouble" in pixel.readiness() and json.loads(pixel.readiness())["trouble"], "trouble")
+        pixel.wait_alive(lambda: json.loads(pixel.readiness()).get("publish_error"), "an error of the publisher")
         findings = await bench.doctor(pixel=file, canary=True)
     finally:
         pixel.destroy()

@@ -1,4 +1,4 @@
-"""The gauges that are read every ten seconds: the trouble of one is not that of another."""
+"""The gauges that are read every ten seconds: a failure of one does not stop the others."""
 
 import asyncio
 import os

@@ -1,6 +1,6 @@
 """The siege: both services under load and faults, killed and stopped at random instants, round after round.
 
-In each round one to three kinds of trouble are drawn from `_KINDS`: each is one function. Some of them last for several
+In each round one to three kinds of faults are drawn from `_KINDS`: each is one function. Some of them last for several
 rounds: a worker that hangs, a log that nobody reads, connections that stay open. So they meet each other.
 
 All of it depends on one seed: what is done in a round, when, and which call of SNS and SQS meets which fault. The seed
@@ -79,7 +79,7 @@ SQS_FAULTS = {
 
 
 Deed = Callable[["Siege", float], None]
-"""One kind of trouble; it is given a pause of up to half a second."""
+"""One kind of fault; it is given a pause of up to half a second."""
 
 
 class Siege:
@@ -141,8 +141,8 @@ class Siege:
 
     def _round(self, load: Load) -> None:
         self._random.seed(f"{self.seed}/{self.verdict.rounds}")  # what an earlier round drew changes nothing here
-        self._trouble(self._stack.sns, SNS_FAULTS)
-        self._trouble(self._stack.sqs, SQS_FAULTS)
+        self._inject(self._stack.sns, SNS_FAULTS)
+        self._inject(self._stack.sqs, SQS_FAULTS)
         for kind in sorted(self._lasting):
             if self._random.random() < 0.5:
                 self._end_lasting(kind)
@@ -183,7 +183,7 @@ class Siege:
         self._storage.wait_ready()
         return self._pixel, self._storage
 
-    # -- kinds of trouble
+    # -- kinds of faults
 
     def _kill_pixel(self, _: float) -> None:
         if self._pixel is not None:
@@ -367,7 +367,7 @@ class Siege:
             if hasattr(resource, "prlimit") and service.running:
                 resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
-    def _trouble(self, endpoint: Endpoint, chances: dict[str, float]) -> None:
+    def _inject(self, endpoint: Endpoint, chances: dict[str, float]) -> None:
         endpoint.repair()
         for kind, chance in chances.items():
             endpoint.faults.inject(kind, chance=chance)

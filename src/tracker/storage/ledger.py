@@ -6,7 +6,7 @@ follow this protocol:
 1. `begin` makes one commit. It merges the previous append, which is durable by then, and records the next append as
    pending: its offset in the log, its length, its CRC-32, and the ranges of journals that it newly stores.
 2. The writer appends, calls fdatasync, and then calls `durable`. An append without a call of `durable` is never merged.
-3. After a crash only the pending append is in doubt. Its length and CRC-32 show the next start whether the log has it.
+3. After a crash the log may have the pending append or not. The next start finds out by its length and CRC-32.
 4. `checkpoint` merges and clears the pending append without a next one: when the writer is idle, before a rotation, and
    at a clean stop.
 
