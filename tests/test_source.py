@@ -1,12 +1,30 @@
-"""What holds for each source file: its size, and that the tests use public names."""
+"""What holds for the source files: their sizes, and that the tests use public names."""
 
 import ast
+import io
+import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parent.parent
+
+VISIT_LINES = 3_500  # of code, in all modules that a visit passes on its way to its line
+PROCESS_LINES = 1_300  # of code, in the modules that start, watch, reload and stop the processes
+MODULE_LINES = 250  # of any kind, in one module
+LONGER_MODULES = {
+    "local/runner.py": "all parts of `make run`",
+    "operations/canary.py": "all steps of the canary",
+    "operations/provision.py": "all steps of `tracker provision`",
+}
+PROCESS_MODULES = [
+    *("lifecycle", "owner_thread", "processes", "start", "systemd"),
+    *("pixel/control", "pixel/reload", "pixel/service", "pixel/start_worker"),
+    *("pixel/worker", "pixel/worker_pool", "pixel/worker_process"),
+    *("storage/service", "storage/shutdown"),
+]
 
 PUBLIC_DESPITE_THEIR_NAME = {
     "_replace": "a documented method of named tuples",
@@ -70,3 +88,71 @@ def test_tests_and_benchmarks_use_public_names(folder: str) -> None:
 )
 def test_a_private_name_is_recognised(source: str, names: list[str]) -> None:
     assert list(private_names(source)) == names
+
+
+def code_lines(source: str) -> int:
+    """The number of lines that are not blank, not only a comment, and not part of a docstring."""
+    no_code = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+    lines = {
+        line
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type not in no_code
+        for line in range(token.start[0], token.end[0] + 1)
+    }
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case (
+                ast.Module(body=[first, *_])
+                | ast.ClassDef(body=[first, *_])
+                | ast.FunctionDef(body=[first, *_])
+                | ast.AsyncFunctionDef(body=[first, *_])
+            ) if ast.get_docstring(node) is not None:
+                lines -= set(range(first.lineno, (first.end_lineno or first.lineno) + 1))
+    return len(lines)
+
+
+def lines_of(modules: list[Path]) -> int:
+    return sum(code_lines(module.read_text(encoding="utf-8")) for module in modules)
+
+
+def test_the_way_of_a_visit_to_its_line_is_short() -> None:
+    page = (ROOT / "docs/how-it-works.md").read_text(encoding="utf-8")
+    walk = page[page.index("## A visit to its line") :].removeprefix("##").partition("\n## ")[0]
+    names = set(re.findall(r"tracker(?:\.[a-z_]+)+", walk))
+    modules = [path for name in names if (path := ROOT / "src" / f"{name.replace('.', '/')}.py").exists()]
+    assert len(modules) > 25
+    assert lines_of(modules) <= VISIT_LINES
+
+
+def test_the_life_of_the_processes_is_short() -> None:
+    assert lines_of([ROOT / f"src/tracker/{name}.py" for name in PROCESS_MODULES]) <= PROCESS_LINES
+
+
+def test_no_module_is_long() -> None:
+    package = ROOT / "src/tracker"
+    lengths = {
+        path.relative_to(package).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+        for path in package.rglob("*.py")
+    }
+    assert {name: length for name, length in lengths.items() if length > MODULE_LINES}.keys() == LONGER_MODULES.keys()
+
+
+def test_a_line_of_code_is_neither_blank_nor_a_comment_nor_of_a_docstring() -> None:
+    source = """\
+'''A module.
+
+With a second paragraph.'''
+
+# a comment
+def f(  # a line with a comment
+    a,
+):
+    "A function."
+    # a comment
+
+    return (
+        a
+    )
+text = "no docstring"
+"""
+    assert code_lines(source) == 7

@@ -6,10 +6,11 @@ from itertools import pairwise
 import pytest
 from prometheus_client import CollectorRegistry
 
+from tracker.collectors import WeightedHistogram
 from tracker.core.log_line import format_line
 from tracker.core.visit import Visit, utc_time, visited_at_text
 from tracker.storage.latency import OLDEST_SECONDS, STRIDE_BYTES, observe
-from tracker.telemetry import LATENCY_BUCKETS, WeightedHistogram
+from tracker.telemetry import LATENCY_BUCKETS
 
 NOW_US = 1_795_417_764_932_000
 
