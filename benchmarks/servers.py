@@ -133,7 +133,7 @@ class Servers:
 
     def _start(self, name: str, command: list[str], folder: Path, cores: set[int]) -> Process:
         process = Process(name, command, home=folder, cores=cores)
-        self._stack.callback(process.stop)
+        self._stack.callback(process.destroy)
         return process
 
     def nginx(self, *, log: bool) -> Server | None:
@@ -205,7 +205,7 @@ class Servers:
         folder, port = self._directory("broker"), free_port()
         command = [sys.executable, "-m", "tracker.local", "broker", "--port", str(port)]
         process = self._start("broker", command, folder, CLIENT)
-        process.wait_until(lambda: "ready" in (folder / "broker.out").read_text(), "ready")
+        process.wait_until(lambda: "ready" in process.output, "ready")
         return f"http://127.0.0.1:{port}"
 
     def _service(self, name: str, config: dict[str, Any], folder: Path, cores: set[int]) -> Process:

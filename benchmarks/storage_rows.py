@@ -39,8 +39,8 @@ def drain(servers: Servers, visits: int, prepare: Callable[[Path], None] = lambd
         lambda: storage.metric(appended) >= visits, f"{visits} visits are durable", 300.0, pause=0.25
     )
     drained = Drained((storage.process.cpu_seconds() - before) / visits * 1e6, storage.process.memory(peak=True))
-    storage.process.stop()
-    aws.process.stop()
+    storage.process.destroy()
+    aws.process.destroy()
     if (lines := _lines(log, size)) != visits:
         raise BenchmarkFailed(f"{lines} lines of {visits} visits")
     log.unlink()

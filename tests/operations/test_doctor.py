@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests.launched import environment
 from tests.ports import free_port
-from tests.system.processes import Service, environment
+from tests.system.processes import Service
 from tests.system.wire import get
 from tracker import cli
 from tracker.config import Http, LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
