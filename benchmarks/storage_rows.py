@@ -101,7 +101,7 @@ def _large_ledger(log: Path) -> None:
     append = Append(
         data=bytearray(b"\n" * MANY_JOURNALS),
         ranges={journal: [(0, 100)] for journal in journals},
-        heard=dict.fromkeys(journals, 1),
+        latest_ms=dict.fromkeys(journals, 1),
     )
     ledger.begin(append)
     log.write_bytes(append.data)

@@ -123,7 +123,7 @@ class Ledger:
             size = total_missing(high, low)
             for journal, ranges in self.pending.ranges.items() if self.pending else ():
                 row = self.db.execute(
-                    f"SELECT stored, {KNOWN_END} FROM journal WHERE id = ? AND NOT excused",
+                    f"SELECT stored, {KNOWN_END} FROM journal WHERE id = ? AND NOT given_up",
                     (journal,),
                 ).fetchone()
                 if row is not None:
@@ -139,14 +139,16 @@ class Ledger:
         if size is None:
             raise LogChanged(f"{self._path} has not recorded a log yet")
         assert self.rotating is None or not append.data, "during a rotation nothing may be pending"
-        assert append.ranges.keys() | append.closed.keys() <= append.heard.keys(), "the sums of a journal need its row"
+        assert append.ranges.keys() | append.closed.keys() <= append.latest_ms.keys(), (
+            "the sums of a journal need its row"
+        )
         pending = None
         if append.data:
             crc = zlib.crc32(append.data)
             pending = Pending(
                 size, len(append.data), crc, dict(append.ranges), dict(append.checksums), dict(append.seen)
             )
-        clock_ms = max(self._clock_ms, *append.heard.values(), *append.seen.values(), 0)
+        clock_ms = max(self._clock_ms, *append.latest_ms.values(), *append.seen.values(), 0)
         pruned = False
         with self._transaction():
             if durable := self._durable_pending:
@@ -207,9 +209,9 @@ class Ledger:
     def _update_journals(self, append: Append) -> None:
         """Record the time of each journal's latest message, and the ends that end markers name."""
         self.db.executemany(
-            "INSERT INTO journal (id, heard_ms) VALUES (?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET heard_ms = max(heard_ms, excluded.heard_ms)",
-            append.heard.items(),
+            "INSERT INTO journal (id, latest_ms) VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET latest_ms = max(latest_ms, excluded.latest_ms)",
+            append.latest_ms.items(),
         )
         self.db.executemany(
             "UPDATE journal SET closed_end = max(coalesce(closed_end, 0), ?) WHERE id = ?",
