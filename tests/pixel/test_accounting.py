@@ -60,7 +60,7 @@ def sums() -> Iterator[Sums]:
 
 
 def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_counter, "READ_BYTES", 2 * len(line(0)) + 7)
+    monkeypatch.setattr(line_counter, "COUNTED_BYTES", 2 * len(line(0)) + 7)
     journal = journal_with(tmp_path, *map(line, range(10)), segment_bytes=3 * len(line(0)) + 1)
     reader = JournalReader(journal.path)
     reader.count(limit=1)
@@ -83,7 +83,7 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
 
 
 def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_counter, "READ_BYTES", 1_000)
+    monkeypatch.setattr(line_counter, "COUNTED_BYTES", 1_000)
     journal = journal_with(tmp_path, b"\0" * 5_000 + b"\n", line(1))
     reader = JournalReader(journal.path)
     reader.count()
