@@ -33,7 +33,7 @@ def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str,
 class Launched:
     """A process that leads a session of its own. What it prints goes to the file `output_file`, or to `stdout`.
 
-    As a context it ends with `destroy`. `failure` is raised when it ends too early or a condition is not met in time.
+    As a context it ends with `destroy`. `failure` is raised when it ends too early.
     """
 
     failure: ClassVar[type[Exception]] = AssertionError
