@@ -12,11 +12,12 @@ from functools import partial
 import msgspec
 
 from benchmarks.bench import CONNECTIONS, Bench, Turn, load, median, over
-from benchmarks.processes import ALL, CLIENT, DEADLINE, ROOT, BenchmarkFailed, get, wait_for
+from benchmarks.processes import ALL, CLIENT, DEADLINE, BenchmarkFailed, get, wait_for
 from benchmarks.rate import Latencies
 from benchmarks.report import Row
 from benchmarks.servers import Pixel, Server, Servers
 from benchmarks.wrk import wrk
+from tests.launched import ROOT
 
 MANY_CONNECTIONS = (1, CONNECTIONS, 1_000)
 STARTS = 3  # in a turn
@@ -213,5 +214,5 @@ def _start(servers: Servers, endpoint: str) -> float:
     pixel = servers.pixel(endpoint, cores=ALL, ready=False)
     wait_for(lambda: get(pixel.port, "/track").startswith(b"GIF8"), "the first GIF", pause=0.002)
     took = time.monotonic() - began
-    pixel.process.stop()
+    pixel.process.destroy()
     return took

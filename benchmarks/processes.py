@@ -3,15 +3,13 @@
 import contextlib
 import http.client
 import os
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.system.processes import end_session, start_session
+from tests.launched import ROOT, Launched
+from tests.system import wire
 
-ROOT = Path(__file__).resolve().parents[1]
 DEADLINE = 60.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
@@ -26,14 +24,16 @@ class BenchmarkFailed(Exception):
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02) -> None:
     """Return as soon as `condition` holds; an OSError out of it means not yet. Raises BenchmarkFailed."""
-    deadline = time.monotonic() + seconds
-    while True:
+
+    def holds() -> object:
         with contextlib.suppress(OSError):
-            if condition():
-                return
-        if time.monotonic() > deadline:
-            raise BenchmarkFailed(f"waited {seconds:.0f} s for {what}")
-        time.sleep(pause)
+            return condition()
+        return False
+
+    try:
+        wire.wait_for(holds, what, seconds, pause)
+    except AssertionError as error:
+        raise BenchmarkFailed(str(error)) from error
 
 
 def get(port: int, path: str, host: str = "127.0.0.1") -> bytes:
@@ -58,24 +58,14 @@ def metric(text: bytes, name: str) -> float:
     return total
 
 
-class Process:
-    """A process and its children. Output goes to `home/<name>.out`, which is shown when it ends too early."""
+class Process(Launched):
+    """A process and its children, pinned to `cores`."""
 
-    def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        home: Path,
-        cores: set[int],
-    ) -> None:
-        self._name = name
-        self._output = home / f"{name}.out"
-        with self._output.open("ab") as output:
-            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-            self._process = start_session(command, home=home, cwd=ROOT, env=None, **streams)
-        os.sched_setaffinity(self._process.pid, cores)
-        self.pid = self._process.pid
+    failure = BenchmarkFailed
+
+    def __init__(self, name: str, command: Sequence[str], *, home: Path, cores: set[int]) -> None:
+        super().__init__(command, output_file=home / f"{name}.out", home=home, cwd=ROOT)
+        os.sched_setaffinity(self.pid, cores)
 
     def wait_until(
         self, condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02
@@ -83,11 +73,10 @@ class Process:
         """`wait_for`, but fail at once when the process ends."""
 
         def check() -> object:
-            if self._process.poll() is not None:
-                raise BenchmarkFailed(f"{self._name} ended: {self._output.read_text(errors='replace')[-2000:]}")
+            self.check_running()
             return condition()
 
-        wait_for(check, f"{self._name}: {what}", seconds, pause)
+        wait_for(check, f"{self.name}: {what}", seconds, pause)
 
     def family(self) -> list[int]:
         """The process and all its descendants."""
@@ -113,8 +102,4 @@ class Process:
         for line in Path(f"/proc/{pid or self.pid}/status").read_text().splitlines():
             if line.startswith(wanted):
                 return int(line.split()[1]) * 1024
-        raise BenchmarkFailed(f"{self._name} has ended")
-
-    def stop(self) -> None:
-        """SIGKILL to its whole group: a clean stop is not what is measured."""
-        end_session(self._process)
+        raise BenchmarkFailed(f"{self.name} has ended")

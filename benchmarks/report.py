@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.processes import ROOT
+from tests.launched import ROOT
 
 PAGE = ROOT / "docs/benchmarks.md"
 

@@ -51,7 +51,7 @@ class FakeAws:
         self.endpoint = f"http://127.0.0.1:{port}"
 
     def calls(self) -> dict[str, int]:
-        """The number of calls by action since the last time this was asked, and of messages `waiting`."""
+        """The number of calls by action since the last time this was asked."""
         counts: dict[str, int] = json.loads(get(self._port, "/calls"))
         return counts
 
@@ -133,7 +133,7 @@ class Servers:
 
     def _start(self, name: str, command: list[str], folder: Path, cores: set[int]) -> Process:
         process = Process(name, command, home=folder, cores=cores)
-        self._stack.callback(process.stop)
+        self._stack.callback(process.destroy)
         return process
 
     def nginx(self, *, log: bool) -> Server | None:
@@ -156,7 +156,7 @@ class Servers:
         folder, port = self._directory("aws"), free_port()
         command = [sys.executable, "-m", "benchmarks.fake_aws", str(port), "keep" if keep else "forget"]
         aws = FakeAws(self._start("fake-aws", command, folder, CLIENT), port)
-        aws.process.wait_until(aws.calls, "it answers")
+        aws.process.wait_until(lambda: aws.calls() is not None, "it answers")
         return aws
 
     def naive(self) -> Naive:
@@ -205,7 +205,7 @@ class Servers:
         folder, port = self._directory("broker"), free_port()
         command = [sys.executable, "-m", "tracker.local", "broker", "--port", str(port)]
         process = self._start("broker", command, folder, CLIENT)
-        process.wait_until(lambda: "ready" in (folder / "broker.out").read_text(), "ready")
+        process.wait_until(lambda: "ready" in process.output, "ready")
         return f"http://127.0.0.1:{port}"
 
     def _service(self, name: str, config: dict[str, Any], folder: Path, cores: set[int]) -> Process:

@@ -39,8 +39,8 @@ def drain(servers: Servers, visits: int, prepare: Callable[[Path], None] = lambd
         lambda: storage.metric(appended) >= visits, f"{visits} visits are durable", 300.0, pause=0.25
     )
     drained = Drained((storage.process.cpu_seconds() - before) / visits * 1e6, storage.process.memory(peak=True))
-    storage.process.stop()
-    aws.process.stop()
+    storage.process.destroy()
+    aws.process.destroy()
     if (lines := _lines(log, size)) != visits:
         raise BenchmarkFailed(f"{lines} lines of {visits} visits")
     log.unlink()
@@ -101,7 +101,7 @@ def _large_ledger(log: Path) -> None:
     append = Append(
         data=bytearray(b"\n" * MANY_JOURNALS),
         ranges={journal: [(0, 100)] for journal in journals},
-        heard=dict.fromkeys(journals, 1),
+        latest_ms=dict.fromkeys(journals, 1),
     )
     ledger.begin(append)
     log.write_bytes(append.data)

@@ -194,7 +194,7 @@ async def test_what_is_no_request_is_answered_400(service: Service, request_head
 async def test_a_fault_of_the_service_is_answered_500_and_the_next_request_is_answered(
     service: Service, client: aiohttp.ClientSession
 ) -> None:
-    service.detail = {"trouble": object()}
+    service.detail = {"publish_error": object()}
     async with client.get(f"{service.url}/readyz") as reply:
         assert reply.status == 500
     async with client.get(f"{service.url}/healthz") as reply:

@@ -18,8 +18,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.fake_aws import FakeAws
-from tests.fake_topic import FakeTopic
-from tests.fakes import FakeQueue
+from tests.fake_aws.in_memory import FakeQueue, FakeTopic
+from tests.fake_aws.topics import Subscription
+from tests.fake_aws.world import World
 from tracker.aws import calls, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.delivery import Queue
@@ -81,9 +82,9 @@ def moto(moto_server: Broker) -> Broker:
     from moto.sqs.models import sqs_backends
 
     region, account, name = moto_server.made.queue_arn.split(":")[3:]
-    queue = sqs_backends[account][region].get_queue(name)
-    queue._messages.clear()  # SQS allows one purge a minute, and moto keeps to it
-    queue.pending_messages.clear()
+    backend = sqs_backends[account][region]
+    backend.get_queue(name).last_purged_at = None  # SQS allows one purge a minute, and moto keeps to it
+    backend.purge_queue(name)
     return moto_server
 
 
@@ -129,29 +130,33 @@ class TopicRig:
     arrived: Callable[[], Awaitable[list[tuple[str, dict[str, str]]]]]  # body and attributes
 
 
+async def received(queue: Queue) -> list[tuple[str, dict[str, str]]]:
+    """Body and attributes of all messages."""
+    found: list[tuple[str, dict[str, str]]] = []
+    while deliveries := await queue.receive(0):
+        found += [(delivery.body, delivery.attributes) for delivery in deliveries]
+    return found
+
+
 @pytest.fixture
 async def topic(maybe_broker: Broker | None) -> AsyncIterator[TopicRig]:
     if (broker := maybe_broker) is None:
-        fake = FakeTopic()
-
-        async def accepted() -> list[tuple[str, dict[str, str]]]:
-            return [(message.body, message.attributes) for message in fake.accepted]
-
-        yield TopicRig(fake, FakeTopic(lambda message: PublishRefused("NotFound")), accepted)
+        world = World()
+        subscription = Subscription("arn", world.create_queue("visits"), raw=True, filter_policy={"Type": ["Visit"]})
+        world.create_topic("tracking").subscriptions.append(subscription)
+        fake = FakeTopic(world=world)
+        yield TopicRig(fake, FakeTopic(world=World(), arn=ARN), lambda: received(FakeQueue(world=world)))
         return
 
-    async def received() -> list[tuple[str, dict[str, str]]]:
+    async def arrived() -> list[tuple[str, dict[str, str]]]:
         async with open_queue(broker.sqs()) as queue:
-            found: list[tuple[str, dict[str, str]]] = []
-            while deliveries := await queue.receive(0):
-                found += [(delivery.body, delivery.attributes) for delivery in deliveries]
-            return found
+            return await received(queue)
 
     async with (
         open_topic(broker.sns()) as real,
         open_topic(broker.sns(broker.made.topic_arn + "-gone")) as gone,
     ):
-        yield TopicRig(real, gone, received)
+        yield TopicRig(real, gone, arrived)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 10, 25])
@@ -449,13 +454,13 @@ class QueueRig:
 @pytest.fixture
 async def queue(maybe_broker: Broker | None) -> AsyncIterator[QueueRig]:
     if (broker := maybe_broker) is None:
-        redrive = json.dumps({"deadLetterTargetArn": "arn", "maxReceiveCount": 100})
-        fake = FakeQueue(queue_attributes={"RedrivePolicy": redrive})
+        fake = FakeQueue()
+        fake.model.attributes["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": "arn", "maxReceiveCount": 100})
 
         async def put(body: str, attributes: dict[str, str]) -> None:
             fake.send(body, attributes)
 
-        yield QueueRig(fake, FakeQueue(fail=lambda call: True), put)
+        yield QueueRig(fake, FakeQueue(world=World()), put)
         return
     async with (
         local_client("sqs", broker.endpoint, REGION) as sqs,
@@ -569,23 +574,22 @@ async def test_a_queue_may_be_named_by_its_url(broker: Broker) -> None:
         assert "RedrivePolicy" in await queue.attributes()
 
 
-async def test_a_delete_that_sqs_does_not_confirm_is_told(broker: Broker) -> None:
-    async with local_client("sqs", broker.endpoint, REGION) as sqs, open_queue(broker.sqs()) as queue:
-        for index in range(2):
-            await sqs.send_message(QueueUrl=broker.made.queue_url, MessageBody=str(index))
-        deliveries = await queue.receive(1)
-        deliveries[1].receipt = "none of SQS's"
-        assert await queue.delete(deliveries) == deliveries[1:]
+async def test_what_the_queue_does_not_confirm_is_returned(queue: QueueRig) -> None:
+    for index in range(2):
+        await queue.send(str(index), {})
+    deliveries = await queue.queue.receive(1)
+    deliveries[1].receipt = "none of SQS's"
+    assert await queue.queue.change_visibility(deliveries, 60) == deliveries[1:]
+    assert await queue.queue.delete(deliveries) == deliveries[1:]
 
 
-async def test_a_long_poll_ends_when_a_message_comes(broker: Broker) -> None:
-    async with local_client("sqs", broker.endpoint, REGION) as sqs, open_queue(broker.sqs()) as queue:
-        polling = asyncio.create_task(queue.receive(10))
-        await asyncio.sleep(0.2)
-        assert not polling.done()
-        await sqs.send_message(QueueUrl=broker.made.queue_url, MessageBody="x")
-        async with asyncio.timeout(5):
-            assert [delivery.body for delivery in await polling] == ["x"]
+async def test_a_long_poll_ends_when_a_message_comes(queue: QueueRig) -> None:
+    polling = asyncio.create_task(queue.queue.receive(10))
+    await asyncio.sleep(0.2)
+    assert not polling.done()
+    await queue.send("x", {})
+    async with asyncio.timeout(5):
+        assert [delivery.body for delivery in await polling] == ["x"]
 
 
 async def test_an_endpoint_that_nobody_answers_at_fails_every_call(free_port: int) -> None:

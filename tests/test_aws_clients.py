@@ -24,7 +24,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.waiting import until
-from tracker.aws import Topic, ask, calls, clients, credential_helper, open_client, open_queue, open_topic
+from tracker.aws import SnsTopic, ask, calls, clients, credential_helper, open_client, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.delivery import Delivery, Queue
 from tracker.core.message import Message, pack
@@ -228,8 +228,7 @@ async def test_an_answer_that_names_no_entry_confirms_nothing(server: Server) ->
     async with open_queue(server.sqs) as queue:
         assert await queue.receive(0) == []  # which is how SQS says it
         assert await queue.delete(DELIVERIES) == DELIVERIES
-        with pytest.raises(QueueFailed, match="a message is not in the reply"):
-            await queue.change_visibility(DELIVERIES, 30)
+        assert await queue.change_visibility(DELIVERIES, 30) == DELIVERIES
         with pytest.raises(QueueFailed, match="Attributes"):
             await queue.attributes()
 
@@ -430,7 +429,7 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(credential_helper, "HELPER_SECONDS", 2.5)
 
 
-async def failure(topic_or_queue: Topic | Queue) -> str:
+async def failure(topic_or_queue: SnsTopic | Queue) -> str:
     with pytest.raises((PublishFailed, QueueFailed)) as raised:
         await topic_or_queue.ready()
     return str(raised.value)
@@ -698,14 +697,14 @@ async def test_a_renewal_that_hangs_fails_the_calls_and_locks_no_later_one_out(s
 
 
 @pytest.mark.usefixtures("hurried")
-@pytest.mark.parametrize("trouble", ["hangs", "fails"])
+@pytest.mark.parametrize("how", ["hangs", "fails"])
 async def test_credentials_that_are_still_valid_go_on_while_their_renewal_fails(
-    server: Server, helper: Helper, trouble: str, caplog: pytest.LogCaptureFixture
+    server: Server, helper: Helper, how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     helper.prints(expiring(12))  # a renewal is tried from fifteen minutes before the end, and must succeed from ten
     async with open_topic(server.sns) as topic:
         await topic.ready()
-        if trouble == "hangs":
+        if how == "hangs":
             helper.hangs()
         else:
             helper.does("sys.exit('not now')")
@@ -714,7 +713,7 @@ async def test_credentials_that_are_still_valid_go_on_while_their_renewal_fails(
     told = [record for record in caplog.records if record.name.startswith("aiobotocore")]
     assert told
     assert all(record.exc_info is None for record in told)
-    assert ("not now" if trouble == "fails" else "did not end") in told[0].getMessage()
+    assert ("not now" if how == "fails" else "did not end") in told[0].getMessage()
     await until(lambda: not helper.running())
 
 

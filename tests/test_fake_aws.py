@@ -17,7 +17,7 @@ from tests.fake_aws.faults import Faults
 from tests.fake_aws.queues import Attribute, AwsError, Queue, Sent
 from tests.waiting import until
 from tracker import aws
-from tracker.aws import Topic, calls, open_queue, open_topic, topic
+from tracker.aws import SnsTopic, calls, open_queue, open_topic, topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
@@ -41,7 +41,7 @@ def plain(body: str, **attributes: str) -> Message:
 @dataclass
 class Rig:
     fake: FakeAws
-    topic: Topic
+    topic: SnsTopic
     queue: aws.SqsQueue
     sqs: Any
     url: str
@@ -190,9 +190,9 @@ async def test_sqs_refuses_control_characters_and_more_than_a_mebibyte(rig: Rig)
 async def test_a_hidden_message_is_not_hidden_longer_by_a_stale_receipt(rig: Rig) -> None:
     await rig.topic.publish(messages(1))
     first = await rig.queue.receive(1)
-    await rig.queue.change_visibility(first, 0)
+    assert await rig.queue.change_visibility(first, 0) == []
     await rig.queue.receive(1)
-    await rig.queue.change_visibility(first, 0)
+    assert await rig.queue.change_visibility(first, 0) == first
     assert rig.sizes() == (0, 1)
 
 
@@ -233,6 +233,10 @@ async def test_entries_of_a_batch_can_fail_or_be_forgotten(rig: Rig, kind: str, 
     deliveries = await rig.queue.receive(1)
     assert await rig.queue.delete(deliveries) == deliveries[:2]
     assert rig.sizes() == (0, stored - len(deliveries) + (0 if kind == "unlisted_done" else 2))
+    rig.fake.sqs.faults.inject(kind, "ChangeMessageVisibilityBatch", times=1)
+    await rig.topic.publish(messages(2))
+    deliveries = await rig.queue.receive(1)
+    assert await rig.queue.change_visibility(deliveries, 60) == deliveries[:1]
 
 
 async def test_a_publish_can_be_delivered_twice_and_a_delivery_stay_visible(rig: Rig) -> None:
@@ -326,7 +330,7 @@ async def test_a_queue_keeps_a_message_through_every_change_of_its_visibility() 
     queue = Queue("q", {}, lambda: clock[0], Faults(), lambda arn: queue)
     queue.send(Sent("x", {"A": Attribute("String", "1")}))
     for _ in range(3):
-        ((_, receipt),) = queue.receive(10, 30)
+        ((_, receipt, _),) = queue.receive(10, 30)
         queue.change_visibility(receipt, 60)
         clock[0] += 31
         assert queue.receive(10, 30) == []

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -278,9 +279,17 @@ def test_no_locked_version_is_below_its_floor(name: str) -> None:
         assert floors.keys() <= locked.keys()
 
 
-# Internal modules of `re`, without type hints: what a pattern is parsed to, and which of it is one character.
+# The parser of `re` has no type hints.
 _parser = importlib.import_module("re._parser")
-_compiler = importlib.import_module("re._compiler")
+
+
+def _is_one_character(parsed: Any) -> bool:
+    if len(parsed) != 1:
+        return False
+    operation, value = parsed[0]
+    if operation is _parser.SUBPATTERN:
+        return value[0] is None and _is_one_character(value[-1])
+    return operation in (_parser.LITERAL, _parser.NOT_LITERAL, _parser.ANY, _parser.IN)
 
 
 def _wrong_in_some_python(parsed: object) -> Iterator[str]:
@@ -292,7 +301,7 @@ def _wrong_in_some_python(parsed: object) -> Iterator[str]:
     if isinstance(parsed, _parser.SubPattern):
         parsed = parsed.data
     if isinstance(parsed, list | tuple):
-        if parsed and parsed[0] is _parser.POSSESSIVE_REPEAT and not _compiler._simple(parsed[1][2]):
+        if parsed and parsed[0] is _parser.POSSESSIVE_REPEAT and not _is_one_character(parsed[1][2]):
             yield f"a possessive quantifier around {parsed[1][2]}"
         for part in parsed:
             yield from _wrong_in_some_python(part)

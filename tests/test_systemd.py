@@ -33,7 +33,7 @@ class Notify:
             except BlockingIOError:
                 return self.received
 
-    def beats(self) -> int:
+    def heartbeats(self) -> int:
         return self.listen().count("WATCHDOG=1")
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ async def test_abstract_sockets_are_spoken_to_as_well() -> None:
 
 async def test_the_watchdog_hears_of_what_is_alive_and_of_nothing_else(notify: Notify) -> None:
     beating = asyncio.create_task(Manager(notify.environ).heartbeat(always))
-    await until(lambda: notify.beats() >= 2)
+    await until(lambda: notify.heartbeats() >= 2)
     beating.cancel()
     await asyncio.wait([beating])
 
@@ -101,9 +101,9 @@ async def test_the_watchdog_hears_of_what_is_alive_and_of_nothing_else(notify: N
     beating = asyncio.create_task(Manager(notify.environ).heartbeat(hanging))
     await asked.wait()
     await asyncio.sleep(0.5)  # the time of more than two heartbeats
-    assert notify.beats() == 0
+    assert notify.heartbeats() == 0
     freed.set()
-    await until(lambda: notify.beats() >= 1)
+    await until(lambda: notify.heartbeats() >= 1)
     beating.cancel()
     await asyncio.wait([beating])
 
@@ -141,10 +141,10 @@ def start(tmp_path: Path, notify: Notify) -> Iterator[Callable[[str], Process]]:
 
 
 @pytest.mark.parametrize("module", ["tracker.pixel", "tracker.storage"])
-async def test_a_service_is_ready_and_beats_though_aws_is_away_and_says_when_it_stops(
+async def test_a_service_is_ready_and_sends_heartbeats_though_aws_is_away_and_says_when_it_stops(
     module: str, start: Callable[[str], Process], notify: Notify
 ) -> None:
     service = start(module)
-    await until(lambda: "READY=1" in notify.listen() and notify.beats() >= 3, seconds=60)
+    await until(lambda: "READY=1" in notify.listen() and notify.heartbeats() >= 3, seconds=60)
     service.stop()
     assert notify.listen().index("READY=1") < notify.received.index("STOPPING=1")

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import Metric
 
 from tracker import telemetry
+from tracker.collectors import WeightedHistogram
 from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
-from tracker.telemetry import PIXEL, STORAGE, WeightedHistogram
+from tracker.telemetry import PIXEL, STORAGE
 
 ROOT = Path(__file__).parent.parent
 

@@ -5,18 +5,14 @@ value that a visitor can choose, so the number of time series is bounded.
 """
 
 import sys
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from tracker import __version__
+from tracker.collectors import LogLinesDropped, WeightedHistogram
 from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 from tracker.processes import Processes
-from tracker.standard_error import STREAM
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -26,56 +22,6 @@ STORAGE = CollectorRegistry()
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 FSYNC_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 LATENCY_BUCKETS = (0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10, 30, 60, 300, 1_800, 7_200, 43_200, 259_200)
-
-
-class WeightedHistogram(Collector):
-    """A histogram that counts any number of equal observations in one call.
-
-    One thread may observe while another one collects. Then a scrape may show only a part of that observation.
-    """
-
-    def __init__(self, name: str, help: str, buckets: Sequence[float], registry: CollectorRegistry) -> None:
-        self._name, self._help = name, help
-        self._bounds = [*buckets, float("inf")]
-        self._counts = [0] * len(self._bounds)
-        self._sum = 0.0
-        registry.register(self)
-
-    def bucket(self, value: float) -> int:
-        """The index of the bucket of a value."""
-        return bisect_left(self._bounds, value)
-
-    def observe(self, value: float, count: int = 1) -> None:
-        self._counts[self.bucket(value)] += count
-        self._sum += value * count
-
-    def describe(self) -> Iterable[Metric]:
-        yield HistogramMetricFamily(self._name, self._help)
-
-    def collect(self) -> Iterator[Metric]:
-        below, buckets = 0, []
-        for bound, count in zip(self._bounds, self._counts, strict=True):
-            below += count
-            buckets.append(("+Inf" if bound == float("inf") else str(float(bound)), below))
-        yield HistogramMetricFamily(self._name, self._help, buckets=buckets, sum_value=self._sum)
-
-
-class LogLinesDropped(Collector):
-    """The number of log lines that this process and its workers could not write. `inc` adds those of the workers."""
-
-    def __init__(self) -> None:
-        self._of_workers = 0
-
-    def inc(self, lines: int) -> None:
-        self._of_workers += lines
-
-    def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(
-            "tracker_process_log_lines_dropped",
-            "Log lines dropped because standard error could not be written.",
-            STREAM.dropped + self._of_workers,
-        )
-
 
 # -- pixel ----------------------------------------------------------------------------------------------------
 HITS = Counter("tracker_pixel_hits", "GETs of the pixel that were answered with the GIF.", registry=PIXEL)

@@ -30,7 +30,7 @@ def by_hand(block: bytes) -> tuple[bytes, int]:
 
 
 def is_plain(line: bytes) -> bool:
-    found = plain._LINES.match(line)
+    found = plain.PLAIN_LINES.match(line)
     return found is not None and found.end() == len(line)
 
 

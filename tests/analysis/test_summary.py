@@ -155,7 +155,7 @@ def test_the_ends_of_the_calendar_are_reported(tmp_path: Path) -> None:
 def test_as_many_user_agents_as_there_are_visits_are_all_classified(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "_BATCH", 1000)
+    monkeypatch.setattr(table, "AGENTS_BATCH", 1000)
     log = tmp_path / "visits.log"
     line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 Unheard/{0}|192.0.2.1\n"
     log.write_text("".join(line.format(number) for number in range(4321)))

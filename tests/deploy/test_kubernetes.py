@@ -83,7 +83,7 @@ def test_probes_ask_the_admin_listener_which_only_prometheus_reaches_besides(ser
     assert (admin.host, admin.port) == ("*", ports["admin"])
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert container[probe]["httpGet"]["port"] == "admin"
-    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"  # trouble behind must not restart it
+    assert container["livenessProbe"]["httpGet"]["path"] == "/healthz"  # failures of SNS or SQS must not restart it
     rules = named("NetworkPolicy", f"tracker-{service}")["spec"]["ingress"]
     open_to_all = [port["port"] for rule in rules if "from" not in rule for port in rule["ports"]]
     assert open_to_all == (["http"] if service == "pixel" else [])

@@ -4,7 +4,6 @@ import http.client
 import json
 import re
 import ssl
-import subprocess
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,9 +17,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests.launched import Launched
 from tests.ports import free_port
 from tests.system.processes import Service, write_config
-from tests.system.wire import wait_for
 
 from .tools import DEPLOY, tool
 
@@ -81,12 +80,10 @@ class Front:
             f"events {{}}\nhttp {{\n{temporary}include {folder}/tracker.conf;\n}}\n"
         )
         self.pixel = Service("tracker.pixel", config, folder, None, pixel_port, admin_port)
-        with (folder / "nginx.out").open("wb") as output:
-            self._nginx = subprocess.Popen(
-                [tool("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")], stdout=output, stderr=output
-            )
+        command = [tool("nginx"), "-p", str(folder), "-c", str(folder / "nginx.conf")]
+        self._nginx = Launched(command, output_file=folder / "nginx.out", home=folder)
         self.pixel.wait_ready()
-        wait_for(self._answers, lambda: (folder / "nginx.out").read_text())
+        self._nginx.wait_alive(self._answers, "it answers")
 
     def connect(self, source: str = "127.0.0.1") -> http.client.HTTPSConnection:
         """A visitor's connection from this address, who checks the certificate."""
@@ -109,12 +106,10 @@ class Front:
         return [json.loads(line) for segment in segments for line in segment.read_bytes().splitlines()]
 
     def close(self) -> None:
-        self._nginx.terminate()
-        self._nginx.wait(20)
+        self._nginx.destroy()
         self.pixel.destroy()
 
     def _answers(self) -> bool:
-        assert self._nginx.poll() is None, (self.folder / "nginx.out").read_text()
         try:
             return self.get("/")[0] == 404
         except OSError:

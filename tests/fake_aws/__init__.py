@@ -1,7 +1,9 @@
-"""SNS and SQS of our own over real HTTP: what AWS documents, where moto is otherwise, and faults on demand.
+"""SNS and SQS of our own: what AWS documents, also where moto differs from it, and faults on demand.
 
-`queues` and `topics` are the two services without a socket or a loop, `faults` decides what goes wrong, `protocol` is
-what is on the wire, `world` does what a call asks for, and `server` is the ports. Nothing here imports `tracker`.
+`queues` and `topics` are the two services, `faults` decides what goes wrong, and `world` does what a call asks for.
+Three ways lead to them: `server` has ports that fail on demand; `in_memory` has a topic and a queue for tests in one
+event loop; `benchmarks.fake_aws` is a process that takes little time. `http` and `protocol` are what is on the wire.
+Nothing here but `in_memory` imports `tracker`.
 """
 
 from tests.fake_aws.server import Endpoint, FakeAws

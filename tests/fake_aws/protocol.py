@@ -1,6 +1,5 @@
-"""The two protocols: requests and replies in SNS's query protocol and in SQS's JSON."""
+"""The two protocols: SNS's query protocol (forms and XML) and SQS's JSON, as the same calls and results."""
 
-import hashlib
 import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -8,13 +7,12 @@ from urllib.parse import parse_qsl
 from uuid import uuid4
 from xml.sax.saxutils import escape
 
-from tests.fake_aws.queues import Attribute, AwsError, Received, Sent
+import msgspec
 
+from tests.fake_aws.http import Reply, Request
+from tests.fake_aws.queues import AwsError
 
-class Reply(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
+_JSON = "application/x-amz-json-1.0"
 
 
 class Call(NamedTuple):
@@ -25,62 +23,35 @@ class Call(NamedTuple):
     parameters: dict[str, Any]
 
 
-def parse(target: str, body: bytes) -> Call:
-    if target:
-        return Call("sqs", target.rpartition(".")[2], json.loads(body or b"{}"))
-    form = _tree(parse_qsl(body.decode(), keep_blank_values=True))
+def parse(request: Request) -> Call:
+    if request.target:
+        return Call("sqs", request.target.rpartition(".")[2], json.loads(request.body or b"{}"))
+    form = _nested(parse_qsl(request.body.decode(), keep_blank_values=True))
     return Call("sns", form["Action"], form)
 
 
-def received(deliveries: Iterable[Received]) -> Reply:
-    """The answer to a ReceiveMessage."""
-    messages = [_delivery(each) for each in deliveries]
-    return json_reply({"Messages": messages} if messages else {})
+def success(call: Call, result: dict[str, Any]) -> Reply:
+    if call.service == "sqs":
+        return Reply(200, _JSON, msgspec.json.encode(result))
+    text = (
+        f'<{call.action}Response xmlns="http://sns.amazonaws.com/doc/2010-03-31/">'
+        f"<{call.action}Result>{_xml(result)}</{call.action}Result>"
+        f"<ResponseMetadata><RequestId>{uuid4()}</RequestId></ResponseMetadata></{call.action}Response>"
+    )
+    return Reply(200, "text/xml", text.encode())
 
 
 def refusal(call: Call, error: AwsError) -> Reply:
     fault = "Sender" if error.status < 500 else "Receiver"
     if call.service == "sns":
-        inner = f"<Type>{fault}</Type><Code>{error.code}</Code><Message>{escape(error.message)}</Message>"
-        text = f"<ErrorResponse><Error>{inner}</Error><RequestId>{uuid4()}</RequestId></ErrorResponse>"
-        return Reply(error.status, {"Content-Type": "text/xml"}, text.encode())
-    headers = {"Content-Type": "application/x-amz-json-1.0", "x-amzn-query-error": f"{error.code};{fault}"}
+        inner = _xml({"Error": {"Type": fault, "Code": error.code, "Message": error.message}, "RequestId": uuid4()})
+        return Reply(error.status, "text/xml", f"<ErrorResponse>{inner}</ErrorResponse>".encode())
     body = {"__type": f"com.amazonaws.sqs#{error.code}", "message": error.message}
-    return Reply(error.status, headers, json.dumps(body).encode())
+    return Reply(error.status, _JSON, json.dumps(body).encode(), f"x-amzn-query-error: {error.code};{fault}\r\n")
 
 
-def sns_message(form: dict[str, Any]) -> Sent:
-    attributes = {
-        each["Name"]: Attribute(each["Value"]["DataType"], each["Value"]["StringValue"])
-        for each in members(form, "MessageAttributes")
-    }
-    return Sent(form["Message"], attributes)
-
-
-def _delivery(received: Received) -> dict[str, Any]:
-    message = received.message
-    attributes = message.sent.attributes.items()
-    return {
-        "MessageId": message.id,
-        "ReceiptHandle": received.receipt,
-        "MD5OfBody": md5(message.sent.body),
-        "Body": message.sent.body,
-        "Attributes": {
-            "SentTimestamp": str(int(message.sent_at * 1000)),
-            "ApproximateReceiveCount": received.receipt.rpartition("#")[2],
-        },
-        "MessageAttributes": {
-            name: {"DataType": each.data_type, "StringValue": each.value} for name, each in attributes
-        },
-    }
-
-
-def md5(text: str) -> str:
-    return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
-
-
-def _tree(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """The nested form of `a.b.1.c=value`."""
+def _nested(pairs: Iterable[tuple[str, str]]) -> Any:
+    """The nested form of `a.member.1.b=value`, with its lists (`member`) and maps (`entry`)."""
     root: dict[str, Any] = {}
     for key, value in pairs:
         node = root
@@ -88,27 +59,23 @@ def _tree(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
         for name in path:
             node = node.setdefault(name, {})
         node[last] = value
-    return root
+    return _plain(root)
 
 
-def members(form: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """The numbered members of a list or map, in their order."""
-    (numbered,) = form.get(name, {"member": {}}).values()
-    return [numbered[number] for number in sorted(numbered, key=int)]
+def _plain(node: Any) -> Any:
+    if not isinstance(node, dict):
+        return node
+    plain = {name: _plain(value) for name, value in node.items()}
+    if plain.keys() == {"member"}:
+        return [plain["member"][number] for number in sorted(plain["member"], key=int)]
+    if plain.keys() == {"entry"}:  # each is a name and a value, in this order
+        return dict(tuple(entry.values()) for entry in plain["entry"].values())
+    return plain
 
 
-def xml_member(entry: dict[str, Any]) -> str:
-    texts = {name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in entry.items()}
-    return "<member>" + "".join(f"<{name}>{escape(text)}</{name}>" for name, text in texts.items()) + "</member>"
-
-
-def xml_reply(action: str, result: str) -> Reply:
-    text = (
-        f'<{action}Response xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><{action}Result>{result}</{action}Result>'
-        f"<ResponseMetadata><RequestId>{uuid4()}</RequestId></ResponseMetadata></{action}Response>"
-    )
-    return Reply(200, {"Content-Type": "text/xml"}, text.encode())
-
-
-def json_reply(result: dict[str, Any]) -> Reply:
-    return Reply(200, {"Content-Type": "application/x-amz-json-1.0"}, json.dumps(result).encode())
+def _xml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "".join(f"<{name}>{_xml(inner)}</{name}>" for name, inner in value.items())
+    if isinstance(value, list):
+        return "".join(f"<member>{_xml(inner)}</member>" for inner in value)
+    return str(value).lower() if isinstance(value, bool) else escape(str(value))

@@ -1,8 +1,10 @@
 """Queues in memory, as SQS documents them: visibility, receipts, redrive, and what a queue refuses.
 
-No socket, no loop, no clock of its own. Sources: the API reference of SQS, and "Amazon SQS message metadata".
+No socket and no clock of its own. Sources: the API reference of SQS, and "Amazon SQS message metadata".
 """
 
+import asyncio
+import contextlib
 import heapq
 import json
 import random
@@ -10,7 +12,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple, Self
 from uuid import uuid4
 
 from tests.fake_aws.faults import EARLY_SECONDS, Faults
@@ -47,6 +49,16 @@ class Sent(NamedTuple):
     body: str
     attributes: Attributes
 
+    @classmethod
+    def of(cls, body: str, attributes: Mapping[str, str]) -> Self:
+        """With attributes of the type String."""
+        return cls(body, {name: Attribute("String", value) for name, value in attributes.items()})
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of the attributes."""
+        return {name: attribute.value for name, attribute in self.attributes.items()}
+
     @property
     def size(self) -> int:
         """Bytes as AWS counts them: the body, and of each attribute its name, type and value."""
@@ -69,40 +81,43 @@ class Message:
     def receipt(self) -> str:
         return f"{self.id}#{self.receives}"
 
+    @property
+    def sent_ms(self) -> int:
+        return int(self.sent_at * 1000)
+
 
 class Received(NamedTuple):
     message: Message
     receipt: str
+    receives: int
 
 
 @dataclass
 class Queue:
-    """`seconds` is the clock: since 1970, as SQS's own."""
+    """`seconds` is the clock: since 1970, as SQS's own. Without `checks` it accepts any message."""
 
     name: str
     attributes: dict[str, str]
     seconds: Callable[[], float]
     faults: Faults
     dead_letters: "Callable[[str], Queue]"
-    on_send: Callable[[], None] = lambda: None
+    checks: bool = True
     refused_by_raw_delivery: int = 0
     most_receives: int = 0  # of any message there ever was
     _messages: dict[str, Message] = field(default_factory=dict)
     _ready: deque[str] = field(default_factory=deque)
     _hidden: list[tuple[float, str]] = field(default_factory=list)
     _known: set[str] = field(default_factory=set)  # ids of all messages there ever were
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)  # set and replaced when a message becomes visible
 
     @property
     def arn(self) -> str:
         return f"arn:aws:sqs:{REGION}:{ACCOUNT}:{self.name}"
 
     def send(self, sent: Sent) -> str:
-        check_body(sent.body, "InvalidMessageContents")
-        if sent.size > SQS_BYTES:
-            raise AwsError("InvalidParameterValue", f"One or more parameters are invalid: longer than {SQS_BYTES}")
-        if len(sent.attributes) > RAW_ATTRIBUTES:
-            raise AwsError("InvalidParameterValue", "Number of message attributes exceeds the allowed maximum [10].")
-        return self._put(Message(str(uuid4()), sent, self.seconds()))
+        if self.checks:
+            _check(sent)
+        return self.put(Message(str(uuid4()), sent, self.seconds()))
 
     def receive(self, count: int, visibility: float) -> list[Received]:
         """What is visible, at most `count`; hides it. What was received too often goes to the dead letters."""
@@ -118,6 +133,24 @@ class Queue:
             received.append(self._hand_out(message, visibility, stay))
         self._ready.extend(stay)
         return received
+
+    async def poll(self, count: int, visibility: float, wait: float) -> list[Received]:
+        """`receive` as a long poll: waits up to `wait` seconds for a message."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + wait
+        while not (received := self.receive(count, visibility)) and (left := until - loop.time()) > 0:
+            if self._hidden:
+                left = min(left, max(0.0, self._hidden[0][0] - self.seconds()) + 0.001)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._arrived.wait()
+        return received
+
+    def all_attributes(self) -> dict[str, str]:
+        """The attributes that were set, and those that SQS adds."""
+        visible, hidden = self.counts()
+        counts = {"ApproximateNumberOfMessages": str(visible), "ApproximateNumberOfMessagesNotVisible": str(hidden)}
+        return {**self.attributes, **counts, "QueueArn": self.arn}
 
     def delete(self, receipt: str) -> None:
         """A stale receipt, or one of a message that is gone, deletes nothing and says nothing."""
@@ -145,7 +178,7 @@ class Queue:
         for message in self._messages.values():
             if message.hidden_until > self.seconds():
                 self._hide(message, 0.0)
-        self.on_send()
+        self._announce()
 
     def remove(self, wanted: Callable[[Sent], bool]) -> None:
         """Takes such messages out, in flight or not."""
@@ -158,20 +191,24 @@ class Queue:
             source.send(message.sent)
         return len(moved)
 
-    def next_visible_in(self) -> float | None:
-        """Seconds until a hidden message comes back."""
-        return max(0.0, self._hidden[0][0] - self.seconds()) if self._hidden else None
-
     def counts(self) -> tuple[int, int]:
         """Visible and in flight."""
         self._wake()
-        hidden = sum(message.hidden_until > self.seconds() for message in self._messages.values())
-        return len(self._messages) - hidden, hidden
+        visible = len(self.visible())
+        return visible, len(self._messages) - visible
 
     def hidden_for(self) -> list[float]:
         """Of each message in flight, the seconds from its receipt to its return as things are."""
         now = self.seconds()
         return [each.hidden_until - each.received_at for each in self._messages.values() if each.hidden_until > now]
+
+    def ids(self) -> set[str]:
+        """The ids of all messages, in flight or not."""
+        return set(self._messages)
+
+    def visible(self) -> set[str]:
+        """The ids of the messages that are not in flight."""
+        return {message.id for message in self._messages.values() if message.hidden_until <= self.seconds()}
 
     def bodies(self) -> list[str]:
         return [sent.body for sent in self.sent()]
@@ -180,34 +217,39 @@ class Queue:
         """The messages in the queue, in flight or not, as they were sent."""
         return [message.sent for message in self._messages.values()]
 
-    def _put(self, message: Message) -> str:
+    def put(self, message: Message) -> str:
         self._messages[message.id] = message
         self._known.add(message.id)
         self._ready.append(message.id)
-        self.on_send()
+        self._announce()
         return message.id
+
+    def _announce(self) -> None:
+        self._arrived.set()
+        self._arrived = asyncio.Event()
 
     def _hand_out(self, message: Message, visibility: float, stay: list[str]) -> Received:
         message.receives += 1
         self.most_receives = max(self.most_receives, message.receives)
         message.received_at = self.seconds()
-        receipt = message.receipt
+        received = Received(message, message.receipt, message.receives)
         if self.faults.strikes("duplicate", "ReceiveMessage"):
             stay.append(message.id)
-            return Received(message, receipt)
+            return received
         if self.faults.strikes("stale", "ReceiveMessage"):
             message.receives += 1  # as if somebody else had received it since
         early = self.faults.strikes("early", "ReceiveMessage")
         self._hide(message, min(EARLY_SECONDS, visibility) if early else visibility)
-        return Received(message, receipt)
+        return received
 
     def _give_up(self, message: Message) -> bool:
-        policy: dict[str, Any] = json.loads(self.attributes.get("RedrivePolicy") or "{}")
-        if not policy or message.receives < int(policy["maxReceiveCount"]):
+        if not message.receives or not (policy := json.loads(self.attributes.get("RedrivePolicy") or "{}")):
+            return False
+        if message.receives < int(policy["maxReceiveCount"]):
             return False
         del self._messages[message.id]
         moved = Message(message.id, message.sent, message.sent_at)
-        self.dead_letters(policy["deadLetterTargetArn"])._put(moved)
+        self.dead_letters(policy["deadLetterTargetArn"]).put(moved)
         return True
 
     def _hide(self, message: Message, seconds: float) -> None:
@@ -226,6 +268,14 @@ class Queue:
         if not mark or message_id not in self._known:
             raise AwsError("ReceiptHandleIsInvalid", "The input receipt handle is invalid.")
         return self._messages.get(message_id)
+
+
+def _check(sent: Sent) -> None:
+    check_body(sent.body, "InvalidMessageContents")
+    if sent.size > SQS_BYTES:
+        raise AwsError("InvalidParameterValue", f"One or more parameters are invalid: longer than {SQS_BYTES}")
+    if len(sent.attributes) > RAW_ATTRIBUTES:
+        raise AwsError("InvalidParameterValue", "Number of message attributes exceeds the allowed maximum [10].")
 
 
 def check_body(body: str, code: str) -> None:

@@ -4,15 +4,14 @@ Each port refuses, cuts, hangs and holds by itself. A client that goes away take
 """
 
 import asyncio
-import contextlib
 import threading
-import time
 from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from tests.fake_aws.faults import AFTER, BEFORE, SLOW_SECONDS, Faults
-from tests.fake_aws.protocol import Call, Reply, parse, received, refusal
+from tests.fake_aws.http import Connection, Reply, Request
+from tests.fake_aws.protocol import Call, parse, refusal
 from tests.fake_aws.queues import AwsError, Queue
 from tests.fake_aws.topics import Topic
 from tests.fake_aws.world import World
@@ -35,7 +34,7 @@ class Endpoint:
         self.calls: list[str] = []  # the actions that were performed
         self.held: list[str] = []
         self._fake = fake
-        self._open: set[_Connection] = set()
+        self._connections: set[Connection] = set()
         self._server: asyncio.Server | None = None
         self._hold: frozenset[str] | None = frozenset()  # None: all
         self._released = asyncio.Event()
@@ -50,7 +49,7 @@ class Endpoint:
 
     def down(self) -> None:
         """Refuses connections and cuts those that are open."""
-        self._fake.run(self._down)
+        self._fake.run(self.close)
 
     def hold(self, *actions: str) -> None:
         """Holds these calls from now on; without names, all of them."""
@@ -69,16 +68,18 @@ class Endpoint:
         await self._release()
         if self._server is None:
             loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(lambda: _Connection(self), HOST, self.port, backlog=128)
+            self._server = await loop.create_server(
+                lambda: Connection(self._answer, self._connections), HOST, self.port, backlog=128
+            )
 
-    async def _down(self) -> None:
+    async def close(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
             for _ in range(4):  # a connection that was just accepted is made in the next passes of the loop
                 await asyncio.sleep(0)
         await self._release()
-        for connection in list(self._open):
+        for connection in list(self._connections):
             connection.cut()
 
     async def _hold_calls(self, actions: tuple[str, ...]) -> None:
@@ -89,8 +90,9 @@ class Endpoint:
         self._released.set()
         self._released = asyncio.Event()
 
-    async def _answer(self, call: Call, base_url: str) -> Reply | None:
+    async def _answer(self, request: Request) -> Reply | None:
         """None cuts the connection."""
+        call = parse(request)
         if self._hold is None or call.action in self._hold:
             self.held.append(call.action)
             await self._released.wait()
@@ -103,7 +105,9 @@ class Endpoint:
         if self.faults.strikes("slow", call.action):
             await asyncio.sleep(SLOW_SECONDS)
         self.calls.append(call.action)
-        reply = await self._fake._perform(call, base_url)
+        reply = self._fake.world.perform(call, request.base_url)
+        if not isinstance(reply, Reply):
+            reply = await reply
         if fault := self.faults.first(AFTER, call.action):
             return _failure(call, fault)
         return reply
@@ -119,8 +123,7 @@ class FakeAws:
         self.sns = Endpoint(self, Faults(seed))
         self.sqs = Endpoint(self, Faults(seed))
         self.door = Endpoint(self, Faults())  # for both services: the tests' own, where nothing ever goes wrong
-        self._world = World(time.time, self.sns.faults, self.sqs.faults, on_send=self._sent)
-        self._arrived = asyncio.Event()
+        self.world = World(sns_faults=self.sns.faults, sqs_faults=self.sqs.faults)
         for endpoint in (self.sns, self.sqs, self.door):
             endpoint.up()
 
@@ -142,7 +145,7 @@ class FakeAws:
         """Does something with a queue, on the loop."""
 
         async def apply() -> T:
-            return do(self._world.queues[name])
+            return do(self.world.queues[name])
 
         return self.run(apply)
 
@@ -150,7 +153,7 @@ class FakeAws:
         """Does something with a topic, on the loop."""
 
         async def apply() -> T:
-            return do(self._world.topics[arn])
+            return do(self.world.topics[arn])
 
         return self.run(apply)
 
@@ -160,95 +163,13 @@ class FakeAws:
 
     async def _end(self) -> None:
         for endpoint in (self.sns, self.sqs, self.door):
-            await endpoint._down()
+            await endpoint.close()
         for _ in range(2):  # what was cut learns of it in the next pass
             await asyncio.sleep(0)
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-
-    def _sent(self) -> None:
-        self._arrived.set()
-        self._arrived = asyncio.Event()
-
-    async def _perform(self, call: Call, base_url: str) -> Reply:
-        if call.action != "ReceiveMessage":
-            return self._world.perform(call, base_url)
-        try:
-            return await self._receive(call.parameters)
-        except AwsError as error:
-            return refusal(call, error)
-
-    async def _receive(self, call: dict[str, Any]) -> Reply:
-        queue = self._world.queue_at(call["QueueUrl"])
-        until = self._loop.time() + float(call.get("WaitTimeSeconds", 0))
-        while True:
-            arrived = self._arrived
-            deliveries = queue.receive(
-                int(call.get("MaxNumberOfMessages", 1)), float(call.get("VisibilityTimeout", 30))
-            )
-            left = until - self._loop.time()
-            if deliveries or left <= 0:
-                return received(deliveries)
-            if (back := queue.next_visible_in()) is not None:
-                left = min(left, back + 0.001)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await arrived.wait()
-
-
-class _Connection(asyncio.Protocol):
-    """HTTP/1.1 as botocore and http.client send it: one request after the other, each with its Content-Length."""
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self._buffer = bytearray()
-        self._serving: asyncio.Task[None] | None = None
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        self._endpoint._open.add(self)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self._endpoint._open.discard(self)
-        if self._serving is not None:
-            self._serving.cancel()
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        self._next()
-
-    def cut(self) -> None:
-        self._transport.abort()
-
-    def _next(self) -> None:
-        end = self._buffer.find(b"\r\n\r\n")
-        if self._serving is not None or end < 0:
-            return
-        lines = self._buffer[:end].decode("latin-1").split("\r\n")[1:]
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        begin, length = end + 4, int(headers.get("content-length", "0"))
-        if len(self._buffer) < begin + length:
-            return
-        body = bytes(self._buffer[begin : begin + length])
-        del self._buffer[: begin + length]
-        self._serving = asyncio.get_running_loop().create_task(self._serve(headers, body))
-
-    async def _serve(self, headers: dict[str, str], body: bytes) -> None:
-        call = parse(headers.get("x-amz-target", ""), body)
-        reply = await self._endpoint._answer(call, f"http://{headers.get('host', '')}")
-        self._serving = None
-        if reply is None:
-            self.cut()
-            return
-        head = [f"HTTP/1.1 {reply.status} {'OK' if reply.status == 200 else 'No'}"]
-        head += [f"{name}: {value}" for name, value in reply.headers.items()]
-        head += [f"Content-Length: {len(reply.body)}", "", ""]
-        self._transport.write("\r\n".join(head).encode("latin-1") + reply.body)
-        self._next()
 
 
 def _failure(call: Call, fault: str) -> Reply | None:

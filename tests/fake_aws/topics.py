@@ -32,24 +32,30 @@ class Subscription:
 class Topic:
     arn: str
     faults: Faults
+    checks: bool = True
     subscriptions: list[Subscription] = field(default_factory=list)
     accepted: deque[Sent] = field(default_factory=lambda: deque(maxlen=1_000))
 
     def publish(self, sent: Sent, action: str) -> str:
-        if not sent.body:
-            raise AwsError("InvalidParameter", "Invalid parameter: Empty message")
-        check_body(sent.body, "InvalidParameter")
-        if sent.size > SNS_BYTES:
-            raise AwsError("InvalidParameter", "Invalid parameter: Message too long")
-        for name, attribute in sent.attributes.items():
-            if not attribute.value:
-                raise AwsError("ParameterValueInvalid", f"The message attribute '{name}' must contain a value")
+        if self.checks:
+            _check(sent)
         message_id = str(uuid4())
         self.accepted.append(sent)
         for subscription in self.subscriptions:
             for _ in range(2 if self.faults.strikes("double", action) else 1):
                 subscription.deliver(self, message_id, sent)
         return message_id
+
+
+def _check(sent: Sent) -> None:
+    if not sent.body:
+        raise AwsError("InvalidParameter", "Invalid parameter: Empty message")
+    check_body(sent.body, "InvalidParameter")
+    if sent.size > SNS_BYTES:
+        raise AwsError("InvalidParameter", "Invalid parameter: Message too long")
+    for name, attribute in sent.attributes.items():
+        if not attribute.value:
+            raise AwsError("ParameterValueInvalid", f"The message attribute '{name}' must contain a value")
 
 
 def _envelope(arn: str, message_id: str, sent: Sent) -> str:

@@ -70,7 +70,8 @@ def test_concurrent_sends_receives_and_deletes_lose_nothing(backend: SQSBackend)
         thread.join()
 
     assert sorted(received) == sorted(f"{sender}-{number}" for sender in range(senders) for number in range(each))
-    assert not backend.queues["visits"]._messages
+    queue = backend.queues["visits"]
+    assert (queue.approximate_number_of_messages, queue.approximate_number_of_messages_not_visible) == (0, 0)
 
 
 class SlowToEnd(list[Message]):
@@ -90,16 +91,16 @@ def test_a_message_added_in_the_middle_of_a_delete_stays(backend: SQSBackend) ->
     adding = threading.Thread(target=backend.send_message, args=("visits", "second"))
 
     def add_between_copy_and_replacement() -> None:
-        queue._messages = list(list.__iter__(queue._messages))  # only once
+        slow.at_end = lambda: None  # only once
         adding.start()
         adding.join(timeout=0.3)
 
-    queue._messages = SlowToEnd(queue._messages)
-    queue._messages.at_end = add_between_copy_and_replacement
+    queue._messages = slow = SlowToEnd(queue._messages)
+    slow.at_end = add_between_copy_and_replacement
     backend.delete_message("visits", str(first.receipt_handle))
     adding.join()
 
-    assert [message.body for message in queue._messages] == ["second"]
+    assert [message.body for message in queue.messages] == ["second"]
 
 
 def test_a_long_poll_holds_nobody_up(backend: SQSBackend) -> None:

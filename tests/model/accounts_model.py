@@ -29,8 +29,8 @@ Moves = Iterator[tuple[str, "State"]]
 class Account(NamedTuple):
     stored: str = ""
     closed: bool = False
-    first_heard: int = 0
-    last_heard: int = 0
+    first_message: int = 0
+    latest_message: int = 0
 
 
 class State(NamedTuple):
@@ -82,17 +82,19 @@ class Accounts:
         what, sent = message
         account = s.account
         if what:
-            account = account or Account(first_heard=sent, last_heard=sent)
-            account = account._replace(last_heard=max(account.last_heard, sent), closed=account.closed or what == "!")
+            account = account or Account(first_message=sent, latest_message=sent)
+            account = account._replace(
+                latest_message=max(account.latest_message, sent), closed=account.closed or what == "!"
+            )
             if what != "!" and what not in account.stored:
                 account = account._replace(stored=account.stored + what)
                 s = s._replace(log=s.log + what)
         s = s._replace(account=account, clock=max(s.clock, sent))
-        return s._replace(account=None) if account and self._may_go(s, account) else s
+        return s._replace(account=None) if account and self._is_removable(s, account) else s
 
-    def _may_go(self, s: State, account: Account) -> bool:
+    def _is_removable(self, s: State, account: Account) -> bool:
         now = s.half_year + s.host_ahead if self.without == "7c" else s.clock
-        since = account.first_heard if self.without == "7d" else account.last_heard
+        since = account.first_message if self.without == "7d" else account.latest_message
         closed = account.closed or self.without == "7a"
         complete = len(account.stored) == 2 or self.without in ("7a", "7b")
         return closed and complete and since < now

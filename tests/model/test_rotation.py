@@ -53,7 +53,7 @@ def lay_out(folder: Path, s: State) -> Path:
     ledger.record_log(s.size, inodes["old" if s.rotating else names_of(s)["log"]])
     if s.pending:
         data = bytearray(dict(s.lines)[names_of(s)["log"]][-2:].encode())
-        ledger.begin(Append(data=data, ranges={A: [(0, 2)]}, heard={A: SENT_MS}))
+        ledger.begin(Append(data=data, ranges={A: [(0, 2)]}, latest_ms={A: SENT_MS}))
     if s.rotating:
         ledger.record_rotation(NAMES[s.rotating])
     ledger.close()

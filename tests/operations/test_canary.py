@@ -1,10 +1,10 @@
-"""Which steps of a canary the doctor sees in the files of an outbox."""
+"""The doctor sees in the files of an outbox that SNS has accepted the canary."""
 
 from pathlib import Path
 
 import pytest
 
-from tracker.operations.canary import _Outbox
+from tracker.operations.canary import OutboxWatcher
 
 TOKEN = "0123456789abcdef"
 
@@ -26,26 +26,26 @@ async def test_it_is_accepted_once_the_published_offset_is_behind_it(
     journal: Path, published: int, accepted: bool
 ) -> None:
     (journal / "published").write_text(f"{published:020d}")
-    assert await _Outbox(journal.parent, TOKEN).look() is accepted
+    assert await OutboxWatcher(journal.parent, TOKEN).is_seen() is accepted
 
 
 async def test_it_is_not_before_anything_was_published(journal: Path) -> None:
-    assert not await _Outbox(journal.parent, TOKEN).look()
+    assert not await OutboxWatcher(journal.parent, TOKEN).is_seen()
 
 
 async def test_a_journal_that_is_wholly_published_and_gone_took_it_along(journal: Path) -> None:
     (journal / "published").write_text(f"{0:020d}")
-    watching = _Outbox(journal.parent, TOKEN)
-    assert not await watching.look()
+    watching = OutboxWatcher(journal.parent, TOKEN)
+    assert not await watching.is_seen()
     for file in journal.iterdir():
         file.unlink()
     journal.rmdir()
-    assert await watching.look()
+    assert await watching.is_seen()
 
 
 async def test_another_journal_and_a_line_without_its_end_are_not_it(journal: Path) -> None:
     (journal / "published").write_text(f"{10_000:020d}")
-    assert not await _Outbox(journal.parent, "f" * 16).look()
+    assert not await OutboxWatcher(journal.parent, "f" * 16).is_seen()
     segment = journal / f"{100:020d}"
     segment.write_bytes(segment.read_bytes()[:120])
-    assert not await _Outbox(journal.parent, TOKEN).look()
+    assert not await OutboxWatcher(journal.parent, TOKEN).is_seen()

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
+from tests.launched import environment
 from tests.ports import free_port
-from tests.system.processes import Service, environment
+from tests.system.processes import Service
 from tests.system.wire import get
 from tracker import cli
 from tracker.config import Http, LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
@@ -127,7 +128,7 @@ async def test_a_canary_that_sns_does_not_take_is_missed_where_it_stays(bench: B
     try:
         pixel.wait_ready()
         get(pixel.port, "/track")
-        pixel.wait_alive(lambda: "trouble" in pixel.readiness() and json.loads(pixel.readiness())["trouble"], "trouble")
+        pixel.wait_alive(lambda: json.loads(pixel.readiness()).get("publish_error"), "an error of the publisher")
         findings = await bench.doctor(pixel=file, canary=True)
     finally:
         pixel.destroy()

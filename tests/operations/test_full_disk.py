@@ -41,7 +41,7 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-async def test_storage_waits_for_room_its_heart_beats_and_the_doctor_names_it(
+async def test_storage_waits_for_room_sends_heartbeats_and_the_doctor_names_it(
     bench: Bench, disk: Path, tmp_path: Path
 ) -> None:
     notify = Notify(tmp_path / "notify")
@@ -68,7 +68,7 @@ async def test_storage_waits_for_room_its_heart_beats_and_the_doctor_names_it(
         found(findings, Level.FAULT, "storage", "it cannot write")
 
         notify.listen().clear()
-        await until(lambda: notify.beats() >= 3, seconds=30)
+        await until(lambda: notify.heartbeats() >= 3, seconds=30)
         filler.unlink()
         await until(storage.is_ready, seconds=30)
         assert (disk / "visits.log").read_text().endswith("|null|null|192.0.2.1\n")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_topic import FakeTopic
+from tests.fake_aws.in_memory import FakeTopic
+from tests.metrics import value
 from tests.pixel.journals import journal_with, line
 from tracker import telemetry
 from tracker.config import SnsConfig
@@ -34,15 +35,13 @@ class Sums:
         return self._read()[name] - self._before[name]
 
     def _read(self) -> dict[str, int]:
-        reasons = {
-            reason: int(telemetry.DISCARDED.labels(reason)._value.get()) for reason in (*NOT_RECORDED, *NOT_PUBLISHED)
-        }
+        reasons = {reason: int(value(telemetry.DISCARDED, reason=reason)) for reason in (*NOT_RECORDED, *NOT_PUBLISHED)}
         return reasons | {
             "hits": telemetry.total(telemetry.HITS),
             "accepted": telemetry.total(telemetry.ACCEPTED),
             "adopted": telemetry.total(telemetry.ADOPTED_VISITS),
             "published": telemetry.total(telemetry.PUBLISHED_VISITS),
-            "waiting": int(telemetry.WAITING_VISITS._value.get()),
+            "waiting": int(value(telemetry.WAITING_VISITS)),
         }
 
     def check(self) -> None:
@@ -61,7 +60,7 @@ def sums() -> Iterator[Sums]:
 
 
 def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_counter, "READ_BYTES", 2 * len(line(0)) + 7)
+    monkeypatch.setattr(line_counter, "COUNTED_BYTES", 2 * len(line(0)) + 7)
     journal = journal_with(tmp_path, *map(line, range(10)), segment_bytes=3 * len(line(0)) + 1)
     reader = JournalReader(journal.path)
     reader.count(limit=1)
@@ -84,7 +83,7 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
 
 
 def test_bytes_without_a_newline_hide_no_line_behind_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(line_counter, "READ_BYTES", 1_000)
+    monkeypatch.setattr(line_counter, "COUNTED_BYTES", 1_000)
     journal = journal_with(tmp_path, b"\0" * 5_000 + b"\n", line(1))
     reader = JournalReader(journal.path)
     reader.count()
@@ -128,8 +127,8 @@ def test_a_worker_counts_in_memory_that_outlives_it(sums: Sums) -> None:
 
 def test_refusals_are_counted_by_status_and_reason_through_the_end_of_a_worker() -> None:
     def counted() -> list[float]:
-        requests = [telemetry.REQUESTS_REFUSED.labels(str(status))._value.get() for status in REFUSED_STATUSES]
-        return requests + [telemetry.CONNECTIONS_REFUSED.labels(each)._value.get() for each in REFUSED_CONNECTIONS]
+        requests = [value(telemetry.REQUESTS_REFUSED, status=str(status)) for status in REFUSED_STATUSES]
+        return requests + [value(telemetry.CONNECTIONS_REFUSED, reason=each) for each in REFUSED_CONNECTIONS]
 
     before = counted()
     descriptor = Counts.create()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_topic import FakeTopic
+from tests.fake_aws.in_memory import FakeTopic
 from tests.seam import faults
 from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, Inline, Scenario, World, stumble, sweep

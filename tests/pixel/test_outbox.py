@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -378,14 +379,14 @@ def test_one_entry_that_cannot_be_read_hides_no_journal(
 ) -> None:
     (tmp_path / "lost+found").mkdir()
     journal_with(tmp_path, line(1)).close()
-    measure = module._tree_size
+    list_directory = os.scandir
 
-    def guarded(entry: "os.DirEntry[str]") -> int:
-        if entry.name == "lost+found":
+    def guarded(path: str) -> Iterator["os.DirEntry[str]"]:
+        if Path(path).name == "lost+found":
             raise PermissionError(13, "Permission denied")
-        return measure(entry)
+        return list_directory(path)
 
-    monkeypatch.setattr(module, "_tree_size", guarded)
+    monkeypatch.setattr(os, "scandir", guarded)
     outbox = Outbox(tmp_path)
     outbox.open()
     for _ in range(3):
@@ -412,8 +413,9 @@ def test_a_segment_removed_during_a_scan_costs_no_reader(tmp_path: Path, monkeyp
             outbox.scan()
         assert outbox.journals == [reader]
         assert reader.orphaned
+    list_directory = os.scandir
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_tree_size", vanished)
+        patch.setattr(os, "scandir", lambda path: vanished() if Path(path) == reader.path else list_directory(path))
         outbox.scan()
     assert outbox.journals == [reader]
     outbox.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import metrics
 from tests.pixel.test_every_call import Accepting, Pixel, Publishing, drain, impatient, line, stored
 from tests.seam import faults
 from tests.seam.method import LONG, SEED, World, cut_power, cuts, live, stage
@@ -72,7 +73,7 @@ def damage(outbox: Path, sound: set[bytes]) -> int:
 
 
 def count_damaged() -> float:
-    return float(telemetry.DISCARDED.labels("damaged")._value.get())
+    return metrics.value(telemetry.DISCARDED, reason="damaged")
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_topic import FakeTopic
+from tests.fake_aws.in_memory import FakeTopic
+from tests.metrics import value
 from tests.pixel.journals import journal_with, line
 from tests.waiting import until
 from tracker import telemetry
@@ -367,9 +368,9 @@ async def test_an_unreadable_journal_that_cannot_be_renamed_delays_no_other_and_
     publisher = publisher_of(outbox, topic)
     async with running(publisher):
         await until(lambda: topic.accepted)
-        await until(lambda: publisher.trouble)
+        await until(lambda: publisher.error)
     assert [span.data for span in spans_of(topic.accepted)] == [line(3)]
-    assert broken.path.name in str(publisher.trouble)
+    assert broken.path.name in str(publisher.error)
 
 
 async def test_a_full_disk_keeps_the_refused_lines_in_the_journal(
@@ -503,18 +504,18 @@ async def test_a_journal_that_cannot_be_read_for_now_holds_up_no_other(
 
 
 class Unready(FakeTopic):
-    """A topic without credentials: `ready` raises `trouble`, or never returns."""
+    """A topic without credentials: `ready` raises `error`, or never returns."""
 
-    def __init__(self, trouble: PublishFailed | None) -> None:
+    def __init__(self, error: PublishFailed | None) -> None:
         super().__init__()
-        self.trouble = trouble
+        self.error = error
         self.asked = 0
         self.is_ready = asyncio.Event()
 
     async def ready(self) -> None:
         self.asked += 1
-        if self.trouble is not None and not self.is_ready.is_set():
-            raise self.trouble
+        if self.error is not None and not self.is_ready.is_set():
+            raise self.error
         await self.is_ready.wait()
 
 
@@ -523,20 +524,20 @@ async def test_a_topic_that_is_not_ready_is_reported_without_any_visit_until_it_
     publisher = publisher_of(outbox, topic)
     async with running(publisher):
         await until(lambda: topic.asked > 3)
-        assert publisher.trouble == str(topic.trouble)
-        assert telemetry.PUBLISHING._value.get() == 0
+        assert publisher.error == str(topic.error)
+        assert value(telemetry.PUBLISHING) == 0
         topic.is_ready.set()
-        await until(lambda: publisher.trouble is None)
-        assert telemetry.PUBLISHING._value.get() == 1
+        await until(lambda: publisher.error is None)
+        assert value(telemetry.PUBLISHING) == 1
 
 
-@pytest.mark.parametrize("trouble", [None, PublishFailed("no credentials")], ids=["no answer", "failure"])
+@pytest.mark.parametrize("error", [None, PublishFailed("no credentials")], ids=["no answer", "failure"])
 async def test_a_topic_that_is_not_ready_delays_no_stop_when_nothing_waits(
-    outbox: Outbox, trouble: PublishFailed | None
+    outbox: Outbox, error: PublishFailed | None
 ) -> None:
     journal_with(outbox.directory).close()  # its worker recorded no visit
     outbox.scan()
-    topic = Unready(trouble)
+    topic = Unready(error)
     publisher = publisher_of(outbox, topic)
     publishing = asyncio.create_task(publisher.run())
     await until(lambda: topic.asked)
@@ -571,7 +572,7 @@ async def test_a_new_configuration_is_taken_while_the_topic_is_not_ready(outbox:
         open_topic=lambda config: topics[config.format].open(config),
     )
     async with running(publisher):
-        await until(lambda: publisher.trouble)
+        await until(lambda: publisher.error)
         in_force.append(SnsConfig(topic_arn=ARN, linger=0.01, format="plain"))
         await until(lambda: stored(topics["plain"].accepted) == line(1))
     journal.close()

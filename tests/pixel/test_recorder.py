@@ -169,18 +169,20 @@ async def test_a_stop_right_after_a_failed_fsync_does_not_try_it_again(
 ) -> None:
     recorder = make(tmp_path)
     await recorder.open()
+    loop = asyncio.get_running_loop()
     tried: list[int] = []
 
     def fail(fd: int) -> None:
         tried.append(fd)
+        loop.call_soon_threadsafe(syncing.cancel)  # the stop comes before another journal is made
         raise OSError(errno.EIO, "broken")
 
-    async def cancelled(old: object) -> None:
-        """The stop comes before another journal is made."""
-
     monkeypatch.setattr(journal_module, "fdatasync", fail)
-    monkeypatch.setattr(recorder, "_replace", cancelled)
     recorder.record(LINE)
-    await recorder.sync()
+    journal = recorder.journal
+    syncing = asyncio.create_task(recorder.sync())
+    await asyncio.wait([syncing])
+    assert syncing.cancelled()
+    assert recorder.journal is journal
     await recorder.close()
     assert len(tried) == 1

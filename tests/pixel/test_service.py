@@ -64,10 +64,10 @@ async def test_the_monitor_follows_the_configuration_in_force(tmp_path: Path) ->
     outbox = Outbox(tmp_path)
     monitor = OutboxMonitor(outbox=outbox, workers=workers, accounting=Accounting())
     (tmp_path / "some file").write_bytes(bytes(900))
-    await monitor.look()
+    await monitor.update()
     assert monitor.nearly_full
     workers.config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path), max_bytes=2000))
-    await monitor.look()
+    await monitor.update()
     assert not monitor.nearly_full
     assert telemetry.PIXEL.get_sample_value("tracker_pixel_outbox_max_bytes") == 2000
     outbox.close()
@@ -77,7 +77,7 @@ async def test_a_publisher_that_dies_is_started_again_and_seen(monkeypatch: pyte
     again = asyncio.Event()
 
     class Dying:
-        trouble: str | None = None
+        error: str | None = None
         runs = 0
 
         async def run(self) -> None:
@@ -91,8 +91,8 @@ async def test_a_publisher_that_dies_is_started_again_and_seen(monkeypatch: pyte
     async with asyncio.timeout(5):
         await service.keep_publishing(cast(Publisher, publisher))
     assert again.is_set()
-    assert publisher.trouble is not None
-    assert "Invalid endpoint" in publisher.trouble
+    assert publisher.error is not None
+    assert "Invalid endpoint" in publisher.error
     assert telemetry.PIXEL.get_sample_value("tracker_pixel_publishing") == 0
 
 
@@ -104,10 +104,10 @@ async def test_an_outbox_that_another_pixel_took_after_the_start_is_reported_and
     other, ours = Outbox(tmp_path), Outbox(tmp_path)  # our disk was full at the start, so nothing was locked then
     other.open()
     monitor = OutboxMonitor(outbox=ours, workers=workers, accounting=Accounting())
-    await monitor.look()
+    await monitor.update()
     assert "outbox_failed error=outbox.dir: " in caplog.text
     other.close()
-    await monitor.look()
+    await monitor.update()
     assert ours.is_open
     ours.close()
     workers.drain(0.0)

@@ -178,7 +178,7 @@ async def test_time_in_which_main_itself_stood_still_makes_no_worker_hang(
         (worker,) = pool.pids()
         if worker_stopped_too:
             os.kill(worker, signal.SIGSTOP)
-        await asyncio.sleep(0.8)  # a check has seen its last beat
+        await asyncio.sleep(0.8)  # a check has seen its last heartbeat
         time.sleep(1.5 * worker_process.HUNG_CHECKS * 0.5)  # this loop is main's
         await asyncio.sleep(0.8)  # a check or two before the worker has had its turn
         os.kill(worker, signal.SIGCONT)

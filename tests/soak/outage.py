@@ -6,7 +6,6 @@ of it goes through. Then the same while storage is away, and SQS holds the backl
 
 import re
 import shutil
-import subprocess
 import threading
 import time
 from collections import defaultdict
@@ -14,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.launched import Launched
 from tests.system.processes import Service
 from tests.system.stack import FakeStack
 from tests.system.wire import LOOPBACK, wait_for
@@ -144,9 +144,6 @@ def _load(pixel: Service) -> Iterator[None]:
     """Visitors for as long as the block lasts."""
     headers = ["-H", f"User-Agent: {CHROME}", "-H", "Referer: https://site.example/a/page"]
     url = f"http://{LOOPBACK}:{pixel.port}/track"
-    wrk = subprocess.Popen(["wrk", "-t1", "-c64", "-d24h", *headers, url], stdout=subprocess.DEVNULL)
-    try:
+    home = pixel.config.parent
+    with Launched(["wrk", "-t1", "-c64", "-d24h", *headers, url], output_file=home / "wrk.out", home=home):
         yield
-    finally:
-        wrk.terminate()
-        wrk.wait()

@@ -69,7 +69,7 @@ async def test_gaps_are_named_with_their_offsets_visits_and_age(
     assert status == 1
     assert A not in said  # closed and complete
     missing = offset_of(B, 5) - offset_of(B, 2)
-    assert f"journal {B}: open, {offset_of(B, 8) - missing} bytes stored, last heard 20" in said
+    assert f"journal {B}: open, {offset_of(B, 8) - missing} bytes stored, latest message 20" in said
     assert f"  missing [{offset_of(B, 2)}, {offset_of(B, 5)}): {missing} bytes, about 3 visits, since 20" in said
     assert f"journal {C}: closed at {offset_of(C, 5)}, {offset_of(C, 3)} bytes stored" in said
     assert f"  missing [{offset_of(C, 3)}, {offset_of(C, 5)}): " in said
@@ -127,12 +127,12 @@ async def test_silent_journals_that_are_open_or_have_gaps_are_given_up_at_once(
         status, said = await asyncio.to_thread(audit, capsys, "--config", config, "--forget-silent", 30)
         assert status == 1
         assert said.startswith("2 journals given up that were silent for 30 days\n")
-        assert {each.journal for each in accounts_of(path) if each.excused} == {B, C}
+        assert {each.journal for each in accounts_of(path) if each.given_up} == {B, C}
         assert await rig.call(rig.ledger.gaps) == (offset_of("d" * 32, 2), 1)
         later = now_ms() + 200 * day
         await rig.write(span("e" * 32, 1, 2, sent_ms=later))
         await rig.call(rig.ledger.checkpoint)
-    assert [each.journal for each in accounts_of(path) if each.heard_ms < later] == ["d" * 32]
+    assert [each.journal for each in accounts_of(path) if each.latest_ms < later] == ["d" * 32]
 
 
 @pytest.mark.parametrize("option", ["--forget-silent", "--grace"])

@@ -1,4 +1,4 @@
-"""The gauges that are read every ten seconds: the trouble of one is not that of another."""
+"""The gauges that are read every ten seconds: a failure of one does not stop the others."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.metrics import value
 from tests.storage.rig import A, open_rig, span
 from tests.waiting import until
 from tracker import telemetry
@@ -30,7 +31,7 @@ async def test_a_ledger_that_cannot_be_read_stops_no_other_figure(
     telemetry.LOG_FREE_BYTES.set(-1)
     with ThreadPoolExecutor(1) as executor:
         watching = asyncio.create_task(gauges.update(Broken(), tmp_path / "visits.log", OwnerThread(executor)))  # type: ignore[arg-type]
-        await until(lambda: looks > 1 and telemetry.LOG_FREE_BYTES._value.get() > 0)
+        await until(lambda: looks > 1 and value(telemetry.LOG_FREE_BYTES) > 0)
         watching.cancel()
         await asyncio.wait([watching])
 
@@ -46,8 +47,8 @@ async def test_gaps_are_shown_though_the_disk_cannot_be_asked(tmp_path: Path, mo
         missing = await rig.call(rig.ledger.gaps)
         telemetry.MISSING_BYTES.set(-1)
         watching = asyncio.create_task(gauges.update(rig.ledger, tmp_path / "visits.log", rig.thread))
-        await until(lambda: telemetry.MISSING_BYTES._value.get() >= 0)
-        shown = telemetry.MISSING_BYTES._value.get(), telemetry.GAPPED_JOURNALS._value.get()
+        await until(lambda: value(telemetry.MISSING_BYTES) >= 0)
+        shown = value(telemetry.MISSING_BYTES), value(telemetry.GAPPED_JOURNALS)
         assert shown == missing
         watching.cancel()
         await asyncio.wait([watching])

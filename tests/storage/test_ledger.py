@@ -23,7 +23,7 @@ def ranges_of(ledger: Ledger) -> list[tuple[str, int, int]]:
 
 def store(ledger: Ledger, append: Append) -> None:
     append.data += b"x"
-    append.heard = dict.fromkeys([*append.ranges, *append.closed], SENT_MS) | append.heard
+    append.latest_ms = dict.fromkeys([*append.ranges, *append.closed], SENT_MS) | append.latest_ms
     ledger.begin(append)
     ledger.durable()
 
@@ -46,7 +46,7 @@ def test_ranges_that_touch_become_one(ledger: Ledger) -> None:
 
 
 def test_only_a_durable_append_counts(ledger: Ledger) -> None:
-    ledger.begin(Append(data=bytearray(b"xy"), ranges={A: [(0, 10)]}, seen={"m": 1}, heard={A: 1}))
+    ledger.begin(Append(data=bytearray(b"xy"), ranges={A: [(0, 10)]}, seen={"m": 1}, latest_ms={A: 1}))
     assert ledger.missing(A, (0, 10)) == [(0, 10)]
     assert not ledger.has_seen("m")
     assert ledger.size == 0
@@ -65,9 +65,9 @@ def test_commits_are_synced_to_the_disk(ledger: Ledger) -> None:
 
 def test_messages_are_forgotten_after_fourteen_days(ledger: Ledger) -> None:
     store(ledger, Append(seen={"old": SENT_MS, "newer": SENT_MS + DAY_MS}))
-    store(ledger, Append(heard={A: SENT_MS + 14 * DAY_MS}))
+    store(ledger, Append(latest_ms={A: SENT_MS + 14 * DAY_MS}))
     assert ledger.has_seen("old")  # to the very millisecond
-    store(ledger, Append(heard={A: SENT_MS + 14 * DAY_MS + 60_000}))
+    store(ledger, Append(latest_ms={A: SENT_MS + 14 * DAY_MS + 60_000}))
     assert not ledger.has_seen("old")
     assert ledger.has_seen("newer")
     ledger.close()
@@ -91,10 +91,10 @@ def test_messages_are_forgotten_after_fourteen_days(ledger: Ledger) -> None:
 def test_a_journal_is_forgotten_when_closed_complete_and_old(
     ledger: Ledger, append: Append, forgotten: bool, days: int
 ) -> None:
-    append = Append(ranges=dict(append.ranges), closed=dict(append.closed), heard={A: SENT_MS})
+    append = Append(ranges=dict(append.ranges), closed=dict(append.closed), latest_ms={A: SENT_MS})
     store(ledger, append)
     ledger.checkpoint()
-    store(ledger, Append(heard={C: SENT_MS + days * DAY_MS}))
+    store(ledger, Append(latest_ms={C: SENT_MS + days * DAY_MS}))
     known = [row[0] for row in ledger.db.execute("SELECT id FROM journal ORDER BY id")]
     assert (A in known) == (not forgotten or days == 180)
     if A not in known:
@@ -103,9 +103,9 @@ def test_a_journal_is_forgotten_when_closed_complete_and_old(
 
 
 def test_a_delivery_keeps_its_journal_for_another_180_days(ledger: Ledger) -> None:
-    store(ledger, Append(ranges={A: [(0, 10)]}, closed={A: 10}, heard={A: SENT_MS}))
-    ledger.begin(Append(heard={A: SENT_MS + 100 * DAY_MS}))
-    ledger.begin(Append(heard={A: SENT_MS + 50 * DAY_MS, C: SENT_MS + 240 * DAY_MS}))
+    store(ledger, Append(ranges={A: [(0, 10)]}, closed={A: 10}, latest_ms={A: SENT_MS}))
+    ledger.begin(Append(latest_ms={A: SENT_MS + 100 * DAY_MS}))
+    ledger.begin(Append(latest_ms={A: SENT_MS + 50 * DAY_MS, C: SENT_MS + 240 * DAY_MS}))
     assert ranges_of(ledger) == [(A, 0, 10)]
     ledger.close()
 
@@ -127,8 +127,8 @@ def test_a_ledger_that_is_none_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_missing_bytes_are_gaps_and_missing_tails_of_all_journals(ledger: Ledger) -> None:
     assert ledger.gaps() == (0, 0)
-    heard = {A: SENT_MS, B: SENT_MS, C: SENT_MS}
-    store(ledger, Append(ranges={A: [(0, 10), (15, 20)], B: [(7, 9)]}, heard=heard))
+    latest = {A: SENT_MS, B: SENT_MS, C: SENT_MS}
+    store(ledger, Append(ranges={A: [(0, 10), (15, 20)], B: [(7, 9)]}, latest_ms=latest))
     assert ledger.gaps() == (5 + 7, 2)
     store(ledger, Append(ranges={A: [(10, 15)]}, closed={A: 20, B: 12, C: 4}))
     assert ledger.gaps() == (7 + 3 + 4, 2)  # what is under way counts as stored
@@ -153,7 +153,7 @@ def test_a_ledger_of_an_earlier_layout_is_taken_over(tmp_path: Path) -> None:
 
 def test_a_gap_is_known_since_the_first_delivery_beyond_it(ledger: Ledger) -> None:
     for at, span in enumerate([(0, 10), (20, 30), (15, 20), (40, 50), (30, 32)]):
-        store(ledger, Append(ranges={A: [span]}, heard={A: SENT_MS + at}))
+        store(ledger, Append(ranges={A: [span]}, latest_ms={A: SENT_MS + at}))
     ledger.checkpoint()
     assert ledger.db.execute('SELECT start, "end", since_ms FROM stored').fetchall() == [
         (0, 10, SENT_MS),
@@ -168,7 +168,7 @@ def test_a_start_makes_durable_what_it_finds_in_the_ledger(tmp_path: Path) -> No
     first = Ledger(tmp_path / "first" / "ledger.sqlite")
     first.record_log(0, 1)
     # Its fsync failed, say, and the process died.
-    first.begin(Append(data=bytearray(b"a\n"), ranges={A: [(0, 2)]}, heard={A: 1}))
+    first.begin(Append(data=bytearray(b"a\n"), ranges={A: [(0, 2)]}, latest_ms={A: 1}))
     second_dir = shutil.copytree(tmp_path / "first", tmp_path / "second")
     first.close()
     second = Ledger(second_dir / "ledger.sqlite")

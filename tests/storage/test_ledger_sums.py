@@ -41,7 +41,7 @@ def counted(path: Path) -> tuple[int, int]:
     with closing(sqlite3.connect(path)) as db:
         ends = {
             journal: closed_end or 0
-            for journal, closed_end in db.execute("SELECT id, closed_end FROM journal WHERE NOT excused")
+            for journal, closed_end in db.execute("SELECT id, closed_end FROM journal WHERE NOT given_up")
         }
         held = dict.fromkeys(ends, 0)
         for journal, start, end in db.execute(
@@ -86,16 +86,16 @@ def test_kept_sums_equal_a_full_count_whatever_is_stored_closed_forgotten_and_pr
             if what in ("span", "roll back"):
                 new = ledger.missing(journal, (number, number + length))
                 if new:
-                    ledger.begin(Append(data=bytearray(b"x"), ranges={journal: new}, heard={journal: now}))
+                    ledger.begin(Append(data=bytearray(b"x"), ranges={journal: new}, latest_ms={journal: now}))
                     if what == "span":
                         ledger.durable()
                     else:
                         ledger.begin(Append())
             elif what == "close":
-                ledger.begin(Append(closed={journal: number}, heard={journal: now}))
+                ledger.begin(Append(closed={journal: number}, latest_ms={journal: now}))
             elif what == "days pass":
                 now += number * DAY_MS
-                ledger.begin(Append(heard={"d" * 32: now}))
+                ledger.begin(Append(latest_ms={"d" * 32: now}))
             elif what == "forget silent":
                 ledger_reader.give_up_silent(path, number)
             elif what == "start":
@@ -116,7 +116,7 @@ def accounts_of(path: Path) -> list[ledger_reader.Account]:
 
 def test_a_sum_that_was_changed_by_others_is_named(path: Path) -> None:
     ledger = opened(path)
-    ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(5, 9)]}, heard={A: SENT_MS}))
+    ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(5, 9)]}, latest_ms={A: SENT_MS}))
     ledger.durable()
     ledger.checkpoint()
     ledger.close()
@@ -134,16 +134,16 @@ def test_a_sum_that_was_changed_by_others_is_named(path: Path) -> None:
 def test_forged_ends_overflow_no_sum_and_hide_no_gap_of_another_journal(path: Path) -> None:
     ledger = opened(path)
     forged = [f"{number:032x}" for number in range(20_000)]  # their sum exceeds 63 bits
-    ledger.begin(Append(closed=dict.fromkeys(forged, LARGEST), heard=dict.fromkeys(forged, SENT_MS)))
+    ledger.begin(Append(closed=dict.fromkeys(forged, LARGEST), latest_ms=dict.fromkeys(forged, SENT_MS)))
     before = ledger.gaps()
     assert before == (20_000 * LARGEST, 20_000)
-    ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(0, 10), (286, 300)]}, heard={A: SENT_MS}))
+    ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(0, 10), (286, 300)]}, latest_ms={A: SENT_MS}))
     ledger.durable()
     ledger.checkpoint()
     assert ledger.gaps() == (before.size + 276, before.journals + 1)
     assert wrong_sums(path) == []
-    assert ledger_reader.give_up_silent(path, 0) == 0  # heard at the ledger's own latest time: not silent
-    ledger.begin(Append(heard={B: SENT_MS + 2 * DAY_MS, A: SENT_MS + 2 * DAY_MS}))
+    assert ledger_reader.give_up_silent(path, 0) == 0  # its latest message has the ledger's own latest time: not silent
+    ledger.begin(Append(latest_ms={B: SENT_MS + 2 * DAY_MS, A: SENT_MS + 2 * DAY_MS}))
     assert ledger_reader.give_up_silent(path, 1) == 20_000
     assert ledger.gaps() == (276, 1)
     ledger.close()
@@ -173,12 +173,12 @@ def test_a_message_costs_the_same_with_one_interval_and_with_thousands(path: Pat
     def store(number: int) -> None:
         span = (number * 20, number * 20 + 10)
         assert ledger.missing(A, span) == [span]
-        ledger.begin(Append(data=bytearray(b"x"), ranges={A: [span]}, heard={A: SENT_MS}))
+        ledger.begin(Append(data=bytearray(b"x"), ranges={A: [span]}, latest_ms={A: SENT_MS}))
         ledger.durable()
 
     first = [steps_of(ledger, lambda number=number: store(number)) for number in numbers[:20]]  # type: ignore[misc]
     many = [(number * 20, number * 20 + 10) for number in range(1, 5_000) if number not in numbers]
-    ledger.begin(Append(data=bytearray(b"x"), ranges={A: many}, heard={A: SENT_MS}))
+    ledger.begin(Append(data=bytearray(b"x"), ranges={A: many}, latest_ms={A: SENT_MS}))
     ledger.durable()
     ledger.checkpoint()
     last = [steps_of(ledger, lambda number=number: store(number)) for number in numbers[-20:]]  # type: ignore[misc]
@@ -196,7 +196,7 @@ def test_periodic_work_costs_the_same_with_few_journals_and_with_thousands(path:
                 data=bytearray(b"x"),
                 ranges={each: [(0, 10)] if number % 3 else [(5, 10)] for number, each in enumerate(ids)},
                 closed=dict.fromkeys(ids[::2], 10),
-                heard=dict.fromkeys(ids, SENT_MS),
+                latest_ms=dict.fromkeys(ids, SENT_MS),
             )
         )
         ledger.durable()
@@ -206,7 +206,7 @@ def test_periodic_work_costs_the_same_with_few_journals_and_with_thousands(path:
         return steps_of(ledger, ledger.gaps)
 
     def commit(minutes: int) -> int:  # with a pruning, for which none is old enough
-        return steps_of(ledger, lambda: ledger.begin(Append(heard={A: SENT_MS + minutes * 60_000})))
+        return steps_of(ledger, lambda: ledger.begin(Append(latest_ms={A: SENT_MS + minutes * 60_000})))
 
     add(0, 10)
     commit(1)
@@ -226,7 +226,7 @@ def test_a_pruning_removes_a_bounded_number_and_the_next_commits_the_rest(path: 
         data=bytearray(b"x"),
         ranges={each: [(0, 10)] for each in ids} | {A: wide},
         closed=dict.fromkeys(ids, 10),
-        heard=dict.fromkeys([*ids, A], SENT_MS),
+        latest_ms=dict.fromkeys([*ids, A], SENT_MS),
         seen={str(number): SENT_MS for number in range(ledger_pruning.PRUNED_MESSAGES * 2)},
     )
     ledger.begin(append)
@@ -241,7 +241,7 @@ def test_a_pruning_removes_a_bounded_number_and_the_next_commits_the_rest(path: 
 
     left = [(rows("journal"), rows("stored"), rows("seen"))]
     while len(left) < 20 and left[-1] != (1, 0, 0):
-        ledger.begin(Append(heard={C: late}))
+        ledger.begin(Append(latest_ms={C: late}))
         left.append((rows("journal"), rows("stored"), rows("seen")))
         assert ledger.gaps() == counted(path) == (0, 0)
     assert left[-1] == (1, 0, 0)
@@ -254,18 +254,18 @@ def test_a_pruning_removes_a_bounded_number_and_the_next_commits_the_rest(path: 
 def test_reading_the_books_for_long_holds_no_checkpoint_of_storage_up(path: Path) -> None:
     ledger = opened(path)
     for number in range(50):
-        ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(number, number + 1)]}, heard={A: SENT_MS}))
+        ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(number, number + 1)]}, latest_ms={A: SENT_MS}))
         ledger.durable()
     with ledger_reader.open_copy(path) as copy:
         first = next(copy.accounts())
         assert ledger.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0  # not busy
-        ledger.begin(Append(data=bytearray(b"x"), ranges={B: [(0, 9)]}, heard={B: SENT_MS}))
+        ledger.begin(Append(data=bytearray(b"x"), ranges={B: [(0, 9)]}, latest_ms={B: SENT_MS}))
         assert [each.journal for each in copy.accounts()] == [A]
     assert first.stored_bytes == 50
     ledger.close()
 
 
-@pytest.mark.parametrize("layout", [1, 2])
+@pytest.mark.parametrize("layout", [1, 2, 3])
 def test_sums_of_a_ledger_of_an_earlier_layout_are_counted_once_and_kept_from_then_on(path: Path, layout: int) -> None:
     with closing(sqlite3.connect(path)) as db:
         for number in range(layout):
@@ -274,7 +274,8 @@ def test_sums_of_a_ledger_of_an_earlier_layout_are_counted_once_and_kept_from_th
         huge = 10**18 - 1  # such an end was taken by earlier releases
         forged = [f"{number:032x}" for number in range(20)]
         rows = [(A, 12, None), (B, 13, 40), (C, 14, 10), *((each, 1, huge) for each in forged)]
-        db.executemany("INSERT INTO journal (id, heard_ms, closed_end) VALUES (?, ?, ?)", rows)
+        db.executemany("INSERT INTO journal (id, heard_ms) VALUES (?, ?)", [row[:2] for row in rows])
+        db.executemany("UPDATE journal SET closed_end = ?2 WHERE id = ?1", [(row[0], row[2]) for row in rows])
         intervals = [(A, 0, 10), (A, 20, 30), (B, 0, 30), (C, 0, 10)]
         db.executemany('INSERT INTO stored (journal, start, "end") VALUES (?, ?, ?)', intervals)
         db.execute("INSERT INTO pending VALUES (1, 7, 3, 5)")
@@ -284,7 +285,7 @@ def test_sums_of_a_ledger_of_an_earlier_layout_are_counted_once_and_kept_from_th
     assert ledger.pending is not None
     assert ledger.gaps() == counted(path) == (5 + 10 + 20 * huge, 22)
     ledger.durable()
-    ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(15, 20)]}, heard={A: 15}))
+    ledger.begin(Append(data=bytearray(b"x"), ranges={A: [(15, 20)]}, latest_ms={A: 15}))
     assert ledger.gaps() == counted(path) == (10 + 20 * huge, 21)
     ledger.close()
     assert wrong_sums(path) == []
@@ -295,7 +296,7 @@ def test_spans_stored_in_any_order_end_as_the_intervals_of_their_union(path: Pat
     given = [(start, start + rng.randrange(1, 30)) for start in (rng.randrange(2_000) for _ in range(300))]
     for span in given:
         if new := ledger.missing(A, span):
-            ledger.begin(Append(data=bytearray(b"x"), ranges={A: new}, heard={A: SENT_MS}))
+            ledger.begin(Append(data=bytearray(b"x"), ranges={A: new}, latest_ms={A: SENT_MS}))
             ledger.durable()
     ledger.checkpoint()
     found = ledger.db.execute('SELECT start, "end" FROM stored ORDER BY start').fetchall()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.metrics import value
 from tests.storage.rig import A, journal_line, logged, open_rig, pages, span
 from tests.waiting import until
 from tracker import telemetry
@@ -238,8 +239,7 @@ class Failing:
 async def test_a_rotation_that_cannot_begin_is_put_off_and_appends_go_on(
     path: Path, caplog: pytest.LogCaptureFixture, owner: Any, name: str, number: int
 ) -> None:
-    counter = telemetry.ROTATIONS_FAILED._value
-    before = counter.get()
+    before = value(telemetry.ROTATIONS_FAILED)
     with pytest.MonkeyPatch.context() as patch:
         async with open_rig(path, rotate=SMALL) as rig:
             await rig.write(span(A, 0, 1))
@@ -248,7 +248,7 @@ async def test_a_rotation_that_cannot_begin_is_put_off_and_appends_go_on(
                 await rig.write(span(A, index, index + 1))
             assert len(rig.acknowledged) == 5
             assert rig.ledger.rotating is None
-            assert (failing.tries, counter.get() - before) == (1, 1), "not tried at every append"
+            assert (failing.tries, value(telemetry.ROTATIONS_FAILED) - before) == (1, 1), "not tried at every append"
             assert logged(path) == pages(A, 0, 5)
     [said] = [record.getMessage() for record in caplog.records]
     assert said.startswith(f"rotation_put_off path={path} error={os.strerror(number)} ")

@@ -16,8 +16,8 @@ import aiohttp
 import pytest
 
 from tests.fake_aws import FakeAws
-from tests.fake_aws.queues import Attribute, Sent
-from tests.fakes import FakeQueue
+from tests.fake_aws.in_memory import FakeQueue
+from tests.fake_aws.queues import Sent
 from tests.storage.rig import A, delivery, logged, pages, span
 from tests.waiting import until
 from tracker import telemetry
@@ -89,8 +89,8 @@ async def test_a_stop_stores_what_was_received_and_gives_the_rest_back(queue: Fa
         os.kill(os.getpid(), signal.SIGTERM)
         await running
     assert logged(Path(config.log.path)) == pages(A, 0, 7)
-    assert queue.ids() == {bad}  # left to its visibility timeout and the dead-letter queue
-    assert queue.visible() == set()
+    assert queue.model.ids() == {bad}  # left to its visibility timeout and the dead-letter queue
+    assert queue.model.visible() == set()
 
 
 def _fail_fdatasync(patch: pytest.MonkeyPatch, config: StorageConfig, queue: FakeQueue) -> None:
@@ -156,11 +156,11 @@ async def test_however_storage_ends_what_is_durable_is_deleted_and_the_rest_give
     queue: FakeQueue, config: StorageConfig, death: Death, error: type[Exception]
 ) -> None:
     await _die(config, queue, death, error)
-    assert len(queue.ids()) == 5, "the message of the first four was durable"
-    assert queue.visible() == queue.ids()
+    assert len(queue.model.ids()) == 5, "the message of the first four was durable"
+    assert queue.model.visible() == queue.model.ids()
     async with asyncio.timeout(20):
         running = asyncio.create_task(service.serve(config, accept_log=True))
-        await until(lambda: not queue.ids())
+        await until(lambda: not queue.model.ids())
         os.kill(os.getpid(), signal.SIGTERM)
         await running
     lines = Path(config.log.path).read_bytes().splitlines()
@@ -180,7 +180,7 @@ async def test_a_queue_that_takes_nothing_back_hides_no_error_and_holds_no_end_u
 
     monkeypatch.setattr(queue, "change_visibility", change_visibility)
     await _die(config, queue, _fail_fdatasync, AppendFailed)
-    assert queue.visible() < queue.ids()
+    assert queue.model.visible() < queue.model.ids()
 
 
 async def test_a_stop_while_the_log_is_moved_gives_everything_back(queue: FakeQueue, config: StorageConfig) -> None:
@@ -188,15 +188,15 @@ async def test_a_stop_while_the_log_is_moved_gives_everything_back(queue: FakeQu
     put(queue, A, 0, 4)
     async with asyncio.timeout(20):
         running = asyncio.create_task(service.serve(config, accept_log=False))
-        await until(lambda: not queue.ids())
+        await until(lambda: not queue.model.ids())
         path.rename(path.with_suffix(".1"))
         put(queue, A, 4, 5)
         put(queue, A, 5, 6)
-        await until(lambda: queue.ids() and not queue.visible())
+        await until(lambda: queue.model.ids() and not queue.model.visible())
         os.kill(os.getpid(), signal.SIGTERM)
         await running
-    assert len(queue.ids()) == 2
-    assert queue.visible() == queue.ids()
+    assert len(queue.model.ids()) == 2
+    assert queue.model.visible() == queue.model.ids()
 
 
 @pytest.fixture
@@ -239,8 +239,7 @@ async def test_a_credential_helper_that_hangs_is_seen_and_delays_neither_start_n
             patch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
             await provision_at(fake.door.url, "us-east-1")
         message = span(A, 0, 4)
-        sent = Sent(message.body, {name: Attribute("String", value) for name, value in message.attributes.items()})
-        fake.queue("visits", lambda queue: queue.send(sent))
+        fake.queue("visits", lambda queue: queue.send(Sent.of(message.body, message.attributes)))
         config = StorageConfig(
             sqs=SqsConfig(queue="visits", region="us-east-1", endpoint_url=fake.sqs.url, wait_time=1),
             log=LogConfig(path=str(tmp_path / "visits.log")),

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.fakes import FakeQueue
+from tests.fake_aws.in_memory import FakeQueue
 from tracker.core.delivery import Delivery
 from tracker.storage import acknowledger as acknowledger_module
 from tracker.storage.acknowledger import Acknowledger
@@ -36,39 +36,44 @@ async def test_deliveries_in_flight_stay_hidden_and_removed_ones_do_not() -> Non
     await in_flight.extend()
     assert queue.calls.count("change_visibility") == 1
     await asyncio.sleep(0.5)
-    assert queue.visible() == {removed}
+    assert queue.model.visible() == {removed}
     await in_flight.give_back()
-    assert queue.visible() == {kept, removed}
+    assert queue.model.visible() == {kept, removed}
 
 
 class SlowQueue(FakeQueue):
     """Whose calls to change the visibility wait until `answers` is set, and which counts how many wait at a time."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def __init__(self) -> None:
+        super().__init__()
         self.answers = asyncio.Event()
         self.waiting = self.most = 0
 
-    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
+    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> list[Delivery]:
         self.waiting += 1
         self.most = max(self.most, self.waiting)
         try:
             await self.answers.wait()
         finally:
             self.waiting -= 1
-        await super().change_visibility(deliveries, seconds)
+        return await super().change_visibility(deliveries, seconds)
 
 
-def many_due(in_flight: InFlight, count: int, hidden_seconds: float) -> None:
+async def many_due(queue: FakeQueue, in_flight: InFlight, count: int, hidden_seconds: float) -> None:
     """Put deliveries in flight that were received so long ago."""
-    now = asyncio.get_running_loop().time()
-    in_flight.add(Delivery(f"m{n}", f"r{n}", "", {}, 0, 1, now - hidden_seconds) for n in range(count))
+    for number in range(count):
+        queue.send(f"{number}")
+    while deliveries := await queue.receive(0):
+        for delivery in deliveries:
+            delivery.received_at -= hidden_seconds
+        in_flight.add(deliveries)
+    queue.calls.clear()
 
 
 async def test_thousands_are_hidden_again_several_calls_at_a_time() -> None:
     queue = SlowQueue()
     in_flight = InFlight(queue=queue, visibility_timeout=30)
-    many_due(in_flight, 2_005, 11)
+    await many_due(queue, in_flight, 2_005, 11)
     extending = asyncio.create_task(in_flight.extend())
     await until(lambda: queue.waiting > 1)
     queue.answers.set()
@@ -82,7 +87,7 @@ async def test_thousands_are_hidden_again_several_calls_at_a_time() -> None:
 async def test_a_queue_that_does_not_answer_is_asked_again_before_anything_becomes_visible() -> None:
     queue = SlowQueue()
     in_flight = InFlight(queue=queue, visibility_timeout=10)
-    many_due(in_flight, 100, 4)
+    await many_due(queue, in_flight, 100, 4)
     loop = asyncio.get_running_loop()
     began = loop.time()
     async with asyncio.timeout(30):
@@ -94,10 +99,35 @@ async def test_a_queue_that_does_not_answer_is_asked_again_before_anything_becom
     assert queue.calls.count("change_visibility") == 10
 
 
+async def test_a_delivery_that_sqs_refuses_to_hide_is_not_counted_as_hidden_and_is_given_up_when_it_is_visible(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "tracker.storage.in_flight")
+    queue = FakeQueue(visibility_timeout=0)
+    in_flight = InFlight(queue=queue, visibility_timeout=30)
+    queue.send("visible again")
+    [visible] = await queue.receive(0)
+    visible.received_at -= 11
+    in_flight.add([visible])
+    queue.model.delete(visible.receipt)
+    queue.visibility_timeout = 30
+    await many_due(queue, in_flight, 2, 11)
+    for _ in range(2):
+        await in_flight.extend()
+    assert queue.calls == ["change_visibility"] * 2, "the second call is for the refused delivery alone"
+    said = [record.getMessage().partition(" error=")[0] for record in caplog.records]
+    assert said == ["extension_failed deliveries=1"] * 2
+    in_flight.remove([visible])
+    visible.received_at -= 20
+    in_flight.add([visible])
+    await in_flight.extend()
+    assert len(queue.calls) == 2, "its visibility timeout has passed"
+
+
 async def test_in_an_outage_what_was_confirmed_is_not_hidden_again() -> None:
     queue = FakeQueue()
     in_flight = InFlight(queue=queue, visibility_timeout=30)
-    many_due(in_flight, 200, 11)
+    await many_due(queue, in_flight, 200, 11)
     queue.fail = lambda call: queue.calls.count(call) == 2
     await in_flight.extend()
     tried = queue.calls.count("change_visibility")
@@ -110,10 +140,10 @@ async def test_in_an_outage_what_was_confirmed_is_not_hidden_again() -> None:
 async def test_two_thirds_of_the_visibility_timeout_are_left_when_it_is_extended(visibility_timeout: int) -> None:
     queue = FakeQueue()
     in_flight = InFlight(queue=queue, visibility_timeout=visibility_timeout)
-    many_due(in_flight, 10, visibility_timeout * 0.3)
+    await many_due(queue, in_flight, 10, visibility_timeout * 0.3)
     await in_flight.extend()
     assert queue.calls == []
-    many_due(in_flight, 10, visibility_timeout * 0.35)
+    await many_due(queue, in_flight, 10, visibility_timeout * 0.35)
     await in_flight.extend()
     assert queue.calls == ["change_visibility"]
 
@@ -123,7 +153,7 @@ async def test_what_is_in_flight_is_kept_hidden_without_a_call() -> None:
     in_flight = InFlight(queue=queue, visibility_timeout=1)
     queue.send("body")
     deliveries = await queue.receive(0)
-    deliveries[0].received_at -= 1
+    deliveries[0].received_at -= 0.5
     in_flight.add(deliveries)
     running = asyncio.create_task(in_flight.run())
     await until(lambda: "change_visibility" in queue.calls)
@@ -171,7 +201,7 @@ async def test_deletes_go_by_tens_or_after_a_moment(monkeypatch: pytest.MonkeyPa
     in_flight.add(received)
     running = asyncio.create_task(acknowledger.run())
     await acknowledger.acknowledge(received)
-    await until(lambda: not queue.ids())
+    await until(lambda: not queue.model.ids())
     assert sorted(sizes, reverse=True) == [10, 10, 3]
     await acknowledger.close()
     await running
@@ -191,7 +221,7 @@ async def test_a_delete_that_fails_is_tried_again_and_then_left(monkeypatch: pyt
     await acknowledger.close()
     await acknowledger.run()
     assert queue.calls.count("delete") == acknowledger_module.TRIES
-    assert len(queue.ids()) == 1
+    assert len(queue.model.ids()) == 1
     assert len(in_flight) == 0
 
 
@@ -206,7 +236,8 @@ async def test_a_delete_that_fails_is_tried_again_and_then_left(monkeypatch: pyt
 async def test_a_queue_that_loses_messages_is_warned_of(
     caplog: pytest.LogCaptureFixture, attributes: dict[str, str], word: str | None
 ) -> None:
-    queue = FakeQueue(queue_attributes=attributes)
+    queue = FakeQueue()
+    queue.model.attributes.update(attributes)
     queue.fail = lambda call: len(queue.calls) == 1  # at start SQS may not be there yet
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(check_redrive(queue, asyncio.Event()), 3)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.metrics import value
 from tests.storage.rig import A, B, close, delivery, lines, logged, offset_of, open_rig, pages, span
 from tests.waiting import until
 from tracker import telemetry
@@ -106,8 +107,7 @@ async def test_a_cut_within_a_line_is_malformed_as_a_whole(path: Path) -> None:
 async def test_a_malformed_message_is_counted_logged_once_and_not_deleted(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    counter = telemetry.MALFORMED._value
-    before = counter.get()
+    before = value(telemetry.MALFORMED)
     bad = [delivery("nonsense", {}, message_id="bad-one") for _ in range(3)]
     with caplog.at_level(logging.WARNING):
         async with open_rig(path) as rig:
@@ -115,7 +115,7 @@ async def test_a_malformed_message_is_counted_logged_once_and_not_deleted(
             await rig.write(bad[2])
             assert rig.left == bad
             assert len(rig.acknowledged) == 1
-    assert counter.get() - before == 3
+    assert value(telemetry.MALFORMED) - before == 3
     assert [record.getMessage().split()[:2] for record in caplog.records] == [["message_malformed", "id=bad-one"]]
     assert logged(path) == pages(A, 0, 2)
 
@@ -132,8 +132,8 @@ async def test_a_refused_message_that_comes_again_is_not_read_again(
 
     monkeypatch.setattr(batch_module, "unpack", reading)
     other = pack(A, 0, lines(A, 0, 1).replace(b"example", b"elsewhe"), compress=False)  # as long
-    counter = (telemetry.CONFLICTING if kind == "conflicting" else telemetry.MALFORMED)._value
-    before = counter.get()
+    counter = telemetry.CONFLICTING if kind == "conflicting" else telemetry.MALFORMED
+    before = value(counter)
     async with open_rig(path) as rig:
         await rig.write(span(A, 0, 1), span(A, 1, 3))
         for _ in range(3):
@@ -143,7 +143,7 @@ async def test_a_refused_message_that_comes_again_is_not_read_again(
                 await rig.write(delivery("nonsense", {}, message_id="bad"))
         assert len(rig.left) == 3
     assert len(read) == 3
-    assert counter.get() - before == 3
+    assert value(counter) - before == 3
 
 
 async def test_what_waits_for_its_delete_keeps_neither_body_nor_attributes(path: Path) -> None:

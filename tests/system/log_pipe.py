@@ -5,7 +5,7 @@ import select
 import threading
 from pathlib import Path
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 LEFT_SECONDS = 5.0  # for what is left in a pipe
 
 
@@ -65,7 +65,7 @@ class LogPipe:
                     if not self._reading.is_set():
                         self._stalled.set()
                         self._reading.wait()
-                    if select.select([self._read_end], [], [], LOOK_SECONDS)[0]:
+                    if select.select([self._read_end], [], [], POLL_SECONDS)[0]:
                         if not (data := os.read(self._read_end, 65_536)):
                             return
                         copy.write(data)

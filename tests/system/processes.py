@@ -1,9 +1,5 @@
-"""The one launcher of the tests: a service, the local broker or `make run` as a process.
+"""A service, the local broker or `make run` as a process: Python programs, launched by `tests.launched`."""
 
-A process gets a session of its own, is watched from outside, and is gone at the end of the test.
-"""
-
-import contextlib
 import json
 import os
 import re
@@ -12,30 +8,16 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from uuid import uuid4
 
+from tests.launched import Launched, environment
 from tests.ports import free_port
 
 from .log_pipe import LogPipe
 from .wire import DEADLINE, LOOPBACK, Reply, get, wait_for
 
-ROOT = Path(__file__).resolve().parents[2]
 Config = dict[str, Any]
-
-
-def environment(home: Path, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a service: none of the caller's AWS or tracker settings, no credentials to be found."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "TRACKER_", "MOTO_"))}
-    return {
-        **kept,
-        "HOME": str(home),
-        "AWS_EC2_METADATA_DISABLED": "true",
-        "PYTHONPATH": str(ROOT / "src"),
-        "PYTHONUNBUFFERED": "1",
-        **(extra or {}),
-    }
 
 
 def merged(base: Config, override: Config) -> Config:
@@ -61,22 +43,8 @@ def run(*arguments: str, home: Path, env: Mapping[str, str] | None = None) -> su
     )
 
 
-def start_session(
-    command: Sequence[str], *, home: Path, cwd: Path, env: Mapping[str, str] | None, **streams: Any
-) -> "subprocess.Popen[bytes]":
-    """A process that leads a session of its own; `streams` are those of Popen. The benchmarks use it, too."""
-    return subprocess.Popen(command, cwd=cwd, env=environment(home, env), start_new_session=True, **streams)
-
-
-def end_session(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL to the process and its whole group, whatever state they are in."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(DEADLINE)
-
-
-class Process:
-    """A process leading a session of its own.
+class Process(Launched):
+    """A Python module as a process.
 
     What it prints goes to a file: directly, or with `piped` through a pipe whose reader can be stalled (`log_pipe`).
     `stderr` may be another descriptor; `launcher` is a command that executes the one that follows it; `stdin` may be
@@ -94,38 +62,19 @@ class Process:
         launcher: Sequence[str] = (),
         piped: bool = False,
     ) -> None:
-        self.name = name
-        self._output = home / f"{name}-{uuid4().hex[:8]}.out"
-        with self._output.open("wb") as output:
-            self.log_pipe = LogPipe(self._output.with_suffix(".pipe"), self._output) if piped else None
-            self._process = start_session(
-                [*launcher, sys.executable, "-m", *arguments],
-                home=home,
-                cwd=home,
-                env=env,
-                stdin=stdin,
-                stdout=self.log_pipe.write_end if self.log_pipe else output,
-                stderr=stderr,
-            )
+        output_file = home / f"{name}-{uuid4().hex[:8]}.out"
+        self.log_pipe = LogPipe(output_file.with_suffix(".pipe"), output_file) if piped else None
+        super().__init__(
+            [*launcher, sys.executable, "-m", *arguments],
+            output_file=output_file,
+            home=home,
+            env=env,
+            stdin=stdin,
+            stdout=self.log_pipe.write_end if self.log_pipe else None,
+            stderr=stderr,
+        )
         if self.log_pipe:
             self.log_pipe.start()
-        self.pid = self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.destroy()
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text(errors="replace")
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
 
     def family(self) -> dict[int, int]:
         """What runs in this process's group, itself included: pid to parent's pid. Zombies are gone."""
@@ -136,31 +85,9 @@ class Process:
     def children(self) -> list[int]:
         return sorted(pid for pid, parent in self.family().items() if parent == self.pid)
 
-    def wait_alive(self, condition: Any, what: str) -> None:
-        """Waits for the condition; fails at once, with the output, when the process ends before."""
-
-        def check() -> bool:
-            if not self.running:
-                raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.output}")
-            return bool(condition())
-
-        wait_for(check, lambda: f"{self.name}: {what}\n{self.output}")
-
     def close_stdin(self) -> None:
         assert self._process.stdin is not None
         self._process.stdin.close()
-
-    def terminate(self) -> None:
-        self.signal(signal.SIGTERM)
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def wait(self, timeout: float = DEADLINE) -> int:
-        try:
-            return self._process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} did not end within {timeout:g} s:\n{self.output}") from None
 
     def stop(self) -> None:
         """A clean stop."""
@@ -178,8 +105,7 @@ class Process:
         )
 
     def destroy(self) -> None:
-        """Ends the whole group, whatever state it is in."""
-        end_session(self._process)
+        super().destroy()
         if self._process.stdin:
             self._process.stdin.close()
         if self.log_pipe:

@@ -1,6 +1,6 @@
 """The siege: both services under load and faults, killed and stopped at random instants, round after round.
 
-In each round one to three kinds of trouble are drawn from `_KINDS`: each is one function. Some of them last for several
+In each round one to three kinds of faults are drawn from `_KINDS`: each is one function. Some of them last for several
 rounds: a worker that hangs, a log that nobody reads, connections that stay open. So they meet each other.
 
 All of it depends on one seed: what is done in a round, when, and which call of SNS and SQS meets which fault. The seed
@@ -20,6 +20,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 
 from tests.fake_aws import Endpoint
 from tests.fake_aws.queues import Queue
@@ -78,7 +79,7 @@ SQS_FAULTS = {
 
 
 Deed = Callable[["Siege", float], None]
-"""One kind of trouble; it is given a pause of up to half a second."""
+"""One kind of fault; it is given a pause of up to half a second."""
 
 
 class Siege:
@@ -140,8 +141,8 @@ class Siege:
 
     def _round(self, load: Load) -> None:
         self._random.seed(f"{self.seed}/{self.verdict.rounds}")  # what an earlier round drew changes nothing here
-        self._trouble(self._stack.sns, SNS_FAULTS)
-        self._trouble(self._stack.sqs, SQS_FAULTS)
+        self._inject(self._stack.sns, SNS_FAULTS)
+        self._inject(self._stack.sqs, SQS_FAULTS)
         for kind in sorted(self._lasting):
             if self._random.random() < 0.5:
                 self._end_lasting(kind)
@@ -161,7 +162,7 @@ class Siege:
     def _next_deed(self) -> Deed:
         """All of them in some order, each as often as its weight says, and then again in another."""
         if not self._deck:
-            self._deck = [deed for deed, weight in _KINDS.items() for _ in range(weight)]
+            self._deck = [deed for deed, weight in self._KINDS.items() for _ in range(weight)]
             self._random.shuffle(self._deck)
         return self._deck.pop()
 
@@ -182,7 +183,7 @@ class Siege:
         self._storage.wait_ready()
         return self._pixel, self._storage
 
-    # -- kinds of trouble
+    # -- kinds of faults
 
     def _kill_pixel(self, _: float) -> None:
         if self._pixel is not None:
@@ -366,7 +367,7 @@ class Siege:
             if hasattr(resource, "prlimit") and service.running:
                 resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (OPEN_FILES, OPEN_FILES))
 
-    def _trouble(self, endpoint: Endpoint, chances: dict[str, float]) -> None:
+    def _inject(self, endpoint: Endpoint, chances: dict[str, float]) -> None:
         endpoint.repair()
         for kind, chance in chances.items():
             endpoint.faults.inject(kind, chance=chance)
@@ -467,25 +468,24 @@ class Siege:
         verdict.strange += self._foreign.touched()
         verdict.strange += left_behind(self._stack.home)
 
-
-# How often each kind is in the deck.
-_KINDS: dict[Deed, int] = {
-    Siege._kill_pixel: 1,
-    Siege._kill_a_worker: 1,
-    Siege._kill_all_workers: 1,
-    Siege._kill_storage: 1,
-    Siege._kill_storage_as_it_starts: 1,
-    Siege._stop_pixel: 1,
-    Siege._stop_storage: 1,
-    Siege._freeze_storage: 1,
-    Siege._sns_away: 1,
-    Siege._sqs_away: 1,
-    Siege._hang_a_worker: 1,
-    Siege._stall_log_readers: 1,
-    Siege._flood_admin: 1,
-    Siege._flood_with_headers: 1,
-    Siege._flood_with_bodies: 1,
-    Siege._odd_visits: 1,
-    Siege._strangers_messages: 1,
-    Siege._damage_a_line: 1,
-}
+    # How often each kind is in the deck.
+    _KINDS: ClassVar[dict[Deed, int]] = {
+        _kill_pixel: 1,
+        _kill_a_worker: 1,
+        _kill_all_workers: 1,
+        _kill_storage: 1,
+        _kill_storage_as_it_starts: 1,
+        _stop_pixel: 1,
+        _stop_storage: 1,
+        _freeze_storage: 1,
+        _sns_away: 1,
+        _sqs_away: 1,
+        _hang_a_worker: 1,
+        _stall_log_readers: 1,
+        _flood_admin: 1,
+        _flood_with_headers: 1,
+        _flood_with_bodies: 1,
+        _odd_visits: 1,
+        _strangers_messages: 1,
+        _damage_a_line: 1,
+    }

@@ -1,6 +1,7 @@
 """The services as commands: exit statuses, what they say of a bad configuration, and who may share what."""
 
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ def test_a_second_service_on_one_log_or_outbox_waits_and_ends_with_a_status_that
 def test_a_service_that_waits_for_the_one_before_it_starts_once_that_has_ended(stack: FakeStack) -> None:
     pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
     for first, second in pairs:
-        second.wait_alive(lambda second=second: second.logged("start_delayed"), "waiting")
+        second.wait_alive(partial(second.logged, "start_delayed"), "waiting")
         first.stop()
         second.wait_ready()
         second.stop()
@@ -148,7 +149,7 @@ def test_a_service_that_waits_for_the_one_before_it_starts_once_that_has_ended(s
 def test_a_stop_request_ends_a_service_that_waits_for_the_one_before_it(stack: FakeStack) -> None:
     pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
     for first, second in pairs:
-        second.wait_alive(lambda second=second: second.logged("start_delayed"), "waiting")
+        second.wait_alive(partial(second.logged, "start_delayed"), "waiting")
         second.stop()
         assert "Traceback" not in second.output
         assert first.is_ready()

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from tests.fake_aws.queues import Queue
+from tests.launched import ROOT
 
-from .processes import ROOT
 from .stack import FakeStack
 from .wire import Load, get, wait_for
 

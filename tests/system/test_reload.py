@@ -2,10 +2,11 @@
 
 import re
 import shutil
-import subprocess
+import signal
 
 import pytest
 
+from tests.launched import Launched
 from tests.ports import free_port
 
 from .processes import Config, Service, merged
@@ -47,11 +48,13 @@ def test_a_reload_under_load_fails_no_request_and_loses_no_visit(stack: FakeStac
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_wrk_meets_no_error_through_a_reload(stack: FakeStack) -> None:
     pixel, config = configured(stack)
-    command = ["wrk", "-t1", "-c32", "-d4s", f"http://{LOOPBACK}:{pixel.port}/track"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as wrk:
+    command = ["wrk", "-t1", "-c32", "-d60s", f"http://{LOOPBACK}:{pixel.port}/track"]
+    with Launched(command, output_file=stack.home / "wrk.out", home=stack.home) as wrk:
         reload(pixel, config)
-        assert wrk.poll() is None, "the load ended before the reloads did"
-        said, _ = wrk.communicate(timeout=30)
+        assert wrk.running, "the load ended before the reloads did"
+        wrk.signal(signal.SIGINT)  # wrk prints its figures
+        wrk.wait()
+    said = wrk.output
     answered = int(re.search(r"(\d+) requests in", said)[1])  # type: ignore[index]
     assert answered > 0
     assert "Socket errors" not in said, said

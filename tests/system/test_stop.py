@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from tests.fake_aws.queues import Queue
+from tests.launched import ROOT
 from tests.ports import free_port
 
-from .processes import ROOT
 from .stack import FakeStack
 from .wire import Connection, Load, get, wait_for
 

@@ -13,13 +13,15 @@ LOOPBACK = "127.0.0.1"
 DEADLINE = 30.0
 
 
-def wait_for(condition: Callable[[], object], what: str | Callable[[], str], timeout: float = DEADLINE) -> None:
-    """Waits until the condition holds; a condition that never does fails the test with `what` was waited for."""
+def wait_for(
+    condition: Callable[[], object], what: str | Callable[[], str], timeout: float = DEADLINE, pause: float = 0.02
+) -> None:
+    """Waits until the condition holds. Raises AssertionError, which names `what` was waited for, if it never does."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ _TEXT = rf"(?:{_UNESCAPED}++(?!\\)|{_UNESCAPED}*+(?:{_ESCAPED}{_UNESCAPED}*+)+|\
 # Eight groups, or up to four before the `::` and up to two behind it, none of them zero.
 _GROUP = r"[1-9a-f][0-9a-f]{0,3}+"
 _IPV6 = rf"(?:{_GROUP}:){{7}}{_GROUP}|(?:{_GROUP}:){{1,4}}:(?:{_GROUP}(?::{_GROUP})?)?"
-_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*".encode("ascii"))
+PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*".encode("ascii"))
 
 
 def plain_lines(block: bytes) -> tuple[bytes, int]:
@@ -52,7 +52,7 @@ def plain_lines(block: bytes) -> tuple[bytes, int]:
     kept = []
     malformed = start = 0
     while start < len(block):
-        plain = _LINES.match(block, start)
+        plain = PLAIN_LINES.match(block, start)
         assert plain is not None  # it also matches zero lines
         end = plain.end()
         if end == start:

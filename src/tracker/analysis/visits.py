@@ -15,7 +15,7 @@ YEAR_ONE = -62_135_596_800_000_000
 """The first microsecond of the calendar, from which quarters are counted."""
 
 _READERS = min(4, os.cpu_count() or 1)
-_BATCH = 10_000  # user agents
+AGENTS_BATCH = 10_000  # user agents that are classified in one step
 
 
 def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: Selection, *, with_query: bool) -> None:
@@ -41,10 +41,10 @@ def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -
         f" WHERE NOT starts_with(agent, '{CANARY_AGENT}')"
     )
     [(count,)] = database.execute("SELECT count(*) FROM distinct_agents").fetchall()
-    for start in range(0, count, _BATCH):
+    for start in range(0, count, AGENTS_BATCH):
         batch = database.execute(
             "SELECT agent, unescape(agent) FROM distinct_agents WHERE rowid >= ? AND rowid < ?",
-            [start, start + _BATCH],
+            [start, start + AGENTS_BATCH],
         ).fetchall()
         classified = [(escaped, classify(text)) for escaped, text in batch]
         rows = [(escaped, agent.kind, agent.name, agent.system, agent.device) for escaped, agent in classified]

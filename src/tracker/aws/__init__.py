@@ -1,4 +1,4 @@
-"""SNS and SQS as the services see them: `Topic` publishes messages, `SqsQueue` receives deliveries.
+"""SNS and SQS as the services see them: `SnsTopic` publishes messages, `SqsQueue` receives deliveries.
 
 No other package imports botocore. The modules, from the caller down:
 
@@ -13,12 +13,12 @@ callers handle outages of any length: they try again, after longer and longer pa
 
 from tracker.aws.calls import ask, incomplete_reply, open_client
 from tracker.aws.queue import SqsQueue, open_queue
-from tracker.aws.topic import BATCH_BYTES, Topic, open_topic
+from tracker.aws.topic import BATCH_BYTES, SnsTopic, open_topic
 
 __all__ = [
     "BATCH_BYTES",
+    "SnsTopic",
     "SqsQueue",
-    "Topic",
     "ask",
     "incomplete_reply",
     "open_client",

@@ -90,14 +90,13 @@ class SqsQueue:
         """Delete up to ten deliveries; return those whose deletion SQS did not confirm."""
         _, caller = await self._ready()
         entries = [{"Id": str(i), "ReceiptHandle": delivery.receipt} for i, delivery in enumerate(deliveries)]
-        reply = await _queue_call(caller.delete_message_batch(QueueUrl=self._url, Entries=entries), BatchReply)
-        done = {entry.Id for entry in reply.Successful}
-        return [delivery for i, delivery in enumerate(deliveries) if str(i) not in done]
+        call = caller.delete_message_batch(QueueUrl=self._url, Entries=entries)
+        return _unconfirmed(deliveries, await _queue_call(call, BatchReply))
 
-    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
+    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> list[Delivery]:
         """Keep up to ten deliveries invisible for `seconds` from now; 0 gives them back at once.
 
-        SQS may refuse this for deliveries that are visible already. Raises QueueFailed if one is not in SQS's reply.
+        Return those for which SQS did not confirm it. SQS refuses it for deliveries that are visible already.
         """
         _, caller = await self._ready()
         entries = [
@@ -105,10 +104,7 @@ class SqsQueue:
             for i, delivery in enumerate(deliveries)
         ]
         call = caller.change_message_visibility_batch(QueueUrl=self._url, Entries=entries)
-        reply = await _queue_call(call, BatchReply)
-        named = {entry.Id for entry in reply.Successful} | {entry.Id for entry in reply.Failed}
-        if any(entry["Id"] not in named for entry in entries):
-            raise QueueFailed("ChangeMessageVisibilityBatch: a message is not in the reply of SQS")
+        return _unconfirmed(deliveries, await _queue_call(call, BatchReply))
 
     async def attributes(self) -> dict[str, str]:
         """All attributes of the queue, as SQS names them."""
@@ -147,6 +143,12 @@ def _delivery(message: _ReceivedMessage, now: float) -> Delivery:
         receive_count=message.Attributes.ApproximateReceiveCount,
         received_at=now,
     )
+
+
+def _unconfirmed(deliveries: Sequence[Delivery], reply: BatchReply) -> list[Delivery]:
+    """The deliveries whose entries, which have their indices as ids, are not among the successful ones of a batch."""
+    confirmed = {entry.Id for entry in reply.Successful}
+    return [delivery for i, delivery in enumerate(deliveries) if str(i) not in confirmed]
 
 
 async def _queue_call(call: Awaitable[dict[str, Any]], kind: type[T], seconds: float | None = None) -> T:

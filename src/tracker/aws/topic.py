@@ -23,8 +23,8 @@ class _Published(msgspec.Struct):
     MessageId: NonEmpty
 
 
-class Topic:
-    """An SNS topic."""
+class SnsTopic:
+    """An SNS topic; it implements `tracker.pixel.topic.Topic`."""
 
     def __init__(self, clients: Clients, arn: str) -> None:
         self._clients = clients
@@ -71,12 +71,12 @@ class Topic:
 
 
 @asynccontextmanager
-async def open_topic(config: SnsConfig) -> AsyncIterator[Topic]:
+async def open_topic(config: SnsConfig) -> AsyncIterator[SnsTopic]:
     """The topic. The first call makes its client, and raises PublishFailed if that fails."""
     region = config.region or config.topic_arn.split(":")[3]
     clients = Clients("sns", region, config.endpoint_url, ClientSettings(CALL_SECONDS))
     try:
-        yield Topic(clients, config.topic_arn)
+        yield SnsTopic(clients, config.topic_arn)
     finally:
         await clients.close()
 

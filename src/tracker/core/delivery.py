@@ -52,10 +52,10 @@ class Queue(Protocol):
         A message that is no longer there counts as deleted. An old receipt may delete it or not.
         """
 
-    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> None:
+    async def change_visibility(self, deliveries: Sequence[Delivery], seconds: int) -> list[Delivery]:
         """Keep up to `BATCH_ENTRIES` messages invisible for `seconds` from now; 0 makes them visible at once.
 
-        The queue may refuse this for messages that are visible already.
+        Return those for which the queue did not confirm it. It may refuse this for messages that are visible already.
         """
 
     async def attributes(self) -> dict[str, str]:

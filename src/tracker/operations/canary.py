@@ -12,6 +12,7 @@ treat it like every other visit. The doctor sees each step by something that the
 import asyncio
 import secrets
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,8 +26,8 @@ from tracker.operations.findings import Finding, fault, ok, unknown
 from tracker.operations.service_checks import Metrics, address, fetch
 from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
-POLL_SECONDS = 0.02  # between two looks at one step
-TAIL_BYTES = 1 << 20  # of a segment, in which the canary is looked for
+POLL_SECONDS = 0.02  # between two checks of one step
+TAIL_BYTES = 1 << 20  # of a segment, in which the canary is searched
 RECEIVED = "tracker_storage_messages_received_total"
 
 
@@ -47,7 +48,7 @@ class Trace:
 async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str | None, within: float) -> list[Finding]:
     """Send a canary and follow it for at most `within` seconds; returns one finding a step."""
     token = secrets.token_hex(8)
-    watchers: list[_Watcher] = [_Outbox(Path(pixel.outbox.dir), token)]
+    watchers: list[Watcher] = [OutboxWatcher(Path(pixel.outbox.dir), token)]
     if storage is not None:
         watchers += [_Received(storage), _Log(Path(storage.log.path), token)]
     for watcher in watchers:
@@ -70,22 +71,23 @@ async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str |
     return list(_findings(seen, followed=storage is not None))
 
 
-class _Watcher:
+class Watcher(ABC):
     """Waits until one step of the canary can be seen."""
 
     step: str
 
     async def prepare(self) -> None:
-        """Note the state before the canary is sent; `look` compares with it."""
+        """Note the state before the canary is sent; `is_seen` compares with it. Most steps need none."""
+        return
 
-    async def look(self) -> bool:
-        """Whether the step can be seen now."""
-        raise NotImplementedError
+    @abstractmethod
+    async def is_seen(self) -> bool:
+        """Whether the step can be seen now. Raises OSError or aiohttp.ClientError if that cannot be checked."""
 
     async def watch(self, seen: Trace, until: float) -> None:
         try:
             while time.monotonic() < until:
-                if await self.look():
+                if await self.is_seen():
                     setattr(seen, self.step, time.monotonic())
                     self.note(seen)
                     return
@@ -94,10 +96,11 @@ class _Watcher:
             seen.unseen[self.step] = f"{error}"
 
     def note(self, seen: Trace) -> None:
-        """Note details of the step that was seen."""
+        """Note details of the step that was seen. Most steps have none."""
+        return
 
 
-class _Outbox(_Watcher):
+class OutboxWatcher(Watcher):
     """SNS has accepted it when the committed offset has reached the end of its line, or its journal is removed."""
 
     step = "accepted"
@@ -108,10 +111,10 @@ class _Outbox(_Watcher):
         self._journal: Path | None = None
         self._end = 0
 
-    async def look(self) -> bool:
-        return await asyncio.to_thread(self._look)
+    async def is_seen(self) -> bool:
+        return await asyncio.to_thread(self._check)
 
-    def _look(self) -> bool:
+    def _check(self) -> bool:
         if self._journal is None:
             self._find()
             if self._journal is None:
@@ -134,7 +137,7 @@ class _Outbox(_Watcher):
                 self._journal, self._end = journal, start + tail + newline + 1
 
 
-class _Received(_Watcher):
+class _Received(Watcher):
     """The first message that storage receives after the canary was sent. On a busy queue it may hold earlier visits."""
 
     step = "received"
@@ -149,14 +152,14 @@ class _Received(_Watcher):
         except (OSError, aiohttp.ClientError):
             pass  # `watch` reports it
 
-    async def look(self) -> bool:
+    async def is_seen(self) -> bool:
         return await self._count() > self._before
 
     async def _count(self) -> float:
         return Metrics((await fetch(self._admin, "/metrics"))[1]).total(RECEIVED)
 
 
-class _Log(_Watcher):
+class _Log(Watcher):
     """The line: in what was appended since the canary was sent, or anywhere in the log if it was rotated since."""
 
     step = "line"
@@ -174,10 +177,10 @@ class _Log(_Watcher):
         except OSError:
             pass  # it does not exist yet, or may not be read: `watch` reports it
 
-    async def look(self) -> bool:
-        return await asyncio.to_thread(self._look)
+    async def is_seen(self) -> bool:
+        return await asyncio.to_thread(self._check)
 
-    def _look(self) -> bool:
+    def _check(self) -> bool:
         try:
             with self._path.open("rb") as log:
                 status = self._path.stat()

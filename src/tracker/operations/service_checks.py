@@ -116,10 +116,10 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
             why="they are lost, and counted by reason in tracker_pixel_visits_discarded_total",
             fix="check outbox.dir: it is full (outbox.max_bytes), or its disk is full, failing or read-only",
         )
-    if trouble := detail.get("trouble"):
+    if error := detail.get("publish_error"):
         yield fault(
             "pixel",
-            f"it cannot publish: {trouble}",
+            f"it cannot publish: {error}",
             why="visits are kept in the outbox until it is full",
             fix="check sns.topic_arn, the role or keys that the pixel runs with (PixelPolicy), and the network",
         )

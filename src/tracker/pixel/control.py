@@ -25,7 +25,7 @@ ANSWERING = b"answering\n"
 
 HEADERS_CUT = "headers_cut"
 HEADERS_UNTRUSTED = "headers_untrusted"
-BEATS = "beats"  # incremented each second by the worker's loop; main replaces a worker whose beats stop
+HEARTBEATS = "heartbeats"  # incremented each second by the worker's loop; main replaces a worker whose heartbeats stop
 LOG_LINES_DROPPED = "log_lines_dropped"
 NOT_RECORDING = "not_recording"  # 1 while the worker's visits cannot be recorded
 
@@ -69,7 +69,7 @@ class Counts(MutableMapping[str, int]):
         HEADERS_CUT,
         HEADERS_UNTRUSTED,
         LOG_LINES_DROPPED,
-        BEATS,
+        HEARTBEATS,
         NOT_RECORDING,
     )
     _SIZE = 8 * len(_NAMES)

@@ -13,7 +13,7 @@ HEADER_BYTES = 16_384 + 128
 HEADERS_BYTES = 32_768
 """All header lines of one request together. More are answered with 431."""
 
-HEADERS = 128
+HEADER_LINES = 128
 """How many header lines one request may have. More are answered with 431."""
 
 HEAD_BYTES = REQUEST_LINE_BYTES + HEADERS_BYTES + len(b"\r\n" * 3)
@@ -41,6 +41,6 @@ def too_large(head: bytes) -> int | None:
     if len(request_line) > REQUEST_LINE_BYTES:
         return 414
     lines = fields.removesuffix(b"\r\n\r\n").split(b"\r\n")
-    if len(lines) > HEADERS or len(fields) > HEADERS_BYTES + 4 or max(map(len, lines)) > HEADER_BYTES:
+    if len(lines) > HEADER_LINES or len(fields) > HEADERS_BYTES + 4 or max(map(len, lines)) > HEADER_BYTES:
         return 431
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tracker.pixel.segments import Segment, read_segments
 
-READ_BYTES = 1 << 20  # of one read
+COUNTED_BYTES = 1 << 20  # of one read
 
 
 class LineCounter:
@@ -24,7 +24,7 @@ class LineCounter:
     def count(self, *, to: int | None = None, limit: int | None = None) -> None:
         """Count the lines up to the offset `to`, by default all. If `limit` is given, stop after that many bytes.
 
-        Up to READ_BYTES more may be counted in both cases. Raises OSError.
+        Up to COUNTED_BYTES more may be counted in both cases. Raises OSError.
         """
         with self._counting:
             stop = None if limit is None else self._counted_to + limit
@@ -45,7 +45,7 @@ class LineCounter:
 
     def _next_bytes(self, segment: Segment) -> bytes:
         """The next bytes to count; none at the end of the segment."""
-        read = segment.read(self._counted_to, READ_BYTES)
+        read = segment.read(self._counted_to, COUNTED_BYTES)
         if segment.last and self._counted_to + len(read) >= segment.end:
             return read[: read.rfind(b"\n") + 1]  # the worker may still cut off what follows the last newline
         return read

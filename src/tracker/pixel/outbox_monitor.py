@@ -1,13 +1,13 @@
 """The monitor of the outbox: reads the directory once a second, and before each answer of `/metrics`.
 
-One look does this, in this order:
+One update does this, in this order:
 
 1. Open the outbox if it is not open yet: its disk may have been full, failing or read-only at the start.
 2. Scan the directory. Journals whose worker has ended are adopted; the publisher publishes them.
 3. Divide what is left of `outbox.max_bytes` among the workers, as their new quotas.
 4. Pass the counts of the workers and of the journals on to the accounting, and set the metrics.
 
-An error of the disk is logged, and the next look tries again.
+An error of the disk is logged, and the next update tries again.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ from tracker.pixel.worker_pool import WorkerPool
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 1.0  # between two looks
-DRAIN_LOOK_SECONDS = 0.1  # between two looks during a stop
+UPDATE_SECONDS = 1.0  # between two updates
+DRAIN_UPDATE_SECONDS = 0.1  # between two updates during a stop
 ALARM_SHARE = 0.8  # of outbox.max_bytes
 
 
@@ -35,8 +35,8 @@ class OutboxMonitor:
         self._outbox = outbox
         self._workers = workers
         self._accounting = accounting
-        self._looking: asyncio.Task[None] | None = None
-        self._trouble: str | None = None
+        self._updating: asyncio.Task[None] | None = None
+        self._logged_error: str | None = None
 
     @property
     def nearly_full(self) -> bool:
@@ -48,36 +48,36 @@ class OutboxMonitor:
         return self._workers.config.outbox.max_bytes
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Look every second, and more often once `stopping` is set; runs until it is cancelled."""
+        """Update every second, and more often once `stopping` is set; runs until it is cancelled."""
         while True:
-            await self.look()
-            await asyncio.sleep(DRAIN_LOOK_SECONDS if stopping.is_set() else LOOK_SECONDS)
+            await self.update()
+            await asyncio.sleep(DRAIN_UPDATE_SECONDS if stopping.is_set() else UPDATE_SECONDS)
 
-    async def look(self) -> None:
-        """Look once, and return when a look that began after this call has ended.
+    async def update(self) -> None:
+        """Update once, and return when an update that began after this call has ended.
 
-        Two looks never run at the same time, so a disk that hangs blocks one thread and not one more at each call. If
-        this is cancelled, the look goes on.
+        Two updates never run at the same time, so a disk that hangs blocks one thread and not one more at each call. If
+        this is cancelled, the update goes on.
         """
-        while (running := self._looking) is not None and not running.done():
+        while (running := self._updating) is not None and not running.done():
             await asyncio.shield(running)
-        self._looking = asyncio.create_task(self._look())
-        await asyncio.shield(self._looking)
+        self._updating = asyncio.create_task(self._update())
+        await asyncio.shield(self._updating)
 
-    async def _look(self) -> None:
+    async def _update(self) -> None:
         outbox = self._outbox
         try:
             free = await asyncio.to_thread(self._scan)
         except (OSError, TrackerError) as error:  # HeldByAnother too, if the outbox could not be opened at the start
-            if str(error) != self._trouble:
+            if str(error) != self._logged_error:
                 log.error(
                     "outbox_failed error=%s; The outbox cannot be read or opened. Requests are still answered. The "
                     "pixel tries again every second. Check the disk and the permissions of outbox.dir.",
                     error,
                 )
-            self._trouble = str(error)
+            self._logged_error = str(error)
         else:
-            self._trouble = None
+            self._logged_error = None
             self._workers.set_quota(self._max_bytes - outbox.size)
             telemetry.OUTBOX_FREE_BYTES.set(free)
         self._workers.count()

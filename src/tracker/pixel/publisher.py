@@ -51,16 +51,16 @@ class Publisher:
         self._draining = asyncio.Event()
 
     @property
-    def trouble(self) -> str | None:
+    def error(self) -> str | None:
         """Why nothing can be published now; None while publishing works.
 
         The service sets it when `run` itself has failed.
         """
-        return self._state.trouble
+        return self._state.error
 
-    @trouble.setter
-    def trouble(self, trouble: str) -> None:
-        self._state.trouble = trouble
+    @error.setter
+    def error(self, error: str) -> None:
+        self._state.error = error
 
     def drain(self) -> None:
         """Let `run` return once the outbox is empty."""

@@ -47,7 +47,7 @@ class Recorder:
         self._disk = OwnerThread(ThreadPoolExecutor(1, thread_name_prefix="journal"))
         self._replacing = asyncio.Lock()
         self._unsynced = False
-        self._trouble: str | None = None
+        self._logged_error: str | None = None
 
     @property
     def recording(self) -> bool:
@@ -126,7 +126,7 @@ class Recorder:
             self._report(f"fsync failed: {error.strerror}")
             await self._replace(journal)
         else:
-            self._trouble = None
+            self._logged_error = None
 
     async def check(self) -> None:
         """Check the journal's files, and replace the journal if anything is wrong with them."""
@@ -174,14 +174,14 @@ class Recorder:
                 self._report(f"fsync failed: {error.strerror}")
         await self._disk.call(journal.close)
 
-    def _report(self, trouble: str) -> None:
-        if trouble != self._trouble:
+    def _report(self, error: str) -> None:
+        if error != self._logged_error:
             log.error(
                 "recording_failed error=%s; Requests are still answered. Visits that cannot be recorded are discarded "
                 "and counted as outbox_io. The recorder tries again every second. Check the disk of outbox.dir.",
-                trouble,
+                error,
             )
-        self._trouble = trouble
+        self._logged_error = error
 
 
 async def _every(seconds: float, step: Callable[[], Awaitable[None]]) -> None:

@@ -88,7 +88,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
             port=config.admin.port,
             ready=service.readiness,
             registry=telemetry.PIXEL,
-            refresh=monitor.look,
+            refresh=monitor.update,
         )
         stack.push_async_callback(admin.stop)
         await admin.start(stop.requested)
@@ -131,8 +131,8 @@ class _Service:
             "draining": draining,
             "workers": answering,
             "recording": self.recording,
-            "publishing": self._publisher.trouble is None,
-            "trouble": self._publisher.trouble,
+            "publishing": self._publisher.error is None,
+            "publish_error": self._publisher.error,
             "outbox": {
                 "bytes": self._outbox.size,
                 "waiting_bytes": self._outbox.waiting,
@@ -174,10 +174,10 @@ class _Service:
         await self._look(budget.remaining("close"))
 
     async def _look(self, seconds: float) -> None:
-        """Let the monitor look at the outbox; wait at most `seconds` for it, because the disk may hang."""
+        """Let the monitor read the outbox; wait at most `seconds` for it, because the disk may hang."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._monitor.look()
+                await self._monitor.update()
 
 
 @asynccontextmanager
@@ -232,7 +232,7 @@ async def keep_publishing(publisher: Publisher) -> None:
                 "publisher_died; This is a bug: report it. Requests are still answered, visits are kept in the outbox, "
                 "and the publisher is started again."
             )
-            publisher.trouble = f"the publisher died: {error!r}"
+            publisher.error = f"the publisher died: {error!r}"
             telemetry.PUBLISHING.set(0)
             await asyncio.sleep(backoff.next())
 

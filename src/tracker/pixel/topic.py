@@ -37,11 +37,11 @@ class OpenTopic(Protocol):
 class TopicState:
     """What SNS has answered to this publisher. The counts are of messages, probes and end markers included.
 
-    `trouble` is the last failure; None once something was published after it without another failure.
+    `error` is the last failure; None once something was published after it without another failure.
     """
 
     def __init__(self, outbox: Path) -> None:
-        self.trouble: str | None = None
+        self.error: str | None = None
         self.accepted = 0
         self.last_accepted: Message | None = None  # the last message with visits, for a probe
         self.failures = 0
@@ -69,20 +69,20 @@ class TopicState:
         if self._logged:
             log.info("publish_recovered outbox=%s; SNS accepts messages again.", self._outbox)
         self._logged.clear()
-        self.trouble = None
+        self.error = None
         telemetry.PUBLISHING.set(1)
 
-    def _count(self, result: str, trouble: str) -> None:
+    def _count(self, result: str, error: str) -> None:
         self.failures += 1
-        self.trouble = trouble
+        self.error = error
         telemetry.PUBLISH_FAILURES.labels(result).inc()
         telemetry.PUBLISHING.set(0)
-        if trouble not in self._logged and len(self._logged) < LOGGED_FAILURES:  # once an outage
-            self._logged.add(trouble)
+        if error not in self._logged and len(self._logged) < LOGGED_FAILURES:  # once an outage
+            self._logged.add(error)
             log.warning(
                 "publish_failed error=%s outbox=%s; A message could not be published. Visits are kept in the outbox "
                 "and published later. Check sns.topic_arn, its permissions, the endpoint, the credentials and the "
                 "network.",
-                trouble,
+                error,
                 self._outbox,
             )

@@ -5,7 +5,7 @@ descriptors: the listening socket, one end of a socket pair, and the shared memo
 
 1. The worker reads `Hello` from the socket pair: its configuration and its quota.
 2. It makes its journal, accepts connections, and writes `ANSWERING`.
-3. While it answers, it reads each `Command`, makes its journal durable, and increments its beats once a second.
+3. While it answers, it reads each `Command`, makes its journal durable, and counts a heartbeat once a second.
 4. When main asks it to stop, it finishes the requests that have begun, makes its journal durable and exits.
 5. When main's end of the socket pair closes, main has ended. The worker exits at once. No visit is lost, because each
    answered visit is in the page cache.
@@ -21,7 +21,16 @@ import msgspec
 from tracker.files import raise_open_files
 from tracker.lifecycle import exit_now
 from tracker.logs import setup_logging
-from tracker.pixel.control import ANSWERING, BACKLOG, BEATS, LOG_LINES_DROPPED, NOT_RECORDING, Command, Counts, Hello
+from tracker.pixel.control import (
+    ANSWERING,
+    BACKLOG,
+    HEARTBEATS,
+    LOG_LINES_DROPPED,
+    NOT_RECORDING,
+    Command,
+    Counts,
+    Hello,
+)
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.server import PixelServer
 from tracker.standard_error import STREAM
@@ -108,7 +117,7 @@ async def _report_state(recorder: Recorder, counts: Counts) -> None:
 
 async def _beat(counts: Counts) -> None:
     while True:
-        counts[BEATS] += 1
+        counts[HEARTBEATS] += 1
         await asyncio.sleep(BEAT_SECONDS)
 
 

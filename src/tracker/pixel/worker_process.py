@@ -1,4 +1,4 @@
-"""One worker process as main sees it: its start, its beats, its counts and its end.
+"""One worker process as main sees it: its start, its heartbeats, its counts and its end.
 
 1. Main starts the process (`tracker.pixel.start_worker`) with three inherited descriptors: the listening socket, one
    end of a socket pair, and shared memory for the worker's counts (`tracker.pixel.control`).
@@ -10,10 +10,10 @@
 
 Main also kills a worker that hangs, which means that its process is stopped or its event loop is blocked:
 
-1. The worker's loop increments `BEATS` in the shared memory each second.
-2. Main's loop calls `check` each second and counts the calls in a row in which the beats were the same. It counts its
+1. The worker's loop increments `HEARTBEATS` in the shared memory each second.
+2. Main's loop calls `check` each second and counts the calls in a row in which that number was the same. It counts its
    own calls and not seconds: after a suspend of the host, or after a time in which main itself was stopped, the clock
-   has moved on, but there was only one call, and the worker can beat again before the next ones.
+   has moved on, but there was only one call, and the worker can send heartbeats before the next ones.
 3. After `SILENT_CHECKS` such calls the worker does not count as answering. After `HUNG_CHECKS` it is killed, or after
    `START_CHECKS` if it has not answered yet.
 4. A worker in uninterruptible sleep is not killed. It waits for a disk: the signal would only take effect when the disk
@@ -31,7 +31,7 @@ from collections.abc import Mapping, Sequence
 
 from tracker.config import PixelConfig
 from tracker.pixel.accounting import Accounting
-from tracker.pixel.control import ANSWERING, BEATS, NOT_RECORDING, Command, Counts, Hello, encode
+from tracker.pixel.control import ANSWERING, HEARTBEATS, NOT_RECORDING, Command, Counts, Hello, encode
 from tracker.processes import waits_for_disk
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,8 @@ class WorkerProcess:
         self._counts: Counts | None = None
         self._accounted: dict[str, int] = {}  # the part of the counts that the accounting has
         self._process: asyncio.subprocess.Process | None = None  # while `check` may have to kill it
-        self._beats = 0
-        self._silent = 0  # checks in a row that saw no new beat
+        self._heartbeats = 0
+        self._silent = 0  # checks in a row that saw no new heartbeat
         self._drain_seconds: float | None = None
 
     @property
@@ -100,8 +100,8 @@ class WorkerProcess:
         """Kill the worker if it hangs. Main's loop must call this once a second (see above)."""
         if self._process is None or self._counts is None or self.drained.is_set():  # a drain has its own deadline
             return
-        if self._counts[BEATS] != self._beats:
-            self._beats, self._silent = self._counts[BEATS], 0
+        if self._counts[HEARTBEATS] != self._heartbeats:
+            self._heartbeats, self._silent = self._counts[HEARTBEATS], 0
             return
         self._silent += 1
         limit = HUNG_CHECKS if self.answers.is_set() else START_CHECKS
@@ -198,7 +198,7 @@ class WorkerProcess:
         with contextlib.suppress(ConnectionError):  # the worker was killed while it wrote a line
             while line := await reader.readline():
                 if line == ANSWERING:
-                    self._silent = 0  # its beats begin now
+                    self._silent = 0  # its heartbeats begin now
                     self.answers.set()
                     self.started.set()
 

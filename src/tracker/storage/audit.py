@@ -118,7 +118,7 @@ def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, al
         journals += 1
         complete += not account.gaps and account.closed_end is not None
         stored += account.stored_bytes
-        for gap in account.gaps if not account.excused else ():
+        for gap in account.gaps if not account.given_up else ():
             if now_ms - gap.since_ms > grace * 1000:
                 missing, gaps = missing + gap.size, gaps + 1
         if all_journals or account.gaps or account.closed_end is None:
@@ -145,8 +145,8 @@ def _print_account(account: Account, now_ms: float, line_bytes: float) -> None:
     state = "open" if account.closed_end is None else f"closed at {account.closed_end}"
     print(
         f"journal {account.journal}: {state}, {account.stored_bytes} bytes stored, "
-        f"last heard {_time(account.heard_ms)} ({max(0, now_ms - account.heard_ms) / 1000:.0f} s ago)"
-        + (", its gaps are given up" if account.excused else "")
+        f"latest message {_time(account.latest_ms)} ({max(0, now_ms - account.latest_ms) / 1000:.0f} s ago)"
+        + (", its gaps are given up" if account.given_up else "")
     )
     for gap in account.gaps:
         print(

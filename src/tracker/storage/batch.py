@@ -49,10 +49,10 @@ class Batch:
             self._add_single(delivery, format_line(content.visit))
         elif isinstance(content, StoredSpan):
             self._add_span(content)
-            self._record_heard(content.journal, delivery)
+            self._record_latest(content.journal, delivery)
         else:
             self._add_end_marker(content)
-            self._record_heard(content.journal, delivery)
+            self._record_latest(content.journal, delivery)
         self._body_bytes += len(delivery.body)
         # From now on only the receipt is needed, to delete the message. Hundreds of deliveries may wait for that, so
         # their bodies and attributes (which may be as long as a body) are freed.
@@ -105,8 +105,8 @@ class Batch:
     def _add_end_marker(self, marker: EndMarker) -> None:
         self.append.closed[marker.journal] = max(marker.end, self.append.closed.get(marker.journal, 0))
 
-    def _record_heard(self, journal: str, delivery: Delivery) -> None:
-        self.append.heard[journal] = max(delivery.sent_ms, self.append.heard.get(journal, 0))
+    def _record_latest(self, journal: str, delivery: Delivery) -> None:
+        self.append.latest_ms[journal] = max(delivery.sent_ms, self.append.latest_ms.get(journal, 0))
 
     def _write(self, lines: bytes, count: int) -> None:
         self.append.data += lines

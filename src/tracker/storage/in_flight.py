@@ -53,57 +53,69 @@ class InFlight:
 
         The other two thirds are time for further tries. A call that SQS does not answer is cancelled after a sixth of
         the timeout, so there are at least two tries before other receivers can see the message.
+
+        When the whole timeout has passed there is no other try, because SQS refuses to hide a message that is visible.
+        The message comes again and adds nothing.
         """
         now = asyncio.get_running_loop().time()
         due = [
             delivery
             for delivery, hidden_at in self._hidden_at.items()
-            if now - hidden_at > self._visibility_timeout / 3 and now - delivery.received_at < MAX_HIDDEN_SECONDS
+            if self._visibility_timeout / 3 < now - hidden_at < self._visibility_timeout
+            and now - delivery.received_at < MAX_HIDDEN_SECONDS
         ]
 
         def extended(batch: Sequence[Delivery]) -> None:
             self._hidden_at.update((delivery, now) for delivery in batch if delivery in self._hidden_at)
 
-        if error := await self._change_visibility(due, self._visibility_timeout, extended):
+        failed, error = await self._change_visibility(due, self._visibility_timeout, extended)
+        if failed:
             log.debug(
                 "extension_failed deliveries=%d error=%s; The visibility timeout of these messages could not be "
-                "extended. Storage tries again within a second.",
-                *(len(due), error),
+                "extended. Storage tries again within a second. If that fails too, they are delivered again, which "
+                "adds nothing to the log.",
+                *(failed, error),
             )
 
     async def give_back(self) -> None:
         """Make the messages of all deliveries in flight visible at once, so that SQS delivers them again."""
-        if error := await self._change_visibility(list(self._hidden_at), 0, self.remove):
+        failed, error = await self._change_visibility(list(self._hidden_at), 0, self.remove)
+        if failed:
             log.warning(
                 "give_back_failed deliveries=%d error=%s; These messages could not be given back to SQS. It delivers "
                 "them again when their visibility timeout ends. Nothing needs to be done.",
-                *(len(self), error),
+                *(failed, error),
             )
 
     async def _change_visibility(
         self, deliveries: Sequence[Delivery], seconds: int, done: Callable[[Sequence[Delivery]], None]
-    ) -> str | None:
+    ) -> tuple[int, str]:
         """Hide these messages for `seconds` from now, with up to four calls at a time.
 
-        `done` is called with each batch that SQS has confirmed. After the first error no further call is made, because
-        in an outage the others would fail too. Returns that error, or None.
+        `done` is called with the deliveries for which SQS has confirmed it. After the first call that fails no further
+        call is made, because in an outage the others would fail too. Returns for how many deliveries it is not
+        confirmed, and why.
         """
         waiting = batches(deliveries)
-        errors: list[str] = []
+        failures: list[str] = []
+        unconfirmed = len(deliveries)
 
         async def work() -> None:
+            nonlocal unconfirmed
             for batch in waiting:  # each of the four tasks takes the next one
                 try:
                     async with asyncio.timeout(max(2.0, self._visibility_timeout / 6)):
-                        await self._queue.change_visibility(batch, seconds)
+                        refused = set(await self._queue.change_visibility(batch, seconds))
                 except (QueueFailed, TimeoutError) as error:
-                    errors.append(str(error) or "SQS did not answer in time")
+                    failures.append(str(error) or "SQS did not answer in time")
                 else:
-                    done(batch)
-                if errors:
+                    confirmed = [delivery for delivery in batch if delivery not in refused]
+                    unconfirmed -= len(confirmed)
+                    done(confirmed)
+                if failures:
                     return
 
         async with asyncio.TaskGroup() as group:
             for _ in range(CALLS_AT_ONCE):
                 group.create_task(work())
-        return errors[0] if errors else None
+        return unconfirmed, failures[0] if failures else "SQS did not confirm it"

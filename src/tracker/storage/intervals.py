@@ -30,8 +30,8 @@ def add(db: sqlite3.Connection, journal: str, start: int, end: int) -> None:
     """
     found = touching(db, journal, start, end)
     end = max([end, *(high for _, high, _ in found)])
-    heard_ms: int = db.execute("SELECT heard_ms FROM journal WHERE id = ?", (journal,)).fetchone()[0]
-    since_ms = min([heard_ms, *(since for _, _, since in found)])
+    latest_ms: int = db.execute("SELECT latest_ms FROM journal WHERE id = ?", (journal,)).fetchone()[0]
+    since_ms = min([latest_ms, *(since for _, _, since in found)])
     if found and found[0][0] <= start:  # the usual case: the span begins where the stored bytes end
         first, *found = found
         db.execute(

@@ -10,7 +10,7 @@ writer calls `observe` in its thread and not on the event loop.
 
 from datetime import datetime
 
-from tracker.telemetry import WeightedHistogram
+from tracker.collectors import WeightedHistogram
 
 STRIDE_BYTES = 16_384  # an append is divided into ranges of about this size
 OLDEST_SECONDS = 30 * 86_400.0  # an older visit counts as this old, so that one wrong time does not distort the mean

@@ -6,7 +6,7 @@ follow this protocol:
 1. `begin` makes one commit. It merges the previous append, which is durable by then, and records the next append as
    pending: its offset in the log, its length, its CRC-32, and the ranges of journals that it newly stores.
 2. The writer appends, calls fdatasync, and then calls `durable`. An append without a call of `durable` is never merged.
-3. After a crash only the pending append is in doubt. Its length and CRC-32 show the next start whether the log has it.
+3. After a crash the log may have the pending append or not. The next start finds out by its length and CRC-32.
 4. `checkpoint` merges and clears the pending append without a next one: when the writer is idle, before a rotation, and
    at a clean stop.
 
@@ -124,7 +124,7 @@ class Ledger:
             size = total_missing(high, low)
             for journal, ranges in self.pending.ranges.items() if self.pending else ():
                 row = self.db.execute(
-                    f"SELECT stored, {KNOWN_END} FROM journal WHERE id = ? AND NOT excused",
+                    f"SELECT stored, {KNOWN_END} FROM journal WHERE id = ? AND NOT given_up",
                     (journal,),
                 ).fetchone()
                 if row is not None:
@@ -140,14 +140,16 @@ class Ledger:
         if size is None:
             raise LogChanged(f"{self._path} has not recorded a log yet")
         assert self.rotating is None or not append.data, "during a rotation nothing may be pending"
-        assert append.ranges.keys() | append.closed.keys() <= append.heard.keys(), "the sums of a journal need its row"
+        assert append.ranges.keys() | append.closed.keys() <= append.latest_ms.keys(), (
+            "the sums of a journal need its row"
+        )
         pending = None
         if append.data:
             crc = isal_zlib.crc32(append.data)
             pending = Pending(
                 size, len(append.data), crc, dict(append.ranges), dict(append.checksums), dict(append.seen)
             )
-        clock_ms = max(self._clock_ms, *append.heard.values(), *append.seen.values(), 0)
+        clock_ms = max(self._clock_ms, *append.latest_ms.values(), *append.seen.values(), 0)
         pruned = False
         with self._transaction():
             if durable := self._durable_pending:
@@ -208,9 +210,9 @@ class Ledger:
     def _update_journals(self, append: Append) -> None:
         """Record the time of each journal's latest message, and the ends that end markers name."""
         self.db.executemany(
-            "INSERT INTO journal (id, heard_ms) VALUES (?, ?)"
-            " ON CONFLICT (id) DO UPDATE SET heard_ms = max(heard_ms, excluded.heard_ms)",
-            append.heard.items(),
+            "INSERT INTO journal (id, latest_ms) VALUES (?, ?)"
+            " ON CONFLICT (id) DO UPDATE SET latest_ms = max(latest_ms, excluded.latest_ms)",
+            append.latest_ms.items(),
         )
         self.db.executemany(
             "UPDATE journal SET closed_end = max(coalesce(closed_end, 0), ?) WHERE id = ?",

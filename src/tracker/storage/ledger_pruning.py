@@ -27,7 +27,7 @@ def prune(db: sqlite3.Connection, clock_ms: int) -> bool:
     ).rowcount
     rows = 0
     for (journal,) in db.execute(
-        "SELECT id FROM journal WHERE may_go AND heard_ms < ? ORDER BY heard_ms LIMIT ?",
+        "SELECT id FROM journal WHERE removable AND latest_ms < ? ORDER BY latest_ms LIMIT ?",
         (clock_ms - JOURNAL_MS, PRUNED_ROWS),
     ).fetchall():
         intervals = db.execute(

@@ -43,10 +43,10 @@ class Account:
     """One journal. Times are SQS's, in milliseconds since 1970."""
 
     journal: str
-    heard_ms: int
+    latest_ms: int
     closed_end: int | None
     """Where its end marker says it ended; None while it is open."""
-    excused: bool
+    given_up: bool
     """Whether the operator has given up its gaps."""
     stored_bytes: int
     gaps: tuple[Gap, ...]
@@ -72,17 +72,18 @@ class LedgerCopy:
         self._db = db
         db.execute(
             'INSERT OR IGNORE INTO stored (journal, start, "end", since_ms)'
-            ' SELECT journal, start, "end", heard_ms FROM pending_range JOIN journal ON id = journal'
+            ' SELECT journal, start, "end", latest_ms FROM pending_range JOIN journal ON id = journal'
         )
 
     def accounts(self) -> Iterator[Account]:
         """Every journal, in the order of their latest messages."""
         rows = self._db.execute(
-            f"SELECT id, heard_ms, closed_end, excused, stored, {KNOWN_END} > stored FROM journal ORDER BY heard_ms, id"
+            f"SELECT id, latest_ms, closed_end, given_up, stored, {KNOWN_END} > stored FROM journal"
+            " ORDER BY latest_ms, id"
         )
-        for journal, heard_ms, closed_end, excused, stored, has_gaps in rows:
-            gaps = tuple(self._gaps(journal, closed_end or 0, heard_ms)) if has_gaps else ()
-            yield Account(journal, heard_ms, closed_end, bool(excused), stored, gaps)
+        for journal, latest_ms, closed_end, given_up, stored, has_gaps in rows:
+            gaps = tuple(self._gaps(journal, closed_end or 0, latest_ms)) if has_gaps else ()
+            yield Account(journal, latest_ms, closed_end, bool(given_up), stored, gaps)
 
     def wrong_sums(self) -> Iterator[str]:
         """The sums of the ledger that differ from a full count; none, unless the ledger is damaged."""
@@ -90,7 +91,7 @@ class LedgerCopy:
             "SELECT id, stored, top,"
             ' (SELECT coalesce(sum("end" - start), 0) FROM stored AS each WHERE each.journal = id) AS bytes,'
             ' (SELECT coalesce(max("end"), 0) FROM stored AS each WHERE each.journal = id) AS last'
-            " FROM journal WHERE stored <> bytes OR (top <> last AND NOT excused)"
+            " FROM journal WHERE stored <> bytes OR (top <> last AND NOT given_up)"
         )
         for journal, stored, top, counted, last in rows:
             yield f"journal {journal}: the ledger has {stored} bytes up to {top}, a count gives {counted} up to {last}"
@@ -103,7 +104,7 @@ class LedgerCopy:
         if kept != found:
             yield f"all journals: the ledger has {_total_text(*kept)}, a count gives {_total_text(*found)}"
 
-    def _gaps(self, journal: str, closed_end: int, heard_ms: int) -> Iterator[Gap]:
+    def _gaps(self, journal: str, closed_end: int, latest_ms: int) -> Iterator[Gap]:
         """The gaps of a journal. A gap is known since the time when the first bytes after it were stored."""
         intervals: Sequence[tuple[int, int, int]] = self._db.execute(
             'SELECT start, "end", since_ms FROM stored WHERE journal = ? ORDER BY start', (journal,)
@@ -115,7 +116,7 @@ class LedgerCopy:
                 yield Gap(position, start, since_ms)
             position = max(position, end)
         if closed_end > position:
-            yield Gap(position, closed_end, heard_ms)
+            yield Gap(position, closed_end, latest_ms)
 
 
 @contextmanager
@@ -143,7 +144,7 @@ def give_up(ledger: Path, journal: str) -> None:
     Raises TrackerError when the ledger knows no such journal.
     """
     with _connect(ledger, "rw") as db:
-        if not db.execute("UPDATE journal SET excused = 1 WHERE id = ?", (journal,)).rowcount:
+        if not db.execute("UPDATE journal SET given_up = 1 WHERE id = ?", (journal,)).rowcount:
             raise TrackerError(f"{ledger} knows no journal {journal}")
 
 
@@ -158,13 +159,13 @@ def give_up_silent(ledger: Path, days: float) -> int:
         (clock_ms,) = db.execute("SELECT clock_ms FROM log").fetchone() or (0,)
         before = int(max(0.0, clock_ms - days * DAY_MS))
         while silent := db.execute(
-            "SELECT id FROM journal WHERE id > ? AND heard_ms < ? AND NOT may_go ORDER BY id LIMIT ?",
+            "SELECT id FROM journal WHERE id > ? AND latest_ms < ? AND NOT removable ORDER BY id LIMIT ?",
             (last, before, GIVEN_UP_AT_ONCE),
         ).fetchall():
             db.execute("BEGIN IMMEDIATE")
             for (journal,) in silent:
                 count += db.execute(
-                    "UPDATE journal SET excused = 1 WHERE id = ? AND heard_ms < ?", (journal, before)
+                    "UPDATE journal SET given_up = 1 WHERE id = ? AND latest_ms < ?", (journal, before)
                 ).rowcount
             db.execute("COMMIT")
             last = silent[-1][0]

@@ -102,6 +102,15 @@ CREATE TABLE span (
 CREATE INDEX span_range ON span (journal, start, "end");
 CREATE TABLE pending_span (journal TEXT, start INTEGER, "end" INTEGER, crc32 INTEGER);
 """,
+    # journal.latest_ms: the time of its latest message. journal.given_up: the operator has given its gaps up.
+    # journal.removable: whether pruning may remove the journal once it is old enough.
+    """
+ALTER TABLE journal RENAME COLUMN heard_ms TO latest_ms;
+ALTER TABLE journal RENAME COLUMN excused TO given_up;
+ALTER TABLE journal RENAME COLUMN may_go TO removable;
+DROP INDEX journal_may_go;
+CREATE INDEX journal_removable ON journal (latest_ms) WHERE removable;
+""",
 )
 LAYOUT = len(LAYOUTS)
 

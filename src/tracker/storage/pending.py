@@ -21,15 +21,15 @@ class Checksum(NamedTuple):
 class Append:
     """What one append adds to the log, and what its messages say about their journals.
 
-    Every journal in `ranges` or `closed` must be in `heard` too. Times are when SQS got the message, in milliseconds
-    since 1970.
+    Every journal in `ranges` or `closed` must be in `latest_ms` too. Times are when SQS got the message, in
+    milliseconds since 1970.
     """
 
     data: bytearray = field(default_factory=bytearray)
     ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)  # newly stored; ascending, disjoint
     checksums: dict[str, list[Checksum]] = field(default_factory=dict)  # of the spans that these ranges are part of
     seen: dict[str, int] = field(default_factory=dict)  # MessageId of a message without our attributes -> its time
-    heard: dict[str, int] = field(default_factory=dict)  # journal -> the time of its latest message
+    latest_ms: dict[str, int] = field(default_factory=dict)  # journal -> the time of its latest message
     closed: dict[str, int] = field(default_factory=dict)  # journal -> the end that its end marker names, in bytes
 
     def begin_line(self, ends_mid_line: bool) -> None:

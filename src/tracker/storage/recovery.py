@@ -4,7 +4,7 @@
 2. The ledger is opened. A damaged one is refused, or put aside with `--accept-log`.
 3. A rotation that was interrupted is finished, or undone if the log was not renamed yet.
 4. If somebody has renamed the log while storage was stopped (logrotate's `create`), an empty log is created.
-5. The log is compared with the ledger. Only the pending append can be in doubt after a crash, so there are five cases:
+5. The log is compared with the ledger. They can differ by the pending append only, so there are five cases:
 
    found                                                       done
    ------------------------------------------------------------------------------------------------------------------

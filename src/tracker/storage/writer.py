@@ -87,7 +87,7 @@ class Writer:
         """Commit, append, fdatasync, acknowledge. On this order rests the promise that each visit is stored once.
 
         1. The commit merges the previous append, which is durable, and records this one as pending. If the process dies
-           after the commit, only this append is in doubt.
+           after the commit, the log may have this append or not; it has all earlier ones.
         2. The append and the fdatasync make the lines durable. Nothing has been deleted from SQS so far, so if the
            process dies, SQS delivers the messages again, and the ledger shows what of them is stored.
         3. Only then are the deliveries acknowledged, which deletes their messages from SQS.
