@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from isal import isal_zlib
 
 from tracker.core.log_line import format_lines
 from tracker.core.visit import DECODING_FAILURES, Visit, decode_line
@@ -96,7 +97,7 @@ def pack(journal: str, start: int, data: bytes, *, compress: bool) -> Message:
     visits = data.count(b"\n")
     body, encoding = data, _IDENTITY
     if compress and visits > 1:  # a single visit stays readable in the queue
-        deflated = base64.urlsafe_b64encode(_of_whole_triples(zlib.compress(data, 1)))
+        deflated = base64.urlsafe_b64encode(isal_zlib.compress(data, 1))
         if len(deflated) < len(data):
             body, encoding = deflated, _DEFLATED
     try:
@@ -105,17 +106,6 @@ def pack(journal: str, start: int, data: bytes, *, compress: bool) -> Message:
         raise MalformedMessage("the lines are not ASCII") from error
     attributes = _attributes(journal, start, visits, encoding, data)
     return Message(journal, start, start + len(data), visits, text, attributes)
-
-
-def _of_whole_triples(deflated: bytes) -> bytes:
-    """The same zlib stream, with a length that is a multiple of three bytes, so that its base64 has no padding.
-
-    This saves time. botocore sends a message to SNS as a URL-encoded form, in which `=` must be escaped. If a text has
-    nothing to escape, botocore returns it at once; if it has one `=`, botocore processes every character twice. Empty
-    stored blocks (RFC 1951, 3.2.4) of five bytes each are inserted after the header of two bytes (RFC 1950).
-    """
-    blocks = 2 * (-len(deflated) % 3) % 3
-    return deflated[:2] + b"\x00\x00\x00\xff\xff" * blocks + deflated[2:]
 
 
 def end_marker(journal: str, end: int) -> Message:
@@ -224,4 +214,4 @@ def _inflate(deflated: bytes) -> bytes:
 
 
 def _crc32(data: bytes) -> str:
-    return f"{zlib.crc32(data):08x}"
+    return f"{isal_zlib.crc32(data):08x}"
