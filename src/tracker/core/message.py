@@ -25,6 +25,8 @@ from tracker.errors import MalformedMessage
 
 MAX_SENT_BYTES = 250_000
 """The publisher sends no larger message. SNS accepts 262,144 bytes of body and attributes."""
+STEP_BYTES = 65_536
+"""SNS and SQS charge a message once for each 64 KiB of body and attributes that it begins."""
 MAX_SPAN_BYTES = 1 << 20
 """The publisher makes no larger span. This is its size before it is compressed."""
 MAX_INFLATED_BYTES = 8 << 20

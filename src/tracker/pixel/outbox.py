@@ -5,6 +5,7 @@ its lock, it is a live journal; if the lock is free, it is an orphan, which is a
 accepted all of it. Everything in this module blocks on the disk: call it from threads.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -73,9 +74,7 @@ class Outbox:
             raise
 
     def close(self) -> None:
-        """Release all locks."""
-        for journal in self._known.values():
-            journal.release()
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -89,7 +88,7 @@ class Outbox:
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
                     if is_journal(entry.name) and entry.is_dir(follow_symlinks=False):
-                        # A reader stays for as long as its journal is there, because it may hold the lock.
+                        # A reader stays for as long as its journal is there: it knows what is counted and published.
                         journal = there[entry.name] = self._known.get(entry.name) or self._reader_of(Path(entry.path))
                         adopted += journal.adopt()
                         journal.count(limit=COUNT_BYTES)
@@ -103,7 +102,6 @@ class Outbox:
                 except OSError as error:
                     self._log_once(entry.name, error)
             for name in self._known.keys() - there.keys():
-                self._known[name].release()
                 self.removed.append(self._known[name])
             self._known = there
             self.oldest = min(ages, default=None)
@@ -113,7 +111,8 @@ class Outbox:
 
     def forget(self, journal: JournalReader) -> None:
         """Leave a journal out of `journals` until the next scan."""
-        self.journals = [other for other in self.journals if other is not journal]
+        with contextlib.suppress(ValueError):
+            self.journals.remove(journal)
 
     def known(self) -> list[JournalReader]:
         """Every journal of the last scan, also those that the publisher has removed since."""
