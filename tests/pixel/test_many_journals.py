@@ -89,8 +89,9 @@ async def test_a_journal_whose_messages_are_slow_holds_up_no_other(outbox: Outbo
 
 @pytest.mark.parametrize("failure", [PublishFailed("throttled"), PublishRefused("bad line")], ids=["failed", "refused"])
 async def test_a_journal_whose_messages_are_not_accepted_holds_up_no_other(
-    outbox: Outbox, failure: PublishFailed
+    outbox: Outbox, failure: PublishFailed, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     bad, *others = journals = journals_with_one_line_each(outbox, 10)
     outbox.scan()
     topic = FakeTopic(lambda message: failure if message.journal == bad.path.name and message.start == 0 else None)
@@ -102,12 +103,25 @@ async def test_a_journal_whose_messages_are_not_accepted_holds_up_no_other(
             await goes_on(journals, topic)
             assert refused_lines(outbox.directory).read_bytes() == line(0)
         else:
-            assert publisher.trouble == "throttled"  # the others' successes do not hide it
+            assert committed_offset(bad.path) == 0
+            assert publisher.trouble == "throttled"
+            assert "publish_recovered" not in caplog.text  # the others' successes do not hide the failures
             topic.outcome = lambda message: None
             await goes_on(journals, topic)
             await until(lambda: publisher.trouble is None)
     for journal in journals:
         journal.close()
+
+
+async def test_a_live_journal_with_a_backlog_that_fails_holds_up_no_orphan(outbox: Outbox) -> None:
+    live = journal_with(outbox.directory, *[line(number) for number in range(100)])  # more than a window of singles
+    journal_with(outbox.directory, line(500)).close()
+    outbox.scan()
+    topic = FakeTopic(lambda message: PublishFailed("down") if message.journal == live.path.name else None)
+    async with running(publisher_of(outbox, topic, "single")):
+        await until(lambda: len(outbox.journals) == 1)
+    assert [span.data for span in spans_of(topic.accepted)] == [line(500)]
+    live.close()
 
 
 async def test_an_acceptance_whose_call_began_before_a_refusal_is_no_evidence(outbox: Outbox) -> None:
