@@ -5,8 +5,8 @@ It waits until the topic can be called. Then it makes one pass after the other o
 1. Once every `sns.linger` seconds it takes each journal of a live worker. So one message carries the visits of that
    time, and the messages of all journals share requests. A pass in between takes only the journals that have more lines
    waiting than their last message could carry.
-2. If no live journal has more lines waiting, except journals that fail, it takes orphans too. At most ORPHAN_MESSAGES of
-   their messages are held in memory, and published at the same time, whatever the number of orphans.
+2. If no live journal has more lines waiting, except journals that fail, it takes orphans too. Whatever their number, at
+   most ORPHAN_MESSAGES of their messages are held in memory and published at the same time.
 3. The next messages of these journals are made in a thread, as many as fill one request at a time. Then a task for each
    journal publishes them (`journal_publisher`). The pass does not wait for the tasks.
 
