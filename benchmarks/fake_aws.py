@@ -10,6 +10,7 @@ makes no message visible again, so that it takes as little CPU time as possible 
 
 import asyncio
 import json
+import re
 import sys
 from collections import Counter, deque
 from collections.abc import Callable
@@ -25,6 +26,11 @@ _PUBLISHED = (
     b'<PublishResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishResult><MessageId>'
     b"00000000-0000-0000-0000-000000000000</MessageId></PublishResult></PublishResponse>"
 )
+_PUBLISHED_BATCH = (
+    b'<PublishBatchResponse xmlns="http://sns.amazonaws.com/doc/2010-03-31/"><PublishBatchResult><Successful>%b'
+    b"</Successful><Failed></Failed></PublishBatchResult></PublishBatchResponse>"
+)
+_ENTRY = re.compile(rb"&(PublishBatchRequestEntries\.member\.[0-9]+\.)Id=([^&]*)")  # the prefix of its fields, its id
 
 
 class Queue:
@@ -74,15 +80,22 @@ class Broker:
             self._offset = message.end
 
     def publish(self, form: bytes) -> bytes | None:
-        self.calls["Publish"] += 1
+        """The reply to Publish or PublishBatch; None while the broker is down."""
+        entries = _ENTRY.findall(form) if form.startswith(b"Action=PublishBatch&") else []
+        self.calls["PublishBatch" if entries else "Publish"] += 1
         if self.down:
             return None
         if self.keep:
             fields = {name: values[0] for name, values in parse_qs(form.decode(), keep_blank_values=True).items()}
-            entries = [name.removesuffix("Name") for name in fields if name.endswith(".Name")]
-            attributes = {fields[f"{entry}Name"]: fields[f"{entry}Value.StringValue"] for entry in entries}
-            self.queue.put(fields["Message"], attributes)
-        return _PUBLISHED
+            for prefix in [prefix.decode() for prefix, _ in entries] or [""]:
+                self._put({name.removeprefix(prefix): fields[name] for name in fields if name.startswith(prefix)})
+        accepted = b"".join(b"<member><Id>%b</Id><MessageId>m</MessageId></member>" % each for _, each in entries)
+        return _PUBLISHED_BATCH % accepted if entries else _PUBLISHED
+
+    def _put(self, message: dict[str, str]) -> None:
+        attributes = [name.removesuffix("Name") for name in message if name.endswith(".Name")]
+        values = {message[f"{each}Name"]: message[f"{each}Value.StringValue"] for each in attributes}
+        self.queue.put(message["Message"], values)
 
 
 class Connection(asyncio.Protocol):
