@@ -10,6 +10,7 @@ delivers published messages to the queue. With `forget` in place of `keep` it ac
 
 import asyncio
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Coroutine
@@ -25,6 +26,7 @@ from tests.fake_aws.topics import Subscription
 from tests.fake_aws.world import World
 
 _ACCEPTED = success(Call("sns", "Publish", {}), {"MessageId": "00000000-0000-0000-0000-000000000000"})
+_ENTRY_ID = re.compile(rb"&PublishBatchRequestEntries\.member\.[0-9]+\.Id=([^&]*)")
 _DOWN = Reply(503, "text/xml", b"")
 
 
@@ -46,14 +48,22 @@ class Broker:
     def answer(self, request: Request) -> Reply | Coroutine[Any, Any, Reply]:
         if request.method == "GET":
             return Reply(200, "application/json", json.dumps(self._control(request.path)).encode())
-        if not request.target:
-            self._calls["Publish"] += 1
-            if self._down or not self._keep:
-                return _DOWN if self._down else _ACCEPTED
-            return self._world.perform(parse(request), request.base_url)
+        if not request.target and (self._down or not self._keep):
+            return self._answer_unread(request.body)
         call = parse(request)
         self._calls[call.action] += 1
         return self._world.perform(call, request.base_url)
+
+    def _answer_unread(self, form: bytes) -> Reply:
+        """Accepts or fails a Publish or PublishBatch. It reads the ids of the entries and nothing else."""
+        batch = form.startswith(b"Action=PublishBatch&")
+        self._calls["PublishBatch" if batch else "Publish"] += 1
+        if self._down:
+            return _DOWN
+        if not batch:
+            return _ACCEPTED
+        accepted = [{"Id": each.decode(), "MessageId": "0"} for each in _ENTRY_ID.findall(form)]
+        return success(Call("sns", "PublishBatch", {}), {"Successful": accepted, "Failed": []})
 
     def _control(self, target: str) -> dict[str, int]:
         path, _, value = target.partition("?")

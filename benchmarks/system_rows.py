@@ -17,7 +17,7 @@ from tracker.core.visit import split_lines
 CALLS_RATES = {1_000: (12_000, 10_500), 10_000: (1_500, 1_000)}  # visits a second: at least, aim
 CALLS_TURNS = 4  # calls are counted for the time of so many turns
 EDGE_SECONDS = 1.0  # of load before and after the counted time, so that the first and last calls are not counted
-COUNTED = ("Publish", "ReceiveMessage", "DeleteMessageBatch")
+COUNTED = ("Publish", "PublishBatch", "ReceiveMessage", "DeleteMessageBatch")
 SHORT_SPAN = 200  # 1,000 visits a second for a linger of 0.2 s
 LATENCY_RATE = 2_000
 LATENCY_TURNS = 3

@@ -21,6 +21,7 @@ from tests.fake_aws import FakeAws
 from tests.fake_aws.in_memory import FakeQueue, FakeTopic
 from tests.fake_aws.topics import Subscription
 from tests.fake_aws.world import World
+from tests.waiting import until
 from tracker.aws import calls, open_queue, open_topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.delivery import Queue
@@ -402,7 +403,46 @@ def attribute(form: Form, entry: str, name: str) -> str:
     return form[where.removesuffix("Name") + "Value.StringValue"]
 
 
-async def test_at_most_eight_batches_are_in_flight(sns: OddSns) -> None:
+async def test_messages_published_at_the_same_time_share_requests_and_each_has_its_outcome(
+    sns: OddSns,
+) -> None:
+    async def reply(form: Form) -> web.Response:
+        accepted = [entry for entry in ids(form) if entry != "4"]
+        return batch_reply(accepted, {"4": ("InvalidParameter", "true")})
+
+    sns.reply = reply
+    sent = messages(8)
+    async with open_topic(sns.config) as topic:
+        outcomes = await asyncio.gather(*(topic.publish([message]) for message in sent), topic.publish([]))
+    assert [type(outcome) for (outcome,) in outcomes[:8]] == [*[type(None)] * 4, PublishRefused, *[type(None)] * 3]
+    assert outcomes[8] == []
+    assert [bodies(call) for call in sns.calls] == [[message.body for message in sent]]
+
+
+async def test_a_request_without_a_reply_delays_only_its_own_messages_and_ends_with_the_topic(sns: OddSns) -> None:
+    over = asyncio.Event()
+
+    async def reply(form: Form) -> web.Response:
+        if len(ids(form)) == 10:
+            await over.wait()
+        return await all_accepted(form)
+
+    sns.reply = reply
+    async with open_topic(sns.config) as topic:
+        slow = asyncio.create_task(topic.publish(messages(10)))
+        await until(lambda: sns.calls)
+        assert await topic.publish(messages(3)) == [None] * 3
+        assert not slow.done()
+        given_up = asyncio.create_task(topic.publish(messages(2)))
+        await asyncio.sleep(0)
+        given_up.cancel()  # the request of the others goes on
+        assert await topic.publish(messages(1)) == [None]
+    async with asyncio.timeout(5):
+        assert isinstance((await asyncio.gather(slow, return_exceptions=True))[0], asyncio.CancelledError)
+    over.set()
+
+
+async def test_at_most_eight_requests_are_in_flight(sns: OddSns) -> None:
     now, most = 0, 0
 
     async def reply(form: Form) -> web.Response:

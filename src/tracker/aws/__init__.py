@@ -5,7 +5,8 @@ No other package imports botocore. The modules, from the caller down:
 1. `topic` and `queue` implement the interfaces that the services use.
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
-4. `http` sends the requests and checks that a reply comes from SNS or SQS.
+4. `form` writes the body of a request to SNS.
+5. `http` sends the requests and checks that a reply comes from SNS or SQS.
 
 Every failure of AWS is raised as one of the errors of `tracker.errors`. botocore repeats a failed call once. The
 callers handle outages of any length: they try again, after longer and longer pauses.

@@ -28,6 +28,7 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import NoCredentialsError, NoRegionError
 
 import tracker.aws.credential_helper  # noqa: F401  # it replaces aiobotocore's provider
+from tracker.aws.form import write_form
 from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
 from tracker.errors import AwsUnreachable
 
@@ -195,6 +196,7 @@ def _session() -> AioSession:
     )
     for service in ("sns", "sqs"):
         session.register(f"before-parse.{service}", refuse_foreign_reply)
+    session.register("before-call.sns", write_form)
     return session
 
 

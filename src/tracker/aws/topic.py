@@ -1,8 +1,18 @@
-"""An SNS topic: publishes messages, one by one or in batches of ten, and returns an outcome for each."""
+"""An SNS topic: publishes messages in as few requests as it can, and returns an outcome for each.
+
+SNS charges for a request, once for each 64 KiB of all its messages together. A request may have ten messages.
+
+1. `publish` hands its messages over. Calls that begin in the same pass of the event loop share requests: the publisher
+   publishes many journals at the same time.
+2. The messages are divided into requests. At most REQUESTS_IN_FLIGHT requests are made at the same time.
+3. Each message gets its outcome as soon as its own request has ended. So a request that SNS does not answer delays
+   only its own messages.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 
@@ -14,7 +24,7 @@ from tracker.core.message import Message
 from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused
 
 BATCH_BYTES = 262_144 - 4_096  # PublishBatch accepts 256 KiB; 4 KiB are left free, since AWS may count differently
-BATCHES_IN_FLIGHT = 8
+REQUESTS_IN_FLIGHT = 8
 
 _THROTTLES = ("Throttl", "TooManyRequests", "RequestLimitExceeded", "RequestExpired")  # KMSThrottling too
 
@@ -23,13 +33,19 @@ class _Published(msgspec.Struct):
     MessageId: NonEmpty
 
 
+Outcome = PublishFailed | None
+_Waiting = tuple[Message, asyncio.Future[Outcome]]  # a message, and where its outcome is expected
+
+
 class SnsTopic:
     """An SNS topic; it implements `tracker.pixel.topic.Topic`."""
 
     def __init__(self, clients: Clients, arn: str) -> None:
         self._clients = clients
         self._arn = arn
-        self._in_flight = asyncio.Semaphore(BATCHES_IN_FLIGHT)
+        self._waiting: list[_Waiting] = []
+        self._requests: set[asyncio.Task[None]] = set()
+        self._in_flight = asyncio.Semaphore(REQUESTS_IN_FLIGHT)
 
     async def ready(self) -> None:
         """Make the client and renew its credentials. Every call does this first, too. Raises PublishFailed."""
@@ -38,36 +54,61 @@ class SnsTopic:
         except AwsUnreachable as error:
             raise _publish_error(error) from error
 
-    async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
+    async def publish(self, messages: Sequence[Message]) -> list[Outcome]:
         """Publish all messages. Return one outcome for each, in their order: None if SNS has accepted it."""
-        if len(messages) == 1:
-            return [await self._publish_one(messages[0])]
-        batches = _batches(messages)
-        outcomes = await asyncio.gather(*map(self._publish_batch, batches))
-        return [outcome for batch in outcomes for outcome in batch]
+        loop = asyncio.get_running_loop()
+        if not self._waiting:
+            loop.call_soon(self._send)  # after the calls that begin in this pass of the event loop
+        waiting: list[_Waiting] = [(message, loop.create_future()) for message in messages]
+        self._waiting += waiting
+        return await asyncio.gather(*(outcome for _, outcome in waiting))
 
-    async def _publish_one(self, message: Message) -> PublishFailed | None:
-        try:
-            (client,) = await self._clients.ready()
-            call = client.publish(TopicArn=self._arn, Message=message.body, MessageAttributes=_sns_attributes(message))
-            read_reply(await ask(call), _Published)
-        except (AwsRefused, AwsUnreachable) as error:
-            return _publish_error(error)
-        return None
+    async def close(self) -> None:
+        """Cancel the requests that are under way."""
+        for request in self._requests:
+            request.cancel()
+        await asyncio.gather(*self._requests, return_exceptions=True)
+        await self._clients.close()
 
-    async def _publish_batch(self, batch: Sequence[Message]) -> list[PublishFailed | None]:
-        entries = [
-            {"Id": str(index), "Message": message.body, "MessageAttributes": _sns_attributes(message)}
-            for index, message in enumerate(batch)
-        ]
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for batch in _batches(waiting):
+            request = asyncio.create_task(self._request(batch))
+            self._requests.add(request)
+            request.add_done_callback(self._requests.discard)
+
+    async def _request(self, batch: list[_Waiting]) -> None:
+        """Make one request, and set the outcomes of its messages."""
+        messages = [message for message, _ in batch]
         try:
             async with self._in_flight:
                 (client,) = await self._clients.ready()
-                call = client.publish_batch(TopicArn=self._arn, PublishBatchRequestEntries=entries)
-                reply = read_reply(await ask(call), BatchReply)
+                outcomes = await (self._publish_batch if len(batch) > 1 else self._publish_one)(client, messages)
         except (AwsRefused, AwsUnreachable) as error:
-            return [_publish_error(error)] * len(batch)
-        return [_outcome(reply, str(index)) for index in range(len(batch))]
+            outcomes = [_publish_error(error)] * len(batch)
+        except BaseException as error:  # also when it is cancelled: nobody may wait for these outcomes for ever
+            for _, expected in batch:
+                if not expected.done():
+                    expected.set_exception(error)
+            raise
+        for (_, expected), outcome in zip(batch, outcomes, strict=True):
+            if not expected.done():  # it is done if its `publish` was cancelled
+                expected.set_result(outcome)
+
+    async def _publish_one(self, client: Any, messages: Sequence[Message]) -> list[Outcome]:
+        (message,) = messages
+        call = client.publish(TopicArn=self._arn, Message=message.body, MessageAttributes=_sns_attributes(message))
+        read_reply(await ask(call), _Published)
+        return [None]
+
+    async def _publish_batch(self, client: Any, messages: Sequence[Message]) -> list[Outcome]:
+        entries = [
+            {"Id": str(index), "Message": message.body, "MessageAttributes": _sns_attributes(message)}
+            for index, message in enumerate(messages)
+        ]
+        call = client.publish_batch(TopicArn=self._arn, PublishBatchRequestEntries=entries)
+        reply = read_reply(await ask(call), BatchReply)
+        return [_outcome(reply, str(index)) for index in range(len(messages))]
 
 
 @asynccontextmanager
@@ -75,13 +116,14 @@ async def open_topic(config: SnsConfig) -> AsyncIterator[SnsTopic]:
     """The topic. The first call makes its client, and raises PublishFailed if that fails."""
     region = config.region or config.topic_arn.split(":")[3]
     clients = Clients("sns", region, config.endpoint_url, ClientSettings(CALL_SECONDS))
+    topic = SnsTopic(clients, config.topic_arn)
     try:
-        yield SnsTopic(clients, config.topic_arn)
+        yield topic
     finally:
-        await clients.close()
+        await topic.close()
 
 
-def _outcome(reply: BatchReply, entry_id: str) -> PublishFailed | None:
+def _outcome(reply: BatchReply, entry_id: str) -> Outcome:
     """The outcome of one entry of a batch. An entry that is not in the reply has failed."""
     if any(entry.Id == entry_id for entry in reply.Successful):
         return None
@@ -92,15 +134,16 @@ def _outcome(reply: BatchReply, entry_id: str) -> PublishFailed | None:
     return kind(f"{failure.Code}: {failure.Message}")
 
 
-def _batches(messages: Sequence[Message]) -> list[list[Message]]:
-    batches: list[list[Message]] = []
+def _batches(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
+    """The messages of each request."""
+    batches: list[list[_Waiting]] = []
     size = 0
-    for message in messages:
-        if not batches or len(batches[-1]) == BATCH_ENTRIES or size + message.size > BATCH_BYTES:
+    for each in waiting:
+        if not batches or len(batches[-1]) == BATCH_ENTRIES or size + each[0].size > BATCH_BYTES:
             batches.append([])
             size = 0
-        batches[-1].append(message)
-        size += message.size
+        batches[-1].append(each)
+        size += each[0].size
     return batches
 
 

@@ -25,6 +25,8 @@ from tracker.errors import MalformedMessage
 
 MAX_SENT_BYTES = 250_000
 """The publisher sends no larger message. SNS accepts 262,144 bytes of body and attributes."""
+STEP_BYTES = 65_536
+"""SNS and SQS charge a message once for each 64 KiB of body and attributes that it begins."""
 MAX_SPAN_BYTES = 1 << 20
 """The publisher makes no larger span. This is its size before it is compressed."""
 MAX_INFLATED_BYTES = 8 << 20
@@ -98,7 +100,7 @@ def pack(journal: str, start: int, data: bytes, *, compress: bool) -> Message:
     visits = data.count(b"\n")
     body, encoding = data, _IDENTITY
     if compress and visits > 1:  # a single visit stays readable in the queue
-        deflated = base64.urlsafe_b64encode(_of_whole_triples(zlib.compress(data, 1)))
+        deflated = base64.urlsafe_b64encode(isal_zlib.compress(data, 1))
         if len(deflated) < len(data):
             body, encoding = deflated, _DEFLATED
     try:
@@ -107,17 +109,6 @@ def pack(journal: str, start: int, data: bytes, *, compress: bool) -> Message:
         raise MalformedMessage("the lines are not ASCII") from error
     attributes = _attributes(journal, start, visits, encoding, data)
     return Message(journal, start, start + len(data), visits, text, attributes)
-
-
-def _of_whole_triples(deflated: bytes) -> bytes:
-    """The same zlib stream, with a length that is a multiple of three bytes, so that its base64 has no padding.
-
-    This saves time. botocore sends a message to SNS as a URL-encoded form, in which `=` must be escaped. If a text has
-    nothing to escape, botocore returns it at once; if it has one `=`, botocore processes every character twice. Empty
-    stored blocks (RFC 1951, 3.2.4) of five bytes each are inserted after the header of two bytes (RFC 1950).
-    """
-    blocks = 2 * (-len(deflated) % 3) % 3
-    return deflated[:2] + b"\x00\x00\x00\xff\xff" * blocks + deflated[2:]
 
 
 def end_marker(journal: str, end: int) -> Message:

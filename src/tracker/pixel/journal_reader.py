@@ -2,8 +2,9 @@
 
 1. While the journal's lock is held, a worker appends to it. The reader reads to the last newline only, because the
    worker may still cut off what follows it.
-2. When the lock is free, the worker has ended and the journal is an orphan. The reader adopts it: it takes the lock and
-   holds it until the journal is removed, so that no other process adopts the journal.
+2. When the lock is free, the worker has ended and the journal is an orphan, for good: only its maker ever appends. The
+   reader adopts it. It takes the lock for this and releases it at once: there may be more orphans than files that a
+   process may open. The lock of the outbox keeps other publishers away.
 3. `take` reads the next span. After SNS has accepted it, `advance` moves the committed offset and removes the segments
    that lie before it. The last segment stays.
 4. When all of an orphan is published, `retire` removes it: the segments, then the committed offset, then the lock file,
@@ -65,14 +66,9 @@ class JournalReader:
         self.name = path.name
         self.committed = committed_offset(path)
         self.earlier = earlier
-        self._lock: int | None = None  # the descriptor of the lock, once the journal is adopted
+        self.orphaned = False  # whether the journal's worker has ended and this process has adopted it
         self._lines = LineCounter(path, self.committed)
         self._oldest: tuple[int, datetime | None] = (-1, None)  # a committed offset, and the time of the visit there
-
-    @property
-    def orphaned(self) -> bool:
-        """Whether the journal's worker has ended and this process has adopted it."""
-        return self._lock is not None
 
     @property
     def lines_counted(self) -> int:
@@ -80,8 +76,8 @@ class JournalReader:
         return self._lines.counted
 
     def adopt(self) -> bool:
-        """Take the lock if the journal's worker has ended. True if that happened in this call. Raises OSError."""
-        if self._lock is not None:
+        """Adopt the journal if its worker has ended. True if that happened in this call. Raises OSError."""
+        if self.orphaned:
             return False
         try:
             lock = os.open(lock_path(self.path), os.O_RDWR | os.O_CLOEXEC)
@@ -94,9 +90,10 @@ class JournalReader:
             if os.fstat(lock).st_ino != os.stat(lock_path(self.path)).st_ino:
                 raise OSError(errno.ESTALE, "the lock file was replaced")
         except OSError:
-            os.close(lock)
             return False
-        self._lock = lock
+        finally:
+            os.close(lock)
+        self.orphaned = True
         return True
 
     def waiting(self) -> int:
@@ -170,18 +167,10 @@ class JournalReader:
                 bad_path(self.path),
             )
             self.set_aside()
-        self.release()
 
     def set_aside(self) -> None:
         """Rename the journal to `<id>.bad`, for the operator to look at. Raises OSError."""
         self.path.rename(bad_path(self.path))
-        self.release()
-
-    def release(self) -> None:
-        """Release the lock, if it is held."""
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            os.close(lock)
 
     def _worker_may_live(self) -> bool:
         """Whether a worker may still write to this journal, whose lock file is missing.

@@ -5,6 +5,7 @@ its lock, it is a live journal; if the lock is free, it is an orphan, which is a
 accepted all of it. Everything in this module blocks on the disk: call it from threads.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from tracker.errors import ConfigurationError
 from tracker.files import OPERATOR_FAULTS, make_directory, refuse_network_file_system, sync_directory, take_lock
@@ -27,6 +29,15 @@ UNFINISHED_SECONDS = 60.0  # a journal that still has its temporary name after t
 _NO_LINK = os.O_CLOEXEC | os.O_NOFOLLOW  # the pixel makes no symbolic links; somebody else's may point anywhere
 
 
+class _Figures(NamedTuple):
+    """What a journal holds: bytes that wait for SNS, the time of the oldest of these visits, and bytes of all files."""
+
+    committed: int
+    waiting: int
+    oldest: datetime | None
+    size: int
+
+
 class Outbox:
     """The directory of journals. This process is its only publisher."""
 
@@ -38,6 +49,7 @@ class Outbox:
         self.removed: list[JournalReader] = []  # removed or set aside; the reader of this list empties it
         self.oldest: datetime | None = None  # when the first waiting visit was answered
         self._known: dict[str, JournalReader] = {}
+        self._figures: dict[JournalReader, _Figures] = {}  # of orphans whose lines are all counted
         self._earlier: frozenset[str] = frozenset()  # names that were here before this run of the pixel
         self._logged: set[str] = set()  # names that could not be read; each is logged once
         self._scanning = threading.Lock()
@@ -73,9 +85,7 @@ class Outbox:
             raise
 
     def close(self) -> None:
-        """Release all locks."""
-        for journal in self._known.values():
-            journal.release()
+        """Release the lock."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -89,13 +99,15 @@ class Outbox:
             for entry in sorted(os.scandir(self.directory), key=lambda entry: entry.name):
                 try:
                     if is_journal(entry.name) and entry.is_dir(follow_symlinks=False):
-                        # A reader stays for as long as its journal is there, because it may hold the lock.
+                        # A reader stays for as long as its journal is there: it knows what is counted and published.
                         journal = there[entry.name] = self._known.get(entry.name) or self._reader_of(Path(entry.path))
                         adopted += journal.adopt()
-                        journal.count(limit=COUNT_BYTES)
-                        waiting += journal.waiting()
-                        ages += filter(None, [journal.oldest()])
-                    elif is_new_journal(entry.name):
+                        figures = self._figures_of(entry, journal)
+                        waiting += figures.waiting
+                        ages += filter(None, [figures.oldest])
+                        size += figures.size
+                        continue
+                    if is_new_journal(entry.name):
                         _remove_unfinished(entry)
                     size += _tree_size(entry)
                 except FileNotFoundError:
@@ -103,8 +115,8 @@ class Outbox:
                 except OSError as error:
                     self._log_once(entry.name, error)
             for name in self._known.keys() - there.keys():
-                self._known[name].release()
                 self.removed.append(self._known[name])
+                self._figures.pop(self._known[name], None)
             self._known = there
             self.oldest = min(ages, default=None)
             self.journals = sorted(there.values(), key=lambda journal: journal.orphaned)
@@ -113,7 +125,8 @@ class Outbox:
 
     def forget(self, journal: JournalReader) -> None:
         """Leave a journal out of `journals` until the next scan."""
-        self.journals = [other for other in self.journals if other is not journal]
+        with contextlib.suppress(ValueError):
+            self.journals.remove(journal)
 
     def known(self) -> list[JournalReader]:
         """Every journal of the last scan, also those that the publisher has removed since."""
@@ -134,6 +147,22 @@ class Outbox:
         finally:
             os.close(fd)
         sync_directory(self.directory)
+
+    def _figures_of(self, entry: "os.DirEntry[str]", journal: JournalReader) -> _Figures:
+        """What one journal holds.
+
+        Nobody appends to an orphan. So its figures are kept until its committed offset moves: a scan of many orphans
+        that wait must not read the files of all of them.
+        """
+        orphaned, committed, counted = journal.orphaned, journal.committed, journal.lines_counted
+        kept = self._figures.get(journal)
+        if kept is not None and kept.committed == committed:
+            return kept
+        journal.count(limit=COUNT_BYTES)
+        figures = _Figures(committed, journal.waiting(), journal.oldest(), _tree_size(entry))
+        if orphaned and journal.lines_counted == counted:
+            self._figures[journal] = figures
+        return figures
 
     def _log_once(self, name: str, error: OSError) -> None:
         if name not in self._logged:

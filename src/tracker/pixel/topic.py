@@ -24,7 +24,8 @@ class Topic(Protocol):
     async def publish(self, messages: list[Message]) -> list[PublishFailed | None]:
         """Publish the messages. Return one outcome for each, in their order. Raises nothing.
 
-        None: the message is durable where it was published, and the pixel may forget it.
+        None: the message is durable where it was published, and the pixel may forget it. Many calls run at the same
+        time, one a journal. Those that begin together may share requests.
         """
 
 
@@ -37,28 +38,49 @@ class OpenTopic(Protocol):
 class TopicState:
     """What SNS has answered to this publisher. The counts are of messages, probes and end markers included.
 
-    `error` is the last failure; None once something was published after it without another failure.
+    `error` is the last failure; None while publishing works. `calls` is how many calls have begun. `accepted_call` is
+    the number of the call that began last among those in which SNS has accepted a message. Calls overlap: an acceptance
+    shows that the topic accepted messages after a refusal only if its call began after the refusal.
     """
 
     def __init__(self, outbox: Path) -> None:
-        self.error: str | None = None
-        self.accepted = 0
+        self.calls = 0
+        self.accepted_call = 0
         self.last_accepted: Message | None = None  # the last message with visits, for a probe
-        self.failures = 0
-        self.topic_failures = 0  # failures of the topic itself: messages of other journals would fail, too
+        self._error: str | None = None
+        self._recovering = False  # whether SNS has accepted a message since the last failure
         self._outbox = outbox
         self._logged: set[str] = set()
 
+    @property
+    def error(self) -> str | None:
+        return self._error
+
+    @error.setter
+    def error(self, error: str) -> None:
+        self._error, self._recovering = error, False
+
+    @property
+    def recovering(self) -> bool:
+        """Whether SNS has accepted a message since the last failure, and `count_recovery` was not called yet."""
+        return self._error is not None and self._recovering
+
     async def publish(self, topic: Topic, messages: list[Message]) -> list[PublishFailed | None]:
-        """Call `topic.publish`, and add the time that it takes to the metrics. The caller counts the outcomes."""
+        """Call `topic.publish`, and note what SNS accepts. The caller counts the failures."""
+        self.calls += 1
+        call = self.calls
         with telemetry.PUBLISH_SECONDS.time():
-            return await topic.publish(messages)
+            outcomes = await topic.publish(messages)
+        for message, outcome in zip(messages, outcomes, strict=True):
+            if outcome is None:
+                self.accepted_call = max(self.accepted_call, call)
+                self.last_accepted = message if message.visits else self.last_accepted
+                self._recovering = True
+        return outcomes
 
     def count_failure(self, error: PublishFailed) -> None:
         """Count a message, or a call, that SNS did not accept."""
-        refused = isinstance(error, PublishRefused)
-        self.topic_failures += not refused
-        self._count("refused" if refused else "failed", str(error))
+        self._count("refused" if isinstance(error, PublishRefused) else "failed", str(error))
 
     def count_unread(self, journal: str, error: OSError) -> None:
         """Count a journal that cannot be read or changed at the moment."""
@@ -69,11 +91,10 @@ class TopicState:
         if self._logged:
             log.info("publish_recovered outbox=%s; SNS accepts messages again.", self._outbox)
         self._logged.clear()
-        self.error = None
+        self._error = None
         telemetry.PUBLISHING.set(1)
 
     def _count(self, result: str, error: str) -> None:
-        self.failures += 1
         self.error = error
         telemetry.PUBLISH_FAILURES.labels(result).inc()
         telemetry.PUBLISHING.set(0)
