@@ -4,9 +4,9 @@ The maker, a worker, appends the visits a, b, c and answers each once its line i
 The publisher, in main, looks for whole lines behind the committed offset, publishes them, notes the offset, and
 removes segments; when the maker is gone it takes the lock, sends the end marker and removes the journal. SNS and
 storage are one: what is accepted is cut by its offsets against what is stored. What SNS refuses is tried again, and is
-set aside in a file once SNS has accepted something else since. What may befall: SIGKILL of the worker, also amid a
-write, and of main; a publish whose reply is lost; a short write; a cut of it that fails; a topic that refuses
-everything for a while; a visit, b, that SNS refuses for good.
+set aside in a file once SNS has accepted something else since, in a call that began after the refusal. What may befall:
+SIGKILL of the worker, also amid a write, and of main; a publish whose reply is lost; a short write; a cut of it that
+fails; a topic that refuses everything for a while; a visit, b, that SNS refuses for good.
 
 Not here: a power cut, for what it may take is bounded by time, not by order; and rule 1's look at the path after
 taking a lock, which guards against a second publisher, while here is one.
