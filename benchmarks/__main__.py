@@ -26,11 +26,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tracker-bench-") as home:
         bench = Bench(home=Path(home), seconds=options.seconds, turns=options.turns)
         sizes = f"Rounds: {options.rounds}. In each, turns of {bench.seconds:g} s, {bench.turns} of each server."
+        if bench.share < 1:
+            sizes += f" Backlogs, logs and the time of saturation are {bench.share:.0%} of what the rows name."
         report = Report(sizes=sizes, groups=GROUPS, missing=bench.missing)
-        for number in range(1, options.rounds + 1):
-            for name in options.only or GROUPS:
-                _measure(name, number, bench, report)
-    print(report.as_text())
+        try:
+            for number in range(1, options.rounds + 1):
+                for name in options.only or GROUPS:
+                    _measure(name, number, bench, report)
+        finally:  # also what was measured before an interrupt
+            print(report.as_text())
     if not options.only:
         PAGE.write_text(report.as_page(), encoding="utf-8")
         README.write_text(report.refreshed(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -72,7 +72,7 @@ def answers(bench: Bench) -> Values:
         pixel = servers.pixel(servers.aws(keep=False).endpoint)
         compared = {"pixel": pixel, **bench.peers(servers, NGINX)}
         capacity = load(pixel, seconds=bench.seconds).hits.rate
-        rates = {f"{share} %": capacity * share / 100 for share in SHARES} | {"fixed": FIXED_RATE * bench.share}
+        rates = {f"{share} %": capacity * share / 100 for share in SHARES} | {"fixed": FIXED_RATE}
         measures = {
             f"{at}, {name}": partial(send_at, server, rate, bench.seconds)
             for at, rate in rates.items()

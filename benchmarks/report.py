@@ -47,7 +47,7 @@ class Row:
         targets = self._text(self.least), self._text(self.aim)
         if not found:
             return self.what, "not measured", "", *targets, ""
-        median = statistics.median(found)
+        median = round(statistics.median(found), self.digits)  # as it is shown, so that the verdict fits what one reads
         lowest, highest = (f"{number:,.{self.digits}f}" for number in (min(found), max(found)))
         return self.what, self._text(median), f"{lowest} to {highest}", *targets, self.verdict(median)
 
