@@ -21,7 +21,7 @@ GROUPS = {
         "A hit, beside nginx",
         pixel_rows.hits,
         "wrk with 64 connections sends as fast as it is answered. nginx is `empty_gif` with `access_log buffer=64k`\n"
-        "and `worker_processes 1`. The requests are in `benchmarks/visitors.py`. *Chrome*: 4,000 different requests,\n"
+        "and one worker process. The requests are in `benchmarks/visitors.py`. *Chrome*: 4,000 different requests,\n"
         "each with the thirteen headers of Chrome. *mixed*: 4,000 of Chrome, Safari, Gmail's image proxy and Firefox,\n"
         "70, 18, 8 and 4 in a hundred. *four headers*: one request, repeated, as in earlier benchmarks. *nothing\n"
         "repeats*: as Chrome, each with a cookie, a query and a client's address of its own, from a trusted proxy.",
