@@ -41,7 +41,7 @@ soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --r
 load: $(READY) ## load a running pixel with wrk, and prove that every visit arrived; make load ARGS="--seconds 30"
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
-bench: $(READY) ## the benchmark table, into docs/benchmarks.md; make bench ARGS="--only hits --seconds 1"
+bench: $(READY) ## half an hour of benchmarks, into docs/benchmarks.md; make bench ARGS="--only hits --rounds 1 --seconds 1"
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 lint: $(READY) ## ruff, formatting and the import contracts

@@ -10,7 +10,6 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
 
-from benchmarks.bench import Bench, over
-from benchmarks.report import Row
+from benchmarks.bench import Bench, Values
 
 FULL_LINES = 10_000_000
+COMPARED = 0.3
+SHARES = (0.1, COMPARED, 1.0)
 GOACCESS = (
     "--log-format=%dT%t.%^|%U|%u|%h", "--date-format=%Y-%m-%d", "--time-format=%H:%M:%S", "--no-global-config",
     "--no-progress",
@@ -40,42 +40,30 @@ class Cost:
     peak_mib: float
 
 
-def reports(bench: Bench) -> list[Row]:
-    """A report of a whole log, of a third and of a tenth of it, each read once."""
-    lines = max(100, int(FULL_LINES * bench.share))
-    parts = {count: f"a report of {count:,} lines" for count in (lines // 10, lines * 3 // 10, lines)}
-    with tempfile.TemporaryDirectory(prefix="tracker-bench-") as home:
-        logs = {count: made_log(Path(home), count) for count in parts}
-        page, whole = Path(home) / "report.html", logs[lines]
-        ours = {count: measure(report(log, page)) for count, log in logs.items()}
-        counted = measure(["wc", "-l", str(whole)])
-        scanned = measure([sys.executable, "-c", BARE_SCAN, str(whole)])
-        goaccess: Cost | None = None
-        if shutil.which("goaccess"):
-            goaccess = measure(["goaccess", str(whole), *GOACCESS, "-o", str(page)])
-        else:
-            bench.note_missing("goaccess")
-    best = ours[lines]
-    return [
-        Row(what=f"{parts[lines]}, time", value=best.seconds, unit="s", digits=1),
-        Row(
-            what="GoAccess's time over ours",
-            value=over(goaccess.seconds if goaccess else None, best.seconds),
-            unit="times", least=1, aim=1, more_is_better=True,
-        ),
-        Row(
-            what="GoAccess's peak memory over ours",
-            value=over(goaccess.peak_mib if goaccess else None, best.peak_mib),
-            unit="times", least=1, aim=1, more_is_better=True,
-        ),
-        Row(what="a report, peak memory", value=best.peak_mib, unit="MiB", digits=0, least=500, aim=500),
-        Row(what="`wc -l` of the same log, time", value=counted.seconds, unit="s", digits=1),
-        Row(what="DuckDB's bare scan of the same log, time", value=scanned.seconds, unit="s", digits=1),
-        *(
-            Row(what=f"{name}, CPU a line", value=ours[count].cpu_seconds / count * 1e6, unit="µs")
-            for count, name in parts.items()
-        ),
-    ]  # fmt: skip
+def reports(bench: Bench) -> Values:
+    """A report of a whole log, of a third and of a tenth of it; of the third, also by other programs."""
+    values: Values = {}
+    logs: dict[float, Path] = {}
+    page = bench.home / "report.html"
+    for share in SHARES:
+        lines = max(100, int(FULL_LINES * bench.share * share))
+        logs[share] = made_log(bench.home, lines)
+        cost = measure(report(logs[share], page))
+        name = f"report of {share:.0%}"
+        values |= {f"{name}: CPU a line": cost.cpu_seconds / lines * 1e6} | _values(name, cost)
+    log = str(logs[COMPARED])
+    others = {"wc": ["wc", "-l", log], "scan": [sys.executable, "-c", BARE_SCAN, log]}
+    if shutil.which("goaccess"):
+        others["goaccess"] = ["goaccess", log, *GOACCESS, "-o", str(page)]
+    else:
+        bench.note_missing("goaccess")
+    for name, command in others.items():
+        values |= _values(name, measure(command))
+    return values
+
+
+def _values(name: str, cost: Cost) -> Values:
+    return {f"{name}: time": cost.seconds, f"{name}: peak": cost.peak_mib}
 
 
 def report(log: Path, page: Path) -> list[str]:

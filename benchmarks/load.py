@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.latency import LatencyMonitor
 from benchmarks.processes import BenchmarkFailed, get, metric, wait_for
+from benchmarks.servers import ACCEPTED, APPENDED
 from benchmarks.wrk import Hits, WrkMissing, wrk
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import ConfigurationError
@@ -23,9 +24,7 @@ from tracker.operations.service_checks import address
 
 IDLE_SECONDS = 120.0  # within which the counts must stop growing
 QUIET_SECONDS = 1.5  # longer than the workers need to report their counts to main
-ACCEPTED = "tracker_pixel_visits_accepted"
 DISCARDED = "tracker_pixel_visits_discarded"
-APPENDED = "tracker_storage_visits_appended"
 
 
 class Counts:

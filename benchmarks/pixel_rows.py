@@ -1,33 +1,37 @@
-"""The pixel: the CPU time and the latency of a hit, the memory, the time of a start."""
+"""The pixel: the CPU time and the latency of a hit, what is left to publish, the memory, the time of a start."""
 
 import json
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
 import msgspec
 
-from benchmarks.bench import CONNECTIONS, Bench, Turn, load, median, over
+from benchmarks.bench import CONNECTIONS, Bench, Turn, Values, load, median
+from benchmarks.peers import NGINX, PEERS
 from benchmarks.processes import ALL, CLIENT, DEADLINE, BenchmarkFailed, get, wait_for
-from benchmarks.rate import Latencies
-from benchmarks.report import Row
-from benchmarks.servers import Pixel, Server, Servers
+from benchmarks.rate import WARM_UP, Latencies
+from benchmarks.servers import PUBLISHED, Pixel, Server, Servers
+from benchmarks.visitors import MIXES
 from benchmarks.wrk import wrk
 from tests.launched import ROOT
 
 MANY_CONNECTIONS = (1, CONNECTIONS, 1_000)
+SHARES = (25, 50, 75)  # of the pixel's capacity, in percent
+FIXED_RATE = 30_000  # hits a second
+SATURATED_SECONDS = 5
 STARTS = 3  # in a turn
 
 
-def send_at(server: Server, rate: float, seconds: float) -> Latencies:
-    """Send at a constant rate from the client's core; see `benchmarks.rate`."""
+def send_at(server: Server, rate: float, seconds: float, workers: Sequence[int] = ()) -> Latencies:
+    """Send at a constant rate from the client's core, to each of the workers as much; see `benchmarks.rate`."""
     command = ["taskset", "-c", ",".join(map(str, CLIENT)), sys.executable, "-m", "benchmarks.rate"]
     done = subprocess.run(
-        [*command, "127.0.0.1", str(server.port), str(rate), str(seconds)],
+        [*command, *map(str, (server.port, rate, seconds, *workers))],
         capture_output=True,
         text=True,
         timeout=seconds * 10 + DEADLINE,
@@ -36,127 +40,97 @@ def send_at(server: Server, rate: float, seconds: float) -> Latencies:
     )
     if done.returncode != 0:
         raise BenchmarkFailed(f"the client of a constant rate failed: {done.stderr[-1000:]}")
-    server.wait_done(int(rate * seconds))
+    server.wait_done(int(rate * seconds) + WARM_UP)
     return msgspec.convert(json.loads(done.stdout), Latencies)
 
 
-def hits(bench: Bench) -> list[Row]:
-    """CPU time a hit beside nginx and the naive application; latency at half of the rate that the pixel can answer."""
+def hits(bench: Bench) -> Values:
+    """The CPU time of a hit beside nginx, for each mix of requests."""
     with bench.servers() as servers:
-        peers: dict[str, Server | None] = {
-            "pixel": servers.pixel(servers.aws(keep=False).endpoint),
-            "nginx, access_log": servers.nginx(log=True),
-            "nginx, no log": servers.nginx(log=False),
-            "naive": servers.naive(),
+        endpoint = servers.aws(keep=False).endpoint
+        nginx = bench.peers(servers, NGINX)
+        direct = {"pixel": servers.pixel(endpoint), **nginx}
+        behind_proxy = {"pixel": servers.pixel(endpoint, trusted_proxies=["127.0.0.1"]), **nginx}
+        measures = {
+            f"{mix}, {name}": partial(load, server, seconds=bench.seconds, mix=mix)
+            for mix in MIXES
+            for name, server in (behind_proxy if mix == "nothing repeats" else direct).items()
         }
-        installed = _installed(bench, peers)
-        turns = bench.interleave(
-            {name: partial(load, server, seconds=bench.seconds, cores=CLIENT) for name, server in installed.items()}
-        )
-        cpu = {name: median([turn.cpu_us for turn in of]) for name, of in turns.items()}
-        rate = {name: median([turn.hits.rate for turn in of]) for name, of in turns.items()}
-        nginx = cpu.get("nginx, access_log")
-        rows = [
-            Row(
-                what="nginx's CPU a hit over the pixel's",
-                value=over(nginx, cpu["pixel"]),
-                least=0.45,
-                aim=0.8,
-                more_is_better=True,
-                note="pixel: workers, main and publishing; nginx: `empty_gif`, `access_log buffer=64k`; 64 connections",
-            ),
-            Row(
-                what="the naive application's CPU a hit over the pixel's",
-                value=over(cpu["naive"], cpu["pixel"]),
-                unit="times",
-                digits=0,
-                least=25,
-                aim=60,
-                more_is_better=True,
-                note="`benchmarks/naive.py`: one publish a hit, in the background",
-            ),
-        ]
-        half = rate["pixel"] / 2
-        calm = {name: server for name, server in installed.items() if name in ("pixel", "nginx, access_log")}
-        answers = bench.interleave(
-            {name: partial(send_at, server, half, bench.seconds) for name, server in calm.items()}
-        )
-        p99 = {name: median([turn.p99 for turn in of]) for name, of in answers.items()}
-        rows.append(
-            Row(
-                what="the pixel's p99 over nginx's, at half of the pixel's capacity",
-                value=over(p99["pixel"], p99.get("nginx, access_log")),
-                unit="times",
-                least=4,
-                aim=2,
-                note=f"{half:,.0f} hits/s to both, each latency from the moment the request was due; "
-                "worker and publishing share the one core",
-            )
-        )
-        rows += [Row(what=f"p99 at that rate: {name}", value=p99[name] * 1e3, unit="ms") for name in p99]
-        rows += [Row(what=f"CPU a hit: {name}", value=cpu[name], unit="µs", digits=1) for name in cpu]
-        main = median([turn.main_us for turn in turns["pixel"]])
-        rows.append(Row(what="of the pixel's, its main process, which publishes", value=main, unit="µs", digits=1))
-        rows += [Row(what=f"hits a second on one core: {name}", value=rate[name], digits=0) for name in rate]
-        return rows
+        return bench.loads(measures)
 
 
-def _installed(bench: Bench, peers: dict[str, Server | None]) -> dict[str, Server]:
-    if None in peers.values():
-        bench.note_missing("nginx")
-    return {name: server for name, server in peers.items() if server is not None}
-
-
-def connections(bench: Bench) -> list[Row]:
-    """Whether a hit costs more when there are more connections."""
+def peers(bench: Bench) -> Values:
+    """The CPU time of a hit beside other servers, with the mixed requests."""
     with bench.servers() as servers:
         pixel = servers.pixel(servers.aws(keep=False).endpoint)
-        installed = _installed(bench, {"pixel": pixel, "nginx": servers.nginx(log=True)})
-        measures: dict[str, Callable[[], Turn]] = {
-            f"{name}, {count:,} connections": partial(
-                load, server, seconds=bench.seconds, cores=CLIENT, connections=count
-            )
-            for count in MANY_CONNECTIONS
-            for name, server in installed.items()
+        compared = {"pixel": pixel, **bench.peers(servers, *PEERS), "naive": servers.naive()}
+        return bench.loads({name: partial(load, server, seconds=bench.seconds) for name, server in compared.items()})
+
+
+def answers(bench: Bench) -> Values:
+    """How long an answer takes at parts of the rate that the pixel can answer, and at a fixed one, beside nginx."""
+    with bench.servers() as servers:
+        pixel = servers.pixel(servers.aws(keep=False).endpoint)
+        compared = {"pixel": pixel, **bench.peers(servers, NGINX)}
+        capacity = load(pixel, seconds=bench.seconds).hits.rate
+        rates = {f"{share} %": capacity * share / 100 for share in SHARES} | {"fixed": FIXED_RATE}
+        measures = {
+            f"{at}, {name}": partial(send_at, server, rate, bench.seconds)
+            for at, rate in rates.items()
+            for name, server in compared.items()
         }
-        turns = bench.interleave(measures)
-        return [
-            Row(what=f"CPU a hit: {name}", value=median([turn.cpu_us for turn in of]), unit="µs", digits=1)
-            for name, of in turns.items()
-        ]
+        values = {f"rate: {at}": rate for at, rate in rates.items()}
+        for name, turns in bench.interleave(measures).items():
+            for which in ("p50", "p99", "p999"):
+                values[f"{which}: {name}"] = median([getattr(turn, which) for turn in turns]) * 1e3
+        return values
 
 
-def workers(bench: Bench) -> list[Row]:
+def saturation(bench: Bench) -> Values:
+    """What is not published yet right after the pixel had to answer as much as it can."""
+    with bench.servers() as servers:
+        pixel = servers.pixel(servers.aws(keep=False).endpoint)
+        left = []
+        for _ in range(bench.turns):
+            before = pixel.metric(PUBLISHED)
+            sent = wrk(pixel.url, seconds=SATURATED_SECONDS * bench.share, cores=CLIENT).requests
+            left.append(sent - (pixel.metric(PUBLISHED) - before))
+            pixel.wait_done(sent)
+        return {"unpublished": median(left)}
+
+
+def connections(bench: Bench) -> Values:
+    """Whether a hit costs more when there are more connections."""
+    with bench.servers() as servers:
+        compared = {"pixel": servers.pixel(servers.aws(keep=False).endpoint), **bench.peers(servers, NGINX)}
+        measures = {
+            f"{name}, {count} connections": partial(load, server, seconds=bench.seconds, connections=count)
+            for count in MANY_CONNECTIONS
+            for name, server in compared.items()
+        }
+        return bench.loads(measures)
+
+
+def workers(bench: Bench) -> Values:
     """Whether a second worker costs anything but its memory."""
     with bench.servers() as servers:
         endpoint = servers.aws(keep=False).endpoint
-        pixels = {count: servers.pixel(endpoint, workers=count, cores=ALL) for count in (1, 2)}
-        turns = bench.interleave(
-            {
-                str(count): partial(load, pixel, seconds=bench.seconds, cores=ALL, connections=CONNECTIONS * count)
-                for count, pixel in pixels.items()
-            }
-        )
-        cpu = {count: median([turn.cpu_us for turn in of]) for count, of in turns.items()}
-        return [
-            Row(
-                what="`workers: 2`: CPU a hit over that of one worker",
-                value=over(cpu["2"], cpu["1"]),
-                unit="times",
-                least=1.1,
-                aim=1.0,
-                note=f"{CONNECTIONS} connections a worker; server and client share all cores",
+        measures: dict[str, Callable[[], Turn]] = {}
+        for count in (1, 2):
+            pixel = servers.pixel(endpoint, workers=count, cores=ALL)
+            measures[f"workers: {count}"] = partial(
+                load, pixel, seconds=bench.seconds, cores=ALL, connections=CONNECTIONS * count
             )
-        ]
+        return bench.loads(measures)
 
 
-def outage(bench: Bench) -> list[Row]:
+def outage(bench: Bench) -> Values:
     """Memory under full load, and its growth while nothing can be published."""
     with bench.servers() as servers:
         aws = servers.aws(keep=False)
         pixel = servers.pixel(aws.endpoint)
         with _peak_memory(pixel) as peaks:
-            load(pixel, seconds=bench.seconds, cores=CLIENT)
+            load(pixel, seconds=bench.seconds)
             worker, main = peaks()
         aws.down(True)
         with _peak_memory(pixel) as peaks:
@@ -166,18 +140,12 @@ def outage(bench: Bench) -> list[Row]:
             aws.down(False)
             pixel.wait_done(visits)
             worker_after, main_after = peaks()
-        note = f"{visits:,} visits while SNS answers 503, and their publishing afterwards"
-        return [
-            Row(what="memory of a worker under full load", value=worker / 1e6, unit="MB", digits=0, least=60, aim=40),
-            Row(what="memory of main under full load", value=main / 1e6, unit="MB", digits=0, least=80, aim=60),
-            _growth("worker", worker_after - worker, note),
-            _growth("main", main_after - main, note),
-        ]
-
-
-def _growth(of: str, grown: int, note: str) -> Row:
-    what = f"growth of {of} through an outage"
-    return Row(what=what, value=max(0, grown) / 1e6, unit="MB", digits=1, least=5, aim=0, note=note)
+        return {
+            "worker": worker / 1e6,
+            "main": main / 1e6,
+            "worker growth": max(0, worker_after - worker) / 1e6,
+            "main growth": max(0, main_after - main) / 1e6,
+        }
 
 
 @contextmanager
@@ -200,13 +168,11 @@ def _peak_memory(pixel: Pixel) -> Iterator[Callable[[], tuple[int, int]]]:
         polling.join()
 
 
-def start(bench: Bench) -> list[Row]:
+def start(bench: Bench) -> Values:
     """From the start of the process to the first GIF."""
     with bench.servers() as servers:
         endpoint = servers.aws(keep=False).endpoint
-        took = [_start(servers, endpoint) for _ in range(bench.turns * STARTS)]
-        row = Row(what="from process start to first GIF", value=median(took), unit="s", least=1.0, aim=0.4)
-        return [row]
+        return {"start": median([_start(servers, endpoint) for _ in range(bench.turns * STARTS)])}
 
 
 def _start(servers: Servers, endpoint: str) -> float:

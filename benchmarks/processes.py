@@ -4,14 +4,14 @@ import contextlib
 import http.client
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tests.launched import ROOT, Launched
 from tests.system import wire
 
 DEADLINE = 60.0
-_TICKS = os.sysconf("SC_CLK_TCK")
+TICKS = os.sysconf("SC_CLK_TCK")
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
 SERVER = {CORES[0]}
 CLIENT = {CORES[-1]}
@@ -58,14 +58,37 @@ def metric(text: bytes, name: str) -> float:
     return total
 
 
+def family(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    found = [pid]
+    for each in found:
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{each}/task").iterdir():
+                found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def cpu_seconds(pids: Iterable[int]) -> float:
+    """User and system time so far, of these processes and of their children that have ended."""
+    total = 0.0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            total += sum(map(int, fields[11:15])) / TICKS
+    return total
+
+
 class Process(Launched):
     """A process and its children, pinned to `cores`."""
 
     failure = BenchmarkFailed
 
     def __init__(self, name: str, command: Sequence[str], *, home: Path, cores: set[int]) -> None:
-        super().__init__(command, output_file=home / f"{name}.out", home=home, cwd=ROOT)
-        os.sched_setaffinity(self.pid, cores)
+        os.sched_setaffinity(0, cores)  # of this thread; the process and each of its threads inherit it
+        try:
+            super().__init__(command, output_file=home / f"{name}.out", home=home, cwd=ROOT)
+        finally:
+            os.sched_setaffinity(0, ALL)
 
     def wait_until(
         self, condition: Callable[[], object], what: str, seconds: float = DEADLINE, pause: float = 0.02
@@ -80,21 +103,11 @@ class Process(Launched):
 
     def family(self) -> list[int]:
         """The process and all its descendants."""
-        found = [self.pid]
-        for pid in found:
-            with contextlib.suppress(OSError):
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    found += map(int, (task / "children").read_text().split())
-        return found
+        return family(self.pid)
 
     def cpu_seconds(self, *, alone: bool = False) -> float:
         """User and system time so far, of the family with its children that have ended, or of this process alone."""
-        total = 0.0
-        for pid in [self.pid] if alone else self.family():
-            with contextlib.suppress(OSError):
-                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-                total += sum(map(int, fields[11:15])) / _TICKS
-        return total
+        return cpu_seconds([self.pid] if alone else self.family())
 
     def memory(self, pid: int | None = None, *, peak: bool = False) -> int:
         """Resident bytes of one process of the family, now or at its peak."""

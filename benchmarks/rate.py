@@ -1,51 +1,59 @@
-"""A client that sends at a constant rate, whatever the answers do: `python -m benchmarks.rate HOST PORT RATE SECONDS`.
+"""A client that sends at a constant rate, whatever the answers do.
 
-Every request has a planned time, and its latency counts from there, not from when it was sent. So if the server stalls,
-the requests that had to wait meanwhile have a long latency (no coordinated omission). A request waits for a free
-connection. The result is one line of JSON.
+`python -m benchmarks.rate PORT RATE SECONDS [PID ...]` prints one line of JSON.
+
+1. Each connection is answered once. If PIDs are given, they are the workers of the server, and each gets as many
+   connections as the others: all but one are stopped (SIGSTOP) while that one accepts its share. Otherwise a few of
+   the workers accept all of a little load.
+2. Every request has a planned time, and its latency counts from there, not from when it was sent. So if the server
+   stalls, the requests that had to wait meanwhile have a long latency (no coordinated omission). A request waits for a
+   free connection. The requests are those of the mix `mixed` of `benchmarks.visitors`.
 """
 
 import gc
 import json
+import os
 import select
+import signal
 import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import msgspec
 
-from benchmarks.sample import REFERRER, USER_AGENT
+from benchmarks.visitors import requests
 
-CONNECTIONS = 64
-SPIN_SECONDS = (
-    0.0003  # a sleep may last that much too long, so the client polls without sleeping just before a request is due
-)
-
-REQUEST = (
-    f"GET /track HTTP/1.1\r\nHost: 127.0.0.1\r\nUser-Agent: {USER_AGENT.format(131)}\r\n"
-    f"Referer: {REFERRER.format(42)}\r\n\r\n"
-).encode()
+CONNECTIONS = 64  # the number of workers must divide it
+WARM_UP = CONNECTIONS  # requests before the first one that is measured
+# A sleep may last that much too long, so the client polls without sleeping just before a request is due.
+SPIN_SECONDS = 0.0003
 
 
 class Latencies(msgspec.Struct, frozen=True):
-    """The latencies of `requests` answers, in seconds."""
+    """The latencies of the answers, in seconds: half, 99 % and 99.9 % of them did not take longer."""
 
-    requests: int
     p50: float
     p99: float
-    max: float
+    p999: float
 
 
-def send_at(host: str, port: int, rate: float, seconds: float) -> Latencies:
-    sockets = [socket.create_connection((host, port)) for _ in range(CONNECTIONS)]
+def send_at(port: int, rate: float, seconds: float, workers: Sequence[int]) -> Latencies:
+    mix = requests("mixed", host="127.0.0.1")
+    sockets: list[socket.socket] = []
+    for worker in workers or [0]:
+        with _stopped([pid for pid in workers if pid != worker]):
+            made = [socket.create_connection(("127.0.0.1", port)) for _ in range(CONNECTIONS // max(1, len(workers)))]
+            answer_bytes = max(_answer_bytes(each, mix[0]) for each in made)
+            sockets += made
     poll = select.epoll()
     for each in sockets:
         each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         each.setblocking(False)
         poll.register(each, select.EPOLLIN)
     by_number = {each.fileno(): each for each in sockets}
-    answer_bytes = _answer_bytes(sockets[0])
     free = deque(sockets)
     due_at: dict[int, float] = {}
     partial = dict.fromkeys(by_number, 0)
@@ -58,7 +66,7 @@ def send_at(host: str, port: int, rate: float, seconds: float) -> Latencies:
         while sent < total and free and (due := began + sent / rate) <= now:
             each = free.popleft()
             due_at[each.fileno()] = due
-            each.send(REQUEST)
+            each.send(mix[sent % len(mix)])
             sent += 1
         left = began + sent / rate - time.perf_counter() if sent < total and free else 1.0
         ready = poll.poll(max(0.0, left - SPIN_SECONDS))
@@ -75,13 +83,12 @@ def send_at(host: str, port: int, rate: float, seconds: float) -> Latencies:
     for each in sockets:
         each.close()
     latencies.sort()
-    return Latencies(total, latencies[total // 2], latencies[total * 99 // 100], latencies[-1])
+    return Latencies(*(latencies[total * thousandths // 1000] for thousandths in (500, 990, 999)))
 
 
-def _answer_bytes(connection: socket.socket) -> int:
+def _answer_bytes(connection: socket.socket, request: bytes) -> int:
     """The length of an answer in bytes. All answers have the same length."""
-    connection.setblocking(True)
-    connection.send(REQUEST)
+    connection.send(request)
     answer = b""
     while b"\r\n\r\n" not in answer:
         answer += connection.recv(65536)
@@ -92,11 +99,23 @@ def _answer_bytes(connection: socket.socket) -> int:
     length = len(head) + 4 + int(sizes[0].partition(b":")[2])
     while len(answer) < length:
         answer += connection.recv(65536)
-    connection.setblocking(False)
     return length
+
+
+@contextmanager
+def _stopped(pids: Sequence[int]) -> Iterator[None]:
+    """The processes do not run during the context."""
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 if __name__ == "__main__":
     gc.disable()
-    host, port, rate, seconds = sys.argv[1:]
-    print(json.dumps(msgspec.to_builtins(send_at(host, int(port), float(rate), float(seconds)))))
+    port, rate, seconds, *workers = sys.argv[1:]
+    found = send_at(int(port), float(rate), float(seconds), [int(worker) for worker in workers])
+    print(json.dumps(msgspec.to_builtins(found)))

@@ -1,33 +1,20 @@
 """The servers that are measured or compared with, configured as users have them, on free ports, and ready."""
 
 import json
-import os
-import shutil
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from benchmarks.naive import TOPIC
+from benchmarks.peers import PEERS
 from benchmarks.processes import CLIENT, SERVER, Process, get, metric
 from tests.ports import free_port
 
-SYSTEM_PATH = (
-    f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"  # nginx is in a directory that a user's PATH may not have
-)
-NGINX = """
-daemon off; master_process off; worker_processes 1; pid {home}/nginx.pid; error_log {home}/nginx.err;
-events {{ worker_connections 4096; }}
-http {{
-    client_body_temp_path {home}/body; proxy_temp_path {home}/proxy; fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi; scgi_temp_path {home}/scgi;
-    keepalive_requests 1000000000;
-    server {{
-        listen 127.0.0.1:{port} backlog=4096;
-        location = /track {{ empty_gif; access_log {log}; }}
-    }}
-}}
-"""
+ACCEPTED = "tracker_pixel_visits_accepted"
+PUBLISHED = "tracker_pixel_visits_published"
+APPENDED = "tracker_storage_visits_appended"
 
 
 class Server:
@@ -86,8 +73,8 @@ class Pixel(Service):
     def wait_done(self, hits: int) -> None:
         def is_done() -> bool:
             metrics = get(self._admin_port, "/metrics")
-            accepted = metric(metrics, "tracker_pixel_visits_accepted")
-            done = accepted >= self._accepted + hits and metric(metrics, "tracker_pixel_visits_published") >= accepted
+            accepted = metric(metrics, ACCEPTED)
+            done = accepted >= self._accepted + hits and metric(metrics, PUBLISHED) >= accepted
             if done:
                 self._accepted = accepted
             return done
@@ -125,7 +112,8 @@ class Servers:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def _directory(self, name: str) -> Path:
+    def directory(self, name: str) -> Path:
+        """A new directory, for instance for the log of a storage."""
         self._started += 1
         folder = self.home / f"{name}-{self._started}"
         folder.mkdir()
@@ -136,44 +124,56 @@ class Servers:
         self._stack.callback(process.destroy)
         return process
 
-    def nginx(self, *, log: bool) -> Server | None:
-        """None where it is not installed."""
-        program = shutil.which("nginx", path=SYSTEM_PATH)
-        if program is None:
+    def peer(self, name: str) -> Server | None:
+        """One of `benchmarks.peers`; None where it is not installed."""
+        folder, port = self.directory("peer"), free_port()
+        command = PEERS[name].command(folder, port)
+        if command is None:
             return None
-        folder, port = self._directory("nginx"), free_port()
-        access_log = f"{folder}/access.log combined buffer=64k" if log else "off"
-        configuration = folder / "nginx.conf"
-        configuration.write_text(NGINX.format(home=folder, port=port, log=access_log))
-        server = Server(
-            self._start("nginx", [program, "-p", str(folder), "-c", str(configuration)], folder, SERVER), port
-        )
+        server = Server(self._start(name, command, folder, SERVER), port)
         server.process.wait_until(lambda: get(port, "/track"), "it answers")
         return server
 
     def aws(self, *, keep: bool) -> FakeAws:
         """With `keep` published messages go into the queue; without it they are accepted and dropped."""
-        folder, port = self._directory("aws"), free_port()
+        folder, port = self.directory("aws"), free_port()
         command = [sys.executable, "-m", "benchmarks.fake_aws", str(port), "keep" if keep else "forget"]
         aws = FakeAws(self._start("fake-aws", command, folder, CLIENT), port)
         aws.process.wait_until(lambda: aws.calls() is not None, "it answers")
         return aws
 
+    def distant(self, endpoint: str, seconds: float) -> str:
+        """An endpoint that answers as the given one does, but `seconds` later."""
+        folder, port = self.directory("distance"), free_port()
+        command = [sys.executable, "-m", "benchmarks.distance", str(port), endpoint.rpartition(":")[2], str(seconds)]
+        process = self._start("distance", command, folder, CLIENT)
+        process.wait_until(lambda: get(port, "/calls"), "it answers")
+        return f"http://127.0.0.1:{port}"
+
     def naive(self) -> Naive:
-        folder, port, aws = self._directory("naive"), free_port(), self.aws(keep=False)
+        folder, port, aws = self.directory("naive"), free_port(), self.aws(keep=False)
         command = [sys.executable, "-m", "benchmarks.naive", str(port), aws.endpoint]
         server = Naive(self._start("naive", command, folder, SERVER), port, aws)
         server.process.wait_until(lambda: get(port, "/track"), "it answers")
         server.wait_done(1)
         return server
 
-    def pixel(self, endpoint: str, *, workers: int = 1, cores: set[int] = SERVER, ready: bool = True) -> Pixel:
-        folder, port, admin_port = self._directory("pixel"), free_port(), free_port()
+    def pixel(
+        self,
+        endpoint: str,
+        *,
+        workers: int = 1,
+        cores: set[int] = SERVER,
+        ready: bool = True,
+        trusted_proxies: Sequence[str] = (),
+        outbox: Path | None = None,
+    ) -> Pixel:
+        folder, port, admin_port = self.directory("pixel"), free_port(), free_port()
         config = {
-            "http": {"host": "127.0.0.1", "port": port},
+            "http": {"host": "127.0.0.1", "port": port, "trusted_proxies": list(trusted_proxies)},
             "admin": {"port": admin_port},
             "workers": workers,
-            "outbox": {"dir": str(folder / "outbox"), "max_bytes": 8 << 30},
+            "outbox": {"dir": str(outbox or folder / "outbox"), "max_bytes": 8 << 30},
             "sns": {"topic_arn": TOPIC, "endpoint_url": endpoint},
             "logging": {"level": "warning"},
         }
@@ -196,13 +196,9 @@ class Servers:
         storage.process.wait_until(storage.is_ready, "ready")
         return storage
 
-    def log_directory(self) -> Path:
-        """A new directory for a storage's log."""
-        return self._directory("storage")
-
     def broker(self) -> str:
         """The local SNS and SQS of `make run`; its endpoint."""
-        folder, port = self._directory("broker"), free_port()
+        folder, port = self.directory("broker"), free_port()
         command = [sys.executable, "-m", "tracker.local", "broker", "--port", str(port)]
         process = self._start("broker", command, folder, CLIENT)
         process.wait_until(lambda: "ready" in process.output, "ready")

@@ -1,14 +1,13 @@
-"""Storage: the CPU time of a visit from the reply of SQS to the durable line, and the memory during a backlog."""
+"""Storage: the CPU time of a start and of a visit, and the memory during a backlog."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from benchmarks.bench import Bench, median
+from benchmarks.bench import Bench, Values
 from benchmarks.processes import BenchmarkFailed
-from benchmarks.report import Row
-from benchmarks.servers import Servers
+from benchmarks.servers import APPENDED, Servers, Service
 from tracker.storage.pending import Append
 from tracker.storage.recovery import open_ledger
 from tracker.visit_log_files import ledger_directory
@@ -20,31 +19,39 @@ MANY_JOURNALS = 100_000
 
 @dataclass(frozen=True)
 class Drained:
-    cpu_us: float  # for one visit
+    start: float  # CPU seconds from the start of the process until its first visit was durable
+    cpu_us: float  # for one visit after the first
     peak: int  # bytes of memory
 
 
 def drain(servers: Servers, visits: int, prepare: Callable[[Path], None] = lambda log: None) -> Drained:
-    """Let a new storage write a backlog, and measure it. `prepare` makes the log and the ledger that it starts with."""
-    folder = servers.log_directory()
+    """Let a new storage write one visit, then a backlog, and measure both.
+
+    `prepare` makes the log and the ledger that it starts with. What is loaded with the first visit counts as start.
+    """
+    folder = servers.directory("storage")
     log = folder / "visits.log"
     prepare(log)
     size = log.stat().st_size if log.exists() else 0
     aws = servers.aws(keep=True)
     storage = servers.storage(aws.endpoint, folder)
-    before = storage.process.cpu_seconds()
+    aws.add_backlog(1)
+    _wait_durable(storage, 1, pause=0.02)
+    started = storage.process.cpu_seconds()
     aws.add_backlog(visits)
-    appended = "tracker_storage_visits_appended"
-    storage.process.wait_until(  # rarely, because each poll of /metrics costs as much as a thousand visits
-        lambda: storage.metric(appended) >= visits, f"{visits} visits are durable", 300.0, pause=0.25
-    )
-    drained = Drained((storage.process.cpu_seconds() - before) / visits * 1e6, storage.process.memory(peak=True))
+    _wait_durable(storage, visits + 1, pause=0.25)  # each poll of /metrics costs as much as a thousand visits
+    cpu_us = (storage.process.cpu_seconds() - started) / visits * 1e6
+    drained = Drained(started, cpu_us, storage.process.memory(peak=True))
     storage.process.destroy()
     aws.process.destroy()
-    if (lines := _lines(log, size)) != visits:
-        raise BenchmarkFailed(f"{lines} lines of {visits} visits")
+    if (lines := _lines(log, size)) != visits + 1:
+        raise BenchmarkFailed(f"{lines} lines of {visits + 1} visits")
     log.unlink()
     return drained
+
+
+def _wait_durable(storage: Service, visits: int, pause: float) -> None:
+    storage.process.wait_until(lambda: storage.metric(APPENDED) >= visits, f"{visits} visits are durable", 300.0, pause)
 
 
 def _lines(log: Path, start: int) -> int:
@@ -53,38 +60,23 @@ def _lines(log: Path, start: int) -> int:
         return sum(chunk.count(b"\n") for chunk in iter(partial(file.read, 1 << 20), b""))
 
 
-def backlog(bench: Bench) -> list[Row]:
-    """CPU time a visit, and peak memory, through a long backlog."""
+def backlog(bench: Bench) -> Values:
+    """CPU time of a start and of a visit, and peak memory, through a long backlog."""
     with bench.servers() as servers:
         drained = drain(servers, bench.backlog)
-    note = f"a backlog of {bench.backlog:,} visits in the longest spans, from 50,000 addresses"
-    return [
-        Row(
-            what="CPU a visit, from SQS reply to durable line",
-            value=drained.cpu_us,
-            unit="µs",
-            least=6,
-            aim=3,
-            note=note,
-        ),
-        Row(what="peak memory through the backlog", value=drained.peak / 1e6, unit="MB", digits=0, least=120, aim=85),
-    ]
+    return {"start": drained.start, "visit": drained.cpu_us, "peak": drained.peak / 1e6}
 
 
-def growth(bench: Bench) -> list[Row]:
+def growth(bench: Bench) -> Values:
     """Whether a visit costs more when log or ledger are large."""
     prepared: dict[str, Callable[[Path], None]] = {
-        "empty log and ledger": lambda log: None,
-        "log of 10 GiB (sparse)": _sparse_log,
-        f"ledger of {MANY_JOURNALS:,} journals": _large_ledger,
+        "small": lambda log: None,
+        "log": _sparse_log,
+        "ledger": _large_ledger,
     }
     with bench.servers() as servers:
         visits = int(bench.backlog * TURN_SHARE)
-        turns = bench.interleave({name: partial(drain, servers, visits, of) for name, of in prepared.items()})
-    return [
-        Row(what=f"CPU a visit: {name}", value=median([turn.cpu_us for turn in of]), unit="µs")
-        for name, of in turns.items()
-    ]
+        return {name: drain(servers, visits, prepare).cpu_us for name, prepare in prepared.items()}
 
 
 def _sparse_log(log: Path) -> None:

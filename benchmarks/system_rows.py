@@ -1,101 +1,132 @@
 """Pixel and storage together: the bytes and AWS calls of a visit, and the time until its line is durable."""
 
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Values
 from benchmarks.latency import LatencyMonitor
 from benchmarks.pixel_rows import send_at
-from benchmarks.processes import CLIENT, SERVER
-from benchmarks.report import Row
+from benchmarks.processes import ALL
+from benchmarks.rate import WARM_UP
 from benchmarks.sample import JOURNAL, span
-from benchmarks.servers import Servers
+from benchmarks.servers import APPENDED, PUBLISHED, FakeAws, Pixel, Servers
 from tracker.core.log_line import format_lines
 from tracker.core.message import pack
 from tracker.core.visit import split_lines
+from tracker.pixel.journal import Journal
+from tracker.pixel.outbox_files import journals
 
-CALLS_RATES = {1_000: (12_000, 10_500), 10_000: (1_500, 1_000)}  # visits a second: at least, aim
-CALLS_TURNS = 4  # calls are counted for the time of so many turns
+CALLS_RATES = (1_000, 10_000)  # visits a second
+CALLS_TURNS = 5  # calls are counted for the time of so many turns
 EDGE_SECONDS = 1.0  # of load before and after the counted time, so that the first and last calls are not counted
-COUNTED = ("Publish", "PublishBatch", "ReceiveMessage", "DeleteMessageBatch")
+PUBLISHES = ("Publish", "PublishBatch")
+COUNTED = (*PUBLISHES, "ReceiveMessage", "DeleteMessageBatch")
 SHORT_SPAN = 200  # 1,000 visits a second for a linger of 0.2 s
 LATENCY_RATE = 2_000
-LATENCY_TURNS = 3
+MANY_WORKERS, LITTLE_RATE = 8, 400  # 50 visits a second for each worker
+DISTANCE = 0.05  # seconds
+ORPHANS = 100
 MILLION = 1_000_000
 
 
-def sizes(bench: Bench) -> list[Row]:
+def sizes(bench: Bench) -> Values:
     """The size of a visit at each place, in bytes; the visits are those of `benchmarks.sample`."""
     data = span(0)
     lines = split_lines(data)
     whole, short = (pack(JOURNAL, 0, b"".join(part), compress=True) for part in (lines, lines[:SHORT_SPAN]))
-    logged = sum(map(len, format_lines(data)))
-    return [
-        Row(what="a visit in the journal", value=len(data) / len(lines), unit="bytes", digits=0),
-        Row(what="a visit in the log", value=logged / len(lines), unit="bytes", digits=0),
-        Row(what="visits in the longest span", value=len(lines), digits=0),
-        Row(what="a message of the longest span", value=whole.size, unit="bytes", digits=0),
-        Row(what=f"a message of {SHORT_SPAN} visits", value=short.size, unit="bytes", digits=0),
-    ]
+    return {
+        "journal": len(data) / len(lines),
+        "log": sum(map(len, format_lines(data))) / len(lines),
+        "visits": len(lines),
+        "long message": whole.size,
+        "short message": short.size,
+    }
 
 
-def calls(bench: Bench) -> list[Row]:
+def calls(bench: Bench) -> Values:
     """AWS API calls for a million visits."""
-    rows = []
-    for rate, (least, aim) in CALLS_RATES.items():
+    values = {}
+    for rate in CALLS_RATES:
         with bench.servers() as servers:
-            made, visits = _calls(servers, rate, bench.seconds * CALLS_TURNS)
-        each = ", ".join(f"{name} {made.get(name, 0):,}" for name in COUNTED)
-        rows.append(
-            Row(
-                what=f"AWS calls for a million visits at {rate:,} a second",
-                value=sum(made.get(name, 0) for name in COUNTED) * MILLION / visits,
-                digits=0,
-                least=least,
-                aim=aim,
-                note=f"scaled from {visits:,} visits: {each}",
-            )
-        )
-    return rows
+            aws = servers.aws(keep=True)
+            pixel = servers.pixel(aws.endpoint)
+            servers.storage(aws.endpoint, servers.directory("storage"))
+            made, visits = _calls(aws, pixel, rate, bench.seconds * CALLS_TURNS)
+        values[f"{rate} a second"] = sum(made.get(name, 0) for name in COUNTED) * MILLION / visits
+    return values
 
 
-def _calls(servers: Servers, rate: int, seconds: float) -> tuple[dict[str, int], int]:
-    """The calls during a steady load, and the visits published in that time."""
-    aws = servers.aws(keep=True)
-    pixel = servers.pixel(aws.endpoint)
-    servers.storage(aws.endpoint, servers.log_directory())
-    published = "tracker_pixel_visits_published"
+def _calls(aws: FakeAws, pixel: Pixel, rate: int, seconds: float) -> tuple[dict[str, int], float]:
+    """The calls in `seconds` of a steady load of all workers, and the visits published in that time."""
     with ThreadPoolExecutor(1) as executor:
-        sending = executor.submit(send_at, pixel, rate, seconds + 2 * EDGE_SECONDS)
-        pixel.process.wait_until(lambda: pixel.metric(published) > 0, "the first visit is published")
+        sending = executor.submit(send_at, pixel, rate, seconds + 2 * EDGE_SECONDS, pixel.workers())
+        before = pixel.metric(PUBLISHED)
+        pixel.process.wait_until(lambda: pixel.metric(PUBLISHED) > before, "the first visit is published")
         time.sleep(EDGE_SECONDS)
-        before = pixel.metric(published)
+        before = pixel.metric(PUBLISHED)
         aws.calls()
         time.sleep(seconds)
-        visits, made = pixel.metric(published) - before, aws.calls()
+        visits, made = pixel.metric(PUBLISHED) - before, aws.calls()
         sending.result()
-    return made, int(visits)
+    return made, visits
 
 
-def latency(bench: Bench) -> list[Row]:
+def latency(bench: Bench) -> Values:
     """From the answer to the durable line, through the local broker of `make run`."""
     with bench.servers() as servers:
         endpoint = servers.broker()
         pixel = servers.pixel(endpoint)
-        folder = servers.log_directory()
-        storage = servers.storage(endpoint, folder, cores=SERVER | CLIENT)
-        appended = "tracker_storage_visits_appended"
-        seconds = bench.seconds * LATENCY_TURNS
-        visits = int(LATENCY_RATE * seconds)
-        with LatencyMonitor(folder / "visits.log", lambda: storage.metric(appended)) as monitor:
-            send_at(pixel, LATENCY_RATE, seconds)
-            storage.process.wait_until(lambda: len(monitor.latencies) >= visits, "every line was seen")
-    note = f"{LATENCY_RATE:,} hits/s for {seconds:g} s, local broker; read every 10 ms"
-    return [
-        _latency_row("median", monitor.percentile(0.5), 0.5, 0.3, note),
-        _latency_row("p99", monitor.percentile(0.99), 1.0, 0.5, note),
-    ]
+        with _lines(servers, endpoint, pixel) as wait:
+            send_at(pixel, LATENCY_RATE, bench.seconds * CALLS_TURNS)
+            return wait(int(LATENCY_RATE * bench.seconds * CALLS_TURNS))
 
 
-def _latency_row(which: str, seconds: float, least: float, aim: float, note: str) -> Row:
-    return Row(what=f"from answer to durable line, {which}", value=seconds, unit="s", least=least, aim=aim, note=note)
+def many_workers(bench: Bench) -> Values:
+    """With many workers and SNS far away: from the answer to the durable line, and how often SNS is called."""
+    with bench.servers() as servers:
+        aws = servers.aws(keep=True)
+        pixel = servers.pixel(servers.distant(aws.endpoint, DISTANCE), workers=MANY_WORKERS)
+        seconds = bench.seconds * CALLS_TURNS
+        with _lines(servers, aws.endpoint, pixel) as wait:
+            made, _ = _calls(aws, pixel, LITTLE_RATE, seconds)
+            values = wait(int(LITTLE_RATE * (seconds + 2 * EDGE_SECONDS)))
+        return values | {"publishes a second": sum(made.get(name, 0) for name in PUBLISHES) / seconds}
+
+
+@contextmanager
+def _lines(servers: Servers, endpoint: str, pixel: Pixel) -> Iterator[Callable[[int], Values]]:
+    """Start a storage. Yields a function: wait for the lines of so many visits, and say how long they took.
+
+    What is loaded with the first visit is loaded before.
+    """
+    folder = servers.directory("storage")
+    storage = servers.storage(endpoint, folder, cores=ALL)
+    send_at(pixel, LITTLE_RATE, EDGE_SECONDS)
+    first = LITTLE_RATE * EDGE_SECONDS + WARM_UP
+    storage.process.wait_until(lambda: storage.metric(APPENDED) >= first, "the first visits are durable")
+    with LatencyMonitor(folder / "visits.log", lambda: storage.metric(APPENDED)) as monitor:
+
+        def wait(visits: int) -> Values:
+            storage.process.wait_until(lambda: len(monitor.latencies) >= visits + WARM_UP, "every line was seen")
+            return {"p50": monitor.percentile(0.5), "p99": monitor.percentile(0.99)}
+
+        yield wait
+
+
+def orphans(bench: Bench) -> Values:
+    """How fast the journals of dead workers are published and removed, with SNS far away."""
+    with bench.servers() as servers:
+        outbox = servers.directory("outbox")
+        count = max(2, int(ORPHANS * bench.share))
+        for line in split_lines(span(0))[:count]:
+            journal = Journal.create(outbox, 1 << 20)
+            journal.append(line)
+            journal.close()
+        pixel = servers.pixel(servers.distant(servers.aws(keep=False).endpoint, DISTANCE), outbox=outbox, ready=False)
+        left = count + 1  # with the journal of the worker
+        pixel.process.wait_until(lambda: len(journals(outbox)) < left, "an orphan is published", pause=0.002)
+        began, left = time.monotonic(), len(journals(outbox))
+        pixel.process.wait_until(lambda: len(journals(outbox)) <= 1, "all orphans are published", pause=0.02)
+        return {"orphans a second": (left - 1) / (time.monotonic() - began)}

@@ -1,9 +1,26 @@
--- The load of `make load` and `make bench`: one browser's request for the pixel, repeated; it prints the result as one line of JSON.
-wrk.method = "GET"
-wrk.headers["User-Agent"] =
-    "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
-wrk.headers["Referer"] = "https://www.example.com/articles/2026/11/42?utm_source=newsletter"
-wrk.headers["Accept"] = "image/avif,image/webp,image/apng,image/svg+xml,image/*,*/*;q=0.8"
+-- The load of `make load` and `make bench`: the requests of a file, one after the other; it prints the result as one line of JSON.
+-- The file has one request behind the other (see benchmarks/visitors.py). In a request \1 becomes a number that is used
+-- once, and \2 an IPv4 address made of that number.
+local requests, is_template, sent = {}, false, 0
+
+function init(arguments)
+   local text = assert(io.open(arguments[1], "rb")):read("*a")
+   for request in text:gmatch("GET .-\r\n\r\n") do
+      requests[#requests + 1] = request
+   end
+   is_template = requests[1]:find("[\1\2]") ~= nil
+end
+
+function request()
+   sent = sent + 1
+   local text = requests[(sent - 1) % #requests + 1]
+   if not is_template then
+      return text
+   end
+   local number = 100000000 + sent
+   local address = string.format("9.%d.%d.%d", sent / 65536 % 256, sent / 256 % 256, sent % 256)
+   return (text:gsub("[\1\2]", { ["\1"] = number, ["\2"] = address }))
+end
 
 function done(summary, latency, requests)
    local errors = summary.errors

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from tests.fake_aws import FakeAws
-from tests.fake_topic import FakeTopic
+from tests.fake_aws.in_memory import FakeTopic
 from tests.pixel.journals import journal_with, line
 from tests.pixel.test_publisher import drain, end_markers, impatient, outbox, publisher_of, running, spans_of
 from tests.waiting import until

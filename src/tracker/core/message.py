@@ -12,7 +12,6 @@ of the legacy .NET pixel, which has none of our attributes (`SingleVisit`).
 
 import base64
 import re
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
