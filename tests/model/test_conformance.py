@@ -14,6 +14,8 @@ from tests.model.scenarios import CONFLICT, FOREIGN, ONCE, OVERLAP, SOAK
 from tests.model.storage_model import Storage
 from tests.model.storage_state import Left, State
 
+pytestmark = pytest.mark.unmeasured
+
 SCENARIOS = {"overlap": (OVERLAP, ONCE), "foreign": (FOREIGN, Left(kill=1)), "removed": (OVERLAP, Left(remove=1))}
 SCENARIOS["conflict"] = (CONFLICT, Left(kill=1, full=1))
 

@@ -12,7 +12,7 @@ from tests.pixel.requests import ODD, PLAIN, PLAIN_VARIANTS
 from tests.pixel.wires import BothPaths, Outcome
 from tracker.config import Http, PixelConfig, Privacy, SnsConfig
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 SOAK = os.environ.get("TRACKER_SOAK") == "1"
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")

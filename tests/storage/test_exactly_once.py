@@ -15,7 +15,7 @@ from tracker.core.delivery import Delivery
 from tracker.errors import StorageFull
 from tracker.storage.log_file import LogFile
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 LINES = 12
 FAULTS = ("none", "checkpointed", "committed", "torn", "written", "synced", "acknowledging", "full", "short")
