@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import ports
 
@@ -29,6 +30,10 @@ _MEMORY = Path("/dev/shm")
 _MEMORY_BYTES = 2 << 30  # a run needs about half of this; a container may have 64 MiB
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES:
     os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+
+# On a busy machine an example takes longer than hypothesis' deadline of 200 ms.
+settings.register_profile("tracker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tracker")
 
 
 def _rank(path: Path) -> int:

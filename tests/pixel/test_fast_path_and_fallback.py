@@ -88,7 +88,6 @@ def cuts(draw: st.DrawFn) -> Reads:
 
 @settings(
     max_examples=20_000 if SOAK else 300,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(st.sampled_from(sorted(CONFIGS)), st.sampled_from(PEERS), cuts(), st.booleans())
