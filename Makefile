@@ -6,7 +6,7 @@ VENV ?= .venv
 LOCK ?= requirements/development.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Test processes, twice as many as cores: the long tests wait for real processes more than they compute. worksteal: a
+# Test processes, twice as many as CI has cores: the long tests wait for real processes more than they compute. worksteal: a
 # test process that has nothing left takes over tests of another one.
 JOBS ?= 4
 PYTEST = pytest -n $(JOBS) --dist worksteal

@@ -27,7 +27,7 @@ _REQUIRE_TOOLS = os.environ.get("TRACKER_REQUIRE_TOOLS") == "1"
 # Temporary files are made in memory where that has room: an fsync takes 2 µs there, and a hundred times as long on a
 # disk. No test needs a disk that keeps its files: what a power cut leaves is computed (tests/seam/disk.py).
 _MEMORY = Path("/dev/shm")
-_MEMORY_BYTES = 2 << 30  # a run needs about half of this; a container may have 64 MiB
+_MEMORY_BYTES = 2 << 30  # a container often has 64 MiB, which is too little
 if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES:
     os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
 
