@@ -6,12 +6,17 @@ VENV ?= .venv
 LOCK ?= requirements/development.txt
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Test processes: the long tests wait for real processes more than they compute.
-JOBS ?= 2
+# Test processes, twice as many as CI has cores: the long tests wait for real processes more than they compute. worksteal: a
+# test process that has nothing left takes over tests of another one.
+JOBS ?= 4
+PYTEST = pytest -n $(JOBS) --dist worksteal
+# Without this each test process would compile all tests again, which takes it about four seconds.
+unexport PYTHONDONTWRITEBYTECODE
+unexport COVERAGE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run run-aws run-pixel run-storage test quick soak load bench lint format types lock dist metrics clean
+.PHONY: help run run-aws run-pixel run-storage test quick coverage soak load bench lint format types lock dist metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,11 +34,22 @@ run-storage: $(READY) ## the storage service with config/storage.yaml
 	@$(BIN)/python -m tracker.storage --config config/storage.yaml
 
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
-	@$(BIN)/python -m pytest -n $(JOBS) $(ARGS)
+ifndef COVERAGE
+	@$(BIN)/python -m $(PYTEST) $(ARGS)
+else
+	@rm -rf .coverage && mkdir .coverage
+	@$(BIN)/coverage run -m $(PYTEST) $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage html --quiet
+	@$(BIN)/coverage report
+endif
 
 quick: $(READY) ## the tests to run first after a change in core, pixel or storage; half a minute
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/python -m pytest -q -n $(JOBS) -m "not slow" tests/core tests/pixel tests/storage $(ARGS)
+	@$(BIN)/python -m $(PYTEST) -q -m "not slow" tests/core tests/pixel tests/storage $(ARGS)
+
+coverage: ## every test, and which lines and branches of src they run; fails below the floor in setup.cfg
+	@$(MAKE) --no-print-directory test COVERAGE=1
 
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)
@@ -75,7 +91,7 @@ metrics: $(READY) ## write the table of metrics into docs/metrics.md
 	@$(BIN)/python -m tracker.telemetry docs/metrics.md
 
 clean: ## remove .venv, caches and build output; var/ with its visits stays
-	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis build dist src/*.egg-info
+	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The environment, made again when the lock or the package's metadata changes, or when another Python is named: by

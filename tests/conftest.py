@@ -1,10 +1,14 @@
-"""What every test may use, and the two rules of the whole run: the fast tests first, and nothing skipped in CI."""
+"""What every test may use, and the rules of the whole run: fast tests first, files in memory, nothing skipped in CI."""
 
 import os
+import shutil
+import sys
+import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import ports
 
@@ -20,6 +24,17 @@ _LAST = ("local", "system", "browser")
 _NOT_PERMITTED = "Skipped: not permitted: "
 _REQUIRE_TOOLS = os.environ.get("TRACKER_REQUIRE_TOOLS") == "1"
 
+# Temporary files are made in memory where that has room: an fsync takes 2 µs there, and a hundred times as long on a
+# disk. No test needs a disk that keeps its files: what a power cut leaves is computed (tests/seam/disk.py).
+_MEMORY = Path("/dev/shm")
+_MEMORY_BYTES = 2 << 30  # a container often has 64 MiB, which is too little
+if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _MEMORY_BYTES:
+    os.environ["TMPDIR"] = tempfile.tempdir = str(_MEMORY)
+
+# On a busy machine an example takes longer than hypothesis' deadline of 200 ms.
+settings.register_profile("tracker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tracker")
+
 
 def _rank(path: Path) -> int:
     folder = path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
@@ -34,6 +49,20 @@ def _rank(path: Path) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _rank(item.path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Do not measure the coverage of a test that is marked `unmeasured`: it would take twice as long."""
+    coverage = sys.modules.get("coverage") if item.get_closest_marker("unmeasured") else None
+    measuring = coverage.Coverage.current() if coverage else None
+    if measuring is None:
+        return (yield)
+    measuring.stop()
+    try:
+        return (yield)
+    finally:
+        measuring.start()
 
 
 def _refuse_skip(report: pytest.TestReport | pytest.CollectReport) -> None:

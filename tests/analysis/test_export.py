@@ -23,7 +23,7 @@ from tracker.core.visit import Visit
 
 # One export is a tenth of a second, so each example is many visits.
 _many_visits = st.lists(visits, min_size=1, max_size=60)
-_few_examples = settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
+_few_examples = settings(max_examples=8, suppress_health_check=list(HealthCheck))
 
 TRACKER = (sys.executable, "-m", "tracker.cli")
 

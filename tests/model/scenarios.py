@@ -9,9 +9,6 @@ from tests.model.checker import Exploration, Model
 from tests.model.storage_model import Storage
 from tests.model.storage_state import Left, State
 
-# Where the real code is tried: nothing there asks a disk whether it is durable, so nothing has to wait for one.
-MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
-
 SOAK = os.environ.get("TRACKER_SOAK") == "1"
 
 OVERLAP = {"m1": "ab", "m2": "bc"}  # two spans of a journal, the second partly published before

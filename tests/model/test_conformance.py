@@ -10,9 +10,11 @@ import pytest
 
 from tests.model.checker import Exploration
 from tests.model.replay import Replay
-from tests.model.scenarios import CONFLICT, FOREIGN, MEMORY, ONCE, OVERLAP, SOAK
+from tests.model.scenarios import CONFLICT, FOREIGN, ONCE, OVERLAP, SOAK
 from tests.model.storage_model import Storage
 from tests.model.storage_state import Left, State
+
+pytestmark = pytest.mark.unmeasured
 
 SCENARIOS = {"overlap": (OVERLAP, ONCE), "foreign": (FOREIGN, Left(kill=1)), "removed": (OVERLAP, Left(remove=1))}
 SCENARIOS["conflict"] = (CONFLICT, Left(kill=1, full=1))
@@ -56,7 +58,7 @@ def test_the_code_goes_the_ways_of_the_model(scenario: str, monkeypatch: pytest.
     exploration = Exploration(model)
     count = moves = 0
     for trace in traces(exploration, model):
-        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             replay = Replay(Path(folder) / "visits.log", messages, trace)
             with monkeypatch.context() as patched:
                 replay.intercept(patched)

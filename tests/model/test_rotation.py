@@ -9,7 +9,7 @@ import pytest
 
 from tests.model.checker import as_text
 from tests.model.rotation_model import PROCEDURE, RULES, Rotation, State, names_of
-from tests.model.scenarios import MEMORY, explored
+from tests.model.scenarios import explored
 from tests.storage.rig import SENT_MS, A, open_rig, span
 from tracker.config import Rotate
 from tracker.storage import log_file, rotation
@@ -70,7 +70,7 @@ def test_a_start_of_the_code_makes_of_every_state_what_the_model_does() -> None:
     model = Rotation()
     found = {s._replace(kills=0, power_cuts=0) for s in explored("rotation", model).states if s.phase == "down"}
     for s in found:
-        with tempfile.TemporaryDirectory(dir=MEMORY) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             outcome = asyncio.run(start(lay_out(Path(folder), s)))
         then = s
         while then.phase != "idle" or then.pending:

@@ -307,6 +307,7 @@ async def test_each_refusal_is_counted_once_with_its_status(fast: bool) -> None:
         await visitor.close()
 
 
+@pytest.mark.slow
 async def test_every_refusal_has_its_count_and_no_request_makes_a_traceback(caplog: pytest.LogCaptureFixture) -> None:
     seen = set()
     for request in ODD:

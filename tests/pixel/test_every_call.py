@@ -31,7 +31,7 @@ from tracker.pixel.publisher import Publisher
 from tracker.pixel.recorder import Recorder
 from tracker.pixel.span import Span
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 SEGMENT_BYTES = 300  # two visits
 

@@ -18,7 +18,7 @@ from tests.seam.method import LONG, SEED, World, cut_power, cuts, live, stage
 from tracker import telemetry
 from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 __all__ = ["impatient"]
 

@@ -20,12 +20,11 @@ from tests.waiting import until
 from tracker import telemetry
 from tracker.config import Admin, Http, OutboxConfig, PixelConfig, Privacy, SnsConfig
 from tracker.errors import ConfigurationError, ReloadFailed
-from tracker.pixel import worker_pool as module
 from tracker.pixel import worker_process
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.reload import FIXED, check_reload
 from tracker.pixel.worker_pool import WorkerPool
-from tracker.pixel.worker_process import WorkerProcess
+from tracker.pixel.worker_process import PATIENCE, Patience, WorkerProcess
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +32,14 @@ SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
 
 @asynccontextmanager
-async def running_pool(directory: Path, workers: int) -> AsyncIterator[tuple[WorkerPool, PixelConfig]]:
+async def running_pool(
+    directory: Path, workers: int, patience: Patience = PATIENCE
+) -> AsyncIterator[tuple[WorkerPool, PixelConfig]]:
     """A pool whose workers answer, and its configuration."""
     listener = socket.create_server(("127.0.0.1", 0))
     http = Http(host="127.0.0.1", port=listener.getsockname()[1])
     config = PixelConfig(sns=SNS, workers=workers, outbox=OutboxConfig(dir=str(directory)), http=http)
-    pool = WorkerPool(config=config, listener=listener, accounting=Accounting())
+    pool = WorkerPool(config=config, listener=listener, accounting=Accounting(), patience=patience)
     running = asyncio.create_task(pool.run())
     try:
         async with asyncio.timeout(60):
@@ -55,21 +56,24 @@ async def running_pool(directory: Path, workers: int) -> AsyncIterator[tuple[Wor
 async def test_if_the_new_worker_does_not_answer_the_old_ones_go_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running_pool(tmp_path, 2) as (pool, config):
+    async with running_pool(tmp_path, 2, Patience(trial_seconds=0.2)) as (pool, config):
         before = sorted(pool.pids())
         start = asyncio.create_subprocess_exec
 
         async def mute(*arguments: str, **options: object) -> asyncio.subprocess.Process:
             return await start(sys.executable, "-c", "import time; time.sleep(60)", **options)  # type: ignore[arg-type]
 
-        with monkeypatch.context() as patch:
-            patch.setattr(asyncio, "create_subprocess_exec", mute)
-            patch.setattr(module, "TRIAL_SECONDS", 0.2)
-            with pytest.raises(ReloadFailed, match="no worker with this configuration answered"):
-                await pool.reload(config)
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", mute)
+        with pytest.raises(ReloadFailed, match="no worker with this configuration answered"):
+            await pool.reload(config)
         assert sorted(pool.pids()) == before
         assert pool.answering == 2
         assert pool.config is config
+
+
+async def test_while_a_reload_replaces_the_workers_one_answers_at_any_time(tmp_path: Path) -> None:
+    async with running_pool(tmp_path, 2) as (pool, config):
+        before = pool.pids()
         reloading = asyncio.create_task(pool.reload(msgspec.structs.replace(config, workers=1)))
         while not reloading.done():
             assert pool.answering >= 1
@@ -98,11 +102,8 @@ async def test_a_reload_tries_another_process_when_the_first_one_ends_before_it_
         assert not set(pool.pids()) & set(before)
 
 
-async def test_a_worker_that_hangs_is_killed_when_it_is_replaced(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "REQUESTS_SECONDS", 0.1)
-    async with running_pool(tmp_path, 1) as (pool, config):
+async def test_a_worker_that_hangs_is_killed_when_it_is_replaced(tmp_path: Path) -> None:
+    async with running_pool(tmp_path, 1, Patience(requests_seconds=0.1)) as (pool, config):
         (hanging,) = pool.pids()
         os.kill(hanging, signal.SIGSTOP)
         await pool.reload(config)
@@ -129,10 +130,13 @@ async def test_a_worker_whose_loop_does_not_turn_is_killed_and_replaced(
         return await start(*arguments, **options)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", hanging_at_first)
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.25)
-    monkeypatch.setattr(worker_process, "START_CHECKS", 16)
     config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path)))
-    pool = WorkerPool(config=config, listener=socket.create_server(("127.0.0.1", 0)), accounting=Accounting())
+    pool = WorkerPool(
+        config=config,
+        listener=socket.create_server(("127.0.0.1", 0)),
+        accounting=Accounting(),
+        patience=Patience(check_seconds=0.25, start_checks=16),
+    )
     running = asyncio.create_task(pool.run())
     await until(pool.pids)
     (hanging,) = pool.pids()
@@ -155,8 +159,7 @@ async def test_a_silent_worker_does_not_count_as_answering_and_is_not_killed_whi
         return asked < 8
 
     monkeypatch.setattr(worker_process, "waits_for_disk", waits_for_disk)
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.25)
-    async with running_pool(tmp_path, 1) as (pool, _):
+    async with running_pool(tmp_path, 1, Patience(check_seconds=0.25)) as (pool, _):
         (silent,) = pool.pids()
         os.kill(silent, signal.SIGSTOP)
         await until(lambda: pool.answering == 0, 30)
@@ -171,19 +174,19 @@ async def test_a_silent_worker_does_not_count_as_answering_and_is_not_killed_whi
 
 @pytest.mark.parametrize("worker_stopped_too", [False, True], ids=["main alone was stopped", "the host was suspended"])
 async def test_time_in_which_main_itself_stood_still_makes_no_worker_hang(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker_stopped_too: bool
+    tmp_path: Path, worker_stopped_too: bool
 ) -> None:
-    monkeypatch.setattr(module, "CHECK_SECONDS", 0.5)
-    async with running_pool(tmp_path, 1) as (pool, _):
+    patience = Patience(check_seconds=0.5, hung_checks=5)  # the worker beats once a second
+    async with running_pool(tmp_path, 1, patience) as (pool, _):
         (worker,) = pool.pids()
         if worker_stopped_too:
             os.kill(worker, signal.SIGSTOP)
         await asyncio.sleep(0.8)  # a check has seen its last heartbeat
-        time.sleep(1.5 * worker_process.HUNG_CHECKS * 0.5)  # this loop is main's
+        time.sleep(1.5 * patience.hung_checks * patience.check_seconds)  # this loop is main's
         await asyncio.sleep(0.8)  # a check or two before the worker has had its turn
         os.kill(worker, signal.SIGCONT)
-        for _ in range(worker_process.HUNG_CHECKS):
-            await asyncio.sleep(0.5)
+        for _ in range(patience.hung_checks):
+            await asyncio.sleep(patience.check_seconds)
             assert pool.pids() == [worker]
         await until(lambda: pool.answering == 1, 30)
 

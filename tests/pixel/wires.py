@@ -133,6 +133,9 @@ class Outcome:
 class Nothing(FastPath):
     """A fast path that recognises no request, so that the fallback gets all of them."""
 
+    def __init__(self) -> None:
+        """Without a pattern: to make one takes longer than to answer a request."""
+
     def find(self, read: bytes) -> list[re.Match[str]]:
         return []
 
@@ -151,7 +154,7 @@ class BothPaths:
         With `end`, the end follows the last read at once if that is not waited for, as a half-close does.
         """
         notes = Notes()
-        connect, close = self.open(notes)
+        connect, close = self.open(notes, [fast])
         wire = Wire(connect(fast), self._peer)
         wait = True
         for read, wait in reads:
@@ -170,11 +173,16 @@ class BothPaths:
         await close()
         return outcome
 
-    def open(self, notes: Recorder) -> tuple[Callable[[bool], Connection], Callable[[], "asyncio.Future[None]"]]:
-        """One function that makes a connection, with or without the fast path, and one that closes all."""
+    def open(
+        self, notes: Recorder, ways: Iterable[bool] = (True, False)
+    ) -> tuple[Callable[[bool], Connection], Callable[[], "asyncio.Future[None]"]]:
+        """One function that makes a connection, with or without the fast path, and one that closes all.
+
+        `ways` says for which of the two.
+        """
         http = self._config.http
-        both = []
-        for _ in range(2):
+        opened: dict[bool, Connections] = {}
+        for fast in ways:
             connections = Connections(
                 path=http.path,
                 collector=Collector(config=self._config, recorder=notes),
@@ -183,16 +191,18 @@ class BothPaths:
                 admit=lambda: True,
                 on_lost=lambda: None,
             )
-            both.append(connections)
-        self.connections, slow = both
-        slow.fast_path = Nothing(http.path, [])
+            if fast:
+                self.connections = connections
+            else:
+                connections.fast_path = Nothing()
+            opened[fast] = connections
 
         async def close() -> None:
-            for connections in both:
+            for connections in opened.values():
                 connections.close()
             await asyncio.sleep(0)
 
-        return lambda fast: Connection(self.connections if fast else slow), lambda: asyncio.ensure_future(close())
+        return lambda fast: Connection(opened[fast]), lambda: asyncio.ensure_future(close())
 
 
 async def wait_quiet(wire: Wire) -> None:

@@ -87,8 +87,7 @@ class Scenario(Protocol):
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """In memory where there is such a file system, for its speed."""
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 

@@ -27,7 +27,7 @@ from tracker.storage.compressor import compress
 from tracker.storage.ledger_start import only_writer
 from tracker.visit_log_files import closed_logs
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 LOG = "logs/visits.log"
 LEGACY_VISIT = '{"Referer":"https://legacy.example/1","IpAddress":"192.0.2.9","VisitedAt":"2023-12-10T22:22:43Z"}'

@@ -15,7 +15,7 @@ from tracker.core.delivery import Delivery
 from tracker.errors import StorageFull
 from tracker.storage.log_file import LogFile
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 LINES = 12
 FAULTS = ("none", "checkpointed", "committed", "torn", "written", "synced", "acknowledging", "full", "short")
@@ -125,7 +125,7 @@ def _delivered(what: Span) -> Delivery:
     return delivery(body, {}, message_id=f"legacy-{first}")
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(script=rounds)
 def test_every_visit_is_one_line(script: list[tuple[list[Span], str, float, bool]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -15,7 +15,7 @@ from tests.seam.method import LONG, SEED, cut_power, cuts, live, stage
 from tests.storage.rig import A, open_rig, span
 from tests.storage.test_every_call import LOG, Appending, Compressing, impatient
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 __all__ = ["impatient"]
 

@@ -146,6 +146,24 @@ async def test_a_refused_message_that_comes_again_is_not_read_again(
     assert value(counter) - before == 3
 
 
+@pytest.mark.slow
+async def test_of_refused_messages_the_last_ten_thousand_are_remembered(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    def reading(attributes: Mapping[str, str], body: str) -> object:
+        read.append(body)
+        return unpack(attributes, body)
+
+    monkeypatch.setattr(batch_module, "unpack", reading)
+    bad = [delivery(str(number), {}, message_id=f"bad-{number}") for number in range(10_001)]
+    async with open_rig(path) as rig:
+        await rig.run([*bad, bad[-1], bad[1], bad[0]])
+        assert len(rig.left) == 10_004
+    assert read[10_000:] == ["10000", "0"]
+
+
 async def test_what_waits_for_its_delete_keeps_neither_body_nor_attributes(path: Path) -> None:
     """A message may have as much in attributes that nobody reads as in its body."""
     taken = span(A, 0, 1)

@@ -95,7 +95,7 @@ def test_any_bytes_in_any_pieces_are_answered_or_refused_and_every_line_is_good(
     before = len(pixel.recorded().splitlines())
     images = 0
 
-    @settings(max_examples=5_000 if SOAK else 100, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=5_000 if SOAK else 100, suppress_health_check=list(HealthCheck))
     @given(pieces(), st.booleans())
     def visit(parts: list[bytes], patient: bool) -> None:
         nonlocal images

@@ -58,14 +58,12 @@ def _canonical_ip(text: str) -> str | None:
     if is_ipv4(text):
         return text
     try:
-        address = ipaddress.ip_address(text)
+        address = ipaddress.IPv6Address(text)
     except ValueError:
         return None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.IPv6Address(int(address)))  # the number has no zone
-    return str(address)
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Address(int(address)))  # the number has no zone
 
 
 @lru_cache(maxsize=16384)

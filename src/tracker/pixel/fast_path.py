@@ -7,6 +7,7 @@ The fallback would answer a plain request in the same way. tests/pixel/test_fast
 """
 
 import re
+from functools import cache
 
 READ_BYTES = 8_190
 """A longer read is not plain. This is also the limit of a request line, so no line of a plain request exceeds it."""
@@ -68,5 +69,6 @@ class FastPath:
         return requests
 
 
+@cache
 def _any_case(text: str) -> str:
     return "".join(f"[{char.upper()}{char}]" if char.isalpha() else char for char in text)

@@ -8,7 +8,7 @@ A worker that ends by itself, or is killed because it hangs, is replaced:
 
 A reload replaces all workers by workers with another configuration. No connection is refused or reset meanwhile:
 
-1. One worker with the new configuration is started. If it does not answer within `TRIAL_SECONDS` it is killed, and the
+1. One worker with the new configuration is started. If it does not answer within `trial_seconds` it is killed, and the
    reload is given up: nothing has changed.
 2. Once it answers, the old worker in its place is drained: it finishes the requests that have begun and exits.
 3. The same is done for each further worker, one after the other. From here on the pool waits for as long as a worker
@@ -27,22 +27,27 @@ from tracker.cpus import usable_cpus
 from tracker.errors import ReloadFailed
 from tracker.lifecycle import Backoff, wait_for_event
 from tracker.pixel.accounting import Accounting
-from tracker.pixel.worker_process import WorkerProcess
+from tracker.pixel.worker_process import PATIENCE, Patience, WorkerProcess
 
 log = logging.getLogger(__name__)
 
-TRIAL_SECONDS = 15.0
-REQUESTS_SECONDS = 8.0  # for the requests of a worker that a reload drains
 END_SECONDS = 1.0  # for such a worker to make its journal durable and exit; then it is killed
-CHECK_SECONDS = 1.0  # between two checks whether a worker hangs
 STEADY_SECONDS = 10.0  # after this time, the end of a worker is not a failed start
 
 
 class WorkerPool:
     """Keeps `config.workers` workers answering on the listening socket. `config` is the configuration in force."""
 
-    def __init__(self, *, config: PixelConfig, listener: socket.socket, accounting: Accounting) -> None:
+    def __init__(
+        self,
+        *,
+        config: PixelConfig,
+        listener: socket.socket,
+        accounting: Accounting,
+        patience: Patience = PATIENCE,
+    ) -> None:
         self.config = config
+        self._patience = patience
         self._listener = listener
         self._accounting = accounting
         self._quota = config.outbox.max_bytes
@@ -96,13 +101,13 @@ class WorkerPool:
         Raises ReloadFailed if no worker answers with it. Nothing has changed then.
         """
         for number in range(_worker_count(config)):
-            new = await self._start_answering(number, config, TRIAL_SECONDS if number == 0 else None)
+            new = await self._start_answering(number, config, self._patience.trial_seconds if number == 0 else None)
             old, self._members[number : number + 1] = self._members[number : number + 1], [new]
             for worker in old:
-                await self._end(worker, REQUESTS_SECONDS)
+                await self._end(worker, self._patience.requests_seconds)
         surplus, self._members = self._members[number + 1 :], self._members[: number + 1]
         for worker in surplus:
-            await self._end(worker, REQUESTS_SECONDS)
+            await self._end(worker, self._patience.requests_seconds)
         self.config = config
 
     def drain(self, seconds: float) -> None:
@@ -114,7 +119,7 @@ class WorkerPool:
 
     async def _check(self) -> None:
         while True:
-            await asyncio.sleep(CHECK_SECONDS)
+            await asyncio.sleep(self._patience.check_seconds)
             for worker in self._running:
                 worker.check()
 
@@ -126,6 +131,7 @@ class WorkerPool:
             listener=self._listener,
             accounting=self._accounting,
             quota=self._quota // workers,
+            patience=self._patience,
         )
         self._running[worker] = self._tasks.create_task(self._run(worker, backoff))
         return worker
@@ -146,7 +152,7 @@ class WorkerPool:
                     await self._wait_ended(worker)
         except TimeoutError:
             await self._end(worker, 0.0)
-            raise ReloadFailed(f"no worker with this configuration answered within {TRIAL_SECONDS:g} seconds") from None
+            raise ReloadFailed(f"no worker with this configuration answered within {seconds:g} seconds") from None
 
     async def _run(self, worker: WorkerProcess, backoff: Backoff) -> None:
         """Run one process until its end, then wait, and start its replacement."""

@@ -14,8 +14,8 @@ Main also kills a worker that hangs, which means that its process is stopped or 
 2. Main's loop calls `check` each second and counts the calls in a row in which that number was the same. It counts its
    own calls and not seconds: after a suspend of the host, or after a time in which main itself was stopped, the clock
    has moved on, but there was only one call, and the worker can send heartbeats before the next ones.
-3. After `SILENT_CHECKS` such calls the worker does not count as answering. After `HUNG_CHECKS` it is killed, or after
-   `START_CHECKS` if it has not answered yet.
+3. After `silent_checks` such calls the worker does not count as answering. After `hung_checks` it is killed, or after
+   `start_checks` if it has not answered yet (`Patience`).
 4. A worker in uninterruptible sleep is not killed. It waits for a disk: the signal would only take effect when the disk
    answers, and would then end a healthy worker.
 """
@@ -28,6 +28,7 @@ import re
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tracker.config import PixelConfig
 from tracker.pixel.accounting import Accounting
@@ -37,9 +38,6 @@ from tracker.processes import waits_for_disk
 log = logging.getLogger(__name__)
 
 KILL_SECONDS = 1.0  # how long to wait for the end of a killed process; one that waits for a disk takes longer
-SILENT_CHECKS = 3  # one a second
-HUNG_CHECKS = 8
-START_CHECKS = 60  # a cold disk and a busy host can make a start slow
 
 # What a worker may have in its environment; see docs/security.md. It faces the internet, so it gets no credentials, and
 # its configuration comes over the socket pair. A name ending in "_" is a prefix of many names. Short prefixes
@@ -55,6 +53,20 @@ ENVIRONMENT = (
 _PYTHON_SETTING = re.compile(r"PYTHON[A-Z0-9]+")
 
 
+class Patience(NamedTuple):
+    """How long main waits for a worker, before it takes it for hanging and in a reload."""
+
+    check_seconds: float = 1.0  # between two checks whether a worker hangs
+    silent_checks: int = 3
+    hung_checks: int = 8
+    start_checks: int = 60  # a cold disk and a busy host can make a start slow
+    trial_seconds: float = 15.0  # for the first worker of a reload to answer
+    requests_seconds: float = 8.0  # for the requests of a worker that a reload drains
+
+
+PATIENCE = Patience()
+
+
 class WorkerProcess:
     """One process that answers on `listener`; `run` is its whole life.
 
@@ -62,7 +74,14 @@ class WorkerProcess:
     """
 
     def __init__(
-        self, *, number: int, config: PixelConfig, listener: socket.socket, accounting: Accounting, quota: int
+        self,
+        *,
+        number: int,
+        config: PixelConfig,
+        listener: socket.socket,
+        accounting: Accounting,
+        quota: int,
+        patience: Patience = PATIENCE,
     ) -> None:
         self.number = number
         self.config = config
@@ -73,6 +92,7 @@ class WorkerProcess:
         self._listener = listener
         self._accounting = accounting
         self._quota = quota
+        self._patience = patience
         self._control: asyncio.StreamWriter | None = None
         self._counts: Counts | None = None
         self._accounted: dict[str, int] = {}  # the part of the counts that the accounting has
@@ -89,7 +109,7 @@ class WorkerProcess:
     @property
     def answering(self) -> bool:
         """Whether the worker answers, as far as main knows: it has said so, and its event loop still runs."""
-        return self.answers.is_set() and self._silent < SILENT_CHECKS
+        return self.answers.is_set() and self._silent < self._patience.silent_checks
 
     @property
     def connected(self) -> bool:
@@ -104,7 +124,7 @@ class WorkerProcess:
             self._heartbeats, self._silent = self._counts[HEARTBEATS], 0
             return
         self._silent += 1
-        limit = HUNG_CHECKS if self.answers.is_set() else START_CHECKS
+        limit = self._patience.hung_checks if self.answers.is_set() else self._patience.start_checks
         if self._silent >= limit and not waits_for_disk(self._process.pid):
             log.error(
                 "worker_killed worker=%d pid=%d checks=%d; In this many checks, one a second, the event loop of the "
