@@ -65,7 +65,7 @@ def main() -> int:
     except KeyboardInterrupt:
         print(f"\nThe set-up was interrupted. {again}", file=sys.stderr)
         return 130
-    except (SetUpFailed, OSError) as error:
+    except (SetUpFailed, OSError, subprocess.SubprocessError) as error:
         print(f"The set-up of {options.venv} failed: {error}. {again}", file=sys.stderr)
         return 1
     return 0
@@ -123,7 +123,9 @@ class Environment:
         named = {pin.split("==")[0] for pin in self._pins}
         others = {line for line in had if "==" in line and line.split("==")[0] not in named}
         version = subprocess.check_output(
-            [str(self._python), "-I", "-c", "import sys; print(sys.version.split()[0])"], universal_newlines=True
+            [str(self._python), "-I", "-c", "import sys; print(sys.version.split()[0])"],
+            env=_environment(),
+            universal_newlines=True,
         )
         text = "\n".join([f"python {version.strip()}", self._package, *sorted(others | self._pins), ""])
         unnamed = self._stamp.with_name(".ready.new")
@@ -141,7 +143,8 @@ class Environment:
         if UNFINISHED in had or (self._with_this_python and f"python {_version()}" not in had):
             return False
         try:
-            done = subprocess.run([str(self._python), "-I", "-c", "import pip"], stderr=subprocess.DEVNULL, check=False)
+            command = [str(self._python), "-I", "-c", "import pip"]
+            done = subprocess.run(command, env=_environment(), stderr=subprocess.DEVNULL, check=False)
         except OSError:
             return False  # no Python there, or one whose base is gone
         return done.returncode == 0
@@ -172,16 +175,10 @@ class Environment:
 
     def _run(self, command: list[str], held: IO[str], total: int = 0) -> None:
         """Run a command that keeps the lock, show its progress, and show its output if it fails."""
-        kept = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("PIP_", "PYTHON")) or PIP_SETTINGS.fullmatch(name)
-        }
-        kept["LC_ALL"] = "C.UTF-8"  # setuptools writes the path of this tree in the encoding of the locale
         process = subprocess.Popen(
             command,
             cwd=str(ROOT) if "-e" in command else None,
-            env=kept,
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -223,6 +220,19 @@ class Environment:
         # pip says nothing while it installs; each package that is complete has its metadata.
         installed = len(list(self._venv.glob("lib/python*/site-packages/*.dist-info")))
         return f"{installed} packages installed"
+
+
+def _environment() -> dict[str, str]:
+    """The environment of Python and pip, without settings that lead them to other places."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PIP_", "PYTHON")) or PIP_SETTINGS.fullmatch(name)
+    }
+    kept["LC_ALL"] = (
+        "C.UTF-8"  # setuptools writes the path of this tree in the encoding of the locale, Python reads it so
+    )
+    return kept
 
 
 def _version() -> str:
