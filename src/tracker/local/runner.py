@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from botocore.exceptions import BotoCoreError
 
 from tracker.errors import TrackerError
 from tracker.files import make_directory
@@ -223,7 +224,7 @@ class Runner:
                     answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
                     left = str(sum(int(answer["Attributes"][name]) for name in names))
                     await asyncio.sleep(0.1)
-        except TimeoutError:
+        except (TimeoutError, BotoCoreError):  # the broker may end meanwhile
             say(f"error: {left} messages are still in the queue; they are lost when the local broker ends")
             return False
         return True
