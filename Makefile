@@ -12,6 +12,10 @@ READY_TO_RUN := ready-to-run
 # as soon as they have begun.
 # Settings of the shell that would lead Python to other packages than those of the environment.
 unexport PYTHONHOME PYTHONPATH
+# Python reads the path of this tree from a file of .venv, in the encoding of the locale. A path may have any letters.
+ifeq ($(filter %.UTF-8 %.utf8,$(or $(LC_ALL),$(LC_CTYPE),$(LANG))),)
+export LC_ALL := C.UTF-8
+endif
 # Test processes: the long tests wait for real processes more than they compute.
 JOBS ?= 2
 
