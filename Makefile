@@ -5,7 +5,17 @@ PYTHON ?= python3
 VENV ?= .venv
 LOCK ?= requirements/development.txt
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+# The environment is brought up to date before a target. To run needs a quarter of what the tests and linters need.
+READY := ready
+READY_TO_RUN := ready-to-run
+# `trap '' INT` below: Python would answer Ctrl-C in its first tenth of a second with a traceback. The programs handle it
+# as soon as they have begun.
+# Settings of the shell that would lead Python to other packages than those of the environment.
+unexport PYTHONHOME PYTHONPATH
+# Python reads the path of this tree from a file of .venv, in the encoding of the locale. A path may have any letters.
+ifeq ($(filter %.UTF-8 %.utf8,$(or $(LC_ALL),$(LC_CTYPE),$(LANG))),)
+export LC_ALL := C.UTF-8
+endif
 # Test processes, twice as many as CI has cores: the long tests wait for real processes more than they compute. worksteal: a
 # test process that has nothing left takes over tests of another one.
 JOBS ?= 4
@@ -16,21 +26,22 @@ unexport COVERAGE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+.PHONY: $(READY) $(READY_TO_RUN)
 .PHONY: help run run-aws run-pixel run-storage test quick coverage soak load bench lint format types lock dist metrics clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: $(READY) ## the whole system on this machine: local SNS and SQS, both services, a demo page; Ctrl-C stops it
-	@$(BIN)/python -m tracker.local run $(ARGS)
+run: $(READY_TO_RUN) ## the whole system on this machine: local SNS and SQS, both services, a demo page; Ctrl-C stops it
+	@trap '' INT; exec $(BIN)/python -m tracker.local run $(ARGS)
 
-run-aws: $(READY) ## the local SNS and SQS alone, with topic and queues, for run-pixel and run-storage
-	@$(BIN)/python -m tracker.local broker
+run-aws: $(READY_TO_RUN) ## the local SNS and SQS alone, with topic and queues, for run-pixel and run-storage
+	@trap '' INT; exec $(BIN)/python -m tracker.local broker $(ARGS)
 
-run-pixel: $(READY) ## the pixel service with config/pixel.yaml
+run-pixel: $(READY_TO_RUN) ## the pixel service with config/pixel.yaml
 	@$(BIN)/python -m tracker.pixel --config config/pixel.yaml
 
-run-storage: $(READY) ## the storage service with config/storage.yaml
+run-storage: $(READY_TO_RUN) ## the storage service with config/storage.yaml
 	@$(BIN)/python -m tracker.storage --config config/storage.yaml
 
 test: $(READY) ## every test; make test ARGS="-k ledger" for some of them
@@ -73,11 +84,12 @@ types: $(READY) ## mypy, strict, over src and tests
 	$(BIN)/mypy
 
 # Keeps the pins that still fit; make lock ARGS=--upgrade moves them. aiobotocore and moto move together (both pin botocore).
-COMPILE = $(abspath $(BIN))/uv pip compile --quiet --generate-hashes --universal --python-version 3.11 \
+COMPILE = "$(CURDIR)/$(BIN)/uv" pip compile --quiet --generate-hashes --universal --python-version 3.11 \
 	--custom-compile-command "make lock" $(ARGS)
 
 lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--upgrade for newer versions
 	cd requirements && $(COMPILE) development.in -o development.txt
+	cd requirements && $(COMPILE) -c development.txt run.in -o run.txt
 	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
 	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
@@ -94,20 +106,12 @@ clean: ## remove .venv, caches and build output; var/ with its visits stays
 	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist src/*.egg-info
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment, made again when the lock or the package's metadata changes, or when another Python is named: by
-# PYTHON=... on the command line or in the process environment. Without it an environment keeps the Python it has.
-ifneq ($(origin PYTHON),file)
-version = $(shell $(1) -c 'import sys; print(sys.version)' 2>/dev/null)
-ifneq ($(call version,$(PYTHON)),$(call version,$(BIN)/python))
-.PHONY: $(READY)
-CLEAR := $(if $(wildcard $(VENV)/pyvenv.cfg),--clear)
-endif
-endif
+# The environment keeps the Python it has, unless one is named: by PYTHON=... on the command line or in the process
+# environment.
+SET_UP = @trap '' INT; exec $(PYTHON) -I requirements/set_up.py $(VENV) $(if $(filter-out file,$(origin PYTHON)),--with-this-python)
 
-$(READY): $(LOCK) setup.cfg pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 2) and "Tracker needs Python 3.11.2 or newer; name one: make PYTHON=python3.12 ...")'
-	@echo "Setting up $(VENV) from $(LOCK) ..."
-	@test -x $(BIN)/python -a -z "$(CLEAR)" || $(PYTHON) -m venv $(CLEAR) $(VENV)
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $(LOCK)
-	@$(BIN)/python -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation -e .
-	@touch $@
+$(READY):
+	$(SET_UP) $(LOCK)
+
+$(READY_TO_RUN):
+	$(SET_UP) requirements/run.txt

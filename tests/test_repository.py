@@ -1,7 +1,6 @@
 """The repository keeps its word: documents and files name only what is there, and say what the code says."""
 
 import importlib
-import os
 import pkgutil
 import re
 import subprocess
@@ -108,27 +107,17 @@ def test_make_alone_is_make_help() -> None:
     assert runs[0] == runs[1] != ""
 
 
-@pytest.mark.parametrize(
-    ("python", "made_anew"), [("PYTHON=another", True), ("PYTHON=same", False), ("", False)], ids=str
-)
-def test_an_environment_is_made_anew_exactly_when_another_python_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, python: str, made_anew: bool
+@pytest.mark.parametrize(("words", "named"), [(["PYTHON=another"], True), ([], False)])
+@pytest.mark.parametrize("target", ["run", "types"])
+def test_the_set_up_may_take_another_python_exactly_when_one_is_named(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], named: bool, target: str
 ) -> None:
     for name in ("PYTHON", "MAKEFLAGS", "MFLAGS", "MAKELEVEL"):  # of the `make test` that runs this
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    environment = tmp_path / "environment"
-    (environment / "bin").mkdir(parents=True)
-    (environment / "pyvenv.cfg").touch()
-    for path, version in ((environment / "bin/python", 1), (tmp_path / "same", 1), (tmp_path / "another", 2)):
-        path.write_text(f"#!/bin/sh\necho {version}\n")
-        path.chmod(0o755)
-    (environment / ".ready").touch()  # newer than the lock
-    command = ["make", "--dry-run", "types", f"VENV={environment}", *python.split()]
+    command = ["make", "--dry-run", target, *words]
     recipe = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert ("another -m venv --clear" in recipe) == made_anew
-    assert ("pip" in recipe) == made_anew
-    assert recipe.rstrip().endswith("bin/mypy")
+    assert ("exec another -I requirements/set_up.py .venv --with-this-python" in recipe) == named
+    assert ("exec python3 -I requirements/set_up.py" in recipe) != named
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -231,17 +220,69 @@ def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
     assert f"```html\n{embed_snippet('http://127.0.0.1:8080/track')}\n```" in readme
 
 
-def test_no_file_names_a_command_that_installs_the_package_of_a_stranger() -> None:
-    # The distribution `tracker` on PyPI is not ours. Ours is `tracking-pixel`, and is installed from its source tree.
-    foreign = re.compile(
-        r"\b(?:pip|uv|uvx|pipx) [^\n]*?(?:install|add|run|wheel)\b[^\n]*?[ '\"]tracker(?:\[[\w,]+\])?(?=['\"\s=]|$)",
-        re.MULTILINE,
-    )
-    folders = [path for name in (".ci", "config", "deploy", "src") for path in (ROOT / name).rglob("*")]
-    for path in [*DOCUMENTS, *folders, ROOT / "Makefile"]:
-        if path.is_file() and path.suffix != ".pyc":
-            found = foreign.search(path.read_text(encoding="utf-8"))
-            assert found is None, f"{path.relative_to(ROOT)}: {found[0]}"
+# The distribution `tracker` on PyPI is not ours. Ours is `tracking-pixel`, and is installed from its source tree.
+_FOREIGN_COMMAND = re.compile(
+    r"(?:\b(?:pip[\d.]*|uv|poetry|pdm|conda)\b[^\n]*?\b(?:install|add|run|wheel|download|sync)\b|\buvx\b|\bpipx\b|--from\b|--with\b|--spec\b)"
+    r"[^\n]*?(?:[ '\"]|--(?:from|with|spec)=)tracker(?:\[[^\]\n]*\])?(?=['\"`\s;,)]|[=<>~!@]|$)",
+    re.MULTILINE,
+)
+_FOREIGN_REQUIREMENT = re.compile(r"^\s*[\"']?tracker(?:\[[^\]\n]*\])?\s*(?:$|==|[<>~!@;\"'])", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pip install tracker",
+        "python3 -m pip install --upgrade 'tracker[analysis]'",
+        "/opt/tracker/bin/pip3 install tracker==0.1.0",
+        "run `pip install tracker` first",
+        'pip install "tracker[local]>=0.1"',
+        "uv pip install tracker",
+        "uv add tracker",
+        "uvx tracker report",
+        "uvx --from tracker tracker-pixel",
+        "uv tool run --from=tracker tracker-pixel",
+        "pipx run tracker",
+        "pipx install tracker[analysis]",
+        "poetry add tracker",
+    ],
+)
+def test_the_search_for_a_strangers_package_finds_it(line: str) -> None:
+    assert _FOREIGN_COMMAND.search(line)
+
+
+@pytest.mark.parametrize("line", ["tracker", "tracker[analysis]==0.1", "    tracker>=1", "'tracker[local]',"])
+def test_the_search_for_a_strangers_requirement_finds_it(line: str) -> None:
+    assert _FOREIGN_REQUIREMENT.search(line)
+
+
+def test_no_file_installs_the_package_of_a_stranger() -> None:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in listed.rstrip("\0").split("\0"):
+        path = ROOT / name
+        if path == Path(__file__) or path.suffix in (".png", ".gz") or not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found = _FOREIGN_COMMAND.search(text)
+        assert found is None, f"{name}: {found[0]}"
+        if name.startswith("requirements/") or name in ("setup.cfg", "pyproject.toml"):
+            found = _FOREIGN_REQUIREMENT.search(re.sub(r"^containers =\n    tracker\n", "", text, flags=re.MULTILINE))
+            assert found is None, f"{name}: {found[0]}"
+
+
+def test_the_extra_of_the_local_broker_names_the_packages_of_its_lock() -> None:
+    wanted = [line for line in (ROOT / "requirements/run.in").read_text().splitlines() if line[0] not in "#-"]
+    section = re.search(r"^local =\n((?:    .+\n)+)", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    assert section is not None
+    assert section[1].split() == wanted
+
+
+@pytest.mark.parametrize("name", ["run", "runtime", "analysis", "build", "testing"])
+def test_a_lock_has_the_versions_of_the_development_environment(name: str) -> None:
+    def pins(lock: str) -> set[str]:
+        return set(re.findall(r"^[\w.-]+==[^\s;]+", (ROOT / f"requirements/{lock}.txt").read_text(), re.MULTILINE))
+
+    assert pins(name) <= pins("development")
 
 
 def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
@@ -251,7 +292,7 @@ def test_setup_cfg_and_the_locked_input_name_the_same_packages() -> None:
     assert section[1].split() == [line for line in wanted if line and not line.startswith("#")]
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development", "dist"])
+@pytest.mark.parametrize("name", ["run", "runtime", "analysis", "build", "testing", "development", "dist"])
 def test_every_locked_requirement_has_its_hashes(name: str) -> None:
     lock = (ROOT / f"requirements/{name}.txt").read_text()
     entries = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE | re.IGNORECASE)[1:]
@@ -266,7 +307,7 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in numbers[0].split("."))
 
 
-@pytest.mark.parametrize("name", ["runtime", "analysis", "build", "testing", "development", "dist"])
+@pytest.mark.parametrize("name", ["run", "runtime", "analysis", "build", "testing", "development", "dist"])
 def test_no_locked_version_is_below_its_floor(name: str) -> None:
     floors = dict(re.findall(r"^([a-z0-9-]+)>=(\S+)", (ROOT / "requirements/floors.txt").read_text(), re.MULTILINE))
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / f"requirements/{name}.txt").read_text(), re.MULTILINE))

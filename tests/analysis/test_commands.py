@@ -15,6 +15,7 @@ from tests.waiting import until
 from tracker import analysis, cli
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.progress import progress
+from tracker.extras import how_to_install
 
 
 def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +95,7 @@ def test_what_is_not_installed_is_named_with_the_extra_that_has_it(
     assert cli.main([*command, str(write_golden(tmp_path))]) == 3
     said = capsys.readouterr().err
     assert "DuckDB, rich" in said
-    assert "pip install --require-hashes -r requirements/analysis.txt" in said
+    assert how_to_install("analysis") in said
 
 
 def test_nothing_of_the_extra_is_imported_before_a_command_runs() -> None:

@@ -1,8 +1,9 @@
 """A real browser: what a visitor of a page leaves in the log, and what the demo page shows of it."""
 
+import asyncio
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,6 +13,7 @@ from selenium.webdriver.common.by import By
 
 from tests.local.running import System
 from tests.system.wire import wait_for
+from tracker.local.demo import Demo
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -77,6 +79,7 @@ def test_the_demo_page_shows_its_own_visit_and_every_further_hit(system: System,
 
     browser.get(system.demo_url)
     wait_for(lambda: len(rows()) == 1, "the visit to the page appears on it")
+    assert browser.find_element(By.ID, "outcome").text == "You have just been counted"
     agent = browser.execute_script("return navigator.userAgent")
     assert rows()[0][1:] == [system.demo_url, agent, "127.0.0.1"]
 
@@ -90,3 +93,37 @@ def test_the_demo_page_shows_its_own_visit_and_every_further_hit(system: System,
     )
     errors = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]  # type: ignore[no-untyped-call]
     assert errors == []
+
+
+def test_the_demo_page_does_not_claim_a_visit_that_was_blocked(system: System, browser: webdriver.Chrome) -> None:
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/track*"]})  # as an ad blocker does
+    browser.get(system.demo_url)
+    wait_for(
+        lambda: browser.find_element(By.ID, "outcome").text == "You have not been counted",
+        lambda: f"the page says: {browser.find_element(By.ID, 'outcome').text}",
+    )
+    wait_for(lambda: browser.find_element(By.ID, "state").text == "live", "the page shows the log all the same")
+    assert system.lines == []
+
+
+async def test_the_demo_page_says_when_the_pixel_is_unreachable(
+    free_ports: Callable[[int], list[int]], tmp_path: Path, browser: webdriver.Chrome
+) -> None:
+    port, closed = free_ports(2)
+    demo = Demo(
+        host="127.0.0.1",
+        port=port,
+        pixel_url=f"http://127.0.0.1:{closed}/track",
+        pixel_admin_url=f"http://127.0.0.1:{closed}",
+        storage_admin_url=f"http://127.0.0.1:{closed}",
+        log_path=tmp_path / "visits.log",
+    )
+    await demo.start()
+    try:
+        await asyncio.to_thread(browser.get, f"http://127.0.0.1:{port}/")
+        async with asyncio.timeout(10):
+            while (await asyncio.to_thread(lambda: browser.find_element(By.ID, "outcome").text))[:12] != "You have not":
+                await asyncio.sleep(0.05)
+    finally:
+        await demo.stop()

@@ -2,10 +2,13 @@
 
 import contextlib
 import signal
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.system.processes import Process
 from tests.system.wire import wait_for
+
+IGNORING_CTRL_C = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
 
 
 class System:
@@ -40,15 +43,24 @@ class System:
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
 
-    def launch(self) -> None:
-        """Start it and do not wait for it."""
+    def launch(self, *options: str, env: Mapping[str, str] | None = None) -> None:
+        """Start it as the Makefile does, and do not wait for it."""
         arguments = ["--pixel-config", "pixel.yaml", "--storage-config", "storage.yaml"]
         arguments += ["--broker-port", str(self.broker_port), "--demo-port", str(self.demo_port)]
-        self._started = Process("tracker.local", "run", *arguments, home=self.folder, name="run")
+        self._started = Process(
+            "tracker.local",
+            "run",
+            *arguments,
+            *options,
+            home=self.folder,
+            name="run",
+            env=env,
+            launcher=IGNORING_CTRL_C,
+        )
 
-    def start(self) -> None:
+    def start(self, *options: str, env: Mapping[str, str] | None = None) -> None:
         """Start it and wait until all parts are ready."""
-        self.launch()
+        self.launch(*options, env=env)
         self.process.wait_alive(lambda: "Ctrl-C stops everything" in self.output, "all parts are ready")
 
     def interrupt(self) -> None:

@@ -8,6 +8,7 @@ are the `analysis` extra.
 from importlib.util import find_spec
 
 from tracker.errors import TrackerError
+from tracker.extras import how_to_install
 
 _EXTRA = {
     "duckdb": "DuckDB",
@@ -23,6 +24,5 @@ def require_extra() -> None:
     missing = [name for module, name in _EXTRA.items() if find_spec(module) is None]
     if missing:
         raise TrackerError(
-            f"reports and exports need {', '.join(missing)}, not installed here; in the source tree of this release: "
-            "pip install --require-hashes -r requirements/analysis.txt"
+            f"reports and exports need {', '.join(missing)}, not installed here; {how_to_install('analysis')}"
         )

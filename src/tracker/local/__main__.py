@@ -1,18 +1,28 @@
 """`python -m tracker.local run` (what `make run` starts) and `python -m tracker.local broker` (`make run-aws`)."""
 
-import argparse
 import sys
+
+from tracker.start import prepare_service
+
+if __name__ == "__main__":
+    prepare_service()  # before the other imports, which take long: Ctrl-C may be pressed meanwhile
+
+import argparse
+import io
+import os
 from collections.abc import Sequence
 from pathlib import Path
-
-from tracker import exit_status
-from tracker.local import broker, runner
 
 DEMO_PORT = 8000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one of the two commands until Ctrl-C; its exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path may have what the terminal's encoding has not
+    from tracker import exit_status
+    from tracker.local import broker
+
     parser = argparse.ArgumentParser(prog="python -m tracker.local", description=__doc__)
     exit_status.add_version(parser)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -23,28 +33,47 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--storage-config", type=Path, default=Path("config/storage.yaml"), metavar="FILE")
     run.add_argument("--broker-port", type=int, default=broker.PORT, metavar="PORT")
     run.add_argument("--demo-port", type=int, default=DEMO_PORT, metavar="PORT")
+    run.add_argument(
+        "--port-offset",
+        type=_offset,
+        default=0,
+        metavar="N",
+        help="add N to every port, and keep the data in a folder of its own (var/offset-N)",
+    )
 
     alone = commands.add_parser("broker", help="the local SNS and SQS alone, until Ctrl-C")
     exit_status.add_version(alone)
     alone.add_argument("--port", type=int, default=broker.PORT)
-    alone.add_argument("--until-stdin-closes", action="store_true", help="end with the process that holds stdin open")
 
     options = parser.parse_args(arguments)
     return exit_status.status_of(lambda: _run(options), "error", failed=exit_status.CRASH)
 
 
+def _offset(text: str) -> int:
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 on, got {text}")
+    return number
+
+
 def _run(options: argparse.Namespace) -> int:
+    from tracker.local import broker
+    from tracker.local.environment import make_local
+
+    make_local(os.environ, broker.REGION)
     if options.command == "broker":
-        broker.serve(options.port, until_stdin_closes=options.until_stdin_closes)
-        return exit_status.OK
-    return runner.run(
-        runner.Options(
-            pixel_config=options.pixel_config,
-            storage_config=options.storage_config,
-            broker_port=options.broker_port,
-            demo_port=options.demo_port,
-        )
+        broker.serve(options.port)
+        return 0
+    from tracker.local import plan, runner
+
+    chosen = plan.Options(
+        pixel_config=options.pixel_config,
+        storage_config=options.storage_config,
+        broker_port=options.broker_port,
+        demo_port=options.demo_port,
+        port_offset=options.port_offset,
     )
+    return runner.run(plan.Plan(chosen, os.environ))
 
 
 if __name__ == "__main__":

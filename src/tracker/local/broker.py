@@ -3,8 +3,7 @@
 1. It checks that its port is free.
 2. It starts moto's server and creates the topic, the queues and the subscription in it.
 3. It prints them, and then a line that begins with `ready `. The launcher waits for this line.
-4. It ends on SIGINT or SIGTERM, and with `--until-stdin-closes` also when its standard input closes. Then everything is
-   lost, because it is in memory.
+4. It ends on SIGINT or SIGTERM. Then everything is lost, because it is in memory.
 
 No message is lost between a publish and a delete. moto alone may lose one: see `serialise_queues`.
 """
@@ -19,8 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from tracker.errors import TrackerError
+from tracker.extras import how_to_install
 from tracker.local.ports import Needed, check_free
 from tracker.local.provision import provision_at
+from tracker.start import SIGNALS
 
 HOST = "127.0.0.1"
 PORT = 4566
@@ -36,24 +37,25 @@ def endpoint(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
-def serve(port: int, *, until_stdin_closes: bool) -> None:
-    """Serve until SIGINT or SIGTERM, with `until_stdin_closes` also until the process that holds stdin open ends."""
+def serve(port: int) -> None:
+    """Serve until SIGINT or SIGTERM."""
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
     try:
         from moto.server import ThreadedMotoServer
     except ImportError as error:
         raise BrokerMissing(
-            f"the local broker needs moto, which is not installed ({error}); "
-            "run it through `make run` or `make run-aws`, or: pip install 'moto[server]'"
+            f"the local broker needs moto, flask and flask-cors, which are not all installed ({error}); "
+            f"{how_to_install('run')}"
         ) from error
     # moto's server waits for ever when its port is in use.
-    check_free([Needed(HOST, port, "the local broker", "--broker-port")])
+    check_free([Needed(HOST, port, "the local broker", "--port")])
     serialise_queues()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log each request
 
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked since `start.prepare_service`
     server = ThreadedMotoServer(ip_address=HOST, port=port, verbose=False)
     server.start()
     made = asyncio.run(provision_at(endpoint(port), REGION))
@@ -61,18 +63,9 @@ def serve(port: int, *, until_stdin_closes: bool) -> None:
     print(f"queue             {made.queue_url}")
     print(f"dead-letter queue {made.dead_letter_queue_url}")
     print(f"ready at {endpoint(port)}, account {ACCOUNT}, region {REGION}", flush=True)
-
-    if until_stdin_closes:
-        threading.Thread(target=_when_stdin_closes, args=(ended.set,), daemon=True).start()
     ended.wait()
     # A long poll may still be waiting. Its thread is a daemon thread, so it ends with the process.
     server.stop()
-
-
-def _when_stdin_closes(then: Callable[[], None]) -> None:
-    while os.read(0, 4096):
-        pass
-    then()
 
 
 def serialise_queues() -> None:

@@ -5,9 +5,11 @@ import contextlib
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Mapping
 
 MAX_LINE_BYTES = 1 << 20
+LAST_LINES = 10  # shown again when the process has ended by itself
 
 
 class Child:
@@ -20,16 +22,19 @@ class Child:
         self.name = name
         self._process = process
         self.ready = asyncio.Event()
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._shown = asyncio.create_task(self._show())
         self.ended = asyncio.create_task(process.wait())
 
     @classmethod
-    async def start(cls, name: str, *arguments: str, environ: Mapping[str, str], stdin: int) -> "Child":
+    async def start(cls, name: str, *arguments: str, environ: Mapping[str, str]) -> "Child":
+        """Start `python -m` with these arguments. The process ends when this one ends, however that happens."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
+            "tracker.local.guarded",
             *arguments,
-            stdin=stdin,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
             env={**environ, "PYTHONUNBUFFERED": "1"},
@@ -42,13 +47,14 @@ class Child:
     def running(self) -> bool:
         return self._process.returncode is None
 
-    @property
-    def how_it_ended(self) -> str:
-        """How the process ended: the end of a sentence that begins with its name."""
+    async def how_it_ended(self) -> str:
+        """How the process ended, and its last lines."""
+        await asyncio.wait([self._shown], timeout=1.0)
         code = self._process.returncode
+        how = f"ended with exit status {code}"
         if code is not None and code < 0:
-            return f"was killed by {signal.Signals(-code).name}"
-        return f"ended with exit status {code}"
+            how = f"was killed by {signal.Signals(-code).name}"
+        return "\n".join([f"{self.name} {how}", *(["its last lines:", *self._last] if self._last else [])])
 
     async def stop(self, timeout: float) -> bool:
         """Send SIGTERM, and SIGKILL if it has not ended after `timeout` seconds; returns whether it stopped cleanly."""
@@ -81,4 +87,6 @@ class Child:
                 return
             if line.startswith(b"ready "):
                 self.ready.set()
-            print(f"{self.name:<7} | {line.decode(errors='replace').rstrip()}", flush=True)
+            text = f"{self.name:<7} | {line.decode(errors='replace').rstrip()}"
+            self._last.append(text)
+            print(text, flush=True)

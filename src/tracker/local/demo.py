@@ -22,6 +22,7 @@ from tracker.local.demo_report import LiveReport
 RECENT_BYTES = 4096  # of the log, shown when the page is opened
 POLL_SECONDS = 0.1  # between two reads of the log
 CHUNK = 65_536
+RUN_PATH = "run"  # says which run this page belongs to, for a second `make run` that finds the port in use
 REPLACED = "replaced"  # an event id that belongs to no file: the next file is shown from its start
 
 
@@ -52,6 +53,7 @@ class Demo:
         app.router.add_get("/", self._show)
         app.router.add_get("/lines", self._lines)
         app.router.add_get("/report", self._show_report)
+        app.router.add_get(f"/{RUN_PATH}", self._show_run)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2)
         await self._runner.setup()
         await web.TCPSite(self._runner, self._host, self._port).start()
@@ -73,6 +75,9 @@ class Demo:
             return web.Response(text=await self._report.page(), content_type="text/html", headers=headers)
         except TrackerError as error:
             return web.Response(status=503, text=f"{error}\n", headers=headers)
+
+    async def _show_run(self, _request: web.Request) -> web.Response:
+        return web.json_response({"folder": os.getcwd(), "pid": os.getpid()})
 
     async def _lines(self, request: web.Request) -> web.StreamResponse:
         """The log's lines as Server-Sent Events."""

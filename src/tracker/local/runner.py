@@ -1,70 +1,71 @@
 """`make run`: the whole system from one command, with the same processes as in production.
 
-1. The broker is started, then storage and the pixel, each once the ones before it are ready. Each is a child process in
-   a session of its own, so only this process receives Ctrl-C. The demo page runs in this process.
-2. A part that ends by itself stops everything.
-3. Ctrl-C stops the parts in the order in which a visit passes them. The pixel publishes what it has. Storage appends
+1. All ports must be free. The demo page, which runs in this process, takes its port first: from then on a second
+   `make run` finds out who has the ports.
+2. The broker is started, then storage and the pixel, each once the ones before it are ready. Each is a child process in
+   a session of its own, so only this process receives Ctrl-C. Each ends when this process is killed (`guarded`).
+3. A part that ends by itself stops everything. Its last lines are shown again, at the end.
+4. Ctrl-C stops the parts in the order in which a visit passes them. The pixel publishes what it has. Storage appends
    what is in the queue. The broker ends last, because the queue is in its memory.
 """
 
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import time
-from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from botocore.exceptions import BotoCoreError
 
-from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import TrackerError
 from tracker.files import make_directory
 from tracker.local import broker
 from tracker.local.child import Child
-from tracker.local.demo import Demo, embed_snippet
-from tracker.local.ports import Needed, check_free
+from tracker.local.demo import RUN_PATH, Demo, embed_snippet
+from tracker.local.plan import Plan, as_typed
+from tracker.local.ports import PortInUse, check_free
 from tracker.local.provision import local_client
 from tracker.operations.provision import QUEUE
-from tracker.operations.service_checks import address
+from tracker.start import SIGNALS
 
 READY_SECONDS = 60.0  # within which each part must be ready
 DRAIN_SECONDS = 10.0  # within which storage must have emptied the queue
 KILL_SECONDS = 5.0  # after its own shutdown.timeout a service is killed
+PORT_STEP = 1000  # between two systems on one machine, as it is proposed
 
 
 class PartFailed(TrackerError):
     """A part ended by itself, or did not become ready."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    pixel_config: Path
-    storage_config: Path
-    broker_port: int
-    demo_port: int
-
-
 class Runner:
-    def __init__(self, options: Options, environ: Mapping[str, str]) -> None:
-        self._options = options
-        self._pixel_config: PixelConfig = load_pixel(options.pixel_config, environ)
-        self._storage_config: StorageConfig = load_storage(options.storage_config, environ)
-        self._environ = _local_only(environ, broker.endpoint(options.broker_port))
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._stop = asyncio.Event()
         self._broker: Child | None = None
         self._storage: Child | None = None
         self._pixel: Child | None = None
-        self._demo: Demo | None = None
+        self._demo = Demo(
+            host=broker.HOST,
+            port=plan.demo_port,
+            pixel_url=plan.pixel_url,
+            pixel_admin_url=plan.pixel_admin_url,
+            storage_admin_url=plan.storage_admin_url,
+            log_path=Path(plan.storage.log.path),
+        )
 
     async def run(self) -> int:
-        """Run until Ctrl-C; returns the exit status."""
-        check_free(self._ports())
+        """Run until Ctrl-C; returns the exit status. Raises PortInUse."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in SIGNALS:
             loop.add_signal_handler(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # blocked since `start.prepare_service`
+        await self._take_ports()
         status = 0
         try:
             if await self._start():
@@ -77,17 +78,30 @@ class Runner:
             clean = await self._stop_all()
         return status if clean else 1
 
-    def _ports(self) -> list[Needed]:
-        options, pixel, storage = self._options, self._pixel_config, self._storage_config
-        return [
-            Needed(broker.HOST, options.broker_port, "the local broker", "--broker-port"),
-            Needed(pixel.http.host, pixel.http.port, "the pixel", f"http.port in {options.pixel_config}"),
-            Needed(pixel.admin.host, pixel.admin.port, "the pixel's health", f"admin.port in {options.pixel_config}"),
-            Needed(
-                storage.admin.host, storage.admin.port, "storage's health", f"admin.port in {options.storage_config}"
-            ),
-            Needed(broker.HOST, options.demo_port, "the demo page", "--demo-port"),
-        ]
+    async def _take_ports(self) -> None:
+        """Raises PortInUse, with the ports, with the system that has them, and with a command that chooses others."""
+        try:
+            check_free(self._plan.ports())
+            await self._demo.start()
+        except (PortInUse, OSError) as error:
+            await self._demo.stop()
+            raise PortInUse(f"{error}\n{await self._other_run()}") from error
+
+    async def _other_run(self) -> str:
+        beside = f'make run ARGS="--port-offset {self._plan.offset + PORT_STEP}"'
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, ValueError, TypeError, KeyError):
+            timeout = aiohttp.ClientTimeout(total=2)
+            async with (
+                aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as session,
+                session.get(self._plan.demo_url + RUN_PATH) as answer,
+            ):
+                other = await answer.json()
+                return (
+                    f"`make run` is running already: in {other['folder']}, process {other['pid']}, demo page "
+                    f"{self._plan.demo_url}. Stop it with Ctrl-C there, or start another one beside it, with ports and "
+                    f"a folder of its own: {beside}"
+                )
+        return f"all ports can be chosen by one option, together with another folder for the data: {beside}"
 
     def _on_signal(self) -> None:
         if self._stop.is_set():
@@ -100,55 +114,21 @@ class Runner:
 
     async def _start(self) -> bool:
         """Start the parts, each once the parts that it needs are ready; False if Ctrl-C was pressed before the end."""
-        options = self._options
-        self._make_folders()
-        # The standard input of the broker closes when this process ends, even by SIGKILL. Then the broker ends too.
+        plan, options = self._plan, self._plan.options
+        for folder in plan.folders:
+            make_directory(folder, 0o750)
         self._broker = await Child.start(
-            "broker",
-            *("tracker.local", "broker", "--port", str(options.broker_port), "--until-stdin-closes"),
-            environ=self._environ,
-            stdin=asyncio.subprocess.PIPE,
+            "broker", "tracker.local", "broker", "--port", str(plan.broker_port), environ=plan.pixel_environ
         )
         if not await self._until(self._wait_ready(self._broker)):
             return False
         self._storage = await Child.start(
-            "storage",
-            *("tracker.storage", "--config", str(options.storage_config)),
-            environ=self._environ,
-            stdin=asyncio.subprocess.DEVNULL,
+            "storage", "tracker.storage", "--config", str(options.storage_config), environ=plan.storage_environ
         )
         self._pixel = await Child.start(
-            "pixel",
-            *("tracker.pixel", "--config", str(options.pixel_config)),
-            environ=self._environ,
-            stdin=asyncio.subprocess.DEVNULL,
+            "pixel", "tracker.pixel", "--config", str(options.pixel_config), environ=plan.pixel_environ
         )
-        if not await self._until(self._wait_answer("storage", f"{self._storage_admin_url}/readyz")):
-            return False
-        if not await self._until(self._wait_answer("pixel", f"{self._pixel_admin_url}/readyz")):
-            return False
-        await self._start_demo()
-        return True
-
-    async def _start_demo(self) -> None:
-        options = self._options
-        demo = Demo(
-            host=broker.HOST,
-            port=options.demo_port,
-            pixel_url=self._pixel_url,
-            pixel_admin_url=self._pixel_admin_url,
-            storage_admin_url=self._storage_admin_url,
-            log_path=Path(self._storage_config.log.path),
-        )
-        try:
-            await demo.start()
-        except OSError as error:
-            raise PartFailed(f"the demo page cannot listen on port {options.demo_port}: {error.strerror}") from error
-        self._demo = demo
-
-    def _make_folders(self) -> None:
-        for folder in (Path(self._pixel_config.outbox.dir), Path(self._storage_config.log.path).parent):
-            make_directory(folder, 0o750)
+        return await self._until(self._wait_services())
 
     async def _until(self, event: Coroutine[Any, Any, None]) -> bool:
         """Wait for `event`; False if Ctrl-C was pressed first. Raises PartFailed when a part ends before that."""
@@ -162,7 +142,7 @@ class Runner:
                 return False
             for child in self._children():
                 if not child.running:
-                    raise PartFailed(f"{child.name} {child.how_it_ended}")
+                    raise PartFailed(await child.how_it_ended())
             await waiting
             return True
         finally:
@@ -175,6 +155,10 @@ class Runner:
                 await child.ready.wait()
         except TimeoutError:
             raise PartFailed(f"{child.name} did not become ready within {READY_SECONDS:.0f} s") from None
+
+    async def _wait_services(self) -> None:
+        await self._wait_answer("storage", f"{self._plan.storage_admin_url}/readyz")
+        await self._wait_answer("pixel", f"{self._plan.pixel_admin_url}/readyz")
 
     async def _wait_answer(self, name: str, url: str) -> None:
         give_up = time.monotonic() + READY_SECONDS
@@ -190,19 +174,21 @@ class Runner:
         raise PartFailed(f"{name} did not become ready within {READY_SECONDS:.0f} s: {reason}")
 
     def _announce(self) -> None:
-        log, outbox = self._storage_config.log.path, self._pixel_config.outbox.dir
+        plan = self._plan
+        log = plan.storage.log.path
         say(
             f"""
-  demo page    http://{broker.HOST}:{self._options.demo_port}/
-  pixel        {self._pixel_url}
-  visit log    {log}    (tail -f {log})
-  outbox       {outbox}
-  health       {self._pixel_admin_url}/readyz    {self._storage_admin_url}/readyz
-  metrics      {self._pixel_admin_url}/metrics    {self._storage_admin_url}/metrics
-  SNS and SQS  {broker.endpoint(self._options.broker_port)}
+  demo page    {plan.demo_url}
+  pixel        {plan.pixel_url}
+  visit log    {log}    (tail -f {shlex.quote(log)})
+  report       {as_typed("tracker")} report {shlex.quote(log)}
+  outbox       {plan.pixel.outbox.dir}
+  health       {plan.pixel_admin_url}/readyz    {plan.storage_admin_url}/readyz
+  metrics      {plan.pixel_admin_url}/metrics    {plan.storage_admin_url}/metrics
+  SNS and SQS  {plan.endpoint}
 
   put it on a page:
-  {embed_snippet(self._pixel_url)}
+  {embed_snippet(plan.pixel_url)}
 
   Ctrl-C stops everything.
 """
@@ -212,13 +198,12 @@ class Runner:
         """Stop all parts in the order in which a visit passes them; returns whether each stopped cleanly."""
         clean = True
         if self._pixel is not None:
-            clean &= await self._pixel.stop(self._pixel_config.shutdown.timeout + KILL_SECONDS)
+            clean &= await self._pixel.stop(self._plan.pixel.shutdown.timeout + KILL_SECONDS)
         if self._storage is not None:
             if self._storage.running and self._broker is not None and self._broker.running:
                 clean &= await self._drain()
-            clean &= await self._storage.stop(self._storage_config.shutdown.timeout + KILL_SECONDS)
-        if self._demo is not None:
-            await self._demo.stop()
+            clean &= await self._storage.stop(self._plan.storage.shutdown.timeout + KILL_SECONDS)
+        await self._demo.stop()
         if self._broker is not None:
             clean &= await self._broker.stop(KILL_SECONDS)
         if clean:
@@ -231,7 +216,7 @@ class Runner:
         try:
             async with (
                 asyncio.timeout(DRAIN_SECONDS),
-                local_client("sqs", broker.endpoint(self._options.broker_port), broker.REGION) as sqs,
+                local_client("sqs", self._plan.endpoint, broker.REGION) as sqs,
             ):
                 url = (await sqs.get_queue_url(QueueName=QUEUE))["QueueUrl"]
                 names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
@@ -239,7 +224,7 @@ class Runner:
                     answer = await sqs.get_queue_attributes(QueueUrl=url, AttributeNames=names)
                     left = str(sum(int(answer["Attributes"][name]) for name in names))
                     await asyncio.sleep(0.1)
-        except TimeoutError:
+        except (TimeoutError, BotoCoreError):  # the broker may end meanwhile
             say(f"error: {left} messages are still in the queue; they are lost when the local broker ends")
             return False
         return True
@@ -247,22 +232,9 @@ class Runner:
     def _children(self) -> list[Child]:
         return [child for child in (self._broker, self._storage, self._pixel) if child is not None]
 
-    @property
-    def _pixel_url(self) -> str:
-        http = self._pixel_config.http
-        return address(http.host, http.port) + http.path
 
-    @property
-    def _pixel_admin_url(self) -> str:
-        return address(self._pixel_config.admin.host, self._pixel_config.admin.port)
-
-    @property
-    def _storage_admin_url(self) -> str:
-        return address(self._storage_config.admin.host, self._storage_config.admin.port)
-
-
-def run(options: Options) -> int:
-    return asyncio.run(Runner(options, os.environ).run())
+def run(plan: Plan) -> int:
+    return asyncio.run(Runner(plan).run())
 
 
 async def _for_ever() -> None:
@@ -271,17 +243,3 @@ async def _for_ever() -> None:
 
 def say(text: str) -> None:
     print(text, flush=True)
-
-
-def _local_only(environ: Mapping[str, str], endpoint_url: str) -> dict[str, str]:
-    """The environment of the children, with the local broker as endpoint and without the user's own AWS settings."""
-    kept = {name: value for name, value in environ.items() if not name.startswith("AWS_")}
-    return {
-        **kept,
-        "AWS_ACCESS_KEY_ID": "local",
-        "AWS_SECRET_ACCESS_KEY": "local",
-        "AWS_REGION": broker.REGION,
-        "AWS_DEFAULT_REGION": broker.REGION,
-        "TRACKER_SNS__ENDPOINT_URL": endpoint_url,
-        "TRACKER_SQS__ENDPOINT_URL": endpoint_url,
-    }
