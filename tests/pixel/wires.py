@@ -12,6 +12,7 @@ from tracker.pixel.collector import Collector
 from tracker.pixel.connection import Connection
 from tracker.pixel.connections import Connections
 from tracker.pixel.fast_path import FastPath
+from tracker.pixel.known_requests import Fields
 from tracker.pixel.recorder import Recorder
 
 QUIET_PASSES = 4  # of the event loop without an answer; after these no more is expected
@@ -133,7 +134,7 @@ class Outcome:
 class Nothing(FastPath):
     """A fast path that recognises no request, so that the fallback gets all of them."""
 
-    def find(self, read: bytes) -> list[re.Match[str]]:
+    def find(self, read: bytes) -> list[Fields]:
         return []
 
 

@@ -22,6 +22,8 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
+from tracker.pixel.known_requests import Fields
+
 _RAW = re.compile(rb"[^!-~ \r\n]")
 
 # The headers that aiohttp refuses when they occur twice, except those that decide where a request ends.
@@ -40,10 +42,8 @@ class Request(NamedTuple):
     """Whether the visitor wants the connection to stay open."""
     body: int | None
     """How many bytes of body follow; None if the head does not say."""
-    referrer: str | None
-    user_agent: str | None
-    ip_lines: Sequence[str]
-    signals: Sequence[str | None]
+    fields: Fields
+    """The values of Referer, User-Agent, the header of the client's address (its lines are joined), and the signals."""
 
 
 class Fallback:
@@ -71,10 +71,12 @@ class Fallback:
             http11=message.version >= (1, 1),
             keep_alive=not message.should_close,
             body=None if message.method == "CONNECT" else _body(headers),
-            referrer=headers.get("Referer"),
-            user_agent=headers.get("User-Agent"),
-            ip_lines=headers.getall(self._ip_header, ()),
-            signals=[headers.get(name) for name in self._signals],
+            fields=[
+                headers.get("Referer"),
+                headers.get("User-Agent"),
+                ",".join(headers.getall(self._ip_header)) if self._ip_header in headers else None,
+                *map(headers.get, self._signals),
+            ],
         )
 
     def _parse(self, head: bytes) -> RawRequestMessage | None:

@@ -8,6 +8,8 @@ The fallback would answer a plain request in the same way. tests/pixel/test_fast
 
 import re
 
+from tracker.pixel.known_requests import Fields, KnownRequests
+
 READ_BYTES = 8_190
 """A longer read is not plain. This is also the limit of a request line, so no line of a plain request exceeds it."""
 
@@ -35,7 +37,7 @@ class FastPath:
 
     def __init__(self, path: str, wanted: list[str]) -> None:
         names = list(dict.fromkeys(name.lower() for name in ("Host", *wanted)))
-        self.groups = tuple(names.index(name.lower()) + 1 for name in wanted)
+        self._groups = tuple(names.index(name.lower()) + 1 for name in wanted)
         # (?(1)(?!)) fails if group 1 is set, that is, if the header was there before.
         once = [f"{_any_case(name)}: (?({group})(?!))({_VALUE})" for group, name in enumerate(names, 1)]
         others = [*map(_any_case, _SPECIAL.split()), *(f"{_any_case(name)}:" for name in names)]
@@ -45,26 +47,32 @@ class FastPath:
             others.append(_COMMON)
         # No line matches two of the alternatives. Otherwise 64 lines would be tried in 2^64 ways.
         lines.append(f"(?!{'|'.join(others)}){_NAME}++: {_VALUE}")
-        target = re.escape(path) + r"(?:\?[!-~]*+)?"
+        request_line = rf"GET {re.escape(path)}(?:\?[!-~]*+)? HTTP/1\.1"
         if any(name.startswith(special) for special in _SPECIAL.split() for name in names):
-            target = "(?!)"  # one of the headers to read is special: no request is plain
+            request_line = "(?!)"  # one of the headers to read is special: no request is plain
         headers = rf"(?:(?:{'|'.join(lines)})\r\n){{1,{HEADERS}}}(?(1)|(?!))"
-        self.pattern = re.compile(rf"GET {target} HTTP/1\.1\r\n{headers}\r\n")
+        self.pattern = re.compile(rf"{request_line}\r\n{headers}\r\n")
+        self._known = KnownRequests(request_line=request_line, value=_VALUE, wanted=wanted)
 
-    def find(self, read: bytes) -> list[re.Match[str]]:
-        """The requests in `read`, in order; none if it contains anything else. `groups` has the wanted headers."""
-        match, length = self.pattern.match, len(read)
+    def find(self, read: bytes) -> list[Fields]:
+        """The wanted headers of each request in `read`, in order; empty if it contains anything else."""
+        length = len(read)
         if length > READ_BYTES:
             return []
+        if (fields := self._known.find(read)) is not None:
+            return [fields]
+        match, groups = self.pattern.match, self._groups
         text = read.decode("latin-1")
-        requests: list[re.Match[str]] = []
+        requests: list[Fields] = []
         end = 0
         while end < length:
             request = match(text, end)
             if request is None or len(requests) == PIPELINED:
                 return []
-            requests.append(request)
+            requests.append([request[group] for group in groups])
             end = request.end()
+        if self._known.learning and len(requests) == 1:
+            self._known.learn(read, requests[0])
         return requests
 
 
