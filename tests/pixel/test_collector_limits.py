@@ -19,7 +19,7 @@ def collector(http: Http, privacy: Privacy | None = None) -> tuple[Collector, Co
 
 
 def visit(of: Collector, peer: str, ip_header: str | None = None) -> bytes | None:
-    return of.line_head(of.peer(peer), None, None, ip_header)
+    return of.line_head(of.peer(peer), None, None, None, ip_header)
 
 
 def test_beyond_its_rate_a_client_is_discarded_and_counted() -> None:

@@ -13,6 +13,7 @@ from tests.pixel.header_sets import FRONTS, share_known, visit
 from tests.pixel.requests import PLAIN, whole
 from tests.pixel.wires import BothPaths, Notes, Wire, wait_quiet
 from tracker.config import Http, PixelConfig, Privacy, SnsConfig
+from tracker.core.page import NamedPage
 from tracker.pixel.fast_path import FastPath
 from tracker.pixel.known_requests import (
     KNOWN_BYTES,
@@ -27,7 +28,7 @@ SOAK = os.environ.get("TRACKER_SOAK") == "1"
 WANTED = ["Referer", "User-Agent", "X-Forwarded-For", "Sec-GPC"]
 CONFIG = PixelConfig(
     sns=SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking"),
-    http=Http(trusted_proxies=["10.0.0.0/8"]),
+    http=Http(trusted_proxies=["10.0.0.0/8"], page_parameter="page"),
     privacy=Privacy(honor=["gpc"]),
 )
 
@@ -43,7 +44,7 @@ SEEN = seen(1)
 
 
 def taught() -> FastPath:
-    fast_path = FastPath("/track", WANTED)
+    fast_path = FastPath("/track", WANTED, named_page=NamedPage("page"))
     for request in SEEN * 2 * LEARN_EVERY:
         assert fast_path.find(request)
     return fast_path
@@ -68,7 +69,14 @@ PIECES = st.sampled_from(
             b"HTTP/1.1",
             PLAIN,
         ],
-        *[b"Referer: ", b"\r\nReferer: b", b"\r\nX-Forwarded-For: 192.0.2.1", b"\r\nCookie: c", b"\r\nHost: b"],
+        *[
+            b"?page=a%2Fb",
+            b"Referer: ",
+            b"\r\nReferer: b",
+            b"\r\nX-Forwarded-For: 192.0.2.1",
+            b"\r\nCookie: c",
+            b"\r\nHost: b",
+        ],
         b"\r\nContent-Length: 5",
     ]
 )
@@ -105,7 +113,7 @@ def changed(draw: st.DrawFn) -> bytes:
 @settings(max_examples=50_000 if SOAK else 500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changed())
 def test_what_was_seen_before_changes_nothing(request: bytes) -> None:
-    assert TAUGHT.find(request) == FastPath("/track", WANTED).find(request)
+    assert TAUGHT.find(request) == FastPath("/track", WANTED, named_page=NamedPage("page")).find(request)
 
 
 @pytest.mark.slow
@@ -140,9 +148,9 @@ def test_other_values_behind_known_headers_are_read() -> None:
         return whole([b"GET /track?%d HTTP/1.1" % number, b"Host: a", b"User-Agent: u", *varying])
 
     for number in range(3 * LEARN_EVERY):
-        assert fast_path.find(request(number)) == [[f"referer{number}", "u", f"X-Forwarded-For{number}"]]
+        assert fast_path.find(request(number)) == [[None, f"referer{number}", "u", f"X-Forwarded-For{number}"]]
     fast_path.pattern = None  # type: ignore[assignment]  # nothing is matched any more
-    assert fast_path.find(request(999)) == [["referer999", "u", "X-Forwarded-For999"]]
+    assert fast_path.find(request(999)) == [[None, "referer999", "u", "X-Forwarded-For999"]]
 
 
 @pytest.mark.slow

@@ -7,7 +7,9 @@ visit follows when the line is recorded (`tracker.core.visit.line_tail`). In ord
 2. The client's IP address is found. If there is none, the visit is discarded as `no_address`.
 3. If the client exceeds its rate limit, the visit is discarded as `rate_limited`.
 4. The address is truncated if `privacy.ip` says so. Nothing after this step knows the full address.
-5. The headers are made valid text and cut to their maximum length.
+5. The page is the Referer, or the page that the query names in `http.page_parameter`. If `privacy.referrer` says so,
+   parts of it are removed. Nothing after this step knows them.
+6. Page and user agent are made valid text and cut to their maximum length.
 """
 
 import time
@@ -15,6 +17,7 @@ from typing import NamedTuple
 
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp, truncate_ip
+from tracker.core.page import NamedPage, page_name, reduced_page
 from tracker.core.rate_limit import RateLimit
 from tracker.core.visit import MAX_HEADER_CHARS, cut_header, header_text, line_head
 from tracker.pixel.recorder import Recorder
@@ -32,14 +35,20 @@ class Peer(NamedTuple):
 
 
 class Collector:
-    """Makes heads of lines. `wanted` are the headers whose values it needs, with `ip_header` and `signals`."""
+    """Makes heads of lines. `wanted` are the headers whose values it needs, with `ip_header` and `signals`.
+
+    `named_page` finds the page that a request names itself; None if none may.
+    """
 
     def __init__(self, *, config: PixelConfig, recorder: Recorder) -> None:
         self.signals = [_SIGNALS[name] for name in dict.fromkeys(config.privacy.honor)]
         self.ip_header = config.http.client_ip_header
         self.wanted = ["Referer", "User-Agent", self.ip_header, *self.signals]
+        parameter = config.http.page_parameter
+        self.named_page = NamedPage(parameter) if parameter is not None else None
         self._recorder = recorder
         self._client_ip = ClientIp(config.http.trusted_proxies, config.http.client_ip_header)
+        self._keep = config.privacy.referrer
         self._truncate = config.privacy.ip == "truncated"
         self._rate_limit = RateLimit(config.http.rate_limit) if config.http.rate_limit is not None else None
 
@@ -48,11 +57,18 @@ class Collector:
         return Peer(self._client_ip.resolve(address, ()), self._client_ip.needs_header(address))
 
     def line_head(
-        self, peer: Peer, referrer: str | None, user_agent: str | None, ip_header: str | None, *signals: str | None
+        self,
+        peer: Peer,
+        named: str | None,
+        referrer: str | None,
+        user_agent: str | None,
+        ip_header: str | None,
+        *signals: str | None,
     ) -> bytes | None:
         """The visit's journal line up to its time; None if the visit is discarded, which is counted here.
 
-        After `peer` come the values of the headers in the order of `wanted`.
+        `named` is what `named_page` finds in the request. After it come the values of the headers in the order of
+        `wanted`.
         """
         if "1" in signals:
             self._recorder.discard("privacy")
@@ -71,10 +87,13 @@ class Collector:
             return None
         if self._truncate:
             ip = truncate_ip(ip)
-        head = line_head(referrer, user_agent, ip)
+        page = referrer if named is None else page_name(named)
+        if page and self._keep != "full":
+            page = reduced_page(page, self._keep, is_named=named is not None)
+        head = line_head(page, user_agent, ip)
         if len(head) <= MAX_HEADER_CHARS:  # nearly all: neither header can be too long
             return head
-        return line_head(self._cut(referrer), self._cut(user_agent), ip)
+        return line_head(self._cut(page), self._cut(user_agent), ip)
 
     def _cut(self, value: str | None) -> str | None:
         text = header_text(value) if value else ""

@@ -58,7 +58,7 @@ class Connections:
         self.collector = collector
         self.recorder = recorder
         self.draining = False
-        self.fast_path = FastPath(path, collector.wanted)
+        self.fast_path = FastPath(path, collector.wanted, named_page=collector.named_page)
         self._path = path
         self._fallback: Fallback | None = None
         self._loop = asyncio.get_running_loop()
@@ -73,7 +73,10 @@ class Connections:
             from tracker.pixel.fallback import Fallback
 
             self._fallback = Fallback(
-                path=self._path, ip_header=self.collector.ip_header, signals=self.collector.signals
+                path=self._path,
+                named_page=self.collector.named_page,
+                ip_header=self.collector.ip_header,
+                signals=self.collector.signals,
             )
         return self._fallback
 

@@ -8,6 +8,7 @@ The fallback would answer a plain request in the same way. tests/pixel/test_fast
 
 import re
 
+from tracker.core.page import NamedPage
 from tracker.pixel.known_requests import Fields, KnownRequests
 
 READ_BYTES = 8_190
@@ -33,9 +34,10 @@ class FastPath:
     """Recognises `GET <path>[?query] HTTP/1.1` with a `Host` and headers in printable ASCII, none of them special.
 
     `wanted` are the names of the headers to read, in any case. A request with one of them or `Host` twice is not plain.
+    `named_page` finds the page that the query of a request names; None if that is not wanted.
     """
 
-    def __init__(self, path: str, wanted: list[str]) -> None:
+    def __init__(self, path: str, wanted: list[str], *, named_page: NamedPage | None = None) -> None:
         names = list(dict.fromkeys(name.lower() for name in ("Host", *wanted)))
         self._groups = tuple(names.index(name.lower()) + 1 for name in wanted)
         # (?(1)(?!)) fails if group 1 is set, that is, if the header was there before.
@@ -52,14 +54,21 @@ class FastPath:
             request_line = "(?!)"  # one of the headers to read is special: no request is plain
         headers = rf"(?:(?:{'|'.join(lines)})\r\n){{1,{HEADERS}}}(?(1)|(?!))"
         self.pattern = re.compile(rf"{request_line}\r\n{headers}\r\n")
+        self._named_page = named_page.find if named_page is not None else None
+        self._path_end = len(f"GET {path}")  # from the beginning of a request
         self._known = KnownRequests(request_line=request_line, value=_VALUE, wanted=wanted)
 
     def find(self, read: bytes) -> list[Fields]:
-        """The wanted headers of each request in `read`, in order; empty if it contains anything else."""
+        """The fields of each request in `read`, in order; empty if it contains anything else.
+
+        The first field is the named page as it was sent, None if there is none. The wanted headers follow.
+        """
         length = len(read)
         if length > READ_BYTES:
             return []
         if (fields := self._known.find(read)) is not None:
+            if self._named_page is not None:
+                fields[0] = self._named_page(read, self._path_end)
             return [fields]
         match, groups = self.pattern.match, self._groups
         text = read.decode("latin-1")
@@ -69,7 +78,8 @@ class FastPath:
             request = match(text, end)
             if request is None or len(requests) == PIPELINED:
                 return []
-            requests.append([request[group] for group in groups])
+            named = self._named_page(read, end + self._path_end) if self._named_page is not None else None
+            requests.append([named, *(request[group] for group in groups)])
             end = request.end()
         if self._known.learning and len(requests) == 1:
             self._known.learn(read, requests[0])

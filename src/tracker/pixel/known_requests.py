@@ -40,7 +40,7 @@ KNOWN_BYTES = 4 << 20
 _ENTRY_BYTES = 600  # of one known request besides its key, roughly
 
 Fields = list[str | None]
-"""The values of the wanted headers in the order of their names; None for a header that is missing."""
+"""The named page as it was sent, then the wanted headers in the order of their names; None for what is missing."""
 
 
 class _Known(NamedTuple):
@@ -67,7 +67,8 @@ class KnownRequests:
     def find(self, read: bytes) -> Fields | None:
         """The fields of a read that is one plain request; None if this is not known.
 
-        Then `learning` says whether to call `learn` if the read turns out to be one plain request.
+        The first field is not that of this read. The caller sets it.
+        If it is not known, `learning` says whether to call `learn` if the read turns out to be one plain request.
         """
         self.learning = False
         if self._failures >= PATIENCE:
@@ -95,7 +96,7 @@ class KnownRequests:
         new = [name for name in dict.fromkeys(self._varying(read)) if name not in self._spellings]
         self._spellings = [*self._spellings, *new][:SPELLINGS]  # what is known keeps its order of cuts
         names = [name[2:-2].lower() for name in self._spellings if name in read]
-        cuts = [(field, names.index(name) + 1) for field, name in enumerate(self._wanted) if name in names]
+        cuts = [(field, names.index(name) + 1) for field, name in enumerate(self._wanted, 1) if name in names]
         self._remember(self._cut(read)[0], _Known(fields, cuts))
 
     def _remember(self, key: bytes, known: _Known) -> None:
