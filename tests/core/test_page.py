@@ -108,6 +108,8 @@ URLS = [
     ("android-app://com.example.news/https/a.example/b?c", "android-app://com.example.news/https/a.example/b",
      "android-app://com.example.news/"),
     ("file:///home/anna/mail.html", "file:///home/anna/mail.html", "file:///"),
+    ("file:/home/anna/mail.html?x", "file:/home/anna/mail.html", "file:/"),
+    ("ftp:u:p@a.example/b", "ftp:a.example/b", "ftp:a.example/"),
     ("data:text/html,<b>secret</b>", "data:", "data:"),
     ("mailto:anna@a.example?subject=x", "mailto:", "mailto:"),
     ("blob:https://a.example/5c3f", "blob:", "blob:"),

@@ -140,17 +140,20 @@ async def compare(reads: list[bytes], peer: str) -> None:
     assert outcomes[0] == outcomes[1]
 
 
-def test_other_values_behind_known_headers_are_read() -> None:
-    fast_path = FastPath("/track", ["Referer", "User-Agent", "X-Forwarded-For"])
+def test_other_values_behind_known_headers_and_another_named_page_are_read() -> None:
+    fast_path = FastPath("/track", ["Referer", "User-Agent", "X-Forwarded-For"], named_page=NamedPage("page"))
 
     def request(number: int) -> bytes:
         varying = [f"{name}: {name}{number}".encode() for name in ("referer", "X-Forwarded-For", "Cookie")]
-        return whole([b"GET /track?%d HTTP/1.1" % number, b"Host: a", b"User-Agent: u", *varying])
+        return whole([b"GET /track?page=page%d HTTP/1.1" % number, b"Host: a", b"User-Agent: u", *varying])
+
+    def fields(number: int) -> list[str]:
+        return [f"page{number}", f"referer{number}", "u", f"X-Forwarded-For{number}"]
 
     for number in range(3 * LEARN_EVERY):
-        assert fast_path.find(request(number)) == [[None, f"referer{number}", "u", f"X-Forwarded-For{number}"]]
+        assert fast_path.find(request(number)) == [fields(number)]
     fast_path.pattern = None  # type: ignore[assignment]  # nothing is matched any more
-    assert fast_path.find(request(999)) == [[None, "referer999", "u", "X-Forwarded-For999"]]
+    assert fast_path.find(request(999)) == [fields(999)]
 
 
 @pytest.mark.slow
@@ -159,13 +162,16 @@ def test_most_visits_of_real_browsers_are_known(front: str) -> None:
     assert share_known(front, visits=5_000, seed=1) > 0.6
 
 
-def test_memory_is_bounded() -> None:
-    known = KnownRequests(request_line="GET /track", value="a", wanted=[])
+@pytest.mark.parametrize("name", ["X", "User-Agent", "Referer", "Cookie"])
+def test_memory_is_bounded(name: str) -> None:
+    known = KnownRequests(request_line="GET /track", value="a", wanted=["User-Agent", "Referer"])
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for number in range(3 * KNOWN_BYTES // 8_000):
-            known.learn(whole([b"GET /track", b"X: %d" % number, b"Y: " + b"y" * 8_000]), [])
+        for number in range(3 * KNOWN_BYTES // 700):
+            value = f"{number}" + "y" * (7_000 if name == "Referer" or number % 10 == 0 else 0)
+            read = whole([b"GET /track", b"A: %d" % number, f"{name}: {value}".encode()])
+            known.learn(read, [None, value if name == "User-Agent" else None, value if name == "Referer" else None])
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

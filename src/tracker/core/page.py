@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from tracker.core.visit import header_text
 
-_CACHED_CHARS = 256  # a longer value is not kept, so the cache takes less than a megabyte
+_CACHED_CHARS = 256  # a longer value is not kept, so the cache takes at most two megabytes
 
 
 class NamedPage:
@@ -56,7 +56,7 @@ _cached = lru_cache(maxsize=1024)(_decoded)
 # (group 2). Then comes the path (group 3). Browsers read a backslash as a slash, and the addresses ``https:host`` and
 # ``https:///host`` as ``https://host``.
 _URL = re.compile(
-    r"""[\x00-\x20]*+ ( https?:[/\\]* | (?:[a-z][a-z0-9+.-]*:)?[/\\]{2} )
+    r"""[\x00-\x20]*+ ( (?:https?|wss?|ftp):[/\\]* | (?:[a-z][a-z0-9+.-]*:)?[/\\]{2} | file: )
         (?: [^/\\?\#]* @ )? ( [^/\\?\#@]* ) ( [^?\#]* )""",
     re.VERBOSE | re.IGNORECASE,
 )

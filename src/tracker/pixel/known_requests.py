@@ -35,7 +35,7 @@ PATIENCE = 256
 """After so many lookups without success most reads are not looked up. A success makes up for two without."""
 
 KNOWN_BYTES = 4 << 20
-"""The memory for what is known, at most: some thousand requests."""
+"""The memory for what is known, at most: about 2,000 requests of browsers."""
 
 _ENTRY_BYTES = 600  # of one known request besides its key, roughly
 
@@ -45,6 +45,7 @@ Fields = list[str | None]
 
 class _Known(NamedTuple):
     fields: Fields
+    """None for the named page and for the fields that vary."""
     cuts: list[tuple[int, int]]
     """The fields that vary: index in `fields`, and index of the value among those that were cut out."""
 
@@ -67,8 +68,8 @@ class KnownRequests:
     def find(self, read: bytes) -> Fields | None:
         """The fields of a read that is one plain request; None if this is not known.
 
-        The first field is not that of this read. The caller sets it.
-        If it is not known, `learning` says whether to call `learn` if the read turns out to be one plain request.
+        The first field is None; the caller finds the named page. If the read is not known, `learning` says whether to
+        call `learn` if it turns out to be one plain request.
         """
         self.learning = False
         if self._failures >= PATIENCE:
@@ -97,12 +98,17 @@ class KnownRequests:
         self._spellings = [*self._spellings, *new][:SPELLINGS]  # what is known keeps its order of cuts
         names = [name[2:-2].lower() for name in self._spellings if name in read]
         cuts = [(field, names.index(name) + 1) for field, name in enumerate(self._wanted, 1) if name in names]
-        self._remember(self._cut(read)[0], _Known(fields, cuts))
+        varying = {0, *(field for field, _ in cuts)}
+        self._remember(
+            self._cut(read)[0],
+            _Known([None if field in varying else value for field, value in enumerate(fields)], cuts),
+        )
 
     def _remember(self, key: bytes, known: _Known) -> None:
-        self._recent_bytes += len(key) + _ENTRY_BYTES
+        size = 2 * len(key) + _ENTRY_BYTES  # the fields are parts of the key
+        self._recent_bytes += size
         if self._recent_bytes > KNOWN_BYTES // 2:
-            self._recent, self._older, self._recent_bytes = {}, self._recent, len(key) + _ENTRY_BYTES
+            self._recent, self._older, self._recent_bytes = {}, self._recent, size
         self._recent[key] = known
 
     def _cut(self, read: bytes) -> tuple[bytes, list[bytes]]:
