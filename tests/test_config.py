@@ -122,6 +122,18 @@ PIXEL_MISTAKES = {
     "no workers": (SNS + "workers: 0", "workers: expected int >= 1"),
     "workers by another word": (SNS + "workers: many", "workers: expected auto or a number, got 'many'"),
     "unknown word": (SNS + "privacy: {ip: half}", "privacy.ip: expected full or truncated, got 'half'"),
+    "unknown word for the referrer": (
+        SNS + "privacy: {referrer: none}",
+        "privacy.referrer: expected full or no_query or origin, got 'none'",
+    ),
+    "a parameter that forms would encode": (
+        SNS + 'http: {page_parameter: "a b"}',
+        "http.page_parameter: expected the name of a parameter: at most 64 letters, digits and . _ ~ -",
+    ),
+    "a parameter without a name": (
+        SNS + 'http: {page_parameter: ""}',
+        "http.page_parameter: expected the name of a parameter: at most 64 letters, digits and . _ ~ -",
+    ),
     "unknown word in a list": (SNS + "privacy: {honor: [gpc, x]}", "privacy.honor[1]: expected dnt or gpc, got 'x'"),
     "no list": (SNS + "privacy: {honor: gpc}", "privacy.honor: expected array, got str"),
     "host bits": (
@@ -323,6 +335,7 @@ CONTROL = ["\\0", "\\x1b[2J", "\\n", "\\r", "\\x7f", "\\x85", "\\u2028"]
     [
         (load_pixel, SNS + 'http: {host: "localhost%s"}', "http.host"),
         (load_pixel, SNS + 'http: {path: "/track%s"}', "http.path"),
+        (load_pixel, SNS + 'http: {page_parameter: "page%s"}', "http.page_parameter"),
         (load_pixel, SNS + 'http: {client_ip_header: "X-Real-IP%s"}', "http.client_ip_header"),
         (load_pixel, SNS + 'http: {trusted_proxies: ["10.0.0.1%s"]}', "http.trusted_proxies[0]"),
         (load_pixel, SNS + 'http: {trusted_proxies: ["::/64%s"]}', "http.trusted_proxies[0]"),

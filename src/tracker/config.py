@@ -34,6 +34,12 @@ class Http(Section, frozen=True):
     path: Annotated[str, _form(r"/[A-Za-z0-9._~/-]*", "a path such as /track, of letters, digits and . _ ~ / -")] = (
         "/track"
     )
+    page_parameter: (
+        Annotated[
+            str, _form(r"[A-Za-z0-9._~-]{1,64}", "the name of a parameter: at most 64 letters, digits and . _ ~ -")
+        ]
+        | None
+    ) = None
     trusted_proxies: list[str] = msgspec.field(default_factory=list)
     client_ip_header: Annotated[str, _form(r"[A-Za-z0-9-]+", "the name of a header")] = "X-Forwarded-For"
     keepalive_timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 75.0
@@ -59,6 +65,7 @@ class StorageAdmin(Section, frozen=True):
 
 class Privacy(Section, frozen=True):
     ip: Literal["full", "truncated"] = "full"
+    referrer: Literal["full", "no_query", "origin"] = "full"
     honor: list[Literal["gpc", "dnt"]] = msgspec.field(default_factory=list)
 
 
