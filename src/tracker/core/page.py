@@ -16,7 +16,7 @@ from urllib.parse import unquote_to_bytes
 
 from tracker.core.visit import header_text
 
-_CACHED_CHARS = 256  # a longer value is not kept, so the cache takes at most two megabytes
+_CACHED_BYTES = 256  # a longer value is not kept, so the cache takes at most two megabytes
 
 
 class NamedPage:
@@ -29,7 +29,7 @@ class NamedPage:
         self._other = re.compile(rf"&{name}=([^& ]++)".encode()).search
 
     def find(self, request_line: bytes, at: int) -> str | None:
-        """The value as it was sent, one character for each byte; None if there is none.
+        """The page, form-decoded, as UTF-8 or else as ISO-8859-1 like a header; None if the query names none.
 
         `at` is where the target's query begins with ``?``, if there is one. It ends at a space or with the line.
         """
@@ -37,17 +37,14 @@ class NamedPage:
         if found is None and request_line.startswith(b"?", at):
             end = request_line.find(b" ", at)
             found = self._other(request_line, at, end if end >= 0 else len(request_line))
-        return found[1].decode("latin-1") if found is not None else None
+        if found is None:
+            return None
+        value = found[1]
+        return _cached(value) if len(value) <= _CACHED_BYTES else _decoded(value)
 
 
-def page_name(value: str) -> str:
-    """The page that a value of `NamedPage` names: form-decoded, as UTF-8, or else as ISO-8859-1 like a header."""
-    return _cached(value) if len(value) <= _CACHED_CHARS else _decoded(value)
-
-
-def _decoded(value: str) -> str:
-    decoded = unquote_to_bytes(value.replace("+", " ").encode("latin-1"))
-    return header_text(decoded.decode("utf-8", "surrogateescape"))
+def _decoded(value: bytes) -> str:
+    return header_text(unquote_to_bytes(value.replace(b"+", b" ")).decode("utf-8", "surrogateescape"))
 
 
 _cached = lru_cache(maxsize=1024)(_decoded)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp, truncate_ip
-from tracker.core.page import NamedPage, page_name, reduced_page
+from tracker.core.page import NamedPage, reduced_page
 from tracker.core.rate_limit import RateLimit
 from tracker.core.visit import MAX_HEADER_CHARS, cut_header, header_text, line_head
 from tracker.pixel.recorder import Recorder
@@ -87,7 +87,7 @@ class Collector:
             return None
         if self._truncate:
             ip = truncate_ip(ip)
-        page = referrer if named is None else page_name(named)
+        page = referrer if named is None else named
         if page and self._keep != "full":
             page = reduced_page(page, self._keep, is_named=named is not None)
         head = line_head(page, user_agent, ip)

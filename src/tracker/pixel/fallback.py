@@ -44,7 +44,7 @@ class Request(NamedTuple):
     body: int | None
     """How many bytes of body follow; None if the head does not say."""
     fields: Fields
-    """The named page as it was sent; Referer, User-Agent, the client IP header (its lines joined), the signals."""
+    """The named page; Referer, User-Agent, the client IP header (its lines joined), the signals."""
 
 
 class Fallback:

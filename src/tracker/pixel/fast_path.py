@@ -62,7 +62,7 @@ class FastPath:
     def find(self, read: bytes) -> list[Fields]:
         """The fields of each request in `read`, in order; empty if it contains anything else.
 
-        The first field is the named page as it was sent, None if there is none. The wanted headers follow.
+        The first field is the named page, None if there is none. The wanted headers follow.
         """
         length = len(read)
         if length > READ_BYTES:

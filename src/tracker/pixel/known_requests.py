@@ -40,7 +40,7 @@ KNOWN_BYTES = 4 << 20
 _ENTRY_BYTES = 600  # of one known request besides its key, roughly
 
 Fields = list[str | None]
-"""The named page as it was sent, then the wanted headers in the order of their names; None for what is missing."""
+"""The named page, then the wanted headers in the order of their names; None for what is missing."""
 
 
 class _Known(NamedTuple):
