@@ -5,6 +5,8 @@
 3. The queue, its policy, and its redrive policy, which names the dead-letter queue.
 4. The subscription of the queue to the topic, with raw delivery, the filter and the dead-letter queue.
 
+With `--shards N` there are N queues, each with a dead-letter queue and a subscription: `tracker.operations.shards`.
+
 It is idempotent: whatever existed before, complete or not, the state after a run is the same. No message in a queue is
 touched. A queue is created without attributes, and they are set afterwards, because SQS refuses to create an existing
 queue with other attributes, but changes them when they are set. Other statements of a queue's policy stay.
@@ -14,14 +16,15 @@ import argparse
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tracker import exit_status
 from tracker.aws import ask, open_client
 from tracker.errors import AwsRefused, UsageError
-from tracker.operations.lookups import queue_attributes, queue_url, subscription
+from tracker.operations.lookups import queue_attributes, queue_url, subscription, subscriptions
+from tracker.operations.shards import COUNTS, filter_policy, queue_names, refuse_moves
 
 TOPIC = "tracking"
 QUEUE = "visits"
@@ -31,7 +34,7 @@ RETENTION_SECONDS = 14 * 24 * 3600  # the longest SQS keeps a message
 # SQS also counts the receives after which storage was killed or its disk was full. With three, a common choice, good
 # visits would be moved to the dead-letter queue after three crashes.
 MAX_RECEIVE_COUNT = 100
-FILTER_POLICY = {"Type": ["Visit"]}
+FILTER_POLICY = filter_policy(0, 1)
 STATEMENT = "TopicMaySend"  # the Sid of our statement in the policy of a queue
 
 NEW_QUEUE_TRIES = 5  # one second apart: AWS may need some seconds until it knows a queue that it has created
@@ -45,6 +48,16 @@ class Names:
     topic: str = TOPIC
     queue: str = QUEUE
     dead_letter_queue: str = DEAD_LETTER_QUEUE
+    filter: Mapping[str, Any] = field(default_factory=lambda: FILTER_POLICY)
+
+    def shards(self, count: int) -> "list[Names]":
+        """The names of `count` shards, each with a dead-letter queue of its own."""
+        if count == 1:
+            return [self]
+        return [
+            replace(self, queue=queue, dead_letter_queue=f"{queue}-dlq", filter=filter_policy(shard, count))
+            for shard, queue in enumerate(queue_names(self.queue, count))
+        ]
 
 
 @dataclass(frozen=True)
@@ -93,6 +106,25 @@ async def differences(sns: Any, sqs: Any, names: Names | None = None) -> list[Ch
     return work.changes
 
 
+async def refuse_other_shards(sns: Any, names: Sequence[Names]) -> None:
+    """Raise TrackerError if the topic exists and gives visits of the queues with these names to other queues."""
+    if (topic := await find_topic(sns, names[0].topic)) is not None:
+        refuse_moves(await subscriptions(sns, topic), [each.queue for each in names])
+
+
+async def find_topic(sns: Any, name: str) -> str | None:
+    """The ARN of the topic with this name; None if there is none."""
+    token: dict[str, str] = {}
+    while True:
+        reply = await ask(sns.list_topics(**token))
+        for topic in reply.get("Topics", ()):
+            if topic.get("TopicArn", "").rpartition(":")[2] == name:
+                return str(topic["TopicArn"])
+        if not reply.get("NextToken"):
+            return None
+        token = {"NextToken": reply["NextToken"]}
+
+
 class _Provisioning:
     """Compares topic, queues and subscription with what they should be; notes and applies each change.
 
@@ -115,23 +147,12 @@ class _Provisioning:
         await self._subscription()
 
     async def _topic(self) -> None:
-        if (arn := await self._find_topic()) is None:
+        if (arn := await find_topic(self._sns, self._names.topic)) is None:
             self._note(f"topic {self._names.topic}", "", None, "")
             if self._dry_run:
                 return
             arn = str((await ask(self._sns.create_topic(Name=self._names.topic), "TopicArn"))["TopicArn"])
         self.arns["topic"] = arn
-
-    async def _find_topic(self) -> str | None:
-        token: dict[str, str] = {}
-        while True:
-            reply = await ask(self._sns.list_topics(**token))
-            for topic in reply.get("Topics", ()):
-                if topic.get("TopicArn", "").rpartition(":")[2] == self._names.topic:
-                    return str(topic["TopicArn"])
-            if not reply.get("NextToken"):
-                return None
-            token = {"NextToken": reply["NextToken"]}
 
     async def _queue(self, role: str, name: str) -> None:
         thing = f"queue {name}"
@@ -167,7 +188,7 @@ class _Provisioning:
         topic, queue, dead = (self.arns.get(role) for role in ("topic", "queue", "dead"))
         wanted = {
             "RawMessageDelivery": "true",
-            "FilterPolicy": json.dumps(FILTER_POLICY),
+            "FilterPolicy": json.dumps(self._names.filter),
             # Messages that SNS itself cannot deliver (after a changed policy or a deleted queue) are kept too.
             "RedrivePolicy": json.dumps({"deadLetterTargetArn": dead or "(new)"}),
         }
@@ -242,8 +263,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint-url", metavar="URL", help="an SNS and SQS other than those of AWS")
     parser.add_argument("--topic", default=TOPIC, metavar="NAME", help=f"default: {TOPIC}")
     parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"default: {QUEUE}")
+    parser.add_argument("--dead-letter-queue", metavar="NAME", help=f"default: {DEAD_LETTER_QUEUE}")
     parser.add_argument(
-        "--dead-letter-queue", default=DEAD_LETTER_QUEUE, metavar="NAME", help=f"default: {DEAD_LETTER_QUEUE}"
+        "--shards",
+        type=int,
+        choices=COUNTS,
+        default=1,
+        help="divide the journals among so many queues, NAME-0, NAME-1, ..., for as many storages; default: 1, "
+        "which makes the queue NAME itself",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="only show what would change; the exit status is 1 if anything would"
@@ -251,32 +278,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.shards > 1 and options.dead_letter_queue is not None:
+        raise UsageError("--dead-letter-queue: each shard has its own, NAME-0-dlq; leave it out with --shards")
+    dead = options.dead_letter_queue or DEAD_LETTER_QUEUE
     for option, name, longest in (
         ("--topic", options.topic, 256),
-        ("--queue", options.queue, 80),
-        ("--dead-letter-queue", options.dead_letter_queue, 80),
+        ("--queue", options.queue, 80 if options.shards == 1 else 80 - len("-15-dlq")),
+        ("--dead-letter-queue", dead, 80),
     ):
         if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{longest}}}", name):
             raise UsageError(f"{option}: expected up to {longest} letters, digits, - and _, got {name!r}")
-    if options.queue == options.dead_letter_queue:
+    if options.shards == 1 and options.queue == dead:
         raise UsageError("--dead-letter-queue: expected another name than the queue's")
-    return asyncio.run(_run(options))
+    names = Names(topic=options.topic, queue=options.queue, dead_letter_queue=dead)
+    return asyncio.run(_run(options, names.shards(options.shards)))
 
 
-async def _run(options: argparse.Namespace) -> int:
-    names = Names(topic=options.topic, queue=options.queue, dead_letter_queue=options.dead_letter_queue)
+async def _run(options: argparse.Namespace, names: list[Names]) -> int:
     async with (
         open_client("sns", options.region, options.endpoint_url) as sns,
         open_client("sqs", options.region, options.endpoint_url) as sqs,
     ):
+        await refuse_other_shards(sns, names)
         if options.dry_run:
-            changes = await differences(sns, sqs, names)
-            print("\n".join(map(str, changes)) or "nothing to change")
+            changes = [change for each in names for change in await differences(sns, sqs, each)]
+            _show(changes)
             return exit_status.FOUND if changes else exit_status.OK
-        made = await provision(sns, sqs, names)
+        made = [await provision(sns, sqs, each) for each in names]
         region = sqs.meta.region_name
-    print("\n".join(map(str, made.changes)) or "nothing to change")
+    _show([change for each in made for change in each.changes])
     endpoint = f"\n  endpoint_url: {options.endpoint_url}" if options.endpoint_url else ""
-    print(f"\n# pixel.yaml\nsns:\n  topic_arn: {made.topic_arn}{endpoint}")
-    print(f"# storage.yaml\nsqs:\n  queue: {options.queue}\n  region: {region}{endpoint}")
+    print(f"\n# pixel.yaml\nsns:\n  topic_arn: {made[0].topic_arn}{endpoint}")
+    for each in names:
+        print(f"# storage.yaml\nsqs:\n  queue: {each.queue}\n  region: {region}{endpoint}")
     return exit_status.OK
+
+
+def _show(changes: list[Change]) -> None:
+    """Print each change once: in a dry run every shard needs the topic."""
+    print("\n".join(dict.fromkeys(map(str, changes))) or "nothing to change")

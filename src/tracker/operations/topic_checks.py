@@ -11,8 +11,9 @@ from tracker.aws import ask, open_client
 from tracker.config import SnsConfig
 from tracker.errors import AwsRefused, AwsUnreachable
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
-from tracker.operations.lookups import subscription
+from tracker.operations.lookups import subscription, subscriptions
 from tracker.operations.provision import FILTER_POLICY
+from tracker.operations.shards import check_coverage
 
 SKEW_SECONDS = 5.0
 REFUSED_SKEW_SECONDS = 240.0  # AWS refuses a signature whose time is five minutes off
@@ -37,6 +38,8 @@ async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]
         confirmed = int(reply["Attributes"].get("SubscriptionsConfirmed", 0))
         if setup.queue is not None:
             async for finding in _check_subscription(sns, setup):
+                yield finding
+            for finding in check_coverage(await subscriptions(sns, setup.topic_arn)):
                 yield finding
         elif not confirmed:
             yield _no_subscription("the topic has no confirmed subscription", setup)
@@ -136,7 +139,7 @@ def _filter(attributes: dict[str, str], setup: Setup) -> Finding:
             why="SNS accepts visits and delivers them to nobody: they are lost",
             fix=setup.provision,
         )
-    if policy != FILTER_POLICY:
+    if policy != FILTER_POLICY and "Journal" not in policy:  # the filters of shards are checked together
         return warning(
             "subscription",
             f"its filter is {text}",
