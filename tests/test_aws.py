@@ -27,7 +27,7 @@ from tracker.config import SnsConfig, SqsConfig
 from tracker.core.delivery import Queue
 from tracker.core.message import Message, StoredSpan, end_marker, pack, unpack
 from tracker.core.visit import encode_line
-from tracker.errors import PublishFailed, PublishRefused, QueueFailed
+from tracker.errors import PublishFailed, PublishRefused, PublishThrottled, QueueFailed
 from tracker.local.broker import serialise_queues
 from tracker.local.provision import local_client, provision_at
 from tracker.operations.provision import Provisioned
@@ -315,10 +315,10 @@ def error(status: int, code: str) -> Reply:
 @pytest.mark.parametrize(
     ("status", "code", "kind"),
     [
-        (400, "Throttling", PublishFailed),
-        (400, "ThrottlingException", PublishFailed),
-        (400, "KMSThrottling", PublishFailed),
-        (429, "Anything", PublishFailed),
+        (400, "Throttling", PublishThrottled),
+        (400, "ThrottlingException", PublishThrottled),
+        (400, "KMSThrottling", PublishThrottled),
+        (429, "Anything", PublishThrottled),
         (400, "", PublishFailed),
         (500, "InternalError", PublishFailed),
         (503, "ServiceUnavailable", PublishFailed),
@@ -347,7 +347,7 @@ async def test_each_entry_of_a_batch_has_its_own_outcome(sns: OddSns) -> None:
     async with open_topic(sns.config) as topic:
         outcomes = await topic.publish(messages(6))
     kinds = [type(outcome) for outcome in outcomes]
-    assert kinds == [type(None), PublishRefused, PublishFailed, PublishFailed, PublishFailed, type(None)]
+    assert kinds == [type(None), PublishRefused, PublishFailed, PublishFailed, PublishThrottled, type(None)]
     assert str(outcomes[1]) == "InvalidParameter: words"
     assert "is not in the reply" in str(outcomes[3])
 

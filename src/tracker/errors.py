@@ -47,6 +47,10 @@ class PublishFailed(TrackerError):
     """SNS did not accept a message; try again later."""
 
 
+class PublishThrottled(PublishFailed):
+    """SNS accepts no more messages at the moment, because too many were published within a second."""
+
+
 class PublishRefused(PublishFailed):
     """SNS answered that the request has a fault: in the topic, its permissions, or the message."""
 

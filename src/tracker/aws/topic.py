@@ -21,7 +21,7 @@ from tracker.aws.clients import Clients, ClientSettings
 from tracker.config import SnsConfig
 from tracker.core.delivery import BATCH_ENTRIES
 from tracker.core.message import Message
-from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused
+from tracker.errors import AwsRefused, AwsUnreachable, PublishFailed, PublishRefused, PublishThrottled
 
 BATCH_BYTES = 262_144 - 4_096  # PublishBatch accepts 256 KiB; 4 KiB are left free, since AWS may count differently
 REQUESTS_IN_FLIGHT = 8
@@ -130,8 +130,8 @@ def _outcome(reply: BatchReply, entry_id: str) -> Outcome:
     failure = next((entry for entry in reply.Failed if entry.Id == entry_id), None)
     if failure is None:
         return PublishFailed("this message is not in the reply of SNS")
-    kind = PublishRefused if failure.SenderFault and not _is_throttle(failure.Code) else PublishFailed
-    return kind(f"{failure.Code}: {failure.Message}")
+    refused = PublishRefused if failure.SenderFault else PublishFailed
+    return (PublishThrottled if _is_throttle(failure.Code) else refused)(f"{failure.Code}: {failure.Message}")
 
 
 def _batches(waiting: Sequence[_Waiting]) -> list[list[_Waiting]]:
@@ -152,10 +152,12 @@ def _sns_attributes(message: Message) -> dict[str, dict[str, str]]:
 
 
 def _publish_error(error: AwsRefused | AwsUnreachable) -> PublishFailed:
-    """PublishRefused if SNS answers, with an error code, that the request is at fault; otherwise PublishFailed."""
-    if isinstance(error, AwsRefused) and error.code and 400 <= error.status < 500 and error.status != 429:
-        return (PublishFailed if _is_throttle(error.code) else PublishRefused)(str(error))
-    return PublishFailed(str(error))
+    """PublishRefused if SNS answers, with an error code, that the request is at fault."""
+    if isinstance(error, AwsUnreachable):
+        return PublishFailed(str(error))
+    if error.status == 429 or _is_throttle(error.code):
+        return PublishThrottled(str(error))
+    return (PublishRefused if error.code and 400 <= error.status < 500 else PublishFailed)(str(error))
 
 
 def _is_throttle(code: str) -> bool:

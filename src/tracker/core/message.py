@@ -35,7 +35,7 @@ _PART_BYTES = 1 << 15
 _IDENTITY = "identity"
 _DEFLATED = "zlib+base64url"
 # A message with any of these is ours. `Type` is not among them, because the legacy .NET pixel sends it too.
-_OURS = frozenset(("Journal", "Start", "Visits", "Encoding", "Crc32", "Closed"))
+OUR_ATTRIBUTES = frozenset(("Journal", "Start", "Visits", "Encoding", "Crc32", "Closed"))
 
 JOURNAL_ID = re.compile(r"[0-9a-f]{32}")
 # For offsets, ends and counts. A worker that appends 30,000 visits of 276 bytes a second needs 3.8 years for 10^15
@@ -128,11 +128,11 @@ def _attributes(journal: str, start: int, visits: int, encoding: str, data: byte
 
 def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | EndMarker | SingleVisit:
     """The content of a delivery. Raises MalformedMessage with the reason; no part of a malformed message is used."""
-    if _OURS.isdisjoint(attributes):
+    if OUR_ATTRIBUTES.isdisjoint(attributes):
         enveloped = _open_envelope(body)
         if enveloped is not None:
             attributes, body = enveloped
-    if _OURS.isdisjoint(attributes):
+    if OUR_ATTRIBUTES.isdisjoint(attributes):
         return SingleVisit(decode_line(body))
     journal = _required(attributes, "Journal")
     if not JOURNAL_ID.fullmatch(journal):

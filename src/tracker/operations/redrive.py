@@ -15,12 +15,16 @@ moves those that SNS has put there, and it works with every SQS.
 
 import argparse
 import asyncio
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 from tracker.aws import BATCH_BYTES, ask, open_client
+from tracker.config import SqsConfig, load_storage
 from tracker.core.delivery import BATCH_ENTRIES
 from tracker.errors import TrackerError, UsageError
-from tracker.operations.lookups import queue_url
+from tracker.operations.lookups import queue_attributes, queue_url
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
 
 HIDDEN_SECONDS = 60  # longer than the two calls for a batch may take
@@ -97,29 +101,55 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--region", metavar="REGION", help="default: the region of the AWS tools (AWS_REGION, the profile)"
     )
     parser.add_argument("--endpoint-url", metavar="URL", help="an SQS other than that of AWS")
-    parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"name or URL; default: {QUEUE}")
+    parser.add_argument("--queue", metavar="NAME", help=f"name or URL; default: {QUEUE}")
+    parser.add_argument("--dead-letter-queue", metavar="NAME", help=f"name or URL; default: {DEAD_LETTER_QUEUE}")
     parser.add_argument(
-        "--dead-letter-queue",
-        default=DEAD_LETTER_QUEUE,
-        metavar="NAME",
-        help=f"name or URL; default: {DEAD_LETTER_QUEUE}",
+        "--config",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help="storage's configurations, in place of the other options: for each queue its own dead-letter queue is emptied",
     )
     parser.add_argument("--most", type=int, metavar="COUNT", help="move at most this many messages; try 1 first")
 
 
 def run(options: argparse.Namespace) -> int:
+    given = (options.region, options.endpoint_url, options.queue, options.dead_letter_queue)
+    if options.config and any(each is not None for each in given):
+        raise UsageError("expected --config, or the queues, their region and endpoint, not both")
     return asyncio.run(_run(options))
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with open_client("sqs", options.region, options.endpoint_url) as sqs:
-        urls = {}
-        for option, name in (("--dead-letter-queue", options.dead_letter_queue), ("--queue", options.queue)):
-            if (url := await queue_url(sqs, name)) is None:
-                raise TrackerError(f"{option}: the queue {name} does not exist in this account and region")
-            urls[option] = url
-        if len(set(urls.values())) == 1:
-            raise UsageError("--dead-letter-queue: expected another queue than --queue")
-        moved = await redrive(sqs, source=urls["--dead-letter-queue"], target=urls["--queue"], most=options.most)
-    print(f"{moved} messages moved from {options.dead_letter_queue} to {options.queue}")
+    queues = [load_storage(file, os.environ).sqs for file in options.config]
+    queues = queues or [SqsConfig(options.queue or QUEUE, options.region, options.endpoint_url)]
+    dead = None if options.config else options.dead_letter_queue or DEAD_LETTER_QUEUE
+    left = options.most
+    for each in queues:
+        async with open_client("sqs", each.region, each.endpoint_url) as sqs:
+            target = await _existing(sqs, "--queue", each.queue)
+            name = dead or await _dead_letter_queue(sqs, target)
+            source = await _existing(sqs, "--dead-letter-queue", name)
+            if source == target:
+                raise UsageError("--dead-letter-queue: expected another queue than --queue")
+            moved = await redrive(sqs, source=source, target=target, most=left)
+        print(f"{moved} messages moved from {name} to {each.queue}")
+        left = None if left is None else left - moved
     return 0
+
+
+async def _existing(sqs: Any, option: str, name: str) -> str:
+    if (url := await queue_url(sqs, name)) is None:
+        raise TrackerError(f"{option}: the queue {name} does not exist in this account and region")
+    return url
+
+
+async def _dead_letter_queue(sqs: Any, url: str) -> str:
+    """The name of the dead-letter queue that a queue's own setting names."""
+    policy = (await queue_attributes(sqs, url)).get("RedrivePolicy")
+    name = str(json.loads(policy or "{}").get("deadLetterTargetArn", "")).rpartition(":")[2]
+    if not name:
+        raise TrackerError(f"the queue {url} has no dead-letter queue")
+    return name

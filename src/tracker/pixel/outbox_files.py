@@ -68,6 +68,11 @@ def bad_path(journal: Path) -> Path:
     return journal.with_name(journal.name + _BAD)
 
 
+def journal_id(journal: Path) -> str:
+    """The id of a journal, also of one that was set aside."""
+    return journal.name.removesuffix(_BAD)
+
+
 def lock_path(journal: Path) -> Path:
     """The lock of the process that owns the journal."""
     return journal / _LOCK

@@ -1,0 +1,148 @@
+"""`tracker import`: publishes again what was kept elsewhere: messages in files, lines in files, outboxes of lost hosts.
+
+1. The files are read one after the other. `kept_files` finds the messages in them.
+2. Up to `WINDOW` messages are published at once, to the topic. So they reach the storage that has their journals, and
+   its ledger leaves out the visits that are stored already.
+3. The summary says what was published. An import that is interrupted is begun again from the first file: what is stored
+   already changes nothing.
+
+The exit status is 1 if something could not be brought back, because it is no message or because SNS refuses it, and 3
+if something could not be read or SNS could not be reached.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+import time
+from collections.abc import Iterable
+from contextlib import nullcontext
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+
+from tracker.aws import open_topic
+from tracker.config import SnsConfig, load_pixel
+from tracker.errors import TrackerError, UsageError
+from tracker.lifecycle import Backoff
+from tracker.operations.kept_files import read
+from tracker.operations.kept_messages import Kept, Unusable
+from tracker.operations.republishing import Import, Publisher
+from tracker.pixel.topic import Topic
+from tracker.storage.ledger_pruning import JOURNAL_MS
+
+CONFIG = Path("config/pixel.yaml")
+WINDOW = 80  # messages: eight requests of ten, as many as are in flight at once
+WINDOW_BYTES = 4 << 20
+PROGRESS_SECONDS = 0.5
+
+
+async def bring_back(paths: Iterable[Path], topic: Topic | None, *, backoff: Backoff | None = None) -> Import:
+    """Publish everything; without a topic only read and count. Raises TrackerError if SNS cannot be reached."""
+    done = Import()
+    publisher = Publisher(topic, done, backoff=backoff or Backoff()) if topic is not None else None
+    forgotten = (datetime.now(UTC) - timedelta(milliseconds=JOURNAL_MS)).isoformat()
+    progress = _Progress(done)
+    window: list[tuple[str, Kept]] = []
+    size = 0
+    for file, each in read(paths):
+        progress.show()
+        if isinstance(each, Unusable):
+            done.count_unusable(file, each)
+            continue
+        done.count(each, forgotten)
+        if publisher is None:
+            continue
+        window.append((file, each))
+        size += each.message.size
+        if len(window) >= WINDOW or size >= WINDOW_BYTES:
+            await publisher.publish(window)
+            window, size = [], 0
+    if publisher is not None:
+        await publisher.publish(window)
+        publisher.end()
+    progress.clear()
+    return done
+
+
+class _Progress:
+    """Shows on a terminal, twice a second, how far the import is."""
+
+    def __init__(self, done: Import) -> None:
+        self._done = done
+        self._is_shown = sys.stderr.isatty()
+        self._next = 0.0
+
+    def show(self) -> None:
+        if self._is_shown and time.monotonic() > self._next:
+            self._next = time.monotonic() + PROGRESS_SECONDS
+            found, published = self._done.found, self._done.published
+            sys.stderr.write(f"\r\x1b[K{found} messages found, {published} published")
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        if self._is_shown:
+            sys.stderr.write("\r\x1b[K")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="files with messages of SQS or SNS, or lines of visits, gzipped or not; folders of them; outboxes",
+    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help=f"the pixel's configuration; default: {CONFIG}")
+    parser.add_argument("--topic-arn", metavar="ARN", help="the topic, instead of --config")
+    parser.add_argument("--endpoint-url", metavar="URL", help="with --topic-arn: an SNS other than that of AWS")
+    parser.add_argument("--dry-run", action="store_true", help="only read and count; publish nothing")
+
+
+def run(options: argparse.Namespace) -> int:
+    for path in options.files:
+        if not path.exists():
+            raise TrackerError(f"{path} does not exist; nothing was published")
+    return asyncio.run(_run(options, None if options.dry_run else _topic_config(options)))
+
+
+def _topic_config(options: argparse.Namespace) -> SnsConfig:
+    if options.topic_arn is None:
+        if options.endpoint_url is not None:
+            raise UsageError("--endpoint-url: expected only with --topic-arn; a configuration has sns.endpoint_url")
+        return load_pixel(options.config or CONFIG, os.environ).sns
+    if options.config is not None:
+        raise UsageError("expected --config or --topic-arn, not both")
+    try:
+        return msgspec.convert({"topic_arn": options.topic_arn, "endpoint_url": options.endpoint_url}, SnsConfig)
+    except msgspec.ValidationError:
+        raise UsageError(
+            "--topic-arn, --endpoint-url: expected arn:aws:sns:REGION:ACCOUNT:NAME, and an http or https URL"
+        ) from None
+
+
+async def _run(options: argparse.Namespace, config: SnsConfig | None) -> int:
+    async with nullcontext() if config is None else open_topic(config) as topic:
+        done = await bring_back(options.files, topic)
+    print(f"found: {done.found} messages with {done.found_visits} visits")
+    if config is not None:
+        print(f"published: {done.published} messages with {done.published_visits} visits")
+    for count, text in (
+        (done.unusable, "places hold no message that storage would accept; nothing of them was published"),
+        (done.refused, "messages are refused by SNS"),
+        (done.unread, "files or journals could not be read to their ends"),
+        (
+            done.made,
+            "visits had no journal. However often they are imported, they are stored once; those that were stored "
+            "before the first import are stored a second time",
+        ),
+        (
+            done.old,
+            f"messages have visits older than {JOURNAL_MS // 86_400_000} days. The ledger may have forgotten their "
+            "journals; if they were stored then, they are stored a second time",
+        ),
+    ):
+        if count:
+            print(f"{count} {text}")
+    return done.exit_status

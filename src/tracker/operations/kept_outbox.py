@@ -1,0 +1,72 @@
+"""Reads the outbox of a host that does not run any more, from a copy of its disk. Nothing in the copy is changed.
+
+1. An outbox that a running pixel uses is refused: that pixel publishes it. `publisher.lock` shows whether one does.
+   While the outbox is read, this process has a shared lock on that file, so no pixel can start with the outbox.
+2. Each journal is read by the reader that also reads orphans, from its committed offset to its last whole line. A line
+   without its newline was never answered. Damaged lines are left out and reported.
+3. Its end marker follows, as after an orphan. Journals that were set aside as `<id>.bad` are read as far as possible.
+4. `refused.ndjson` is a file of lines: the caller reads it.
+"""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tracker.core.message import end_marker
+from tracker.errors import TrackerError
+from tracker.operations.kept_messages import Kept, Unusable
+from tracker.pixel import outbox_files
+from tracker.pixel.journal_reader import JournalReader, UnreadableJournal
+from tracker.pixel.packer import Packer
+
+
+def is_outbox(directory: Path) -> bool:
+    """Whether `directory` is an outbox. Raises OSError."""
+    return bool(
+        outbox_files.journals(directory)
+        or outbox_files.bad_journals(directory)
+        or outbox_files.publisher_lock(directory).exists()
+        or outbox_files.refused_lines(directory).exists()
+    )
+
+
+@contextmanager
+def unused_outbox(directory: Path) -> Iterator[list[Path]]:
+    """The journals of an outbox, which no pixel can use meanwhile. Raises TrackerError if one uses it now."""
+    try:
+        lock = os.open(outbox_files.publisher_lock(directory), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        lock = None
+    try:
+        if lock is not None:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise TrackerError(f"{directory}: a running pixel uses this outbox, and publishes it itself") from None
+        yield outbox_files.journals(directory) + outbox_files.bad_journals(directory)
+    finally:
+        if lock is not None:
+            os.close(lock)
+
+
+def journal_messages(path: Path) -> Iterator[Kept | Unusable]:
+    """The messages for what SNS has not accepted of this journal."""
+    journal = outbox_files.journal_id(path)
+    packer = Packer(journal)
+    try:
+        reader = JournalReader(path)
+        offset = reader.committed
+        while (span := reader.take(packer.limit("packed"), offset)) is not None:
+            if span.skipped:
+                yield Unusable(f"{path} before offset {span.start}", f"{span.skipped} damaged lines")
+            offset = span.start
+            if span.data:
+                [message] = packer.messages(span, "packed")
+                yield Kept(message, f"{path}, offset {span.start}")
+                offset = message.end
+        if offset:
+            yield Kept(end_marker(journal, offset), str(path))
+    except (UnreadableJournal, OSError) as error:
+        yield Unusable(str(path), f"it cannot be read to its end: {error}", could_not_read=True)

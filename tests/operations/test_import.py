@@ -1,0 +1,455 @@
+"""What was kept elsewhere comes back once, whatever form it has, in any order, and however often it is imported."""
+
+import asyncio
+import gzip
+import io
+import json
+import os
+import random
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import chain, repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fake_aws import FakeAws
+from tests.fake_aws.in_memory import FakeTopic
+from tests.pixel.journals import journal_with, line
+from tests.storage.rig import delivery, logged, open_rig
+from tracker import cli
+from tracker.core.message import Message, StoredSpan, end_marker, pack, unpack
+from tracker.errors import PublishFailed, PublishRefused, PublishThrottled, TrackerError
+from tracker.lifecycle import Backoff
+from tracker.operations.bring_back import bring_back
+from tracker.operations.json_objects import JsonObject, json_objects
+from tracker.operations.kept_messages import Kept
+from tracker.operations.republishing import Import, Publisher
+from tracker.pixel import outbox_files
+from tracker.pixel.outbox import Outbox
+
+JOURNALS = ["0a" * 16, "f1" * 16]
+LEGACY = (
+    '{"Referer":"https://legacy.example/","UserAgent":null,"IpAddress":"192.0.2.9",'
+    '"VisitedAt":"2026-11-10T22:22:43.7936205+00:00"}'
+)
+FAST = Backoff(0.001, 0.002)
+
+
+def messages() -> list[Message]:
+    """All of two journals: packed spans, single visits, end markers."""
+    found: list[Message] = []
+    for number, journal in enumerate(JOURNALS):
+        start = 0
+        for first, count in ((0, 30), (30, 1), (31, 50)):
+            data = b"".join(line(1_000 * number + each) for each in range(first, first + count))
+            found.append(pack(journal, start, data, compress=True))
+            start += len(data)
+        found.append(end_marker(journal, start))
+    return found
+
+
+def sqs(message: Message, **more: object) -> dict[str, Any]:
+    typed = {name: {"StringValue": text, "DataType": "String"} for name, text in message.attributes.items()}
+    return {
+        "MessageId": f"m-{message.journal}-{message.start}",
+        "Body": message.body,
+        "MessageAttributes": typed,
+        **more,
+    }
+
+
+def sns(message: Message) -> dict[str, Any]:
+    typed = {name: {"Type": "String", "Value": text} for name, text in message.attributes.items()}
+    return {"Type": "Notification", "MessageId": "e", "Message": message.body, "MessageAttributes": typed}
+
+
+def event(message: Message) -> dict[str, Any]:
+    typed = {name: {"stringValue": text, "dataType": "String"} for name, text in message.attributes.items()}
+    return {"messageId": "e", "receiptHandle": "r", "body": message.body, "messageAttributes": typed}
+
+
+def as_lines(values: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+FORMS: dict[str, Callable[[list[Message]], str]] = {
+    "messages of SQS, one a line": lambda them: as_lines([sqs(each) for each in them]),
+    "what `aws sqs receive-message` prints, several times": lambda them: "".join(
+        json.dumps({"Messages": [sqs(each) for each in them[at : at + 3]]}, indent=4) + "\n" for at in range(0, 8, 3)
+    ),
+    "what boto3 returns": lambda them: json.dumps(
+        {
+            "Messages": [sqs(each) for each in them],
+            "ResponseMetadata": {"HTTPHeaders": {"date": "x"}, "RetryAttempts": 0},
+        }
+    ),
+    "the reply's metadata first": lambda them: json.dumps(
+        {"ResponseMetadata": {"HTTPHeaders": {}}, "Messages": [sqs(each) for each in them]}
+    ),
+    "one long list": lambda them: json.dumps([sqs(each, Attributes={"SentTimestamp": "1"}) for each in them], indent=2),
+    "envelopes of SNS, one a line": lambda them: as_lines([sns(each) for each in them]),
+    "envelopes of SNS without anything between them": lambda them: "".join(json.dumps(sns(each)) for each in them),
+    "envelopes in messages of SQS": lambda them: as_lines(
+        [{"MessageId": "m", "Body": json.dumps(sns(each))} for each in them]
+    ),
+    "an event of Lambda from SQS": lambda them: json.dumps({"Records": [event(each) for each in them]}),
+    "an event of Lambda from SNS": lambda them: json.dumps(
+        {"Records": [{"EventSource": "aws:sns", "Sns": sns(each)} for each in them]}
+    ),
+    "with Windows's line ends and a mark of the byte order": lambda them: (
+        "\ufeff" + as_lines([sqs(each) for each in them]).replace("\n", "\r\n")
+    ),
+}
+
+
+async def imported(*paths: Path, topic: FakeTopic | None = None) -> tuple[Import, list[Message]]:
+    topic = topic or FakeTopic()
+    done = await bring_back(paths, topic, backoff=FAST)
+    return done, topic.accepted
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
+@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
+async def test_a_message_comes_back_as_it_was_whatever_it_was_kept_in(
+    form: Callable[[list[Message]], str], compressed: bool, tmp_path: Path
+) -> None:
+    data = form(messages()).encode()
+    (tmp_path / "kept").write_bytes(gzip.compress(data) if compressed else data)
+    done, accepted = await imported(tmp_path / "kept")
+    assert accepted == messages()
+    assert (done.exit_status, done.found, done.published_visits, done.made) == (0, 8, 162, 0)
+
+
+async def test_other_attributes_are_kept_as_far_as_a_queue_takes_them(tmp_path: Path) -> None:
+    message = messages()[0]
+    few, many = sqs(message), sqs(message)
+    few["MessageAttributes"] |= {"Trace": {"StringValue": "7", "DataType": "String"}, "Blob": {"BinaryValue": "eA=="}}
+    many["MessageAttributes"] |= {f"Trace{n}": {"StringValue": "7", "DataType": "String"} for n in range(4)}
+    del few["MessageAttributes"]["Type"]  # without it, the filter of the subscription would drop the message
+    (tmp_path / "kept").write_text(as_lines([few, many]))
+    _, accepted = await imported(tmp_path / "kept")
+    assert [each.attributes for each in accepted] == [{**message.attributes, "Trace": "7"}, message.attributes]
+
+
+def archive(folder: Path, chance: random.Random) -> list[Path]:
+    """Everything that can be kept, each in a file of its own, the messages in any order. One outbox, with a journal."""
+    shuffled = messages() * 2
+    chance.shuffle(shuffled)
+    forms = list(FORMS.values())
+    files: list[Path] = []
+    for at in range(0, len(shuffled), 4):
+        files.append(folder / f"kept-{chance.random()}")
+        files[-1].write_text(chance.choice(forms[:5])(shuffled[at : at + 4]))
+    files.append(folder / "legacy")
+    legacy = [{"MessageId": f"id-{n}", "Body": LEGACY.replace("legacy", f"legacy-{n}")} for n in range(5)]
+    chance.shuffle(legacy)
+    files[-1].write_text(as_lines(legacy))
+    if not (outbox := folder / "outbox").exists():
+        outbox.mkdir()
+        journal_with(outbox, *(line(each) for each in range(5_000, 5_100)), segment_bytes=4_096).close()
+        lines = [line(each) for each in range(6_000, 6_010)]
+        outbox_files.refused_lines(outbox).write_bytes(b"".join(lines + lines[:1]))  # two visits may be the same
+    files.append(outbox)
+    chance.shuffle(files)
+    return files
+
+
+async def test_the_same_archive_shuffled_changes_nothing_after_the_first_time(tmp_path: Path) -> None:
+    chance = random.Random(os.environ.get("TRACKER_SEED", "1"))
+    log = tmp_path / "visits.log"
+    stored = messages()[:2]  # before the import
+    async with open_rig(log) as rig:
+        await rig.write(*(delivery(each.body, each.attributes) for each in stored))
+        content = b""
+        for _ in range(4):
+            _, accepted = await imported(*archive(tmp_path, chance))
+            for at in range(0, len(accepted), 50):
+                await rig.write(*(delivery(each.body, each.attributes) for each in accepted[at : at + 50]))
+            assert not content or log.read_bytes() == content
+            content = log.read_bytes()
+        assert not rig.left
+    expected = [1_000 * number + each for number in range(2) for each in range(81)]
+    expected += [*range(5_000, 5_100), *range(6_000, 6_010), 6_000]
+    wanted = Counter(f"https://example.org/{each}" for each in expected)
+    assert Counter(logged(log)) == wanted + Counter(f"https://legacy-{n}.example/" for n in range(5))
+
+
+async def test_lines_that_follow_later_in_the_same_file_are_added(tmp_path: Path) -> None:
+    file, log = tmp_path / "refused.ndjson", tmp_path / "visits.log"
+    async with open_rig(log) as rig:
+        for count in (3, 5, 5):
+            file.write_bytes(b"".join(line(each) for each in range(count)))
+            done, accepted = await imported(file)
+            assert done.made == count
+            await rig.write(*(delivery(each.body, each.attributes) for each in accepted))
+    assert logged(log) == [f"https://example.org/{each}" for each in range(5)]
+
+
+async def test_many_lines_become_few_messages(tmp_path: Path) -> None:
+    (tmp_path / "lines").write_bytes(b"".join(line(each) for each in range(10_000)))
+    _, accepted = await imported(tmp_path / "lines")
+    assert sum(each.visits for each in accepted) == 10_000
+    assert len(accepted) < 20
+    assert [each.start for each in accepted[1:]] == [each.end for each in accepted[:-1]]
+
+
+BROKEN = {
+    "cut within a text": '{"MessageId": "m", "Body": "abc',
+    "cut within an object": '{"MessageId": "m", "Body": "abc"',
+    "not JSON": "Lorem ipsum",
+    "wrong JSON": '{"MessageId": }',
+    "something else": '{"level": "info"}',
+    "a body that is no text": '{"Body": 7}',
+    "a visit without a valid address": '{"IpAddress": "nowhere", "VisitedAt": "2026-11-23T07:09:24+00:00"}',
+    "a body that is no visit": '{"Body": "Lorem ipsum"}',
+    "a wrong checksum": json.dumps(sqs(messages()[0])).replace(messages()[0].attributes["Crc32"], "00000000"),
+    "no start": json.dumps(sqs(messages()[0])).replace('"Start"', '"Stop"'),
+    "too deep": '{"a":' * 5_000 + "1" + "}" * 5_000,
+    "binary": "\x00\x01\xff{",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize("at", [0, 4, 8])
+async def test_what_is_no_message_is_named_with_its_line_and_the_rest_comes_back(
+    broken: str, at: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [json.dumps(sqs(each)) for each in messages()]
+    (tmp_path / "kept").write_text("\n".join([*lines[:at], broken, *lines[at:]]) + "\n")
+    done, accepted = await imported(tmp_path / "kept")
+    assert accepted == messages()
+    assert (done.exit_status, done.unusable) == (1, 1)
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/kept:{at + 1}: ")
+
+
+async def test_a_gzip_file_that_was_cut_off_gives_what_it_has(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = [
+        pack(JOURNALS[0], 0, line(0, random.Random(each).randbytes(900).hex()), compress=False) for each in range(99)
+    ]
+    data = gzip.compress(as_lines([sqs(each) for each in noise]).encode())
+    (tmp_path / "kept.gz").write_bytes(data[: len(data) * 2 // 3])
+    done, accepted = await imported(tmp_path / "kept.gz")
+    assert 60 <= len(accepted) < 70
+    assert accepted == noise[: len(accepted)]
+    assert done.exit_status == 1
+    assert "not a whole gzip file" in capsys.readouterr().err
+
+
+async def test_few_problems_of_a_file_are_shown_and_all_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").write_text("{}\n" * 1_000)
+    done, _ = await imported(tmp_path / "kept")
+    assert done.unusable == 1_000
+    assert len(capsys.readouterr().err.splitlines()) == 11
+
+
+def snapshot(folder: Path) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for path in [folder, *folder.rglob("*")]:
+        status = path.stat()
+        found[str(path)] = (
+            path.is_file() and path.read_bytes(),
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_mode,
+        )
+    return found
+
+
+async def test_an_outbox_is_read_from_where_sns_had_accepted_it_and_is_not_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outbox = tmp_path / "outbox"
+    outbox.mkdir()
+    lines = [line(each) for each in range(40)]
+    path = journal_with(outbox, *lines, segment_bytes=1_024).path
+    outbox_files.write_committed_offset(path, len(b"".join(lines[:10])))
+    last = outbox_files.segment_path(path, outbox_files.segments(path)[-1])
+    last.write_bytes(last.read_bytes() + b'{"Referer":"never answered')
+    damaged = journal_with(outbox, line(100), b"\0" * 40 + b"\n", line(101))
+    damaged.close()
+    set_aside = journal_with(outbox, line(200))
+    set_aside.close()
+    set_aside.path.rename(outbox_files.bad_path(set_aside.path))
+    outbox_files.publisher_lock(outbox).touch()
+    before = snapshot(outbox)
+
+    done, accepted = await imported(outbox)
+
+    assert snapshot(outbox) == before
+    pages = Counter(int(text.split(b'"')[0]) for each in accepted for text in _body(each).split(b"example.org/")[1:])
+    assert pages == Counter([*range(10, 40), 100, 101, 200])
+    assert {each.journal for each in accepted} == {path.name, damaged.path.name, set_aside.path.name}
+    assert sorted(each.end for each in accepted if "Closed" in each.attributes) == sorted(
+        [len(b"".join(lines)), len(line(100) + line(101)) + 41, len(line(200))]
+    )
+    assert (done.exit_status, done.unusable) == (1, 1)
+    assert "1 damaged lines" in capsys.readouterr().err
+
+
+def _body(message: Message) -> bytes:
+    content = unpack(message.attributes, message.body)
+    return content.data if isinstance(content, StoredSpan) else b""
+
+
+async def test_the_outbox_of_a_running_pixel_is_refused(tmp_path: Path) -> None:
+    running = Outbox(tmp_path / "outbox")
+    running.open()
+    journal_with(tmp_path / "outbox", line(1)).close()
+    with pytest.raises(TrackerError, match="a running pixel uses this outbox"):
+        await imported(tmp_path / "outbox")
+    running.close()
+    assert (await imported(tmp_path / "outbox"))[0].exit_status == 0
+
+
+async def test_a_folder_is_read_with_its_folders(tmp_path: Path) -> None:
+    below = tmp_path / "2026/11"
+    below.mkdir(parents=True)
+    for number, each in enumerate(messages()):
+        ((tmp_path, below)[number % 2] / f"{number}.json").write_text(json.dumps(sns(each)))
+    done, accepted = await imported(tmp_path)
+    assert Counter(map(repr, accepted)) == Counter(map(repr, messages()))
+    assert done.exit_status == 0
+
+
+async def test_it_waits_for_as_long_as_sns_throttles(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()]))
+    answers = chain(repeat(PublishThrottled("Throttling: Rate exceeded"), 100), repeat(None))
+    topic = FakeTopic(lambda message: next(answers))
+    done, accepted = await imported(tmp_path / "kept", topic=topic)
+    assert Counter(map(repr, accepted)) == Counter(map(repr, messages()))
+    assert (done.published, done.exit_status) == (8, 0)
+
+
+async def test_what_sns_refuses_is_named_and_the_rest_comes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()]))
+    third = messages()[2]
+    topic = FakeTopic(lambda message: PublishRefused("InvalidParameter: no") if message == third else None)
+    done, accepted = await imported(tmp_path / "kept", topic=topic)
+    assert accepted == [each for each in messages() if each != third]
+    assert (done.exit_status, done.refused) == (1, 1)
+    assert f"{tmp_path}/kept:3: SNS refuses this message: InvalidParameter: no" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("count", [8, 100])
+async def test_a_topic_that_refuses_everything_ends_the_import(count: int, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text(as_lines([sqs(messages()[0])] * count))
+    topic = FakeTopic(lambda message: PublishRefused("AuthorizationError: no"))
+    with pytest.raises(TrackerError, match="check the topic and the permission"):
+        await imported(tmp_path / "kept", topic=topic)
+
+
+class Endless(io.RawIOBase):
+    """Messages of 200 KB, `count` of them, in one list."""
+
+    def __init__(self, count: int) -> None:
+        one = (json.dumps(sqs(pack("0a" * 16, 0, line(1, "x" * 200_000), compress=False))) + ",\n").encode()
+        self._parts: Iterator[bytes] = chain([b'{"Messages": ['], repeat(one, count), [b"]}"])
+        self._left = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._left = self._left or next(self._parts, b"")
+        part = self._left[: len(buffer)]
+        buffer[: len(part)] = part
+        self._left = self._left[len(part) :]
+        return len(part)
+
+
+def test_memory_does_not_grow_with_the_file() -> None:
+    tracemalloc.start()
+    try:
+        found = sum(isinstance(each, JsonObject) for each in json_objects(io.BufferedReader(Endless(300))))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert found == 300  # 60 MB
+    assert peak < 20 << 20
+
+
+# -- the command
+
+
+def command(fake: FakeAws, *arguments: object) -> int:
+    arn = fake.world.create_topic("tracking").arn
+    return cli.main(["import", "--topic-arn", arn, "--endpoint-url", fake.sns.url, *map(str, arguments)])
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeAws]:
+    made = FakeAws()
+    yield made
+    made.close()
+
+
+def published(fake: FakeAws) -> list[str]:
+    [topic] = fake.world.topics.values()
+    return [each.body for each in topic.accepted]
+
+
+async def test_the_command_publishes_and_says_what_it_did(
+    fake: FakeAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()] + [{"MessageId": "m", "Body": LEGACY}]))
+    assert await asyncio.to_thread(command, fake, "--dry-run", tmp_path / "kept") == 0
+    said = capsys.readouterr().out
+    assert said.startswith("found: 10 messages with 163 visits\n1 visits had no journal.")
+    assert published(fake) == []
+    fake.sns.faults.inject("partial", "PublishBatch", times=3)
+    assert await asyncio.to_thread(command, fake, tmp_path / "kept") == 0
+    assert "published: 10 messages with 163 visits" in capsys.readouterr().out
+    assert {each.body for each in messages()} < set(published(fake))
+
+
+async def test_visits_that_the_ledger_may_have_forgotten_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = pack("0a" * 16, 0, line(1).replace(b"2026-", b"2025-"), compress=False)
+    (tmp_path / "kept").write_text(as_lines([sqs(old)]))
+    assert await asyncio.to_thread(cli.main, ["import", "--dry-run", str(tmp_path / "kept")]) == 0
+    assert "1 messages have visits older than 180 days" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (["nowhere"], 3, "nowhere does not exist"),
+        (["--topic-arn", "tracking", "."], 2, "--topic-arn"),
+        (["--topic-arn", "arn:aws:sns:eu-west-1:000000000000:t", "--config", "x", "."], 2, "not both"),
+        (["--endpoint-url", "http://127.0.0.1:9", "."], 2, "--endpoint-url"),
+        (["--config", "nowhere.yaml", "."], 78, "nowhere.yaml"),
+    ],
+)
+def test_a_wrong_command_line_publishes_nothing(
+    arguments: list[str], status: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["import", *arguments]) == status
+    assert said in capsys.readouterr().err
+
+
+async def test_a_file_that_cannot_be_read_is_named_and_the_others_come_back(
+    fake: FakeAws, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()]))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop2")
+    (tmp_path / "loop2").symlink_to(tmp_path / "loop")
+    assert await asyncio.to_thread(command, fake, tmp_path) == 3
+    assert len(published(fake)) == 8
+    assert f"{tmp_path}/loop: it cannot be read" in capsys.readouterr().err
+
+
+async def test_an_endpoint_that_fails_for_long_ends_the_import_with_what_was_done(tmp_path: Path) -> None:
+    topic = FakeTopic(lambda message: PublishFailed("no answer"))
+    publisher = Publisher(topic, Import(), give_up=0.01, backoff=FAST)
+    with pytest.raises(TrackerError, match="SNS does not accept messages: no answer"):
+        await publisher.publish([("kept", Kept(messages()[0], "kept:1"))])
