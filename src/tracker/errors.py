@@ -98,6 +98,10 @@ class AwsRefused(TrackerError):
         )
 
 
+class UnknownJournal(TrackerError):
+    """A ledger does not know the journal that a person has named."""
+
+
 class AppendFailed(TrackerError):
     """A batch could not be written to the visit log or its ledger; none of its messages may be deleted from SQS."""
 

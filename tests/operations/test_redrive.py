@@ -9,6 +9,7 @@ from tracker import cli
 from tracker.core.message import pack
 from tracker.core.visit import encode_line
 from tracker.errors import TrackerError
+from tracker.operations.provision import provision
 from tracker.operations.redrive import redrive
 
 from .conftest import REGION, Bench, proxy
@@ -105,3 +106,23 @@ async def test_a_redrive_that_aws_forbids_says_so(bench: Bench, capsys: pytest.C
         arguments += ["--dead-letter-queue", bench.names.dead_letter_queue]
         assert await asyncio.to_thread(cli.main, arguments) == 3
     assert "AccessDenied" in capsys.readouterr().err
+
+
+async def test_the_queues_of_several_storages_are_redriven_each_from_its_own_dead_letters(bench: Bench) -> None:
+    shards = [await provision(bench.sns, bench.sqs, names) for names in bench.names.shards(2)]
+    configs = []
+    for shard, (made, names) in enumerate(zip(shards, bench.names.shards(2), strict=True)):
+        file = bench.storage_config({"sqs": {"queue": names.queue}})
+        configs.append(file.rename(file.with_name(f"storage-{shard}.yaml")))
+        for _ in range(shard + 1):
+            await bench.sqs.send_message(QueueUrl=made.dead_letter_queue_url, MessageBody="a visit")
+    arguments = ["redrive", "--config", *map(str, configs)]
+    assert await asyncio.to_thread(cli.main, [*arguments, "--most", "2"]) == 0
+    assert [await waiting(bench, made.queue_url) for made in shards] == [1, 1]
+    assert await asyncio.to_thread(cli.main, arguments) == 0
+    assert [await waiting(bench, made.queue_url) for made in shards] == [1, 2]
+    assert [await waiting(bench, made.dead_letter_queue_url) for made in shards] == [0, 0]
+
+
+def test_a_configuration_and_a_queue_are_one_too_many() -> None:
+    assert cli.main(["redrive", "--config", "storage.yaml", "--queue", "visits"]) == 2

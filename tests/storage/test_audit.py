@@ -283,3 +283,44 @@ async def test_bytes_beyond_an_end_marker_are_stored_and_no_gap(path: Path) -> N
         await rig.write(close(A, 2), delivery(message.body, message.attributes))
     [account] = accounts_of(path)
     assert (account.gaps, account.closed_end) == ((), offset_of(A, 2))
+
+
+async def test_several_storages_are_audited_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configs = [tmp_path / f"storage-{shard}.yaml" for shard in range(3)]
+    logs = [tmp_path / f"visits-{shard}.log" for shard in range(3)]
+    for config, log in zip(configs, logs, strict=True):
+        config.write_text(f"sqs: {{queue: visits}}\nlog: {{path: {log}}}\n")
+    for log, name in zip(logs, (A, B, C), strict=True):
+        async with open_rig(log) as rig:
+            await rig.write(span(name, 0, 4), close(name, 4))
+            await rig.call(rig.ledger.checkpoint)
+    status, said = audit(capsys, "--config", *configs, "--log", *logs)
+    assert status == 0, said
+    assert said.count("1 journals, 1 of them closed and complete") == 3
+    assert all(f"{log}: 4 lines of visits" in said for log in logs)
+
+    async with open_rig(logs[1]) as rig:  # a part of A that nobody else has, and of C what another storage has
+        await rig.write(span(A, 4, 6), span(C, 2, 4))
+    status, said = audit(capsys, "--config", configs[0], "--config", *configs[1:])
+    assert status == 1
+    assert f"DIVIDED: journal {A} are stored by more than one storage: {logs[0]}, {logs[1]}" in said
+    size = offset_of(C, 4) - offset_of(C, 2)
+    assert f"TWICE: {size} bytes of journal {C} are stored by more than one storage: {logs[1]}, {logs[2]}" in said
+    assert B not in said.replace(str(tmp_path), "")
+
+
+async def test_a_journal_is_given_up_in_whichever_ledger_knows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = [tmp_path / f"storage-{shard}.yaml" for shard in range(2)]
+    logs = [tmp_path / f"visits-{shard}.log" for shard in range(2)]
+    for config, log, name in zip(configs, logs, (A, B), strict=True):
+        config.write_text(f"sqs: {{queue: visits}}\nlog: {{path: {log}}}\n")
+        async with open_rig(log) as rig:
+            await rig.write(span(name, 2, 4))
+            await rig.call(rig.ledger.checkpoint)
+    status, _ = audit(capsys, "--config", *configs, "--grace", 0, "--forget", A, "--forget", B)
+    assert status == 0
+    status, said = audit(capsys, "--config", *configs, "--forget", C)
+    assert status == 3
+    assert f"knows no journal {C}" in said

@@ -24,7 +24,7 @@ from tracker.files import fdatasync
 from tracker.storage import batch as batch_module
 from tracker.storage import log_file as log_file_module
 from tracker.storage import writer as writer_module
-from tracker.storage.audit import check_log
+from tracker.storage.log_check import check_log
 from tracker.storage.log_file import LogFile
 from tracker.visit_log_files import closed_logs
 

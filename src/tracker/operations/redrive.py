@@ -110,7 +110,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="FILE",
-        help="storage's configurations, in place of the other options: for each queue its own dead-letter queue is emptied",
+        help="storages' configurations, in place of the options above; each queue knows its own dead-letter queue",
     )
     parser.add_argument("--most", type=int, metavar="COUNT", help="move at most this many messages; try 1 first")
 
@@ -129,9 +129,9 @@ async def _run(options: argparse.Namespace) -> int:
     left = options.most
     for each in queues:
         async with open_client("sqs", each.region, each.endpoint_url) as sqs:
-            target = await _existing(sqs, "--queue", each.queue)
-            name = dead or await _dead_letter_queue(sqs, target)
+            name = dead or await _dead_letter_queue(sqs, await _existing(sqs, "--config", each.queue))
             source = await _existing(sqs, "--dead-letter-queue", name)
+            target = await _existing(sqs, "--queue", each.queue)
             if source == target:
                 raise UsageError("--dead-letter-queue: expected another queue than --queue")
             moved = await redrive(sqs, source=source, target=target, most=left)

@@ -2,37 +2,33 @@
 
 1. It copies the ledger, and reports each journal that is open or has gaps, and the gaps older than `--grace`.
 2. It counts the sums that the ledger keeps again, and reports those that differ.
-3. It reads the logs given with `--log`, and reports each line that is not as storage writes it.
+3. If several ledgers are read, it reports the journals that more than one of them knows.
+4. It reads the logs given with `--log`, and reports each line that is not as storage writes it.
 
 The exit status is 1 when one of these steps has found something. Only `--forget` and `--forget-silent` write to the
 ledger. Storage may be running.
 """
 
 import argparse
-import gzip
 import math
 import os
-import re
 import time
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from contextlib import ExitStack
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 from tracker.config import load_storage
-from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line, parse_line
+from tracker.core.log_line import format_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
-from tracker.errors import MalformedMessage, TrackerError
+from tracker.errors import UnknownJournal
 from tracker.storage import ledger_reader
 from tracker.storage.ledger_reader import Account, LedgerCopy
-from tracker.visit_log_files import is_compressed, ledger_path
+from tracker.storage.log_check import SHOWN_LINES, LogCheck, check_log
+from tracker.storage.shared_journals import Stored, shared_journals
+from tracker.visit_log_files import ledger_path
 
 CONFIG = Path("config/storage.yaml")
-SHOWN_LINES = 10
 SAMPLE_BYTES = 1 << 16
-_LEGACY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+00:00\|")
 # By how many bytes the line of a visit in its journal is longer than its line in the log.
 _PROBE = Visit(datetime(2026, 1, 1, tzinfo=UTC), "r", "u", "192.0.2.1")
 JOURNAL_EXTRA_BYTES = len(encode_line(visited_at_text(0), "r", "u", _PROBE.ip)) - len(format_line(_PROBE))
@@ -41,7 +37,13 @@ USUAL_LINE_BYTES = 220  # assumed for a log that has no line yet
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help=f"storage's configuration (without --log: {CONFIG})"
+        "--config",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="FILE",
+        help=f"the configurations of one or several storages (without --log: {CONFIG})",
     )
     parser.add_argument(
         "--log",
@@ -78,19 +80,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the audit. Returns the exit status: 0 when nothing was found, otherwise 1."""
     logs: list[Path] = options.log
-    live = _live_log(options.config, logs)
+    lives = _live_logs(options.config, logs)
     well = True
-    if live is not None:
-        for journal in options.forget:
-            ledger_reader.give_up(ledger_path(live), journal)
-        if options.forget_silent is not None:
+    for journal in options.forget if lives else ():
+        _give_up(lives, journal)
+    if options.forget_silent is not None:
+        for live in lives:
             count = ledger_reader.give_up_silent(ledger_path(live), options.forget_silent)
             print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
-        with ledger_reader.open_copy(ledger_path(live)) as copy:
-            well = _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
+    with ExitStack() as stack:
+        copies = {live: stack.enter_context(ledger_reader.open_copy(ledger_path(live))) for live in lives}
+        for live, copy in copies.items():
+            well &= _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
+        well &= _print_shared({str(live): copy.stored() for live, copy in copies.items()})
     for file in logs:
-        well &= _print_check(_check(file, live))
+        well &= _print_check(_check(file, lives))
     return 0 if well else 1
+
+
+def _give_up(lives: list[Path], journal: str) -> None:
+    """Give up the gaps of a journal in each ledger that knows it. Raises TrackerError if none does."""
+    unknown: list[UnknownJournal] = []
+    for live in lives:
+        try:
+            ledger_reader.give_up(ledger_path(live), journal)
+        except UnknownJournal as error:
+            unknown.append(error)
+    if len(unknown) == len(lives):
+        raise unknown[0]
 
 
 def _not_negative(text: str) -> float:
@@ -103,11 +120,12 @@ def _not_negative(text: str) -> float:
     return number
 
 
-def _live_log(config: Path | None, logs: list[Path]) -> Path | None:
-    """The log whose ledger is read: the configured one, otherwise the first of `logs` that has a ledger beside it."""
-    if config is not None or not logs:
-        return Path(load_storage(config or CONFIG, os.environ).log.path)
-    return next((file for file in logs if ledger_path(file).exists()), None)
+def _live_logs(configs: list[Path], logs: list[Path]) -> list[Path]:
+    """The logs whose ledgers are read: the configured ones, otherwise the first of `logs` with a ledger beside it."""
+    if configs or not logs:
+        paths = (Path(load_storage(config, os.environ).log.path) for config in configs or [CONFIG])
+        return list(dict.fromkeys(paths))
+    return [file for file in logs if ledger_path(file).exists()][:1]
 
 
 def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, all_journals: bool) -> bool:
@@ -139,6 +157,18 @@ def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, al
         if wrong <= SHOWN_LINES:
             print(f"SUMS: {problem}")
     return not gaps and not wrong
+
+
+def _print_shared(ledgers: dict[str, Stored]) -> bool:
+    """Step 3. Returns whether nothing was found."""
+    count = 0
+    for count, (journal, names, twice) in enumerate(shared_journals(ledgers), 1):
+        if count <= SHOWN_LINES:
+            what = f"TWICE: {twice} bytes of" if twice else "DIVIDED:"
+            print(f"{what} journal {journal} are stored by more than one storage: {', '.join(names)}")
+    if count > SHOWN_LINES:
+        print(f"and {count - SHOWN_LINES} more journals that several storages know")
+    return not count
 
 
 def _print_account(account: Account, now_ms: float, line_bytes: float) -> None:
@@ -176,58 +206,10 @@ def _mean_line_bytes(log: Path) -> float:
     return len(sample) / lines if lines else USUAL_LINE_BYTES
 
 
-@dataclass(slots=True)
-class LogCheck:
-    """What is in a log: lines as storage writes them, lines of the legacy .NET services, and problems."""
-
-    file: Path
-    lines: int = 0
-    legacy_lines: int = 0
-    problems: list[str] = field(default_factory=list)
-    unshown: int = 0  # problems beyond the first ones
-
-
-def check_log(file: Path, limit: int | None = None) -> LogCheck:
-    """Read a log up to `limit` bytes, gzipped if it is named `.gz`. Raises TrackerError when it cannot be read."""
-    check = LogCheck(file)
-    try:
-        with gzip.open(file) if is_compressed(file) else file.open("rb") as source:
-            _check_lines(check, iter(partial(source.readline, MAX_LOG_LINE_BYTES), b""), limit)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        check.problems.append(f"TORN: not a whole gzip file: {error}")
-    except OSError as error:
-        raise TrackerError(f"{file}: cannot be read: {error.strerror}") from error
-    return check
-
-
-def _check_lines(check: LogCheck, lines: Iterator[bytes], limit: int | None) -> None:
-    offset = 0
-    for number, line in enumerate(lines, 1):
-        if limit is not None and offset >= limit:
-            return
-        if not line.endswith(b"\n") and len(line) < MAX_LOG_LINE_BYTES:
-            check.problems.append(f"TORN: the last {len(line)} bytes, from {offset}, are no whole line")
-        elif (problem := _line_problem(line)) is None:
-            check.lines += 1
-            check.legacy_lines += _LEGACY.match(line) is not None
-        elif len(check.problems) < SHOWN_LINES:
-            check.problems.append(f"FOREIGN: line {number}, byte {offset}: {problem}: {line[:80]!r}")
-        else:
-            check.unshown += 1
-        offset += len(line)
-
-
-def _line_problem(line: bytes) -> str | None:
-    try:
-        as_written = format_line(parse_line(line))
-    except MalformedMessage as error:
-        return str(error)
-    return None if as_written == line or _LEGACY.match(line) else "not as storage writes it"
-
-
-def _check(file: Path, live: Path | None) -> LogCheck:
-    """Step 3 for one log. If it is the live one, its length is compared with the ledger; storage may be appending."""
-    if live is None or not live.exists() or not file.exists() or not file.samefile(live):
+def _check(file: Path, lives: list[Path]) -> LogCheck:
+    """Step 4 for one log. If it is a live one, its length is compared with the ledger; storage may be appending."""
+    live = next((each for each in lives if each.exists() and file.exists() and file.samefile(each)), None)
+    if live is None:
         return check_log(file)
     before = ledger_reader.read_extent(ledger_path(live))
     check = check_log(file, before.size)

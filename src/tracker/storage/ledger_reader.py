@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from tracker.errors import TrackerError
+from tracker.errors import TrackerError, UnknownJournal
 from tracker.storage.ledger_schema import DAY_MS, KNOWN_END, LAYOUT, sqlite_errors, total_missing
 
 BUSY_SECONDS = 10.0  # how long a reader waits for the lock of another program
@@ -85,6 +85,10 @@ class LedgerCopy:
             gaps = tuple(self._gaps(journal, closed_end or 0, latest_ms)) if has_gaps else ()
             yield Account(journal, latest_ms, closed_end, bool(given_up), stored, gaps)
 
+    def stored(self) -> Iterator[tuple[str, int, int]]:
+        """What is stored: journal, start and end of each interval, in ascending order."""
+        return iter(self._db.execute('SELECT journal, start, "end" FROM stored ORDER BY journal, start'))
+
     def wrong_sums(self) -> Iterator[str]:
         """The sums of the ledger that differ from a full count; none, unless the ledger is damaged."""
         rows = self._db.execute(
@@ -141,11 +145,11 @@ def read_extent(ledger: Path) -> Extent:
 def give_up(ledger: Path, journal: str) -> None:
     """Give up the gaps of a journal. Its stored intervals are kept, because its messages may be delivered again.
 
-    Raises TrackerError when the ledger knows no such journal.
+    Raises UnknownJournal when the ledger knows no such journal.
     """
     with _connect(ledger, "rw") as db:
         if not db.execute("UPDATE journal SET given_up = 1 WHERE id = ?", (journal,)).rowcount:
-            raise TrackerError(f"{ledger} knows no journal {journal}")
+            raise UnknownJournal(f"{ledger} knows no journal {journal}")
 
 
 def give_up_silent(ledger: Path, days: float) -> int:
