@@ -3,6 +3,7 @@
 import json
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import uuid4
 
 from tests.fake_aws.faults import Faults
@@ -16,11 +17,12 @@ class Subscription:
     arn: str
     queue: Queue
     raw: bool
-    filter_policy: dict[str, list[str]]
+    filter_policy: dict[str, list[Any]]
 
     def deliver(self, topic: "Topic", message_id: str, sent: Sent) -> None:
-        for name, wanted in self.filter_policy.items():
-            if name not in sent.attributes or sent.attributes[name].value not in wanted:
+        for name, rules in self.filter_policy.items():
+            value = sent.attributes[name].value if name in sent.attributes else None
+            if not any(_fits(rule, value) for rule in rules):
                 return
         if self.raw and len(sent.attributes) > RAW_ATTRIBUTES:
             self.queue.refused_by_raw_delivery += 1  # "the message is discarded as a client-side error"
@@ -45,6 +47,18 @@ class Topic:
             for _ in range(2 if self.faults.strikes("double", action) else 1):
                 subscription.deliver(self, message_id, sent)
         return message_id
+
+
+def _fits(rule: Any, value: str | None) -> bool:
+    """Whether a value, None for a missing attribute, fits one rule of a filter: a text, a prefix, or an existence."""
+    match rule:
+        case str():
+            return value == rule
+        case {"prefix": str(prefix)}:
+            return value is not None and value.startswith(prefix)
+        case {"exists": bool(exists)}:
+            return exists is (value is not None)
+    raise AwsError("InvalidParameter", f"the fake does not know the rule {rule}")
 
 
 def _check(sent: Sent) -> None:

@@ -61,8 +61,11 @@ class Aws:
         attributes = self.queue_attributes(url)
         return int(attributes["ApproximateNumberOfMessages"]) + int(attributes["ApproximateNumberOfMessagesNotVisible"])
 
-    def subscribe(self, topic_arn: str, queue_arn: str, *, raw: bool) -> None:
-        attributes = {"RawMessageDelivery": "true" if raw else "false", "FilterPolicy": '{"Type": ["Visit"]}'}
+    def subscribe(
+        self, topic_arn: str, queue_arn: str, *, raw: bool = True, filter_policy: Mapping[str, Any] | None = None
+    ) -> None:
+        policy = json.dumps(filter_policy or {"Type": ["Visit"]})
+        attributes = {"RawMessageDelivery": "true" if raw else "false", "FilterPolicy": policy}
         entries: dict[str, str] = {}
         for number, (key, value) in enumerate(attributes.items(), 1):
             entries[f"Attributes.entry.{number}.key"] = key

@@ -1,0 +1,117 @@
+"""Several storages on one topic, and another number of them under load: the steps of the operations guide.
+
+In each step the pixel and the storages are killed, and SNS and SQS deliver messages twice and lose replies. At the end
+each answered visit is in one of the logs, once, and no ledger misses a byte or knows a journal of another one.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.ports import free_port
+from tracker import cli
+from tracker.operations.shards import filter_policy, queue_names
+
+from .processes import Config, Service, write_config
+from .stack import FakeStack
+from .wire import Load, wait_for
+
+VISITS = 150  # answered between two steps
+
+
+@dataclass
+class Generation:
+    """A topic with its queues and their storages, each with a log of its own."""
+
+    stack: FakeStack
+    count: int
+    topic_arn: str = ""
+    storages: list[Service] = field(default_factory=list)
+    configs: list[Path] = field(default_factory=list)
+    logs: list[Path] = field(default_factory=list)
+    queue_urls: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Step 1: topic, queues and subscriptions. Step 2: the storages."""
+        aws, home = self.stack.aws, self.stack.home
+        self.topic_arn = aws.create_topic(f"tracking-{self.count}")
+        for shard, queue in enumerate(queue_names(f"visits-of-{self.count}", self.count)):
+            url = aws.create_queue(queue)
+            arn = aws.queue_attributes(url)["QueueArn"]
+            aws.subscribe(self.topic_arn, arn, filter_policy=filter_policy(shard, self.count))
+            self.queue_urls.append(url)
+            self.logs.append(home / f"{queue}.log")
+            self.start_storage(shard)
+            self.configs.append(self.storages[shard].config)
+
+    def start_storage(self, shard: int) -> None:
+        queue = self.queue_urls[shard].rpartition("/")[2]
+        service = self.stack.start_storage({"sqs": {"queue": queue}, "log": {"path": str(self.logs[shard])}})
+        self.storages[shard:] = [service, *self.storages[shard + 1 :]]
+
+    @property
+    def outbox(self) -> Path:
+        return self.stack.home / f"outbox-{self.count}"
+
+    def pixel_config(self, port: int) -> Config:
+        sns = {"topic_arn": self.topic_arn}
+        return {"http": {"port": port}, "outbox": {"dir": str(self.outbox)}, "sns": sns, "workers": 2}
+
+    def kill_a_storage(self, shard: int) -> None:
+        self.storages[shard].kill()
+        self.start_storage(shard)
+
+    def lines(self) -> Counter[str]:
+        whole = [log.read_bytes().decode("ascii") for log in self.logs if log.exists()]
+        return Counter(line.split("|")[1] for text in whole for line in text.splitlines())
+
+    def end(self) -> None:
+        """Step 4: what is left in the old outbox goes to the old topic. Step 5: the old queues become empty."""
+        config = write_config(self.stack.home / f"old-{self.count}.yaml", self.stack.pixel_config(self.pixel_config(1)))
+        assert cli.main(["import", "--config", str(config), str(self.outbox)]) == 0
+        self.stack.redeliver()
+
+        def depth() -> int:
+            return sum(map(self.stack.aws.depth, self.queue_urls))
+
+        wait_for(lambda: not depth(), lambda: f"empty queues, {depth()} messages are in them", timeout=90)
+        for storage in self.storages:
+            storage.stop()
+
+
+def test_the_number_of_storages_changes_under_load_with_nothing_lost_and_nothing_twice(stack: FakeStack) -> None:
+    port = free_port()
+    stack.sns.faults.inject("lost_reply", "Publish", "PublishBatch", chance=0.1)
+    stack.sns.faults.inject("double", "Publish", "PublishBatch", chance=0.1)
+    stack.sqs.faults.inject("duplicate", "ReceiveMessage", chance=0.1)
+    now = Generation(stack, 2)
+    done: list[Generation] = []
+    pixel = stack.start_pixel(now.pixel_config(port))
+    with Load(port, connections=3, pause=0.005) as load:
+        for count in (4, 1):
+            load.wait_answered(VISITS)
+            now.kill_a_storage(0)
+            load.wait_answered(VISITS)
+            following = Generation(stack, count)
+            pixel.kill()  # step 3, in its worst form: what was not published stays in the old outbox
+            pixel = stack.start_pixel(following.pixel_config(port))
+            load.wait_answered(VISITS)
+            now.end()
+            done.append(now)
+            now = following
+        now.kill_a_storage(0)
+        load.wait_answered(VISITS)
+    pixel.stop()
+    stack.sns.faults.clear()
+    stack.sqs.faults.clear()
+    now.end()
+    done.append(now)
+
+    lines: Counter[str] = sum((each.lines() for each in done), Counter())
+    assert len(load.answered) >= 7 * VISITS
+    missing = load.answered - lines.keys()
+    assert not missing, f"{len(missing)} answered visits are in no log"
+    assert max(lines.values()) == 1, lines.most_common(3)
+    assert all(each.lines() for each in done), "each number of storages has stored something"
+    configs = [str(config) for each in done for config in each.configs]
+    assert cli.main(["audit", "--grace", "0", "--config", *configs]) == 0
