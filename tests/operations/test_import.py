@@ -30,6 +30,8 @@ from tracker.operations.republishing import Import, Publisher
 from tracker.pixel import outbox_files
 from tracker.pixel.outbox import Outbox
 
+from .test_guide import commands
+
 JOURNALS = ["0a" * 16, "f1" * 16]
 LEGACY = (
     '{"Referer":"https://legacy.example/","UserAgent":null,"IpAddress":"192.0.2.9",'
@@ -453,3 +455,22 @@ async def test_an_endpoint_that_fails_for_long_ends_the_import_with_what_was_don
     publisher = Publisher(topic, Import(), give_up=0.01, backoff=FAST)
     with pytest.raises(TrackerError, match="SNS does not accept messages: no answer"):
         await publisher.publish([("kept", Kept(messages()[0], "kept:1"))])
+
+
+def test_the_commands_of_the_guide_are_as_written(
+    fake: FakeAws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dead-letters.json").write_text(FORMS["what boto3 returns"](messages()))
+    (tmp_path / "backup").mkdir()
+    (tmp_path / "backup/1.gz").write_bytes(gzip.compress(as_lines([sns(each) for each in messages()]).encode()))
+    outbox = tmp_path / "outbox-of-the-lost-host"
+    outbox.mkdir()
+    journal_with(outbox, line(1), line(2)).close()
+    sns_config = {"topic_arn": fake.world.create_topic("tracking").arn, "endpoint_url": fake.sns.url}
+    (tmp_path / "pixel.yaml").write_text(json.dumps({"sns": sns_config}))
+    for command in commands("operations.md", "tracker import"):
+        words = command.replace("/etc/tracker/pixel.yaml", "pixel.yaml").split()
+        assert cli.main(words[1:]) == 0, capsys.readouterr().err
+        assert "found: 18 messages with 326 visits" in capsys.readouterr().out
+    assert len(published(fake)) == 18

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,13 @@ from tracker.core.message import end_marker, pack
 from tracker.core.visit import encode_line
 from tracker.local.provision import local_client
 from tracker.operations.filter_policy import matches
-from tracker.operations.findings import Level
+from tracker.operations.findings import Finding, Level
 from tracker.operations.lookups import Subscription
 from tracker.operations.provision import Names, provision
 from tracker.operations.shards import COUNTS, DIGITS, check_coverage, filter_policy, queue_names
 
 from .conftest import REGION, Bench
+from .test_guide import commands
 
 LINE = encode_line("2026-11-24T10:00:00.000000+00:00", None, None, "192.0.2.1")
 ARN = f"arn:aws:sqs:{REGION}:000000000000:"
@@ -199,7 +201,7 @@ async def test_no_journal_is_given_to_another_queue(broker: Broker, capsys: pyte
     assert await made("--shards", "2") == 3
     said = capsys.readouterr().err
     assert f"to q-{name}." in said
-    assert "Use a new topic" in said
+    assert "use a new topic" in said
     assert await made("--queue", f"copy-{name}", "--dead-letter-queue", f"dead-{name}") == 0  # a second reader
 
     name = uuid4().hex[:8]
@@ -211,20 +213,56 @@ async def test_no_journal_is_given_to_another_queue(broker: Broker, capsys: pyte
     assert len(listed) == 4  # two shards with their dead letters: nothing else was made
 
 
-async def test_the_doctor_compares_the_filters_of_the_topics_queues(bench: Bench) -> None:
+async def test_the_doctor_compares_the_filters_and_its_remedy_works(bench: Bench) -> None:
     shards = Names(topic=f"{bench.names.topic}-s", queue=bench.names.queue).shards(2)
     first, second = [await provision(bench.sns, bench.sqs, each) for each in shards]
     pixel = bench.pixel_config({"sns": {"topic_arn": first.topic_arn}})
     storage = bench.storage_config({"sqs": {"queue": shards[0].queue}})
 
-    async def levels() -> dict[str, Level]:
+    async def look() -> list[Finding]:
         findings = await bench.doctor(pixel=pixel, storage=storage)
-        assert not [each for each in findings if each.subject == "subscription" and each.level is not Level.OK]
-        return {each.what: each.level for each in findings if each.subject == "shards"}
+        assert not [each for each in findings if each.subject in ("subscription", "queue") and each.fix]
+        return [each for each in findings if each.subject == "shards"]
 
-    assert list((await levels()).values()) == [Level.OK]
+    async def follow(finding: Finding) -> None:
+        words = shlex.split(finding.fix)
+        assert words[0] == "tracker"
+        assert await asyncio.to_thread(cli.main, words[1:]) == 0
+
+    [fine] = await look()
+    assert fine.level is Level.OK
+
     await bench.sns.unsubscribe(SubscriptionArn=second.subscription_arn)
-    assert list((await levels()).values()) == [Level.FAULT]
+    [fault] = await look()
+    assert fault.level is Level.FAULT
+    await follow(fault)
+    assert [each.level for each in await look()] == [Level.OK]
+
+    wide = {"Type": ["Visit"], "Journal": [{"prefix": digit} for digit in DIGITS[:9]] + [{"exists": False}]}
+    setting = {"AttributeName": "FilterPolicy", "AttributeValue": json.dumps(wide)}
+    await bench.sns.set_subscription_attributes(SubscriptionArn=first.subscription_arn, **setting)
+    [fault] = await look()
+    assert "receives visits of journals that begin with 8" in fault.what
+    await follow(fault)
+    assert [each.level for each in await look()] == [Level.OK]
+
+
+async def test_provision_completes_one_shard_and_leaves_its_part(bench: Bench) -> None:
+    shards = Names(topic=f"{bench.names.topic}-s", queue=bench.names.queue).shards(2)
+    made = [await provision(bench.sns, bench.sqs, each) for each in shards]
+    await bench.sqs.set_queue_attributes(QueueUrl=made[1].queue_url, Attributes={"MessageRetentionPeriod": "60"})
+    arguments = ["provision", "--region", REGION, "--endpoint-url", bench.endpoint, "--topic", shards[1].topic]
+    assert await asyncio.to_thread(cli.main, [*arguments, "--queue", shards[1].queue]) == 0
+    for each in shards:
+        assert not (await provision(bench.sns, bench.sqs, each)).changes
+
+
+def test_the_command_of_the_guide_makes_shards(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
+    [command] = [each for each in commands("operations.md", "tracker provision") if "--shards" in each]
+    words = shlex.split(command)[1:]
+    assert cli.main([*words, "--endpoint-url", broker.endpoint]) == 0
+    said = capsys.readouterr().out
+    assert all(f"queue visits-4-{shard}-dlq: is created" in said for shard in range(4))
 
 
 @pytest.mark.parametrize("number", ["3", "0", "32", "x"])

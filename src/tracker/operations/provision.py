@@ -204,6 +204,8 @@ class _Provisioning:
                 self.arns["subscription"] = str((await ask(call, "SubscriptionArn"))["SubscriptionArn"])
             return
         self.arns["subscription"], have = existing
+        if self._names.filter == FILTER_POLICY and "Journal" in json.loads(have.get("FilterPolicy") or "{}"):
+            del wanted["FilterPolicy"]  # the queue is a shard: only all shards together can get other filters
         for key, value in wanted.items():
             if _same(key, have.get(key), value):
                 continue
@@ -263,7 +265,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint-url", metavar="URL", help="an SNS and SQS other than those of AWS")
     parser.add_argument("--topic", default=TOPIC, metavar="NAME", help=f"default: {TOPIC}")
     parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"default: {QUEUE}")
-    parser.add_argument("--dead-letter-queue", metavar="NAME", help=f"default: {DEAD_LETTER_QUEUE}")
+    parser.add_argument("--dead-letter-queue", metavar="NAME", help="default: the queue's name with -dlq")
     parser.add_argument(
         "--shards",
         type=int,
@@ -280,7 +282,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     if options.shards > 1 and options.dead_letter_queue is not None:
         raise UsageError("--dead-letter-queue: each shard has its own, NAME-0-dlq; leave it out with --shards")
-    dead = options.dead_letter_queue or DEAD_LETTER_QUEUE
+    dead = options.dead_letter_queue or f"{options.queue}-dlq"
     for option, name, longest in (
         ("--topic", options.topic, 256),
         ("--queue", options.queue, 80 if options.shards == 1 else 80 - len("-15-dlq")),

@@ -14,6 +14,8 @@ somebody else has written. Pure functions: nothing is asked here.
 """
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,7 +53,8 @@ def filter_policy(shard: int, count: int) -> dict[str, Any]:
 def refuse_moves(subscriptions: Sequence[Subscription], wanted: Sequence[str]) -> None:
     """Raise TrackerError if journals that other queues receive now would be given to the shards with these names.
 
-    A queue that receives all visits may get another one beside it: that is a second reader, and no shard.
+    A queue that receives all visits may get another one beside it: that is a second reader, and no shard. A single
+    queue that is a shard already keeps its part.
     """
     kinds = {digit: _Kind(digit, subscriptions) for digit in DIGITS}
     moved: dict[str, str] = {}
@@ -61,17 +64,32 @@ def refuse_moves(subscriptions: Sequence[Subscription], wanted: Sequence[str]) -
         if now and shard not in now:
             moved[digit] = ", ".join(sorted(now))
     all_share = len(wanted) > 1 or any(kind.queues != kinds["0"].queues for kind in kinds.values())
+    if is_shard(subscriptions, wanted):
+        return
     if moved and all_share:
         digits, queues = ", ".join(moved), ", ".join(sorted(set(moved.values())))
         raise TrackerError(
             f"the topic delivers the visits of journals that begin with {digits} to {queues}. Given to other queues, "
-            "these journals would be known in part to two ledgers, and visits could be stored twice. Use a new topic: "
-            f"{SECTION}"
+            "these journals would be known in part to two ledgers, and visits could be stored twice. To complete the "
+            "shards of this topic, name them as they were made, with --queue and --shards. For another number of "
+            f"shards, use a new topic: {SECTION}"
         )
 
 
-def check_coverage(subscriptions: Sequence[Subscription]) -> Iterator[Finding]:
+def is_shard(subscriptions: Sequence[Subscription], wanted: Sequence[str]) -> bool:
+    """Whether `wanted` is a single queue with a filter by journals."""
+    return len(wanted) == 1 and any(
+        each.is_confirmed
+        and _name(each.queue_arn) == wanted[0]
+        and '"Journal"' in each.settings.get("FilterPolicy", "")
+        for each in subscriptions
+    )
+
+
+def check_coverage(subscriptions: Sequence[Subscription], provision: str = "tracker provision") -> Iterator[Finding]:
     """Whether each visit of a topic reaches exactly one of the queues that share its visits.
+
+    `provision` is the command for the topic and one of its queues; in a remedy it names all shards.
 
     A queue that receives all visits is a reader of its own and shares them with nobody. Nothing is found where no
     queue receives a part of the visits only.
@@ -96,12 +114,13 @@ def check_coverage(subscriptions: Sequence[Subscription]) -> Iterator[Finding]:
         for each in messages
         if len(each.queues & sharing) > 1
     }
+    remedy = _remedy(provision, messages, sharing)
     if lost and not everything:
         yield fault(
             "shards",
             f"no queue receives {_journals(lost)}",
             why="SNS accepts these visits and delivers them to nobody: they are lost",
-            fix=f"run `tracker provision --shards N` with the N of this topic; for another N see {SECTION}",
+            fix=remedy or f"run tracker provision as when the shards were made; for another number see {SECTION}",
         )
     elif lost:
         yield warning(
@@ -116,7 +135,7 @@ def check_coverage(subscriptions: Sequence[Subscription]) -> Iterator[Finding]:
             "shards",
             f"each of {', '.join(queues_of_it)} receives {_journals(prefixes)}",
             why="their storages do not know each other's ledgers: these visits are in two logs",
-            fix=f"run `tracker provision --shards N` with the N of this topic; for another N see {SECTION}",
+            fix=remedy or "unsubscribe the queue that should not receive them from the topic",
         )
     if everything and not lost:
         yield warning(
@@ -127,6 +146,19 @@ def check_coverage(subscriptions: Sequence[Subscription]) -> Iterator[Finding]:
         )
     if not lost and not twice and not everything:
         yield ok("shards", f"{len(sharing)} queues receive each visit once: {_names(sharing)}")
+
+
+def _remedy(provision: str, messages: Sequence["_Kind"], sharing: set[str]) -> str | None:
+    """The command that makes the shards again, if the names and the parts of the queues tell how they were made."""
+    named = [re.fullmatch(r"(.+)-([0-9]+)", _name(queue)) for queue in sharing]
+    bases = {each[1] if each else None for each in named}
+    digits = Counter(queue for each in messages if len(each.prefix) == 1 for queue in each.queues & sharing)
+    for count in COUNTS[1:]:
+        share = len(DIGITS) // count
+        if len(bases) == 1 and share in digits.values() and all(each and int(each[2]) < count for each in named):
+            options = f"--queue {bases.pop()} --shards {count}"
+            return re.sub(r" --queue \S+", "", provision).replace("provision", f"provision {options}", 1)
+    return None
 
 
 class _Kind:

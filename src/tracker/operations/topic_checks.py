@@ -39,7 +39,7 @@ async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]
         if setup.queue is not None:
             async for finding in _check_subscription(sns, setup):
                 yield finding
-            for finding in check_coverage(await subscriptions(sns, setup.topic_arn)):
+            for finding in check_coverage(await subscriptions(sns, setup.topic_arn), setup.provision):
                 yield finding
         elif not confirmed:
             yield _no_subscription("the topic has no confirmed subscription", setup)
