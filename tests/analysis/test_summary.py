@@ -107,6 +107,16 @@ def test_hours_and_days_are_those_of_the_clock_that_was_asked_for(golden: Summar
     assert summary_of(log, zone="Asia/Kathmandu").hours[0][14] == 2
 
 
+def test_the_logs_of_several_storages_are_one_report(golden: Summary, tmp_path: Path) -> None:
+    logs = [tmp_path / f"visits-{shard}.log" for shard in range(3)]
+    lines = write_golden(tmp_path).read_bytes().splitlines(keepends=True)
+    for shard, log in enumerate(logs):
+        log.write_bytes(b"".join(lines[shard::3]))
+    together = summary_of(*reversed(logs))
+    for name in ("total", "pages", "days", "first", "last", "doctor"):
+        assert getattr(together, name) == getattr(golden, name), name
+
+
 def test_filters_by_time_page_and_kind(tmp_path: Path) -> None:
     log = write_golden(tmp_path)
     tuesday = datetime(2026, 11, 24, tzinfo=UTC)
