@@ -310,6 +310,32 @@ async def test_the_outbox_of_a_running_pixel_is_refused(tmp_path: Path) -> None:
     assert (await imported(tmp_path / "outbox"))[0].exit_status == 0
 
 
+async def test_a_journal_keeps_its_id_however_it_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outbox = tmp_path / "disk/outbox"
+    outbox.mkdir(parents=True)
+    journal = journal_with(outbox, line(1), line(2))
+    journal.close()
+    for path in (tmp_path, outbox, journal.path):
+        done, accepted = await imported(path)
+        assert [(each.journal, each.start, each.visits) for each in accepted] == [
+            (journal.path.name, 0, 2),
+            (journal.path.name, len(line(1) + line(2)), 0),
+        ]
+        assert done.exit_status == 0
+    done, accepted = await imported(outbox_files.segment_path(journal.path, 0))
+    assert (done.exit_status, accepted) == (1, [])
+    assert "a file of a journal: name the journal's folder" in capsys.readouterr().err
+
+
+async def test_a_folder_holds_nothing_up_that_is_no_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "round").symlink_to(tmp_path)
+    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()]))
+    done, accepted = await imported(tmp_path)
+    assert (done.exit_status, done.unusable, accepted) == (1, 2, messages())
+    assert f"{tmp_path}/pipe: a link to a folder, a pipe or a device" in capsys.readouterr().err
+
+
 async def test_a_folder_is_read_with_its_folders(tmp_path: Path) -> None:
     below = tmp_path / "2026/11"
     below.mkdir(parents=True)

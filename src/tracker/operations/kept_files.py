@@ -8,28 +8,50 @@ from pathlib import Path
 from tracker.operations.json_objects import NoObject, json_objects
 from tracker.operations.kept_messages import Kept, KeptMessages, Unusable
 from tracker.operations.kept_outbox import is_outbox, journal_messages, unused_outbox
-from tracker.pixel.outbox_files import refused_lines
+from tracker.pixel import outbox_files
 
 _GZIP = b"\x1f\x8b"
 
 
-def read(paths: Iterable[Path]) -> Iterator[tuple[str, Kept | Unusable]]:
+Found = Iterator[tuple[str, Kept | Unusable]]
+
+
+def read(paths: Iterable[Path]) -> Found:
     """The messages of files, of folders with files, and of outboxes, each with the name of its file or folder."""
     for path in paths:
-        if not path.is_dir():
-            yield from _read_file(path)
-        elif is_outbox(path):
-            with unused_outbox(path) as journals:
-                for journal in journals:
-                    yield from ((str(journal), each) for each in journal_messages(journal))
-                if refused_lines(path).exists():
-                    yield from _read_file(refused_lines(path))
+        yield from _read_folder(path) if path.is_dir() else _read_file(path)
+
+
+def _read_folder(path: Path) -> Found:
+    """An outbox, a journal of an outbox, or a folder with such folders and files. Links to folders are not followed."""
+    try:
+        inside = sorted(path.iterdir())
+        is_journal, is_whole_outbox = outbox_files.is_journal(outbox_files.journal_id(path)), is_outbox(path)
+    except OSError as error:
+        yield str(path), Unusable(str(path), f"it cannot be read: {error.strerror}", could_not_read=True)
+        return
+    if is_journal or is_whole_outbox:
+        with unused_outbox(path.parent if is_journal else path) as journals:
+            for journal in [path] if is_journal else journals:
+                yield from ((str(journal), each) for each in journal_messages(journal))
+            refused = outbox_files.refused_lines(path)
+            if refused.exists():
+                yield from _read_file(refused)
+        return
+    for each in inside:
+        if each.is_dir() and not each.is_symlink():
+            yield from _read_folder(each)
+        elif each.exists() and not each.is_file():  # opening a pipe would wait for ever
+            yield str(each), Unusable(str(each), "a link to a folder, a pipe or a device")
         else:
-            yield from read(sorted(path.iterdir()))
+            yield from _read_file(each)
 
 
-def _read_file(path: Path) -> Iterator[tuple[str, Kept | Unusable]]:
+def _read_file(path: Path) -> Found:
     name = str(path)
+    if outbox_files.is_segment(path):  # its lines belong to a journal, and would get another one as a file of lines
+        yield name, Unusable(name, "a file of a journal: name the journal's folder, or the outbox")
+        return
     messages = KeptMessages(name)
     try:
         with path.open("rb") as file:

@@ -73,6 +73,11 @@ def journal_id(journal: Path) -> str:
     return journal.name.removesuffix(_BAD)
 
 
+def is_segment(path: Path) -> bool:
+    """Whether `path` is a segment of a journal, also of one that was set aside."""
+    return _OFFSET.fullmatch(path.name) is not None and is_journal(journal_id(path.parent))
+
+
 def lock_path(journal: Path) -> Path:
     """The lock of the process that owns the journal."""
     return journal / _LOCK
