@@ -21,7 +21,7 @@ from tracker.aws import SnsTopic, calls, open_queue, open_topic, topic
 from tracker.config import SnsConfig, SqsConfig
 from tracker.core.message import Message, pack
 from tracker.core.visit import encode_line
-from tracker.errors import PublishFailed, PublishRefused, QueueFailed
+from tracker.errors import PublishFailed, PublishRefused, PublishThrottled, QueueFailed
 from tracker.local.provision import local_client, provision_at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -205,7 +205,9 @@ async def test_a_call_that_fails_is_not_performed(rig: Rig, kind: str, count: in
     before = rig.fake.sns.faults.injected[kind]
     rig.fake.sns.faults.inject(kind)
     outcomes = await rig.topic.publish(messages(count))
-    assert [type(outcome) for outcome in outcomes] == [PublishFailed] * count
+    assert [type(outcome) for outcome in outcomes] == [
+        PublishThrottled if kind == "throttle" else PublishFailed
+    ] * count
     assert rig.sizes() == (0, 0)
     assert rig.fake.sns.faults.injected[kind] > before
 
