@@ -22,7 +22,7 @@ def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture
     said = " ".join(capsys.readouterr().out.split())
     for words in (
         "12 visits 5 visitors 4 pages on 3 sites",
-        "people 58 % mail and image proxies 17 % bots 25 %",
+        "people 58 % mail and image proxies 17 % mail scanners 0 % bots 25 %",
         "2026-11-23 09:00:00 to 2026-11-24 13:00:00, UTC",
         "Visits by hour",
         "23 Nov 09:00 to 24 Nov 13:00; most on 24 Nov 11:00: 3",

@@ -230,3 +230,34 @@ def test_every_format_of_an_empty_log_is_there(tmp_path: Path) -> None:
     assert export(log, "jsonl").read_text() == ""
     assert export(log, "combined").read_text() == ""
     assert duckdb.execute(f"SELECT count(*) FROM '{export(log, 'parquet')}'").fetchall() == [(0,)]
+
+
+def test_kind_and_name_of_the_agent_are_columns_on_request(tmp_path: Path) -> None:
+    log = write_golden(tmp_path)
+    for to in ("csv", "spreadsheet"):
+        with export(log, to, "--agents").open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["time", "page", "user_agent", "ip", "kind", "agent", "system", "device"]
+        assert [row["ip"] for row in rows] == [parse_line(line).ip for line in LINES]  # in the order of the log
+        assert [(row["kind"], row["agent"], row["system"], row["device"]) for row in rows[:1] + rows[6:8]] == [
+            ("person", "Chrome", "Windows", "desktop"),
+            ("bot", "Googlebot", "", "search engine"),
+            ("bot", "no user agent", "", "other"),
+        ]
+    rows = [json.loads(line) for line in export(log, "jsonl", "--agents", "--distinct").read_text().splitlines()]
+    assert [row["kind"] for row in rows].count("proxy") == 2
+    assert duckdb.execute(f"SELECT count(kind) FROM '{export(log, 'parquet', '--agents')}'").fetchall() == [(13,)]
+
+
+def test_the_name_that_an_agent_gives_itself_is_no_formula(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    log.write_bytes(format_line(Visit(datetime(2026, 11, 24, tzinfo=UTC), None, "=HYPERLINK(1) bot", "::1")))
+    with export(log, "spreadsheet", "--agents").open(newline="", encoding="utf-8-sig") as file:
+        assert next(csv.DictReader(file))["agent"] == "'=HYPERLINK"
+
+
+def test_the_combined_log_format_has_no_column_for_the_agent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", str(write_golden(tmp_path)), "--to", "combined", "--agents"]) == 2
+    assert "--agents" in capsys.readouterr().err

@@ -156,7 +156,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 def test_visits_over_time_have_the_finest_step_that_can_be_looked_at(
     span: timedelta, step: str, bars: int, first: str, last: str
 ) -> None:
-    line = timeline({BEGIN: Count("", 1, 2, 3), BEGIN + timedelta(minutes=15) + span: Count("", 10)})
+    line = timeline({BEGIN: Count("", 1, 2, 0, 3), BEGIN + timedelta(minutes=15) + span: Count("", 10)})
     assert (line.step, len(line.bars), line.bars[0].name, line.bars[-1].name) == (step, bars, first, last)
     assert sum(bar.visits for bar in line.bars) == 16
     assert (line.bars[0].proxies, line.bars[0].bots) == (2, 3)

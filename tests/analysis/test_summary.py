@@ -144,7 +144,7 @@ def test_no_visit_is_a_report_too(tmp_path: Path) -> None:
 def test_the_ends_of_the_calendar_are_reported(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
     log.write_bytes(
-        b"0001-01-01T00:00:00Z|null|x|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|x|192.0.2.1\n" + LINES[0]
+        b"0001-01-01T00:00:00Z|null|Windows|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|Windows|192.0.2.1\n" + LINES[0]
     )
     for zone in ("America/Los_Angeles", "Pacific/Kiritimati"):
         summary = summary_of(log, zone=zone)
@@ -157,7 +157,7 @@ def test_as_many_user_agents_as_there_are_visits_are_all_classified(
 ) -> None:
     monkeypatch.setattr(table, "_BATCH", 1000)
     log = tmp_path / "visits.log"
-    line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 Unheard/{0}|192.0.2.1\n"
+    line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 (Windows) Unheard/{0}|192.0.2.1\n"
     log.write_text("".join(line.format(number) for number in range(4321)))
     summary = summary_of(log)
     assert summary.total == Count("", people=4321, visitors=4321)

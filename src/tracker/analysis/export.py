@@ -26,6 +26,10 @@ _TEXTS = "unescape(r) AS page, unescape(u) AS user_agent, i AS ip"
 # A spreadsheet reads a cell with certain first characters as a formula; an apostrophe before it makes it text (OWASP,
 # CSV injection). Excel reads a file as UTF-8 only with the byte order mark at its start.
 _CELL = "CASE WHEN regexp_matches({0}, '^[=+@\\t\\r\\n-]') THEN '''' || {0} ELSE {0} END"
+_AGENT = "kind, name AS agent, system, device"
+_AGENT_CELLS = (
+    f"kind, {_CELL.format('name')} AS agent, {_CELL.format('system')} AS system, {_CELL.format('device')} AS device"
+)
 _CELLS = (
     f"strftime(t, '%Y-%m-%d %H:%M:%S') AS \"\ufefftime\", {_CELL.format('unescape(r)')} AS page, "
     f"{_CELL.format('unescape(u)')} AS user_agent, i AS ip"
@@ -62,11 +66,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=_FORMATS, required=True, help="the format")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--sort", action="store_true", help="sort by time; otherwise the order of the log is kept")
+    parser.add_argument(
+        "--agents", action="store_true", help="add columns: kind (person, proxy, scanner, bot), agent, system, device"
+    )
     parser.add_argument("--distinct", action="store_true", help="write equal visits once; this also sorts")
 
 
 def run(options: argparse.Namespace) -> int:
     require_extra()
+    if options.agents and options.to == "combined":
+        raise UsageError("--agents: the Combined Log Format has no column for it; expected another format after --to")
     if options.output is not None:
         with replaced(options.output) as path:
             _export(options, path)
@@ -81,19 +90,34 @@ def run(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace, path: Path) -> None:
     from tracker.analysis.database import open_database, scan
     from tracker.analysis.progress import progress
+    from tracker.analysis.visits import classify_agents
 
     columns, how = _FORMATS[options.to]
+    if options.agents:
+        columns += f", {_AGENT_CELLS if options.to == 'spreadsheet' else _AGENT}"
     condition, values = selection.selection_of(options).condition()
     distinct = "DISTINCT" if options.distinct else ""
-    order = "ORDER BY t, i, r, u" if options.sort or options.distinct else ""
     target = str(path).replace("'", "''")
     with open_logs(options.logs) as logs, open_database() as database:
-        with progress(logs), scan(logs, readers=1) as source:
+
+        def copy(chosen: str, order: str, values: list[object]) -> None:
+            order = "t, i, r, u" if options.sort or options.distinct else order
             database.execute(
-                f"COPY (SELECT {columns} FROM (SELECT {distinct} * FROM {source} WHERE {condition}) {order}) "
+                f"COPY (SELECT {columns} FROM ({chosen}) {'ORDER BY ' * bool(order)}{order}) "
                 f"TO '{target}' ({how}, USE_TMP_FILE false)",
                 values,
             )
+
+        with progress(logs):
+            with scan(logs, readers=1) as source:
+                chosen = f"SELECT {distinct} * FROM {source} WHERE {condition}"
+                if options.agents:
+                    database.execute(f"CREATE TABLE chosen AS {chosen}", values)
+                else:
+                    copy(chosen, "", values)
+            if options.agents:
+                classify_agents(database, "SELECT coalesce(u, '') AS agent FROM chosen")
+                copy("SELECT *, chosen.rowid AS place FROM chosen JOIN agents ON agent = coalesce(u, '')", "place", [])
         for note in logs.notes:
             print(f"tracker: {note}", file=sys.stderr)
 

@@ -31,6 +31,7 @@ def show(summary: Summary, console: Console) -> None:
         console.print(_ranking("Systems", summary.systems, people))
         console.print(_ranking("Devices", summary.devices, people))
         console.print(_ranking("Bots", summary.bots, visits, visitors=False))
+        console.print(_ranking("Mail scanners", summary.scanners, visits, visitors=False))
         console.print(_ranking("Mail and image proxies", summary.proxies, visits, visitors=False))
     for note in summary.notes:
         console.print(Text(shown(note), style="yellow"))
@@ -46,6 +47,7 @@ def _headline(summary: Summary) -> RenderableType:
         Text.assemble(
             (f"people {share(total.people, total.visits)}", "red"), "   ",
             (f"mail and image proxies {share(total.proxies, total.visits)}", "yellow"), "   ",
+            (f"mail scanners {share(total.scanners, total.visits)}", "magenta"), "   ",
             (f"bots {share(total.bots, total.visits)}", "bright_black"),
         ),
     ]  # fmt: skip

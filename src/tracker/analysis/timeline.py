@@ -29,13 +29,14 @@ def timeline(quarters: dict[datetime, Count]) -> Timeline:
         if bars:
             break
     begin, _, name = _STEPS[step]
-    sums = {bar: [0, 0, 0] for bar in bars}
+    sums = {bar: [0, 0, 0, 0] for bar in bars}
     for moment, count in moments:
         bar = sums[begin(moment)]
         bar[0] += count.people
         bar[1] += count.proxies
-        bar[2] += count.bots
-    return Timeline(step, [Count(name(bar), kinds[0], kinds[1], kinds[2]) for bar, kinds in sums.items()])
+        bar[2] += count.scanners
+        bar[3] += count.bots
+    return Timeline(step, [Count(name(bar), kinds[0], kinds[1], kinds[2], kinds[3]) for bar, kinds in sums.items()])
 
 
 def _bars(at: datetime, last: datetime, following: Callable[[datetime], datetime], most: int) -> list[datetime]:

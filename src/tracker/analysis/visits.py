@@ -30,16 +30,23 @@ def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: 
         )
 
 
-def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -> None:
-    """Make the table `agents`, a batch of user agents at a time, and the view `known` of the visits with these agents.
+def know_visits(database: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+    """Make the table `agents`, and the view `known` of the visits with these agents.
 
     The user agents of `tracker doctor` are left out, and so are its visits.
     """
-    database.execute("CREATE TABLE agents (agent VARCHAR, kind VARCHAR, name VARCHAR, system VARCHAR, device VARCHAR)")
+    classify_agents(database, f"SELECT agent FROM visits WHERE NOT starts_with(agent, '{CANARY_AGENT}')")
     database.execute(
-        "CREATE TABLE distinct_agents AS SELECT DISTINCT agent FROM visits"
-        f" WHERE NOT starts_with(agent, '{CANARY_AGENT}')"
+        "CREATE VIEW known AS SELECT t, page, site, visitor, agent, kind, "
+        f"((epoch_us(t) + {-YEAR_ONE}) // {QUARTER * 1_000_000})::INTEGER AS quarter "
+        f"FROM visits JOIN agents USING (agent) {'WHERE kind <> $$bot$$' if selection.exclude_bots else ''}"
     )
+
+
+def classify_agents(database: duckdb.DuckDBPyConnection, agents: str) -> None:
+    """Make the table `agents`, a batch of user agents at a time. `agents`: a query whose one column is `agent`."""
+    database.execute("CREATE TABLE agents (agent VARCHAR, kind VARCHAR, name VARCHAR, system VARCHAR, device VARCHAR)")
+    database.execute(f"CREATE TABLE distinct_agents AS SELECT DISTINCT agent FROM ({agents})")
     [(count,)] = database.execute("SELECT count(*) FROM distinct_agents").fetchall()
     for start in range(0, count, _BATCH):
         batch = database.execute(
@@ -52,8 +59,3 @@ def classify_agents(database: duckdb.DuckDBPyConnection, selection: Selection) -
             "INSERT INTO agents SELECT unnest(?), unnest(?), unnest(?), unnest(?), unnest(?)",
             [list(column) for column in zip(*rows, strict=True)],
         )
-    database.execute(
-        "CREATE VIEW known AS SELECT t, page, site, visitor, agent, kind, "
-        f"((epoch_us(t) + {-YEAR_ONE}) // {QUARTER * 1_000_000})::INTEGER AS quarter "
-        f"FROM visits JOIN agents USING (agent) {'WHERE kind <> $$bot$$' if selection.exclude_bots else ''}"
-    )
