@@ -49,14 +49,15 @@ def classify(user_agent: str | None) -> Agent:
     if found is not None and rule is not None and rule.kind != "person":
         name = found.family if rule not in AFTER_THE_LIST else _own_name(user_agent)
         return Agent(rule.kind, rule.name or _short(name), "", rule.purpose)
-    parsed = ua_parser.parse(user_agent)
-    browser = parsed.user_agent.family[:_MAX_NAME] if parsed.user_agent else ""
-    system = parsed.os.family if parsed.os else ""
+    named, run_by = ua_parser.parse_user_agent(user_agent), ua_parser.parse_os(user_agent)
+    browser = named.family[:_MAX_NAME] if named else ""
+    system = run_by.family if run_by else ""
     device = _matchers()[1](user_agent, Domain.USER_AGENT).user_agent
     if rule is None and not (browser and system):
-        if parsed.device is not None and parsed.device.brand == "Spider":
+        model = ua_parser.parse_device(user_agent)
+        if model is not None and model.brand == "Spider":
             return Agent("bot", browser or _short(_own_name(user_agent)), "", "other")
-        if not browser and not system and parsed.device is None and device is None:
+        if not browser and not system and model is None and device is None:
             return Agent("bot", _short(_own_name(user_agent)), "", NO_BROWSER)
     return Agent("person", browser or "other", system or "other", device.family if device else "other")
 
