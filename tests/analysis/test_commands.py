@@ -21,7 +21,7 @@ def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.main(["report", str(write_golden(tmp_path))]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for words in (
-        "12 visits 5 visitors 4 pages on 3 sites",
+        "12 visits 5 visitors 4 pages in 3 sites and groups",
         "people 58 % mail and image proxies 17 % mail scanners 0 % bots 25 %",
         "2026-11-23 09:00:00 to 2026-11-24 13:00:00, UTC",
         "Visits by hour",
@@ -148,3 +148,11 @@ def test_the_bar_shows_how_much_has_been_read(tmp_path: Path) -> None:
     shown = console.file.getvalue()
     assert f"{log.stat().st_size / 1000:.1f}/{log.stat().st_size / 1000:.1f} kB" in shown
     assert "counting" in shown
+
+
+def test_the_terminal_has_as_many_rows_as_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("".join(f"2026-11-24T12:00:00Z|https://example.com/{n:02d}|x|::1\n" for n in range(30)))
+    for words, rows in (([], 8), (["--top", "3"], 3), (["--top", "29"], 29)):
+        assert cli.main(["report", str(log), *words]) == 0
+        assert capsys.readouterr().out.count("https://example.com/") == rows

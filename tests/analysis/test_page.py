@@ -83,7 +83,7 @@ def test_it_says_the_numbers(page: str) -> None:
     for words in (
         "Visits 12",
         "Visitors 5 people, by address and browser",
-        "Pages 4 on 3 sites",
+        "Pages 4 in 3 sites and groups",
         "People 58 % 7 visits",
         "23 Nov 2026, 09:00 to 24 Nov 2026, 13:00, UTC",
         "https://example.com/a 5 42 % 3",

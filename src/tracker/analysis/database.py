@@ -30,8 +30,10 @@ _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux"
 _MACROS = r"""
 CREATE MACRO unescape(c) AS CASE WHEN contains(c, '\') THEN decode(c::BLOB) ELSE c END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
+CREATE MACRO is_url(page) AS
+    ends_with(split_part(page, '/', 1), ':') AND starts_with(page, split_part(page, '/', 1) || '//');
 CREATE MACRO site_of(page) AS
-    CASE WHEN split_part(page, '/', 2) = '' THEN nullif(lower(split_part(page, '/', 3)), '') END;
+    nullif(CASE WHEN is_url(page) THEN lower(split_part(page, '/', 3)) ELSE split_part(page, '/', 1) END, '');
 """
 
 

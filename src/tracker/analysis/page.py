@@ -67,7 +67,7 @@ def _body(summary: Summary) -> list[str]:
         _card("When people visit", heat_map(summary.hours), "wide", hint="People's visits by weekday and hour"),
         _new_and_returning(summary),
         _card("Pages", ranking(summary.pages, "Page", missing="no page was sent", whole=visits), "most"),
-        _card("Sites", ranking(summary.sites, "Site", missing="no site was sent", whole=visits)),
+        _card("Sites and groups", ranking(summary.sites, "Site or group", missing="no page was sent", whole=visits)),
         _card("Browsers", ranking(summary.browsers, "Browser", whole=people), hint="of people"),
         _card("Systems", ranking(summary.systems, "System", whole=people), hint="of people"),
         _card("Devices", ranking(summary.devices, "Device", whole=people), hint="of people"),
@@ -87,7 +87,7 @@ def _header(summary: Summary, *, live: bool) -> str:
 
 def _numbers(summary: Summary) -> str:
     total = summary.total
-    on_sites = f"on {number(summary.sites_seen)} {'site' if summary.sites_seen == 1 else 'sites'}"
+    on_sites = f"in {number(summary.sites_seen)} {'site or group' if summary.sites_seen == 1 else 'sites and groups'}"
     tiles = [
         ("Visits", number(total.visits), ""),
         ("Visitors", number(total.visitors), "people, by address and browser"),

@@ -8,6 +8,9 @@ from tracker.analysis import require_extra, selection
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.output import replaced
 
+_PAGE_ROWS = 25
+_TERMINAL_ROWS = 8
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     selection.add_arguments(parser)
@@ -16,7 +19,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--query", action="store_true", help="count pages with different queries (after the ?) as different pages"
     )
-    parser.add_argument("--top", type=_positive, default=25, metavar="N", help="rows of each list; default: 25")
+    parser.add_argument(
+        "--top",
+        type=_positive,
+        metavar="N",
+        help=f"rows of each list; default: {_PAGE_ROWS}, on a terminal {_TERMINAL_ROWS}",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,9 +38,11 @@ def run(options: argparse.Namespace) -> int:
 
     chosen = selection.selection_of(options)
     with open_logs(options.logs) as logs, progress(logs) as on_step:
-        summary = summarise(logs, chosen, options.tz, top=options.top, with_query=options.query, on_step=on_step)
+        summary = summarise(
+            logs, chosen, options.tz, top=options.top or _PAGE_ROWS, with_query=options.query, on_step=on_step
+        )
     if options.html is None:
-        show(summary, Console())
+        show(summary, Console(), options.top or _TERMINAL_ROWS)
     elif str(options.html) == "-":
         print(render(summary), end="")
     else:
