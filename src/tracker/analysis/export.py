@@ -17,6 +17,7 @@ from tracker.analysis import require_extra, selection
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.output import replaced
 from tracker.errors import TrackerError, UsageError
+from tracker.exit_status import COULD_NOT_LOOK, OK, print_error
 
 _CHUNK = 262_144  # bytes
 
@@ -78,16 +79,17 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--agents: the Combined Log Format has no column for it; expected another format after --to")
     if options.output is not None:
         with replaced(options.output) as path:
-            _export(options, path)
+            complete = _export(options, path)
     elif options.to == "parquet":
         raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
     else:
         with _standard_output() as path:
-            _export(options, path)
-    return 0
+            complete = _export(options, path)
+    return OK if complete else COULD_NOT_LOOK
 
 
-def _export(options: argparse.Namespace, path: Path) -> None:
+def _export(options: argparse.Namespace, path: Path) -> bool:
+    """Returns whether all logs could be read to their ends."""
     from tracker.analysis.database import open_database, scan
     from tracker.analysis.progress import progress
     from tracker.analysis.visits import classify_agents
@@ -119,7 +121,8 @@ def _export(options: argparse.Namespace, path: Path) -> None:
                 classify_agents(database, "SELECT coalesce(u, '') AS agent FROM chosen")
                 copy("SELECT *, chosen.rowid AS place FROM chosen JOIN agents ON agent = coalesce(u, '')", "place", [])
         for note in logs.notes:
-            print(f"tracker: {note}", file=sys.stderr)
+            print_error(f"tracker: {note}")
+        return not logs.problems
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 from tracker.analysis import require_extra, selection
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.output import replaced
+from tracker.exit_status import COULD_NOT_LOOK, OK, print_error
 
 _PAGE_ROWS = 25
 _TERMINAL_ROWS = 8
@@ -49,7 +50,9 @@ def run(options: argparse.Namespace) -> int:
         with replaced(options.html) as path:
             path.write_text(render(summary), encoding="utf-8")
         print(f"{options.html}: {summary.total.visits} visits", file=sys.stderr)
-    return 0
+    for problem in logs.problems:
+        print_error(f"tracker: {problem}")
+    return COULD_NOT_LOOK if logs.problems else OK
 
 
 def _positive(text: str) -> int:
