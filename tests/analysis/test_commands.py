@@ -156,3 +156,48 @@ def test_the_terminal_has_as_many_rows_as_were_asked_for(tmp_path: Path, capsys:
     for words, rows in (([], 8), (["--top", "3"], 3), (["--top", "29"], 29)):
         assert cli.main(["report", str(log), *words]) == 0
         assert capsys.readouterr().out.count("https://example.com/") == rows
+
+
+_MEASURED = """
+import os, resource, sys
+os.cpu_count = lambda: int(sys.argv[1])
+from tracker import cli
+status = cli.main(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024 * 1024)
+print(peak, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def _hostile_log(kind: str, log: Path) -> None:
+    line = "2026-11-24T12:00:00.{:06d}+00:00|{}|{}|192.0.2.1\n"
+    smile = r"\xF0\x9F\x98\x80"
+    with log.open("w") as file:
+        for number in range(2000 if kind == "long" else 60_000):
+            if kind == "long":
+                file.write(line.format(number, "x", smile * 1990 + str(number)))
+            else:
+                agent = f"Mozilla/5.0 (X11; Linux x86_64) Firefox/{number}.0" if kind == "agents" else "Windows"
+                file.write(line.format(number, f"https://example.com/{number}" + "a" * 500, agent))
+
+
+@pytest.mark.parametrize("cores", [2, 64])
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        ("long", ["report", "--html", "-"]),
+        ("long", ["export", "--to", "csv", "--distinct"]),
+        ("pages", ["report", "--html", "-"]),
+        ("pages", ["export", "--to", "csv", "--distinct"]),
+        ("agents", ["report", "--html", "-"]),
+    ],
+)
+def test_memory_is_bounded_whatever_the_log_holds(kind: str, command: list[str], cores: int, tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    _hostile_log(kind, log)
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, str(cores), *command, str(log)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stderr.split()[-1]) < 500

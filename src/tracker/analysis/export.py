@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _export(options: argparse.Namespace, path: Path) -> bool:
     """Returns whether all logs could be read to their ends."""
-    from tracker.analysis.database import open_database, scan
+    from tracker.analysis.database import EXPORT_THREADS, open_database, scan
     from tracker.analysis.progress import progress
     from tracker.analysis.visits import classify_agents
 
@@ -100,7 +100,7 @@ def _export(options: argparse.Namespace, path: Path) -> bool:
     condition, values = selection.selection_of(options).condition()
     distinct = "DISTINCT" if options.distinct else ""
     target = str(path).replace("'", "''")
-    with open_logs(options.logs) as logs, open_database() as database:
+    with open_logs(options.logs) as logs, open_database(EXPORT_THREADS) as database:
 
         def copy(chosen: str, order: str, values: list[object]) -> None:
             order = "t, i, r, u" if options.sort or options.distinct else order

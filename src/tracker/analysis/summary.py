@@ -11,7 +11,7 @@ from typing import Any
 
 import duckdb
 
-from tracker.analysis.database import open_database
+from tracker.analysis.database import REPORT_THREADS, open_database
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
 from tracker.analysis.visits import QUARTER, know_visits, read_visits
@@ -92,7 +92,7 @@ def summarise(
     on_step: Callable[[str], None] = lambda _step: None,
 ) -> Summary:
     """Read the logs. Lists have at most `top` rows; `with_query` keeps queries of pages. Raises TrackerError."""
-    with open_database() as database:
+    with open_database(REPORT_THREADS) as database:
         on_step("reading")
         read_visits(database, logs, selection, with_query=with_query)
         on_step("recognising bots")

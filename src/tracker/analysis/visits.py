@@ -1,11 +1,9 @@
 """The tables of a report: one pass over the logs, and one classification of each distinct user agent."""
 
-import os
-
 import duckdb
 
 from tracker.analysis.agents import classify
-from tracker.analysis.database import scan
+from tracker.analysis.database import REPORT_THREADS, scan
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
 from tracker.core.visit import CANARY_AGENT
@@ -14,7 +12,6 @@ QUARTER = 900  # seconds; the offset of every time zone of today is a whole numb
 YEAR_ONE = -62_135_596_800_000_000
 """The first microsecond of the calendar, from which quarters are counted."""
 
-_READERS = min(4, os.cpu_count() or 1)
 _BATCH = 10_000  # user agents
 
 
@@ -22,7 +19,7 @@ def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: 
     """Make the table `visits`, with texts escaped as in the log. `visitor` is a 64-bit hash of address and agent."""
     condition, values = selection.condition()
     database.execute("SET preserve_insertion_order = false")
-    with scan(logs, _READERS) as source:
+    with scan(logs, REPORT_THREADS, short=True) as source:
         database.execute(
             f"CREATE TABLE visits AS SELECT t, {'r' if with_query else 'page_of(r)'} AS page, "
             f"site_of(page_of(r)) AS site, coalesce(u, '') AS agent, hash(u, i) AS visitor "
