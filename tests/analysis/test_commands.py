@@ -1,6 +1,7 @@
 """`tracker report` and `tracker export` as they are typed."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -201,3 +202,26 @@ def test_memory_is_bounded_whatever_the_log_holds(kind: str, command: list[str],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert int(done.stderr.split()[-1]) < 500
+
+
+def test_programs_get_the_numbers_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(write_golden(tmp_path)), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert said.isascii()
+    numbers = json.loads(said)
+    assert (numbers["visits"], numbers["visitors"], numbers["bots_visits"]) == (12, 5, 3)
+    assert numbers["pages"][0] == {
+        "name": "https://example.com/a", "visits": 5, "people": 4, "proxies": 0, "scanners": 0, "bots": 1,
+        "visitors": 3,
+    }  # fmt: skip
+    assert numbers["pages"][1]["name"] is None
+    assert sum(quarter["visits"] for quarter in numbers["quarters"]) == 12
+
+
+def test_a_date_before_time_zones_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    for year in ("1850", "1900"):
+        log.write_text(f"{year}-01-01T12:00:00Z|x|Windows|::1\n2026-11-24T12:00:00Z|x|Windows|::1\n")
+        for words in ([], ["--until", "1900-12-31"], ["--html", "-"]):
+            assert cli.main(["report", str(log), "--tz", "Europe/Berlin", *words]) == 0
+    capsys.readouterr()

@@ -174,12 +174,14 @@ def test_visits_are_chosen_by_time_and_page(tmp_path: Path) -> None:
 def test_a_spreadsheet_gets_text_where_a_visitor_wrote_a_formula(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
     formulas = ["=HYPERLINK(1)", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1"]
+    later = ["a;=1", "a|=1", "a +1", "a,@1", "＝1", "－1"]
     harmless = ["https://example.com/?=1", "Mozilla/5.0", "a=1"]
     time = datetime(2026, 11, 24, 13, 0, 1, 999999, tzinfo=UTC)
-    log.write_bytes(b"".join(format_line(Visit(time, text, text, "::1")) for text in formulas + harmless))
+    log.write_bytes(b"".join(format_line(Visit(time, text, text, "::1")) for text in formulas + later + harmless))
     with export(log, "spreadsheet").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    assert [row["page"] for row in rows] == [f"'{text}" for text in formulas] + harmless
+    safe = [f"'{text}" for text in formulas] + ["a;'=1", "a|'=1", "a '+1", "a,'@1", "'＝1", "'－1"]
+    assert [row["page"] for row in rows] == safe + harmless
     assert [row["user_agent"] for row in rows] == [row["page"] for row in rows]
     assert rows[0]["time"] == "2026-11-24 13:00:01"
 

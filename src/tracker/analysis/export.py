@@ -24,9 +24,10 @@ _CHUNK = 262_144  # bytes
 _TIME_TEXT = "strftime(t, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
 _TEXTS = "unescape(r) AS page, unescape(u) AS user_agent, i AS ip"
 
-# A spreadsheet reads a cell with certain first characters as a formula; an apostrophe before it makes it text (OWASP,
-# CSV injection). Excel reads a file as UTF-8 only with the byte order mark at its start.
-_CELL = "CASE WHEN regexp_matches({0}, '^[=+@\\t\\r\\n-]') THEN '''' || {0} ELSE {0} END"
+# A spreadsheet reads a cell with certain first characters, full-width ones too, as a formula; an apostrophe before them
+# makes it text (OWASP, CSV injection). A spreadsheet that expects another separator than the comma splits a cell there.
+# Excel reads a file as UTF-8 only with the byte order mark at its start.
+_CELL = "regexp_replace({0}, '(^|[;,|\\s])([=+@\\t\\r\\n\uff1d\uff0b\uff20\uff0d\u2212-])', '\\1''\\2', 'g')"
 _AGENT = "kind, name AS agent, system, device"
 _AGENT_CELLS = (
     f"kind, {_CELL.format('name')} AS agent, {_CELL.format('system')} AS system, {_CELL.format('device')} AS device"

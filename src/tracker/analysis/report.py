@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     selection.add_arguments(parser)
     parser.add_argument("--exclude-bots", action="store_true", help="leave out visits with the user agent of a bot")
     parser.add_argument("--html", type=Path, metavar="FILE", help="write an HTML page instead; - is standard output")
+    parser.add_argument("--json", action="store_true", help="print the numbers for programs, as one JSON object")
     parser.add_argument(
         "--query", action="store_true", help="count pages with different queries (after the ?) as different pages"
     )
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     require_extra()
     from rich.console import Console
 
+    from tracker.analysis.numbers import as_json
     from tracker.analysis.page import render
     from tracker.analysis.progress import progress
     from tracker.analysis.summary import summarise
@@ -42,7 +44,9 @@ def run(options: argparse.Namespace) -> int:
         summary = summarise(
             logs, chosen, options.tz, top=options.top or _PAGE_ROWS, with_query=options.query, on_step=on_step
         )
-    if options.html is None:
+    if options.json:
+        print(as_json(summary))
+    elif options.html is None:
         show(summary, Console(), options.top or _TERMINAL_ROWS)
     elif str(options.html) == "-":
         print(render(summary), end="")

@@ -22,7 +22,8 @@ def timeline(quarters: dict[datetime, Count]) -> Timeline:
     if not quarters:
         return Timeline("day", [])
     # Without the offset from UTC: when summer time ends, the hour that comes twice is one bar.
-    moments = [(moment.replace(tzinfo=None), count) for moment, count in quarters.items()]
+    # Without seconds: before time zones, a local time could be 53 minutes and 28 seconds ahead.
+    moments = [(moment.replace(second=0, tzinfo=None), count) for moment, count in quarters.items()]
     first, last = min(moment for moment, _ in moments), max(moment for moment, _ in moments)
     for step, (begin, following, _) in _STEPS.items():
         bars = _bars(begin(first), begin(last), following, most=9999 if step == "year" else _MOST_BARS)
