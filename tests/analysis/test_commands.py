@@ -225,3 +225,37 @@ def test_a_date_before_time_zones_is_reported(tmp_path: Path, capsys: pytest.Cap
         for words in ([], ["--until", "1900-12-31"], ["--html", "-"]):
             assert cli.main(["report", str(log), "--tz", "Europe/Berlin", *words]) == 0
     capsys.readouterr()
+
+
+def test_what_is_written_is_as_private_as_the_logs_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, target, elsewhere = write_golden(tmp_path), tmp_path / "made", tmp_path / "elsewhere"
+    elsewhere.write_text("untouched")
+    target.symlink_to(elsewhere)
+    log.chmod(0o640)
+    for command in (["report", "--html"], ["export", "--to", "csv", "--output"]):
+        assert cli.main([command[0], str(log), *command[1:], str(target)]) == 0
+        assert target.stat().st_mode & 0o777 == 0o640
+    assert elsewhere.read_text() == "untouched"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "made", "visits.log"]
+    capsys.readouterr()
+
+
+def test_a_locale_without_unicode_is_no_failure(tmp_path: Path) -> None:
+    log = write_golden(tmp_path)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for words in ([], ["--html", "-"], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "tracker.cli", "report", log, *words],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert b"12" in done.stdout
+    assert "\u202f".encode() not in done.stdout
+
+
+def test_a_narrow_terminal_shows_all_hours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("".join(f"2026-11-{1 + n // 24:02d}T{n % 24:02d}:00:00Z|x|Windows|::1\n" for n in range(100)))
+    assert cli.main(["report", str(log)]) == 0
+    assert "01 Nov 2026 to Thu 05 Nov 2026" in capsys.readouterr().out

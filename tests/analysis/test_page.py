@@ -91,7 +91,7 @@ def test_it_says_the_numbers(page: str) -> None:
         "Chrome 4 57 % 2",
         "Googlebot search engine 1 8 %",
         "16 lines read, 3 of them malformed",
-        "1 visits of tracker doctor left out",
+        "1 visit of tracker doctor left out",
         "Day Returning New Mon 23 Nov 2026 0 2 Tue 24 Nov 2026 1 3",
     ):
         assert words in text

@@ -40,8 +40,8 @@ def test_what_is_no_visit_is_counted_and_doctor_is_left_out(golden: Summary) -> 
     assert golden.doctor == 1
     assert golden.notes == [
         "16 lines read, 3 of them malformed",
-        "1 of the files end within a line: read up to the last whole line",
-        "1 visits of tracker doctor left out",
+        "1 file without a newline at the end: read up to the last whole line",
+        "1 visit of tracker doctor left out",
     ]
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracker.analysis import require_extra, selection
-from tracker.analysis.log_files import open_logs
+from tracker.analysis.log_files import LogFiles, open_logs
 from tracker.analysis.output import replaced
 from tracker.errors import TrackerError, UsageError
 from tracker.exit_status import COULD_NOT_LOOK, OK, print_error
@@ -78,18 +78,19 @@ def run(options: argparse.Namespace) -> int:
     require_extra()
     if options.agents and options.to == "combined":
         raise UsageError("--agents: the Combined Log Format has no column for it; expected another format after --to")
+    complete = True  # also when the reader of standard output ended
     if options.output is not None:
-        with replaced(options.output) as path:
-            complete = _export(options, path)
+        with open_logs(options.logs) as logs, replaced(options.output, logs.mode) as path:
+            complete = _export(options, logs, path)
     elif options.to == "parquet":
         raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
     else:
-        with _standard_output() as path:
-            complete = _export(options, path)
+        with open_logs(options.logs) as logs, _standard_output() as path:
+            complete = _export(options, logs, path)
     return OK if complete else COULD_NOT_LOOK
 
 
-def _export(options: argparse.Namespace, path: Path) -> bool:
+def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
     """Returns whether all logs could be read to their ends."""
     from tracker.analysis.database import EXPORT_THREADS, open_database, scan
     from tracker.analysis.progress import progress
@@ -101,7 +102,7 @@ def _export(options: argparse.Namespace, path: Path) -> bool:
     condition, values = selection.selection_of(options).condition()
     distinct = "DISTINCT" if options.distinct else ""
     target = str(path).replace("'", "''")
-    with open_logs(options.logs) as logs, open_database(EXPORT_THREADS) as database:
+    with open_database(EXPORT_THREADS) as database:
 
         def copy(chosen: str, order: str, values: list[object]) -> None:
             order = "t, i, r, u" if options.sort or options.distinct else order

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 from tracker.analysis.plain import plain_lines
+from tracker.analysis.text import counted, number
 from tracker.decompression import DamagedFile, IncompleteFile, decompressed
 from tracker.errors import TrackerError
 from tracker.visit_log_files import why_no_log
@@ -37,6 +38,7 @@ class LogFile(io.FileIO):
         self.name = name
         status = os.fstat(self.fileno())
         self.identity = (status.st_dev, status.st_ino)
+        self.permissions = stat.S_IMODE(status.st_mode) & 0o666
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self.bytes_read = 0
         self.lines = 0
@@ -78,6 +80,14 @@ class LogFiles:
         return None if None in sizes else sum(filter(None, sizes))
 
     @property
+    def mode(self) -> int:
+        """The permissions that all of the files have: what is made of them is as private as they are."""
+        mode = 0o666
+        for file in self.files:
+            mode &= file.permissions
+        return mode or 0o600
+
+    @property
     def bytes_read(self) -> int:
         return sum(file.bytes_read for file in self.files)
 
@@ -95,7 +105,7 @@ class LogFiles:
         """What could not be read, as sentences for people. A report with a problem is not the whole truth."""
         nothing = [file for file in self.files if file.lines and file.lines == file.malformed]
         return self._unread + [
-            f"{file.name}: none of its {file.lines:,} lines is a visit; "
+            f"{file.name}: {number(file.lines)} lines, and none is a visit; "
             f"tracker audit --log {file.name} shows what they are"
             for file in nothing
         ]
@@ -103,9 +113,11 @@ class LogFiles:
     @property
     def notes(self) -> list[str]:
         """What was left out, and why, as sentences for people."""
-        said = [f"{self.lines:,} lines read, {self.malformed:,} of them malformed"]
+        said = [f"{counted(self.lines, 'line')} read, {number(self.malformed)} of them malformed"]
         if self.unfinished:
-            said.append(f"{self.unfinished:,} of the files end within a line: read up to the last whole line")
+            said.append(
+                f"{counted(self.unfinished, 'file')} without a newline at the end: read up to the last whole line"
+            )
         return said + [f"not read: {reason}" for reason in self.skipped] + self.problems
 
     def next_block(self) -> bytes | None:

@@ -1,12 +1,14 @@
 """`tracker report LOG…`: the visits of the logs, on the terminal or as an HTML page."""
 
 import argparse
+import io
 import sys
 from pathlib import Path
 
 from tracker.analysis import require_extra, selection
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.output import replaced
+from tracker.analysis.text import counted
 from tracker.exit_status import COULD_NOT_LOOK, OK, print_error
 
 _PAGE_ROWS = 25
@@ -47,13 +49,17 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(as_json(summary))
     elif options.html is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # a terminal that has no bars gets question marks
         show(summary, Console(), options.top or _TERMINAL_ROWS)
     elif str(options.html) == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # as the page says of itself, whatever the locale is
         print(render(summary), end="")
     else:
-        with replaced(options.html) as path:
+        with replaced(options.html, logs.mode) as path:
             path.write_text(render(summary), encoding="utf-8")
-        print(f"{options.html}: {summary.total.visits} visits", file=sys.stderr)
+        print(f"{options.html}: {counted(summary.total.visits, 'visit')}", file=sys.stderr)
     for problem in logs.problems:
         print_error(f"tracker: {problem}")
     return COULD_NOT_LOOK if logs.problems else OK

@@ -14,6 +14,7 @@ import duckdb
 from tracker.analysis.database import REPORT_THREADS, open_database
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
+from tracker.analysis.text import counted
 from tracker.analysis.visits import QUARTER, know_visits, read_visits
 from tracker.core.visit import CANARY_AGENT
 
@@ -124,7 +125,7 @@ class _Queries:
             zone=self._zone,
             selection=selection,
             files=[file.name for file in logs.files],
-            notes=logs.notes + ([f"{doctor:,} visits of tracker doctor left out"] if doctor else []),
+            notes=logs.notes + ([f"{counted(doctor, 'visit')} of tracker doctor left out"] if doctor else []),
             doctor=doctor,
             total=Count("", people, proxies, scanners, bots, sum(day.new for day in days)),
             pages_seen=pages,

@@ -62,7 +62,7 @@ def _headline(summary: Summary) -> RenderableType:
 
 
 def _over_time(summary: Summary, width: int) -> RenderableType:
-    line = timeline(summary.quarters)
+    line = timeline(summary.quarters, max(1, min(120, width - 2)))
     bars = line.bars[-max(1, width - 2) :]
     most = max(bar.visits for bar in bars) or 1
     drawn = "".join(_level(_LEVELS, bar.visits, most) for bar in bars)

@@ -17,8 +17,8 @@ class Timeline:
     """Named by their beginnings, without a gap between them."""
 
 
-def timeline(quarters: dict[datetime, Count]) -> Timeline:
-    """The shortest step with at most 120 bars; otherwise years, however many."""
+def timeline(quarters: dict[datetime, Count], most: int = _MOST_BARS) -> Timeline:
+    """The shortest step with at most `most` bars; otherwise years, however many."""
     if not quarters:
         return Timeline("day", [])
     # Without the offset from UTC: when summer time ends, the hour that comes twice is one bar.
@@ -26,7 +26,7 @@ def timeline(quarters: dict[datetime, Count]) -> Timeline:
     moments = [(moment.replace(second=0, tzinfo=None), count) for moment, count in quarters.items()]
     first, last = min(moment for moment, _ in moments), max(moment for moment, _ in moments)
     for step, (begin, following, _) in _STEPS.items():
-        bars = _bars(begin(first), begin(last), following, most=9999 if step == "year" else _MOST_BARS)
+        bars = _bars(begin(first), begin(last), following, most=9999 if step == "year" else most)
         if bars:
             break
     begin, _, name = _STEPS[step]
