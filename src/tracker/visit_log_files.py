@@ -17,6 +17,7 @@ renames the log to this name, so that it overwrites nobody's file.
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -83,6 +84,24 @@ def is_partial(name: str) -> bool:
 
 def is_compressed(closed: Path) -> bool:
     return closed.suffix == GZIP_SUFFIX
+
+
+def why_no_log(name: str, names: Sequence[str]) -> str | None:
+    """Why `name` is no log, when it is one of the `names` that a shell makes of `visits.log*`. None when it is one."""
+    path = Path(name)
+    if is_torn_copy(path.name):
+        return "a copy of a torn append; its visits were delivered again"
+    if is_partial(name):
+        return "a compressed copy that is not complete"
+    if is_compressed(path) and name.removesuffix(GZIP_SUFFIX) in names:
+        return "the same log is given without .gz"
+    if (
+        path.suffix == ".d"
+        and path.is_dir()
+        and (name.removesuffix(".d") in names or ledger_path(path.with_suffix("")).exists())
+    ):
+        return "the directory of a ledger"
+    return None
 
 
 def closed_log_path(log: Path, at: datetime) -> Path:
