@@ -12,7 +12,7 @@ the database can split every line at ``|``, cast its time and read its ``\xHH`` 
 import re
 from hashlib import blake2b
 
-from tracker.core.client_ip import IPV4
+from tracker.core.ip_address import IPV4
 from tracker.core.log_line import format_line, parse_line
 from tracker.errors import MalformedMessage
 

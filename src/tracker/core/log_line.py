@@ -8,7 +8,7 @@ same visit back. No other module knows this escaping or the columns.
 import re
 from collections.abc import Iterator
 
-from tracker.core.client_ip import IPV4, canonical_ip
+from tracker.core.ip_address import IPV4, canonical_ip
 from tracker.core.visit import (
     MAX_HEADER_CHARS,
     MAX_MESSAGE_LINES,
