@@ -15,7 +15,7 @@ import yaml
 
 import tracker
 from tracker import config
-from tracker.local.demo import embed_snippet
+from tracker.local.demo import app_snippet, embed_snippet, newsletter_snippet
 from tracker.pixel.fast_path import FastPath
 from tracker.pixel.reload import FIXED
 
@@ -218,6 +218,13 @@ def test_the_page_about_the_tests_names_every_folder_and_every_module_that_tests
 def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"```html\n{embed_snippet('http://127.0.0.1:8080/track')}\n```" in readme
+
+
+def test_the_pieces_of_put_it_on_are_those_of_the_demo_page() -> None:
+    page = (ROOT / "docs/put-it-on.md").read_text(encoding="utf-8")
+    pixel = "https://pixel.example.com/track"
+    for snippet in (embed_snippet(pixel), newsletter_snippet(pixel, "page"), app_snippet(pixel)):
+        assert f"```html\n{snippet}\n```" in page
 
 
 # The distribution `tracker` on PyPI is not ours. Ours is `tracking-pixel`, and is installed from its source tree.
