@@ -23,8 +23,8 @@ from tracker.local.demo_report import LiveReport
 RECENT_BYTES = 4096  # of the log, shown when the page is opened
 POLL_SECONDS = 0.1  # between two reads of the log
 CHUNK = 65_536
+FIRST_PAGE = "  countPage();\n"  # the last line of the app's script
 RUN_PATH = "run"  # says which run this page belongs to, for a second `make run` that finds the port in use
-_FIRST_PAGE = "  countPage();\n"
 REPLACED = "replaced"  # an event id that belongs to no file: the next file is shown from its start
 
 
@@ -48,7 +48,7 @@ def app_snippet(pixel_url: str) -> str:
       mode: "no-cors", keepalive: true, referrerPolicy: "no-referrer-when-downgrade",
     }});
   }}
-{_FIRST_PAGE}</script>"""
+{FIRST_PAGE}</script>"""
 
 
 class Demo:
@@ -225,7 +225,7 @@ def _render(pixel_url: str, newsletter: str, pixel_admin_url: str, storage_admin
         "newsletter": html.escape(newsletter, quote=False),
         "newsletter_hidden": "" if newsletter else "hidden",
         "app": html.escape(app, quote=False),
-        "count_page": app.replace(_FIRST_PAGE, ""),  # the tag has counted the first page
+        "count_page": app.replace(FIRST_PAGE, ""),  # the tag has counted the first page
         "pixel_url": html.escape(pixel_url),
         "pixel_admin": html.escape(pixel_admin_url),
         "storage_admin": html.escape(storage_admin_url),
