@@ -30,8 +30,8 @@ BROWSER = "Mozilla/5.0 Firefox/145.0"
 Parts = tuple[tuple[str, str], ...]
 ALL: Parts = ((r"", r"\Z."),)
 COMMANDS: tuple[tuple[int, str, Parts], ...] = (
-    (0, f"curl -s -o pixel.gif -A '{BROWSER}' \\\n    -H 'Referer: https://example.com/welcome' {PIXEL}", ALL),
-    (0, f"curl -s -o pixel.gif -A '{BROWSER}' \\\n    '{PIXEL}?page=newsletter%2F2026-11'", ALL),
+    (0, f"curl -s -o /dev/null -A '{BROWSER}' \\\n    -H 'Referer: https://example.com/welcome' {PIXEL}", ALL),
+    (0, f"curl -s -o /dev/null -A '{BROWSER}' \\\n    '{PIXEL}?page=newsletter%2F2026-11'", ALL),
     (2, "tail -n 2 var/visits.log", ALL),
     (2, ".venv/bin/tracker report var/visits.log", ((r"Visits", r"^╰"), (r"^Pages", r"^ *$"))),
 )
@@ -56,7 +56,6 @@ def main() -> int:
     finally:
         os.killpg(running.pid, signal.SIGINT)
         running.communicate()
-        (ROOT / "pixel.gif").unlink(missing_ok=True)
     # rich's fonts would be loaded from a site of others.
     picture = re.sub(r"@font-face \{.*?\}", "", screen.export_svg(title="tracker", unique_id="t"), flags=re.DOTALL)
     PICTURE.write_text(picture, encoding="utf-8")
