@@ -2,20 +2,20 @@
 
 1. The file is read as YAML (`strict_yaml`).
 2. The values of `TRACKER_…` variables replace those of the file, key by key. For each key the variable is remembered.
-3. Each value is checked separately, so that all mistakes are found. Each is reported with its source (the file or the
+3. Text with a unit (`100MB`, `7d`) becomes a number where the key is a size or a duration.
+4. Each value is checked separately, so that all mistakes are found. Each is reported with its source (the file or the
    variable), the key path, and what was expected.
 
 All mistakes are reported together, as one ConfigurationError with a line for each mistake.
 """
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import msgspec
-from msgspec import inspect
 
+from tracker.config_values import Unexpected, convert
 from tracker.core.printable import printable
 from tracker.errors import ConfigurationError
 from tracker.strict_yaml import mistake_line, parse_yaml, read_yaml, shorten
@@ -172,48 +172,12 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
             mistakes.add_error(content[field.name])
         else:
             try:
-                values[field.name] = msgspec.convert(content[field.name], field.type)
-            except msgspec.ValidationError as error:
-                expectation, index = _explain(field.type, str(error))
-                mistakes.add(key_path, expectation, index=index)
+                values[field.name] = convert(content[field.name], field.type)
+            except Unexpected as error:
+                mistakes.add(key_path, error.expectation, index=error.index)
     if len(mistakes) > before:
         return None
     section = kind(**values)
     for key, index, expectation in section.mistakes():
         mistakes.add((*path, *key.split(".")), expectation, index=index)
     return section
-
-
-def _explain(expected_type: Any, message: str) -> tuple[str, str]:
-    """The expectation and the index in a list ("" if none), from the message of msgspec's error.
-
-    Such a message is: "Expected `int`, got `str` - at `$[0]`".
-    """
-    text, index = message, ""
-    if at := re.search(r" - at `\$(\[\d+\])`\Z", message):
-        text, index = message[: at.start()], at[1]
-    text = text.replace("`", "")
-    description = _description(inspect.type_info(expected_type))
-    if text.startswith("Invalid enum value "):
-        return f"expected {description}, got {text.removeprefix('Invalid enum value ')}", index
-    expected, comma, got = text.partition(", got ")
-    if description and (comma or "matching regex" in expected) and " array" not in expected:
-        expected = f"Expected {description}"
-    if re.match("Expected str", text) and comma and got != "null":
-        got += "; put the value into quotes"
-    return f"{expected[:1].lower()}{expected[1:]}{comma}{got}", index
-
-
-def _description(expected_type: inspect.Type) -> str:
-    """What a type allows, for people: its description, or its values when it is a choice. "" for all other types."""
-    if isinstance(expected_type, inspect.Metadata):
-        return str((expected_type.extra_json_schema or {}).get("description", ""))
-    if isinstance(expected_type, inspect.CollectionType):
-        return _description(expected_type.item_type)
-    if isinstance(expected_type, inspect.LiteralType):
-        return " or ".join(map(str, expected_type.values))
-    if isinstance(expected_type, inspect.UnionType):
-        choices = [text for each in expected_type.types if (text := _description(each))]
-        numbers = ["a number"] if any(isinstance(each, inspect.IntType) for each in expected_type.types) else []
-        return " or ".join(choices + numbers)
-    return ""

@@ -10,6 +10,7 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log.d/ledger.sqlite       the ledger; SQLite keeps `-wal` and `-shm` files beside it
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
+    visits.log.d/archived/visits.log.TIME   the archive creates this file when it has stored the whole closed log
 
 An empty file with the name of a closed log is not a closed log but a reserved name: a rotation creates it before it
 renames the log to this name, so that it overwrites nobody's file.
@@ -24,7 +25,7 @@ GZIP_SUFFIX = ".gz"
 PART_SUFFIX = ".part"
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?")
+_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?", re.ASCII)
 _TORN = ".torn-"
 
 
@@ -109,6 +110,11 @@ def closed_logs(log: Path) -> list[Path]:
 def closed_or_reserved(log: Path) -> list[Path]:
     """The closed logs and the names that are reserved for one, in the order of their times. Raises OSError."""
     return [file for file in _beside(log, log.name) if closed_at(log, file) is not None]
+
+
+def archived_marker(log: Path, closed: Path) -> Path:
+    """The file that says that this closed log, compressed or not, is in the archive as a whole."""
+    return ledger_directory(log) / "archived" / closed.name.removesuffix(GZIP_SUFFIX)
 
 
 def size_of(file: Path) -> int | None:
