@@ -6,8 +6,9 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from tracker.config_reader import Section, read_config
+from tracker.config_reader import AwsSettings, Section, read_config
 from tracker.core.client_ip import ClientIp
+from tracker.core.queue_address import QueueAddress, parse_queue
 from tracker.core.units import DURATION, SIZE
 from tracker.errors import ConfigurationError
 
@@ -47,7 +48,7 @@ class Http(Section, frozen=True):
     keepalive_timeout: PositiveSeconds = 75.0
     rate_limit: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         for index, network in enumerate(self.trusted_proxies):
             try:
                 ClientIp([network], self.client_ip_header)
@@ -107,11 +108,39 @@ class Logging(Section, frozen=True):
 
 class SqsConfig(Section, frozen=True):
     queue: Text
-    region: Text | None = None
+    region: Text | None = None  # `client_region` and `client_endpoint` also use what the queue's URL or ARN says
     endpoint_url: Url | None = None
     receivers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
     wait_time: Annotated[int, msgspec.Meta(ge=0, le=20), _DURATION] = 10
     visibility_timeout: Annotated[int, msgspec.Meta(ge=10, le=43_200), _DURATION] = 30
+
+    @property
+    def address(self) -> QueueAddress:
+        return parse_queue(self.queue)
+
+    @property
+    def client_region(self) -> str | None:
+        """None: the Region is the one of the AWS tools."""
+        return self.region or self.address.region
+
+    @property
+    def client_endpoint(self) -> str | None:
+        """None: the endpoint is the one of the AWS tools."""
+        return self.endpoint_url or self.address.endpoint
+
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
+        try:
+            region = self.client_region
+        except ConfigurationError as error:
+            yield "queue", "", str(error)
+            return
+        if aws is not None and not aws.has_region and region is None:
+            yield (
+                "region",
+                "",
+                "expected an AWS Region, found none: set sqs.region, or give sqs.queue as an ARN or a URL of AWS, "
+                "or set AWS_REGION (or AWS_DEFAULT_REGION, or `region` of the AWS profile)",
+            )
 
 
 class Rotate(Section, frozen=True):
@@ -125,7 +154,7 @@ class Rotate(Section, frozen=True):
         """The age at which a closed log is removed; None if `keep` is a number of files, or null."""
         return float(DURATION.parse(self.keep)) if isinstance(self.keep, str) else None
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         try:
             if self.keep_seconds == 0:
                 yield "keep", "", f"expected more than no time, got {self.keep!r}"
@@ -154,7 +183,7 @@ class ArchiveConfig(Section, frozen=True):
     endpoint_url: Url | None = None
     keep_local: Annotated[float, msgspec.Meta(ge=0, le=1e10), _DURATION] | None = None
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         if self.keep_local is not None and self.url is None:
             yield "keep_local", "", "expected archive.url too: without an archive nothing is ever archived"
 
@@ -169,7 +198,7 @@ class PixelConfig(Section, frozen=True):
     shutdown: PixelShutdown = PixelShutdown()
     logging: Logging = Logging()
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         if self.admin.port == self.http.port and _share_addresses(self.admin.host, self.http.host):
             yield "admin.port", "", f"expected another port than http.port, got {self.admin.port} for both"
 
@@ -194,11 +223,17 @@ def _share_addresses(host: str, other: str) -> bool:
 Config = TypeVar("Config", PixelConfig, StorageConfig)
 
 
-def load_pixel(path: Path, environ: Mapping[str, str]) -> PixelConfig:
-    """The pixel's configuration from `path`, overridden by `TRACKER_…` of `environ`."""
-    return read_config(PixelConfig, path, environ, others=StorageConfig.__struct_fields__)
+def load_pixel(path: Path, environ: Mapping[str, str], aws: AwsSettings | None = None) -> PixelConfig:
+    """The pixel's configuration from `path`, overridden by `TRACKER_…` of `environ`.
+
+    With `aws`, the mistakes of these settings are reported too.
+    """
+    return read_config(PixelConfig, path, environ, others=StorageConfig.__struct_fields__, aws=aws)
 
 
-def load_storage(path: Path, environ: Mapping[str, str]) -> StorageConfig:
-    """The storage's configuration from `path`, overridden by `TRACKER_…` of `environ`."""
-    return read_config(StorageConfig, path, environ, others=PixelConfig.__struct_fields__)
+def load_storage(path: Path, environ: Mapping[str, str], aws: AwsSettings | None = None) -> StorageConfig:
+    """The storage's configuration from `path`, overridden by `TRACKER_…` of `environ`.
+
+    With `aws`, the mistakes of these settings are reported too, and a missing Region.
+    """
+    return read_config(StorageConfig, path, environ, others=PixelConfig.__struct_fields__, aws=aws)

@@ -9,9 +9,9 @@
 All mistakes are reported together, as one ConfigurationError with a line for each mistake.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
 
@@ -25,13 +25,20 @@ MAX_MISTAKES = 20  # at most this many are reported; of the others only the numb
 _KeyPath = tuple[str, ...]
 
 
+class AwsSettings(NamedTuple):
+    """What the settings of the AWS tools give; `tracker.aws` reads them. Each of `mistakes` names its source."""
+
+    has_region: bool
+    mistakes: tuple[str, ...] = ()
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of the file; unknown keys are errors."""
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         """The mistakes that the types do not show, each as key, index in its list ("[0]" or ""), and expectation.
 
-        The key of a section within this one is given as a path with dots.
+        The key of a section within this one is given as a path with dots. `aws` is None where nobody will call AWS.
         """
         return iter(())
 
@@ -39,7 +46,13 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Config = TypeVar("Config", bound=Section)
 
 
-def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], others: Collection[str]) -> Config:
+def read_config(
+    kind: type[Config],
+    path: Path,
+    environ: Mapping[str, str],
+    others: Collection[str],
+    aws: AwsSettings | None = None,
+) -> Config:
     """The configuration of this `kind`. Raises ConfigurationError with all mistakes, or ConfigurationUnreadable.
 
     Variables for the sections `others` are ignored: they are for the other service, which may share the environment.
@@ -51,9 +64,10 @@ def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], othe
         raise ConfigurationError(
             mistake_line(str(path), f"expected a mapping of sections, got {type(content).__name__}")
         )
-    mistakes = _Mistakes(str(path))
+    mistakes = _Mistakes(str(path), aws)
     _override(kind, content, environ, others, mistakes)
     config = _build(kind, content, (), mistakes)
+    mistakes.add_lines(aws.mistakes if aws else ())
     mistakes.raise_if_any()
     return cast(Config, config)  # it is None only after a mistake
 
@@ -61,7 +75,8 @@ def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], othe
 class _Mistakes:
     """The mistakes of a configuration, each with its source."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, aws: AwsSettings | None) -> None:
+        self.aws = aws
         self.variables: dict[_KeyPath, str] = {}  # the variable that gave the value of a key
         self._file = file
         self._lines: list[str] = []
@@ -71,9 +86,9 @@ class _Mistakes:
         text = f"{shorten('.'.join(key))}{index}: {expectation}" if key else expectation
         self._lines.append(mistake_line(self._source(key), text))
 
-    def add_error(self, error: ConfigurationError) -> None:
-        """Add a mistake that names its source already."""
-        self._lines.append(str(error))
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Add mistakes that name their source already."""
+        self._lines += lines
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -145,7 +160,7 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
     """The section of `kind` that `content` describes. None when a mistake in it was reported."""
     before = len(mistakes)
     if isinstance(content, ConfigurationError):
-        mistakes.add_error(content)
+        mistakes.add_lines([str(content)])
         return None
     if content is None:  # its keys are absent or all commented out
         content = {}
@@ -169,7 +184,7 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
             if field.required:
                 mistakes.add(key_path, "expected a value, it is required")
         elif isinstance(content[field.name], ConfigurationError):
-            mistakes.add_error(content[field.name])
+            mistakes.add_lines([str(content[field.name])])
         else:
             try:
                 values[field.name] = convert(content[field.name], field.type)
@@ -178,6 +193,6 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
     if len(mistakes) > before:
         return None
     section = kind(**values)
-    for key, index, expectation in section.mistakes():
+    for key, index, expectation in section.mistakes(mistakes.aws):
         mistakes.add((*path, *key.split(".")), expectation, index=index)
     return section

@@ -3,8 +3,8 @@
 A file is removed only if all of this is true:
 
 1. It is a regular file whose name is that of a closed log of this log. Nobody else's file is counted or removed.
-2. It is older than the kept age, or as many newer closed logs exist as are kept. A closed log that exists both plain and
-   compressed counts as one.
+2. It is older than the kept age, or as many newer closed logs exist as are kept. A closed log that exists both plain
+   and compressed counts as one.
 3. It is not the file that the ledger has recorded as the log. Before a rotation is finished, the file has its new name
    already and the ledger still expects it there.
 4. The archive has stored it, if there is an archive (`archived_marker`).

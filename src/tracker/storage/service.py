@@ -38,8 +38,8 @@ from tracker.storage.in_flight import InFlight
 from tracker.storage.ledger import Ledger
 from tracker.storage.ledger_start import only_writer
 from tracker.storage.receiver import Outage, Receiver
-from tracker.storage.retention import Retention
 from tracker.storage.recovery import open_ledger
+from tracker.storage.retention import Retention
 from tracker.storage.visit_log import VisitLog, open_visit_log
 from tracker.storage.writer import Writer
 from tracker.systemd import Manager
