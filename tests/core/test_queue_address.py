@@ -66,5 +66,5 @@ def test_a_queue_is_a_name_a_url_or_an_arn(
     ],
 )
 def test_anything_else_is_refused_with_what_was_expected(text: str) -> None:
-    with pytest.raises(ConfigurationError, match="expected a queue that is no FIFO queue: its name .* its ARN"):
+    with pytest.raises(ConfigurationError, match=r"expected a queue that is no FIFO queue: its name .* its ARN"):
         parse_queue(text)

@@ -25,7 +25,7 @@ from tracker.config import load_storage
 from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line, parse_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
 from tracker.errors import MalformedMessage, TrackerError
-from tracker.storage import ledger_reader
+from tracker.storage import erasure_log, ledger_reader
 from tracker.storage.ledger_reader import Account, LedgerCopy
 from tracker.visit_log_files import is_compressed, ledger_path
 
@@ -88,6 +88,8 @@ def run(options: argparse.Namespace) -> int:
             print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
         with ledger_reader.open_copy(ledger_path(live)) as copy:
             well = _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
+        for text in erasure_log.summary(live):
+            print(text)
     for file in logs:
         well &= _print_check(_check(file, live))
     return 0 if well else 1
