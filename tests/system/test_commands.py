@@ -1,5 +1,6 @@
 """The services as commands: exit statuses, what they say of a bad configuration, and who may share what."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -52,16 +53,32 @@ AWS_MISTAKES: list[tuple[dict[str, str], str]] = [
         {"AWS_CA_BUNDLE": "/nowhere/ca.pem"},
         "environment AWS_CA_BUNDLE: expected a file of certificates, /nowhere/ca.pem",
     ),
+    ({"AWS_PROFILE": "role"}, "source_profile of the AWS profile role: expected a profile, there is no 'gone'"),
+    ({"AWS_PROFILE": "ca"}, "ca_bundle of the AWS profile ca: expected a file of certificates, /nowhere/ca.pem"),
+    ({"AWS_CONFIG_FILE": "broken"}, "AWS settings: ConfigParseError: Unable to parse config file: "),
+    (
+        {"AWS_SHARED_CREDENTIALS_FILE": "pipe"},
+        "environment AWS_SHARED_CREDENTIALS_FILE: expected a file, pipe is a pipe",
+    ),
     ({"REQUESTS_CA_BUNDLE": "/etc/hostname"}, "environment REQUESTS_CA_BUNDLE: expected a file of certificates, "),
 ]
 
 
 @pytest.mark.parametrize("check", [True, False], ids=["check", "start"])
 @pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize(("variables", "named"), AWS_MISTAKES, ids=[next(iter(each[0])) for each in AWS_MISTAKES])
+@pytest.mark.parametrize(
+    ("variables", "named"), AWS_MISTAKES, ids=["-".join(*each[0].items()) for each in AWS_MISTAKES]
+)
 def test_a_wrong_setting_of_the_aws_tools_is_named_with_all_other_mistakes(
     tmp_path: Path, module: str, variables: dict[str, str], named: str, check: bool
 ) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text(
+        "[profile role]\nrole_arn = arn:aws:iam::000000000000:role/r\nsource_profile = gone\n"
+        "[profile ca]\nca_bundle = /nowhere/ca.pem\n"
+    )
+    (tmp_path / "broken").write_text("[default\nno = section")
+    os.mkfifo(tmp_path / "pipe")
     path = write_config(tmp_path / "bad.yaml", merged(VALID[module], {"admin": {"port": 0}}))
     done = run(module, "--config", str(path), *(["--check"] if check else []), home=tmp_path, env=variables)
     assert done.returncode == 78
@@ -89,6 +106,7 @@ def test_storage_without_a_region_says_the_three_ways_to_give_one(tmp_path: Path
         ("visits", {"AWS_REGION": "eu-west-1"}),
         ("visits", {"AWS_DEFAULT_REGION": "eu-west-1"}),
         ("visits", {"AWS_PROFILE": "mine"}),
+        ("visits", {"AWS_REGION": "eu-west-1", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": ""}),
     ],
 )
 def test_a_region_comes_from_the_queue_or_from_the_settings_of_the_aws_tools(

@@ -27,10 +27,11 @@ def read_settings() -> AwsSettings:
     session = get_session()
     for setting, variable in _FILES.items():
         path = Path(session.get_config_variable(setting)).expanduser()
-        if path.exists() and not path.is_file():  # reading a pipe would block for ever
-            return _broken(f"environment {variable}", f"expected a file, {path} is something else")
+        if path.is_fifo():  # reading it would block until somebody writes to it
+            return _broken(f"environment {variable}", f"expected a file, {path} is a pipe")
     try:
-        session.get_scoped_config()
+        if source := _missing_source_profile(session):
+            return _broken(*source)
         region = os.environ.get("AWS_REGION") or session.get_config_variable("region")
         found = find_ca_bundle(session)
     except ProfileNotFound:
@@ -51,12 +52,25 @@ def read_settings() -> AwsSettings:
     return AwsSettings(has_region=bool(region))
 
 
+def _missing_source_profile(session: Any) -> tuple[str, str] | None:
+    """The setting that names a profile which does not exist, and what was expected. Raises ProfileNotFound."""
+    profiles = session.full_config["profiles"]
+    name, config, seen = session.profile or "default", session.get_scoped_config(), set[str]()
+    while "role_arn" in config and "source_profile" in config and name not in seen:
+        seen.add(name)
+        source = config["source_profile"]
+        if source not in profiles:
+            return f"source_profile of the AWS profile {name}", f"expected a profile, there is no {source!r}"
+        name, config = source, profiles[source]
+    return None
+
+
 def find_ca_bundle(session: Any) -> tuple[str, str] | None:
     """The setting that names a file of certificates, and the file; None if there is no such setting."""
     if bundle := session.get_config_variable("ca_bundle"):
         if os.environ.get("AWS_CA_BUNDLE"):
             return "environment AWS_CA_BUNDLE", bundle
-        return f"ca_bundle of the profile {session.profile or 'default'}", bundle
+        return f"ca_bundle of the AWS profile {session.profile or 'default'}", bundle
     if bundle := os.environ.get("REQUESTS_CA_BUNDLE"):
         return "environment REQUESTS_CA_BUNDLE", bundle
     return None
