@@ -1,6 +1,7 @@
 """`tracker audit` checks two things: the ledger shows what is missing, and the log shows what storage did not write.
 
-1. It copies the ledger, and reports each journal that is open or has gaps, and the gaps older than `--grace`.
+1. It copies the ledger, and reports each journal that is open or has gaps, the gaps older than `--grace`, and what
+   `tracker erase` has removed.
 2. It counts the sums that the ledger keeps again, and reports those that differ.
 3. It reads the logs given with `--log`, and reports each line that is not as storage writes it.
 
