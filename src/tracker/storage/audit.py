@@ -1,7 +1,6 @@
 """`tracker audit` checks two things: the ledger shows what is missing, and the log shows what storage did not write.
 
-1. It copies the ledger, and reports each journal that is open or has gaps, the gaps older than `--grace`, and what
-   `tracker erase` has removed.
+1. It copies the ledger, and reports each journal that is open or has gaps, and the gaps older than `--grace`.
 2. It counts the sums that the ledger keeps again, and reports those that differ.
 3. It reads the logs given with `--log`, and reports each line that is not as storage writes it.
 
@@ -89,8 +88,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
         with ledger_reader.open_copy(ledger_path(live)) as copy:
             well = _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
-        for text in erasure_log.summary(live):
-            print(text)
+        print("".join(f"{text}\n" for text in erasure_log.summary(live)), end="")
     for file in logs:
         well &= _print_check(_check(file, live))
     return 0 if well else 1
@@ -175,8 +173,7 @@ def _mean_line_bytes(log: Path) -> float:
             sample = file.read(SAMPLE_BYTES)
     except OSError:
         sample = b""
-    lines = sample.count(b"\n")
-    return len(sample) / lines if lines else USUAL_LINE_BYTES
+    return len(sample) / lines if (lines := sample.count(b"\n")) else USUAL_LINE_BYTES
 
 
 @dataclass(slots=True)
