@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "doctor": ("tracker.operations.doctor", "Reports what is wrong, why it matters and how to fix it."),
     "redrive": ("tracker.operations.redrive", "Moves the messages of the dead-letter queue back into the queue."),
     "audit": ("tracker.storage.audit", "Reports what the visit log holds, and what is missing."),
+    "erase": ("tracker.storage.erase", "Removes the lines of a person from closed logs."),
     "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as an HTML page."),
     "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),
 }

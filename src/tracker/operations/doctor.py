@@ -76,14 +76,14 @@ async def examine(options: argparse.Namespace, environ: Mapping[str, str], repor
 def provision_command(pixel: PixelConfig | None, storage: StorageConfig | None) -> str:
     """The command that sets up the topic, the queue and the subscription of these two configurations."""
     words = ["tracker provision"]
-    region = storage.sqs.region if storage else None
-    endpoint = storage.sqs.endpoint_url if storage else None
+    region = storage.sqs.client_region if storage else None
+    endpoint = storage.sqs.client_endpoint if storage else None
     if pixel is not None:
         _, _, _, arn_region, _, topic = pixel.sns.topic_arn.split(":")
         region, endpoint = region or pixel.sns.region or arn_region, endpoint or pixel.sns.endpoint_url
         words.append(f"--topic {topic}")
     if storage is not None:
-        words.append(f"--queue {storage.sqs.queue.rpartition('/')[2]}")
+        words.append(f"--queue {storage.sqs.address.name}")
     words += [f"--region {region}"] if region else []
     words += [f"--endpoint-url {endpoint}"] if endpoint else []
     return " ".join(words)

@@ -2,16 +2,18 @@
 
 from typing import Any
 
-from tracker.aws import ask, incomplete_reply
+from tracker.aws import ask, incomplete_reply, queue_parameters
+from tracker.core.queue_address import parse_queue
 from tracker.errors import AwsRefused
 
 
 async def queue_url(sqs: Any, name: str) -> str | None:
-    """The URL of the queue called `name`; None if there is none. A URL is returned as it is."""
-    if "://" in name:
-        return name
+    """The URL of the queue with this name, URL or ARN; None if there is none. A URL is returned as it is."""
+    address = parse_queue(name)
+    if address.url is not None:
+        return address.url
     try:
-        return str((await ask(sqs.get_queue_url(QueueName=name), "QueueUrl"))["QueueUrl"])
+        return str((await ask(sqs.get_queue_url(**queue_parameters(address)), "QueueUrl"))["QueueUrl"])
     except AwsRefused as error:
         if error.is_missing:
             return None

@@ -18,7 +18,7 @@ IN_FLIGHT_LIMIT = 120_000
 
 
 async def check_queue(config: SqsConfig, setup: Setup) -> AsyncIterator[Finding]:
-    async with open_client("sqs", config.region, config.endpoint_url) as sqs:
+    async with open_client("sqs", config.client_region, config.client_endpoint) as sqs:
         url = await queue_url(sqs, config.queue)
         if url is None:
             yield fault(

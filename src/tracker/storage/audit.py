@@ -25,7 +25,7 @@ from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line, parse_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
 from tracker.decompression import DamagedFile, IncompleteFile, decompressed
 from tracker.errors import MalformedMessage, TrackerError
-from tracker.storage import ledger_reader
+from tracker.storage import erasure_log, ledger_reader
 from tracker.storage.ledger_reader import Account, LedgerCopy
 from tracker.visit_log_files import ledger_path, why_no_log
 
@@ -87,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
             print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
         with ledger_reader.open_copy(ledger_path(live)) as copy:
             well = _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
+        print("".join(f"{text}\n" for text in erasure_log.summary(live)), end="")
     for file in logs:
         if reason := why_no_log(str(file), [str(other) for other in logs]):
             print(f"{file}: not read: {reason}")
@@ -174,8 +175,7 @@ def _mean_line_bytes(log: Path) -> float:
             sample = file.read(SAMPLE_BYTES)
     except OSError:
         sample = b""
-    lines = sample.count(b"\n")
-    return len(sample) / lines if lines else USUAL_LINE_BYTES
+    return len(sample) / lines if (lines := sample.count(b"\n")) else USUAL_LINE_BYTES
 
 
 @dataclass(slots=True)
