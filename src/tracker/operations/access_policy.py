@@ -39,9 +39,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Decision:
-    """`denied_by` names the Deny statement that applies, if one does."""
+    """`allowed_by` and `denied_by` name the first Allow and the first Deny that apply, if there are any."""
 
     allowed: Verdict
+    allowed_by: str = ""
     denied_by: str = ""
 
 
@@ -75,20 +76,17 @@ def decide(policy: str | None, request: Request) -> Decision:
         statements = statements_of(policy)
     except ValueError as error:
         return Decision(Unknown(f"the policy cannot be read: {error}"))
-    allows: list[Verdict] = []
-    denies: list[Verdict] = []
-    denied_by = ""
+    verdicts: dict[bool, list[Verdict]] = {True: [], False: []}
+    names: dict[bool, str] = {}
     for number, statement in enumerate(statements, 1):
         applies = _applies(statement, request)
-        if isinstance(applies, Unknown):
-            applies = Unknown(f"{name_of(statement, number)}: {applies.reason}")
-        if statement.get("Effect") == "Allow":
-            allows.append(applies)
-            continue
-        denies.append(applies)
-        if applies is True and not denied_by:
-            denied_by = name_of(statement, number)
-    return Decision(all_of([any_of(allows), negated(any_of(denies))]), denied_by)
+        name = f"statement {statement['Sid']}" if statement.get("Sid") else f"statement number {number}"
+        allows = statement.get("Effect") == "Allow"
+        if applies is True:
+            names.setdefault(allows, name)
+        verdicts[allows].append(Unknown(f"{name}: {applies.reason}") if isinstance(applies, Unknown) else applies)
+    allowed = all_of([any_of(verdicts[True]), negated(any_of(verdicts[False]))])
+    return Decision(allowed, names.get(True, ""), names.get(False, ""))
 
 
 def statements_of(policy: str | None) -> list[dict[str, Any]]:
@@ -99,10 +97,6 @@ def statements_of(policy: str | None) -> list[dict[str, Any]]:
     if not isinstance(statements, list) or not all(isinstance(statement, dict) for statement in statements):
         raise ValueError("expected an object with a list of statements")
     return statements
-
-
-def name_of(statement: Statement, number: int) -> str:
-    return f"statement {statement['Sid']}" if statement.get("Sid") else f"statement number {number}"
 
 
 def _applies(statement: Statement, request: Request) -> Verdict:

@@ -1,17 +1,69 @@
-"""What exists at AWS: a queue by its name, its attributes, its subscription to a topic. Nothing is changed."""
+"""What exists at AWS: topics, queues by name, URL or ARN, their attributes, and the subscriptions of a topic.
 
+Nothing is changed.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from tracker.aws import ask, incomplete_reply
 from tracker.errors import AwsRefused
 
+# The host of a queue's URL: the usual one, two older ones, and that of a VPC endpoint.
+_REGIONAL_HOST = re.compile(
+    r"(?:(?:.+\.)?(?:sqs|sqs-fips)\.([a-z0-9-]+)\.(?:vpce\.)?|([a-z0-9-]+)\.queue\.|(queue)\.)amazonaws\.com(?:\.cn)?"
+)
 
-async def queue_url(sqs: Any, name: str) -> str | None:
-    """The URL of the queue called `name`; None if there is none. A URL is returned as it is."""
-    if "://" in name:
-        return name
+
+@dataclass(frozen=True)
+class QueueAddress:
+    """A queue as a person writes it; account and Region are None where they are not part of it."""
+
+    text: str
+    name: str
+    account: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True)
+class Subscription:
+    """An SQS subscription of a topic. It has no `settings` before it is confirmed, or if they could not be read."""
+
+    arn: str
+    queue_arn: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.arn.startswith("arn:") and self.settings.get("PendingConfirmation") != "true"
+
+
+def parse_queue(text: str) -> QueueAddress:
+    """A queue's name, URL or ARN."""
+    if text.startswith("arn:"):
+        parts = text.split(":", 5)
+        region, account, name = parts[3:] if len(parts) == 6 else ["", "", text]
+        return QueueAddress(text, name, account or None, region or None)
+    if "://" not in text:
+        return QueueAddress(text, text)
+    url = urlsplit(text)
+    account, _, name = url.path.strip("/").rpartition("/")
+    found = _REGIONAL_HOST.fullmatch(url.hostname or "")
+    in_host = next((each for each in found.groups() if each), None) if found else None
+    return QueueAddress(text, name, account or None, "us-east-1" if in_host == "queue" else in_host)
+
+
+async def queue_url(sqs: Any, text: str) -> str | None:
+    """The URL of a queue that is given by its name or ARN; None if there is none. A URL is returned as it is."""
+    if "://" in text:
+        return text
+    queue = parse_queue(text)
+    owner = {"QueueOwnerAWSAccountId": queue.account} if queue.account else {}
     try:
-        return str((await ask(sqs.get_queue_url(QueueName=name), "QueueUrl"))["QueueUrl"])
+        return str((await ask(sqs.get_queue_url(QueueName=queue.name, **owner), "QueueUrl"))["QueueUrl"])
     except AwsRefused as error:
         if error.is_missing:
             return None
@@ -26,18 +78,52 @@ async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
     return dict(attributes)
 
 
-async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, dict[str, str]] | None:
-    """ARN and attributes of the queue's subscription to the topic, if any; no attributes before it is confirmed."""
+async def find_queue(sqs: Any, text: str) -> tuple[str, dict[str, str]] | None:
+    """URL and attributes of the queue with this name, URL or ARN; None if there is none."""
+    url = await queue_url(sqs, text)
+    try:
+        return None if url is None else (url, await queue_attributes(sqs, url))
+    except AwsRefused as error:
+        if error.is_missing:
+            return None
+        raise
+
+
+async def find_topic(sns: Any, name: str) -> str | None:
+    """The ARN of the topic with this name, among those of the account and Region of the client."""
+    token: dict[str, str] = {}
+    while True:
+        reply = await ask(sns.list_topics(**token))
+        for topic in reply.get("Topics", ()):
+            if topic.get("TopicArn", "").rpartition(":")[2] == name:
+                return str(topic["TopicArn"])
+        if not reply.get("NextToken"):
+            return None
+        token = {"NextToken": reply["NextToken"]}
+
+
+async def subscriptions(sns: Any, topic_arn: str) -> list[Subscription]:
+    """All subscriptions of queues to the topic."""
+    found: list[Subscription] = []
     token: dict[str, str] = {}
     while True:
         reply = await ask(sns.list_subscriptions_by_topic(TopicArn=topic_arn, **token))
         for each in reply.get("Subscriptions", ()):
-            if each.get("Protocol") == "sqs" and each.get("Endpoint") == queue_arn:
+            if each.get("Protocol") == "sqs":
                 arn = str(each.get("SubscriptionArn"))
-                if not arn.startswith("arn:"):
-                    return arn, {}
-                reply = await ask(sns.get_subscription_attributes(SubscriptionArn=arn), "Attributes")
-                return arn, dict(reply["Attributes"])
+                found.append(Subscription(arn, str(each.get("Endpoint")), await _settings(sns, arn)))
         if not reply.get("NextToken"):
-            return None
+            return found
         token = {"NextToken": reply["NextToken"]}
+
+
+async def _settings(sns: Any, arn: str) -> dict[str, str]:
+    if not arn.startswith("arn:"):
+        return {}  # AWS lists a subscription that is not confirmed as PendingConfirmation
+    try:
+        reply = await ask(sns.get_subscription_attributes(SubscriptionArn=arn), "Attributes")
+    except AwsRefused as error:
+        if error.is_denied or error.is_missing or error.is_unsupported:  # of another account; removed; another broker
+            return {}
+        raise
+    return dict(reply["Attributes"])
