@@ -105,3 +105,11 @@ async def test_a_redrive_that_aws_forbids_says_so(bench: Bench, capsys: pytest.C
         arguments += ["--dead-letter-queue", bench.dead_letter_queue]
         assert await asyncio.to_thread(cli.main, arguments) == 3
     assert "AccessDenied" in capsys.readouterr().err
+
+
+def test_two_queues_of_different_regions_are_refused_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    queue, dead = (f"arn:aws:sqs:{region}:111122223333:visits" for region in ("eu-west-1", "us-east-1"))
+    assert cli.main(["redrive", "--queue", queue, "--dead-letter-queue", dead]) == 2
+    assert "expected a queue in the queue's Region" in capsys.readouterr().err
