@@ -7,9 +7,13 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log.TIME.gz               a closed log, compressed
     visits.log.TIME.gz.part          a compression that is not complete
     visits.log.torn-TIME             the tail of a torn append, which recovery has copied before it cut the log
+    visits.log.TIME.erase.part       a closed log without the lines that `tracker erase` removes, while it is written
+    visits.log-20261124-120000, visits.log.1   closed logs that logrotate has made, also with `.gz`
+    visits.log.d/erased.log          what `tracker erase` has removed, without the data itself
     visits.log.d/ledger.sqlite       the ledger; SQLite keeps `-wal` and `-shm` files beside it
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
+    visits.log.d/archived/visits.log.TIME   the archive creates this file when it has stored the whole closed log
 
 An empty file with the name of a closed log is not a closed log but a reserved name: a rotation creates it before it
 renames the log to this name, so that it overwrites nobody's file.
@@ -17,6 +21,7 @@ renames the log to this name, so that it overwrites nobody's file.
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,7 +29,8 @@ GZIP_SUFFIX = ".gz"
 PART_SUFFIX = ".part"
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?")
+_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?", re.ASCII)
+_LOGROTATE = re.compile(r"(?:-\d{8}(?:-\d{6})?|\.\d{1,6})(?:\.gz)?", re.ASCII)
 _TORN = ".torn-"
 
 
@@ -85,6 +91,24 @@ def is_compressed(closed: Path) -> bool:
     return closed.suffix == GZIP_SUFFIX
 
 
+def why_no_log(name: str, names: Sequence[str]) -> str | None:
+    """Why `name` is no log, when it is one of the `names` that a shell makes of `visits.log*`. None when it is one."""
+    path = Path(name)
+    if is_torn_copy(path.name):
+        return "a copy of a torn append; its visits were delivered again"
+    if is_partial(name):
+        return "a compressed copy that is not complete"
+    if is_compressed(path) and name.removesuffix(GZIP_SUFFIX) in names:
+        return "the same log is given without .gz"
+    if (
+        path.suffix == ".d"
+        and path.is_dir()
+        and (name.removesuffix(".d") in names or ledger_path(path.with_suffix("")).exists())
+    ):
+        return "the directory of a ledger"
+    return None
+
+
 def closed_log_path(log: Path, at: datetime) -> Path:
     """The name of the log that a rotation closes at this UTC time."""
     return log.with_name(f"{log.name}.{at:{_TIME}}")
@@ -109,6 +133,30 @@ def closed_logs(log: Path) -> list[Path]:
 def closed_or_reserved(log: Path) -> list[Path]:
     """The closed logs and the names that are reserved for one, in the order of their times. Raises OSError."""
     return [file for file in _beside(log, log.name) if closed_at(log, file) is not None]
+
+
+def closed_logs_of_logrotate(log: Path) -> list[Path]:
+    """The closed logs whose names logrotate makes, in the order of their names. Raises OSError."""
+    return [file for file in beside_the_log(log) if _LOGROTATE.fullmatch(file.name.removeprefix(log.name))]
+
+
+def beside_the_log(log: Path) -> list[Path]:
+    """Everything in the log's directory whose name begins with the log's, in the order of the names. Raises OSError."""
+    return _beside(log, log.name)
+
+
+def erasing_path(closed: Path) -> Path:
+    """The name of the copy of a closed log, without the erased lines, while it is written."""
+    return closed.with_name(f"{closed.name}.erase{PART_SUFFIX}")
+
+
+def erased_log_path(log: Path) -> Path:
+    return ledger_directory(log) / "erased.log"
+
+
+def archived_marker(log: Path, closed: Path) -> Path:
+    """The file that says that this closed log, compressed or not, is in the archive as a whole."""
+    return ledger_directory(log) / "archived" / closed.name.removesuffix(GZIP_SUFFIX)
 
 
 def size_of(file: Path) -> int | None:

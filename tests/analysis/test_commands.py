@@ -1,6 +1,7 @@
 """`tracker report` and `tracker export` as they are typed."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -22,8 +23,8 @@ def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture
     assert cli.main(["report", str(write_golden(tmp_path))]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for words in (
-        "12 visits 5 visitors 4 pages on 3 sites",
-        "people 58 % mail and image proxies 17 % bots 25 %",
+        "12 visits 5 visitors 4 pages in 3 sites and groups",
+        "people 58 % mail and image proxies 17 % mail scanners 0 % bots 25 %",
         "2026-11-23 09:00:00 to 2026-11-24 13:00:00, UTC",
         "Visits by hour",
         "23 Nov 09:00 to 24 Nov 13:00; most on 24 Nov 11:00: 3",
@@ -149,3 +150,113 @@ def test_the_bar_shows_how_much_has_been_read(tmp_path: Path) -> None:
     shown = console.file.getvalue()
     assert f"{log.stat().st_size / 1000:.1f}/{log.stat().st_size / 1000:.1f} kB" in shown
     assert "counting" in shown
+
+
+def test_the_terminal_has_as_many_rows_as_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("".join(f"2026-11-24T12:00:00Z|https://example.com/{n:02d}|x|::1\n" for n in range(30)))
+    for words, rows in (([], 8), (["--top", "3"], 3), (["--top", "29"], 29)):
+        assert cli.main(["report", str(log), *words]) == 0
+        assert capsys.readouterr().out.count("https://example.com/") == rows
+
+
+_MEASURED = """
+import os, resource, sys
+os.cpu_count = lambda: int(sys.argv[1])
+from tracker import cli
+status = cli.main(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024 * 1024)
+print(peak, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def _hostile_log(kind: str, log: Path) -> None:
+    line = "2026-11-24T12:00:00.{:06d}+00:00|{}|{}|192.0.2.1\n"
+    smile = r"\xF0\x9F\x98\x80"
+    with log.open("w") as file:
+        for number in range(2000 if kind == "long" else 60_000):
+            if kind == "long":
+                file.write(line.format(number, "x", smile * 1990 + str(number)))
+            else:
+                agent = f"Mozilla/5.0 (X11; Linux x86_64) Firefox/{number}.0" if kind == "agents" else "Windows"
+                file.write(line.format(number, f"https://example.com/{number}" + "a" * 500, agent))
+
+
+@pytest.mark.parametrize("cores", [2, 64])
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        ("long", ["report", "--html", "-"]),
+        ("long", ["export", "--to", "csv", "--distinct"]),
+        ("pages", ["report", "--html", "-"]),
+        ("pages", ["export", "--to", "csv", "--distinct"]),
+        ("agents", ["report", "--html", "-"]),
+    ],
+)
+def test_memory_is_bounded_whatever_the_log_holds(kind: str, command: list[str], cores: int, tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    _hostile_log(kind, log)
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, str(cores), *command, str(log)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stderr.split()[-1]) < 500
+
+
+def test_programs_get_the_numbers_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["report", str(write_golden(tmp_path)), "--json"]) == 0
+    said = capsys.readouterr().out
+    assert said.isascii()
+    numbers = json.loads(said)
+    assert (numbers["visits"], numbers["visitors"], numbers["bots_visits"]) == (12, 5, 3)
+    assert numbers["pages"][0] == {
+        "name": "https://example.com/a", "visits": 5, "people": 4, "proxies": 0, "scanners": 0, "bots": 1,
+        "visitors": 3,
+    }  # fmt: skip
+    assert numbers["pages"][1]["name"] is None
+    assert sum(quarter["visits"] for quarter in numbers["quarters"]) == 12
+
+
+def test_a_date_before_time_zones_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    for year in ("1850", "1900"):
+        log.write_text(f"{year}-01-01T12:00:00Z|x|Windows|::1\n2026-11-24T12:00:00Z|x|Windows|::1\n")
+        for words in ([], ["--until", "1900-12-31"], ["--html", "-"]):
+            assert cli.main(["report", str(log), "--tz", "Europe/Berlin", *words]) == 0
+    capsys.readouterr()
+
+
+def test_what_is_written_is_as_private_as_the_logs_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, target, elsewhere = write_golden(tmp_path), tmp_path / "made", tmp_path / "elsewhere"
+    elsewhere.write_text("untouched")
+    target.symlink_to(elsewhere)
+    log.chmod(0o640)
+    for command in (["report", "--html"], ["export", "--to", "csv", "--output"]):
+        assert cli.main([command[0], str(log), *command[1:], str(target)]) == 0
+        assert target.stat().st_mode & 0o777 == 0o640
+    assert elsewhere.read_text() == "untouched"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "made", "visits.log"]
+    capsys.readouterr()
+
+
+def test_a_locale_without_unicode_is_no_failure(tmp_path: Path) -> None:
+    log = write_golden(tmp_path)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    for words in ([], ["--html", "-"], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "tracker.cli", "report", log, *words],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert b"12" in done.stdout
+    assert "\u202f".encode() not in done.stdout
+
+
+def test_a_narrow_terminal_shows_all_hours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("".join(f"2026-11-{1 + n // 24:02d}T{n % 24:02d}:00:00Z|x|Windows|::1\n" for n in range(100)))
+    assert cli.main(["report", str(log)]) == 0
+    assert "01 Nov 2026 to Thu 05 Nov 2026" in capsys.readouterr().out

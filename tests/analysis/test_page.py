@@ -83,7 +83,7 @@ def test_it_says_the_numbers(page: str) -> None:
     for words in (
         "Visits 12",
         "Visitors 5 people, by address and browser",
-        "Pages 4 on 3 sites",
+        "Pages 4 in 3 sites and groups",
         "People 58 % 7 visits",
         "23 Nov 2026, 09:00 to 24 Nov 2026, 13:00, UTC",
         "https://example.com/a 5 42 % 3",
@@ -91,7 +91,7 @@ def test_it_says_the_numbers(page: str) -> None:
         "Chrome 4 57 % 2",
         "Googlebot search engine 1 8 %",
         "16 lines read, 3 of them malformed",
-        "1 visits of tracker doctor left out",
+        "1 visit of tracker doctor left out",
         "Day Returning New Mon 23 Nov 2026 0 2 Tue 24 Nov 2026 1 3",
     ):
         assert words in text
@@ -156,7 +156,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 def test_visits_over_time_have_the_finest_step_that_can_be_looked_at(
     span: timedelta, step: str, bars: int, first: str, last: str
 ) -> None:
-    line = timeline({BEGIN: Count("", 1, 2, 3), BEGIN + timedelta(minutes=15) + span: Count("", 10)})
+    line = timeline({BEGIN: Count("", 1, 2, 0, 3), BEGIN + timedelta(minutes=15) + span: Count("", 10)})
     assert (line.step, len(line.bars), line.bars[0].name, line.bars[-1].name) == (step, bars, first, last)
     assert sum(bar.visits for bar in line.bars) == 16
     assert (line.bars[0].proxies, line.bars[0].bots) == (2, 3)

@@ -13,7 +13,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.analysis.golden import LINES, write_golden
+from tests.analysis.golden import LINES, TORN, write_golden
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/analysis.md").read_text(encoding="utf-8")
@@ -71,7 +71,7 @@ def test_goaccess_reads_the_export(folder: Path) -> None:
 
 def test_duckdb_reads_rotated_and_gzipped_logs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    Path("visits.log").write_bytes(b"".join(LINES[:4]))
+    Path("visits.log").write_bytes(b"".join(LINES[:4]) + TORN[:50])
     Path("visits.log.20261123T000000Z.gz").write_bytes(gzip.compress(b"".join(LINES[4:6])))
     assert duckdb.execute(recipe("DuckDB").rstrip().rstrip(";")).fetchall()[0] == ("https://example.com/a", 4, 3)
     assert duckdb.execute(r"SELECT decode('caf\xC3\xA9'::BLOB)").fetchall() == [("café",)]

@@ -1,16 +1,22 @@
 """Every number of a report, on a log whose numbers are known by hand."""
 
+import io
 from datetime import UTC, date, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from rich.console import Console
 
 from tests.analysis.golden import LINES, write_golden
 from tracker.analysis import visits as table
 from tracker.analysis.log_files import open_logs
+from tracker.analysis.page import render
 from tracker.analysis.selection import Selection
 from tracker.analysis.summary import Count, Day, Summary, summarise
+from tracker.analysis.terminal import show
+from tracker.core.log_line import format_line
+from tracker.core.visit import Visit
 
 EVE = 'https://evil.example/"><script>alert(1)</script>\u202e|\x1b[31m'
 
@@ -34,8 +40,8 @@ def test_what_is_no_visit_is_counted_and_doctor_is_left_out(golden: Summary) -> 
     assert golden.doctor == 1
     assert golden.notes == [
         "16 lines read, 3 of them malformed",
-        "1 of the files end within a line: read up to the last whole line",
-        "1 visits of tracker doctor left out",
+        "1 file without a newline at the end: read up to the last whole line",
+        "1 visit of tracker doctor left out",
     ]
 
 
@@ -154,7 +160,7 @@ def test_no_visit_is_a_report_too(tmp_path: Path) -> None:
 def test_the_ends_of_the_calendar_are_reported(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
     log.write_bytes(
-        b"0001-01-01T00:00:00Z|null|x|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|x|192.0.2.1\n" + LINES[0]
+        b"0001-01-01T00:00:00Z|null|Windows|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|Windows|192.0.2.1\n" + LINES[0]
     )
     for zone in ("America/Los_Angeles", "Pacific/Kiritimati"):
         summary = summary_of(log, zone=zone)
@@ -167,8 +173,46 @@ def test_as_many_user_agents_as_there_are_visits_are_all_classified(
 ) -> None:
     monkeypatch.setattr(table, "AGENTS_BATCH", 1000)
     log = tmp_path / "visits.log"
-    line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 Unheard/{0}|192.0.2.1\n"
+    line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 (Windows) Unheard/{0}|192.0.2.1\n"
     log.write_text("".join(line.format(number) for number in range(4321)))
     summary = summary_of(log)
     assert summary.total == Count("", people=4321, visitors=4321)
     assert (summary.pages_seen, len(summary.pages)) == (4321, 25)
+
+
+def test_named_pages_are_grouped_by_what_stands_before_their_first_slash(tmp_path: Path) -> None:
+    names = [
+        "newsletter/2026-11/top",
+        "newsletter/2026-12/top?ignored=/x",
+        "newsletter",
+        "Feed/a",
+        "https://Example.com?q=/",
+        "https://example.com/newsletter/1",
+        "C:/x",
+        "//cdn/x",
+        "null",
+        '<b>"\x1b[31m\u202e|\n/x',
+    ]
+    log = tmp_path / "visits.log"
+    time = datetime(2026, 11, 24, tzinfo=UTC)
+    log.write_bytes(b"".join(format_line(Visit(time, name, "Windows", "::1")) for name in names))
+    summary = summary_of(log)
+    assert {row.name: row.visits for row in summary.sites} == {
+        "newsletter": 3,
+        "Feed": 1,
+        "example.com": 2,
+        "C:": 1,
+        "": 1,
+        "null": 1,
+        '<b>"\x1b[31m\u202e|\n': 1,
+    }
+    assert {row.name for row in summary.pages} == {name.split("?")[0] for name in names}
+    page, console = render(summary), Console(file=io.StringIO(), width=200)
+    show(summary, console, 25)
+    assert isinstance(console.file, io.StringIO)
+    for shown in (page, console.file.getvalue()):
+        assert "newsletter/2026-11/top" in shown
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+    assert "<b>" not in page.split("</header>")[1]
+    assert summary_of(log, page="newsletter/*").total.visits == 2

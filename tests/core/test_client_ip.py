@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker.core.client_ip import ClientIp, canonical_ip, is_known_header, truncate_ip
+from tracker.core.client_ip import ClientIp, is_known_header
+from tracker.core.ip_address import canonical_ip, truncate_ip
 from tracker.errors import ConfigurationError
 
 TRUSTED = ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::ffff:172.16.0.0/108"]

@@ -103,6 +103,7 @@ URLS = [
     ("https:u:p@a.example/b", "https:a.example/b", "https:a.example/"),
     ("https:///u@a.example/b", "https:///a.example/b", "https:///a.example/"),
     (" \n https://u:p@a.example/b?c", "https://a.example/b", "https://a.example/"),
+    ("ht\ttps:/\n/u:p@a.exam\rple/b?c", "https://a.example/b", "https://a.example/"),
     ("//u:p@a.example/b?c", "//a.example/b", "//a.example/"),
     ("android-app://com.example.news/https/a.example/b?c", "android-app://com.example.news/https/a.example/b",
      "android-app://com.example.news/"),
@@ -115,7 +116,7 @@ URLS = [
     ("About:blank", "About:", "About:"),
     ("https://é.example/ü?ß", "https://é.example/ü", "https://é.example/"),
     ("https://a.example/b%3Fc?d", "https://a.example/b%3Fc", "https://a.example/"),
-    ("https://a.example/\x00\n?d", "https://a.example/\x00\n", "https://a.example/"),
+    ("https://a.example/\x00\n?d", "https://a.example/\x00", "https://a.example/"),
 ]  # fmt: skip
 
 

@@ -4,10 +4,12 @@ import os
 import pwd
 import re
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
+from tests.system.wire import wait_for
 from tracker.config import load_pixel, load_storage
 
 from .tools import DEPLOY, run, tool
@@ -102,6 +104,45 @@ def test_logrotate_renames_makes_a_new_file_and_says_so(tmp_path: Path) -> None:
     ]  # the signal comes once both are there
 
     assert "copytruncate" not in re.sub(r"#.*", "", (DEPLOY / "logrotate/tracker").read_text())
+
+
+def test_a_log_is_rotated_again_on_the_same_day(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir(mode=0o750)
+    log, state, config = folder / "visits.log", tmp_path / "state", rotation(folder, "true")
+    closed: set[Path] = set()
+    for number in range(3):
+        log.write_text(f"{number}\n")
+        wait_for(lambda: _another_second(folder), "the next second: its time is the name")
+        run("logrotate", "--force", "--state", state, config)
+        assert log.read_text() == ""
+        now = set(folder.glob("visits.log-*"))
+        assert len(now) == number + 1
+        closed = now
+    # The newest is not compressed yet, and each has a name of its own that sorts in the order of writing.
+    assert [path.suffix == ".gz" for path in sorted(closed)] == [True, True, False]
+    assert sorted(closed)[-1].read_text() == "2\n"
+
+
+def _another_second(folder: Path) -> bool:
+    """Whether logrotate would choose a name now that no closed log has."""
+    return not list(folder.glob(f"visits.log-{time.strftime('%Y%m%d-%H%M%S')}*"))
+
+
+@pytest.mark.parametrize("status", [0, 1, 5])
+def test_a_rotation_succeeds_while_the_service_is_down(tmp_path: Path, status: int) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir(mode=0o750)
+    hook = re.search(r"^ +(systemctl kill .*)$", (DEPLOY / "logrotate/tracker").read_text(), re.MULTILINE)
+    assert hook is not None
+    systemctl = tmp_path / "systemctl"  # as the real one ends for a unit that is stopped, or not there at all
+    systemctl.write_text(f"#!/bin/sh\necho called >> {tmp_path}/calls\nexit {status}\n")
+    systemctl.chmod(0o755)
+    config = rotation(folder, hook[1].replace("systemctl", str(systemctl)))
+    (folder / "visits.log").write_text("first\n")
+    run("logrotate", "--force", "--state", tmp_path / "state", config)
+    assert (tmp_path / "calls").read_text() == "called\n"
+    assert len(list(folder.glob("visits.log-*"))) == 1
 
 
 def test_an_empty_log_is_not_rotated(tmp_path: Path) -> None:

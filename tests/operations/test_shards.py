@@ -20,7 +20,8 @@ from tracker.operations.filter_policy import matches
 from tracker.operations.findings import Finding, Level
 from tracker.operations.lookups import Subscription
 from tracker.operations.provision import Names, provision
-from tracker.operations.shards import COUNTS, DIGITS, check_coverage, filter_policy, queue_names
+from tracker.operations.shard_checks import check_coverage
+from tracker.operations.shards import COUNTS, DIGITS, filter_policy, queue_names
 
 from .conftest import REGION, Bench
 from .test_guide import commands
@@ -39,7 +40,7 @@ def shards(count: int) -> list[Subscription]:
 
 
 def found(*subscriptions: Subscription) -> list[tuple[Level, str]]:
-    return [(each.level, each.what) for each in check_coverage(subscriptions)]
+    return [(each.level, each.what) for each in check_coverage(subscriptions, "tracker provision --queue visits")]
 
 
 @pytest.mark.parametrize("count", COUNTS)
@@ -82,12 +83,6 @@ FAULTY: list[tuple[str, list[Subscription], Level, str]] = [
     ),
     ("the first is missing", shards(4)[1:], Level.FAULT, "0, 1, 2, 3 and visits without a journal"),
     ("one of two digits", [*shards(2)[:1], subscribed("b", {"Journal": PREFIXES[9:]})], Level.FAULT, "begin with 8"),
-    (
-        "nobody has the legacy visits",
-        [subscribed("a", {"Journal": PREFIXES[:8]}), *shards(2)[1:]],
-        Level.FAULT,
-        "no queue receives visits without a journal",
-    ),
     (
         "two have a digit",
         [*shards(2), subscribed("visits-x", {"Journal": [{"prefix": "3"}]})],
@@ -147,6 +142,12 @@ def test_a_share_that_nobody_or_two_queues_receive_is_named(
     findings = found(*subscriptions)
     assert any(each is level and said in what for each, what in findings), findings
     assert all(each is not Level.OK for each, _ in findings)
+
+
+def test_that_no_queue_receives_the_visits_of_a_legacy_pixel_is_said() -> None:
+    [(level, what)] = found(subscribed("a", {"Journal": PREFIXES[:8]}), *shards(2)[1:])
+    assert level is Level.OK
+    assert "none of a legacy .NET pixel" in what
 
 
 def test_other_ways_to_write_the_same_filters_are_well() -> None:

@@ -77,7 +77,8 @@ def ranking(rows: Sequence[Count], title: str, *, missing: str = "other", whole:
 
 def _bar(row: Count, most: int) -> str:
     rects, start = [], 0.0
-    for kind, value in (("people", row.people), ("proxies", row.proxies), ("bots", row.bots)):
+    values = (row.people, row.proxies, row.scanners, row.bots)
+    for kind, value in zip(("people", "proxies", "scanners", "bots"), values, strict=True):
         width = 100 * value / most
         if value:
             rects.append(f'<rect class="{kind}" x="{start:.2f}" width="{width:.2f}" height="1"/>')

@@ -19,9 +19,13 @@ from pathlib import Path
 import duckdb
 
 from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
+from tracker.analysis.plain import shortened
 from tracker.errors import TrackerError
 
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
+# DuckDB's threads share this memory, and each needs some of it to sort. So their number does not grow with the machine.
+REPORT_THREADS = min(4, os.cpu_count() or 1)
+EXPORT_THREADS = min(2, os.cpu_count() or 1)
 _PIPE_BYTES = 1_048_576
 _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
@@ -30,17 +34,20 @@ _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux"
 _MACROS = r"""
 CREATE MACRO unescape(c) AS CASE WHEN contains(c, '\') THEN decode(c::BLOB) ELSE c END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
+CREATE MACRO is_url(page) AS
+    ends_with(split_part(page, '/', 1), ':') AND starts_with(page, split_part(page, '/', 1) || '//');
 CREATE MACRO site_of(page) AS
-    CASE WHEN split_part(page, '/', 2) = '' THEN nullif(lower(split_part(page, '/', 3)), '') END;
+    nullif(CASE WHEN is_url(page) THEN lower(split_part(page, '/', 3)) ELSE split_part(page, '/', 1) END, '');
 """
 
 
 @contextmanager
-def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
+def open_database(threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in a temporary folder (under TMPDIR), removed afterwards. Raises TrackerError, as for a full disk."""
     with tempfile.TemporaryDirectory(prefix="tracker-") as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
+            "threads": threads,
             "temp_directory": str(Path(folder) / "spilled"),
             # No statement may make DuckDB download an extension.
             "autoinstall_known_extensions": False,
@@ -62,15 +69,16 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def scan(logs: LogFiles, readers: int) -> Iterator[str]:
+def scan(logs: LogFiles, readers: int, *, short: bool = False) -> Iterator[str]:
     """Yields the SQL to write after FROM. Its columns are t (a TIMESTAMP in UTC), r (referrer), u (user agent), i (IP).
 
-    Texts are escaped as in the log; a missing one is NULL. The SQL can be used in one statement. With one reader the
+    Texts are escaped as in the log; a missing one is NULL. With `short`, long ones
+    are shortened (`plain.shortened`). The SQL can be used in one statement. With one reader the
     lines keep their order; more readers use more cores. Errors of reading are raised at the end of the context.
     """
     pipes = [os.pipe() for _ in range(readers)]
     failures: list[BaseException] = []
-    feeders = [threading.Thread(target=_feed, args=(logs, write, failures), daemon=True) for _, write in pipes]
+    feeders = [threading.Thread(target=_feed, args=(logs, write, failures, short), daemon=True) for _, write in pipes]
     for feeder in feeders:
         feeder.start()
     paths = ", ".join(f"'/dev/fd/{read}'" for read, _ in pipes)
@@ -89,7 +97,7 @@ def scan(logs: LogFiles, readers: int) -> Iterator[str]:
         raise failures[0]
 
 
-def _feed(logs: LogFiles, write: int, failures: list[BaseException]) -> None:
+def _feed(logs: LogFiles, write: int, failures: list[BaseException], short: bool) -> None:
     try:
         if _SET_PIPE_SIZE is not None:
             try:
@@ -97,7 +105,7 @@ def _feed(logs: LogFiles, write: int, failures: list[BaseException]) -> None:
             except PermissionError:
                 pass  # the system allows smaller pipes only, which are slower
         while (block := logs.next_block()) is not None:
-            left = memoryview(block)
+            left = memoryview(shortened(block) if short else block)
             while left:
                 left = left[os.write(write, left) :]
     except BrokenPipeError:

@@ -10,8 +10,9 @@ the database can split every line at ``|``, cast its time and read its ``\xHH`` 
 """
 
 import re
+from hashlib import blake2b
 
-from tracker.core.client_ip import IPV4
+from tracker.core.ip_address import IPV4
 from tracker.core.log_line import format_line, parse_line
 from tracker.errors import MalformedMessage
 
@@ -47,6 +48,37 @@ _IPV6 = rf"(?:{_GROUP}:){{7}}{_GROUP}|(?:{_GROUP}:){{1,4}}:(?:{_GROUP}(?::{_GROU
 PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*".encode("ascii"))
 
 
+_EMPTY_LINES = re.compile(rb"\n+")
+LONG_TEXT = 1000  # bytes
+_WHOLE_CHARACTERS = re.compile(rf"(?>{_UNESCAPED}|{_ESCAPED})*".encode("ascii"))
+
+
+def shortened(block: bytes) -> bytes:
+    """Plain lines for a report: a page or a user agent of more than 1,000 bytes is its beginning and its checksum.
+
+    So texts that differ still differ, and no log can make a row of the database long: it holds thousands of rows in
+    memory. A page without its query stays one page.
+    """
+    lines = block.split(b"\n")
+    if max(map(len, lines)) <= LONG_TEXT:
+        return block
+    return b"".join(_shortened(line + b"\n") if len(line) > LONG_TEXT else line + b"\n" for line in lines[:-1])
+
+
+def _shortened(line: bytes) -> bytes:
+    time, page, agent, ip = line.split(b"|")
+    page, query, rest = page.partition(b"?")
+    return b"|".join([time, _short_text(page) + query + _short_text(rest), _short_text(agent), ip])
+
+
+def _short_text(text: bytes) -> bytes:
+    if len(text) <= LONG_TEXT:
+        return text
+    kept = _WHOLE_CHARACTERS.match(text[:LONG_TEXT])
+    assert kept is not None  # it also matches none
+    return kept[0] + b"\\xE2\\x80\\xA6" + blake2b(text, digest_size=16).hexdigest().encode()
+
+
 def plain_lines(block: bytes) -> tuple[bytes, int]:
     """The lines of a block of whole lines in plain form, in their order, and the number of malformed lines."""
     kept = []
@@ -55,7 +87,13 @@ def plain_lines(block: bytes) -> tuple[bytes, int]:
         plain = PLAIN_LINES.match(block, start)
         assert plain is not None  # it also matches zero lines
         end = plain.end()
-        if end == start:
+        if block.startswith(b"\n", end):  # a file can hold millions of them, and they compress well
+            empty = _EMPTY_LINES.match(block, end)
+            assert empty is not None
+            kept.append(block[start:end])
+            malformed += empty.end() - end
+            end = empty.end()
+        elif end == start:
             end = block.index(b"\n", start) + 1
             try:
                 kept.append(format_line(parse_line(block[start:end])))

@@ -11,14 +11,15 @@ from typing import Any
 
 import duckdb
 
-from tracker.analysis.database import open_database
+from tracker.analysis.database import REPORT_THREADS, open_database
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
-from tracker.analysis.visits import QUARTER, classify_agents, read_visits
+from tracker.analysis.text import counted
+from tracker.analysis.visits import QUARTER, know_visits, read_visits
 from tracker.core.visit import CANARY_AGENT
 
 # The columns of a Count behind its name.
-_KINDS = "count(*) FILTER (kind = 'person'), count(*) FILTER (kind = 'proxy'), count(*) FILTER (kind = 'bot')"
+_KINDS = ", ".join(f"count(*) FILTER (kind = '{kind}')" for kind in ("person", "proxy", "scanner", "bot"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +29,14 @@ class Count:
     name: str
     people: int
     proxies: int = 0
+    scanners: int = 0
     bots: int = 0
     visitors: int = 0
     note: str = ""
 
     @property
     def visits(self) -> int:
-        return self.people + self.proxies + self.bots
+        return self.people + self.proxies + self.scanners + self.bots
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Summary:
     systems: list[Count]
     devices: list[Count]
     bots: list[Count]
+    scanners: list[Count]
     proxies: list[Count]
 
     @property
@@ -90,11 +93,11 @@ def summarise(
     on_step: Callable[[str], None] = lambda _step: None,
 ) -> Summary:
     """Read the logs. Lists have at most `top` rows; `with_query` keeps queries of pages. Raises TrackerError."""
-    with open_database() as database:
+    with open_database(REPORT_THREADS) as database:
         on_step("reading")
         read_visits(database, logs, selection, with_query=with_query)
         on_step("recognising bots")
-        classify_agents(database, selection)
+        know_visits(database, selection)
         on_step("counting")
         return _Queries(database, zone, top).answer(logs, selection)
 
@@ -111,7 +114,7 @@ class _Queries:
         quarters = self._quarters()
         days = self._days(quarters)
         [(doctor,)] = self._rows(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{CANARY_AGENT}')")
-        people, proxies, bots, first, last, pages, sites = self._rows(
+        people, proxies, scanners, bots, first, last, pages, sites = self._rows(
             f"SELECT {_KINDS}, min(t), max(t), count(DISTINCT page), count(DISTINCT site) FROM known"
         )[0]
         self._rows(
@@ -122,9 +125,9 @@ class _Queries:
             zone=self._zone,
             selection=selection,
             files=[file.name for file in logs.files],
-            notes=logs.notes + ([f"{doctor:,} visits of tracker doctor left out"] if doctor else []),
+            notes=logs.notes + ([f"{counted(doctor, 'visit')} of tracker doctor left out"] if doctor else []),
             doctor=doctor,
-            total=Count("", people, proxies, bots, sum(day.new for day in days)),
+            total=Count("", people, proxies, scanners, bots, sum(day.new for day in days)),
             pages_seen=pages,
             sites_seen=sites,
             first=self._local(first) if first is not None else None,
@@ -137,6 +140,7 @@ class _Queries:
             systems=self._agents("system"),
             devices=self._agents("device"),
             bots=self._others("bot"),
+            scanners=self._others("scanner"),
             proxies=self._others("proxy"),
         )
 
@@ -176,13 +180,13 @@ class _Queries:
     def _agents(self, column: str) -> list[Count]:
         """Counts of people. A visitor has one user agent, so the sums count no visitor twice."""
         return self._counts(
-            f"SELECT {column}, sum(visits)::BIGINT AS n, 0, 0, sum(visitors)::BIGINT FROM by_agent "
+            f"SELECT {column}, sum(visits)::BIGINT AS n, 0, 0, 0, sum(visitors)::BIGINT FROM by_agent "
             f"JOIN agents USING (agent) WHERE kind = 'person' GROUP BY {column} "
             f"ORDER BY n DESC, {column} LIMIT {self._top}"
         )
 
     def _others(self, kind: str) -> list[Count]:
-        columns = "0, sum(visits)::BIGINT" if kind == "bot" else "sum(visits)::BIGINT, 0"
+        columns = ", ".join("sum(visits)::BIGINT" if kind == other else "0" for other in ("proxy", "scanner", "bot"))
         return self._counts(
             f"SELECT name, 0, {columns}, 0, device FROM by_agent JOIN agents USING (agent) WHERE kind = '{kind}' "
             f"GROUP BY name, device ORDER BY sum(visits) DESC, name LIMIT {self._top}"

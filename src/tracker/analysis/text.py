@@ -24,6 +24,11 @@ def number(count: int) -> str:
     return f"{count:,}".replace(",", "\u202f")
 
 
+def counted(count: int, noun: str) -> str:
+    """Such as "1 visit" and "2 000 visits"."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
+
+
 def share(part: int, whole: int) -> str:
     """`part` as a percentage of `whole`. A small part is never shown as 0 %, a large one never as 100 %."""
     if not part or not whole:

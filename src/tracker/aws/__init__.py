@@ -5,15 +5,17 @@ No other package imports botocore. The modules, from the caller down:
 1. `topic` and `queue` implement the interfaces that the services use.
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
-4. `form` writes the body of a request to SNS.
-5. `http` sends the requests and checks that a reply comes from SNS or SQS.
+4. `settings` reads the settings of the AWS tools before a service starts, and finds what is wrong with them.
+5. `form` writes the body of a request to SNS.
+6. `http` sends the requests and checks that a reply comes from SNS or SQS.
 
 Every failure of AWS is raised as one of the errors of `tracker.errors`. botocore repeats a failed call once. The
 callers handle outages of any length: they try again, after longer and longer pauses.
 """
 
 from tracker.aws.calls import ask, incomplete_reply, open_client
-from tracker.aws.queue import SqsQueue, open_queue
+from tracker.aws.queue import SqsQueue, open_queue, queue_parameters
+from tracker.aws.settings import read_settings
 from tracker.aws.topic import BATCH_BYTES, SnsTopic, open_topic
 
 __all__ = [
@@ -25,4 +27,6 @@ __all__ = [
     "open_client",
     "open_queue",
     "open_topic",
+    "queue_parameters",
+    "read_settings",
 ]

@@ -63,6 +63,9 @@ _OPAQUE = re.compile(r"[\x00-\x20]*+((?:about|blob|cid|data|filesystem|javascrip
 
 _QUERY = re.compile(r"[?#].*", re.DOTALL)
 
+# What browsers remove from a URL before they read it: without this, ``ht<tab>tps://user:password@host`` were a name.
+_REMOVED = {ord(char): None for char in "\t\n\r"}
+
 
 def reduced_page(page: str, keep: Literal["no_query", "origin"], *, is_named: bool) -> str:
     """What is kept of a page with `privacy.referrer`; empty if nothing is.
@@ -72,6 +75,7 @@ def reduced_page(page: str, keep: Literal["no_query", "origin"], *, is_named: bo
     - Of a name (`is_named`): all before the first ``?`` or ``#``. The owner of the page has chosen it.
     - Of a Referer that is no URL: the same; with `origin`, nothing.
     """
+    page = page.translate(_REMOVED)
     if (opaque := _OPAQUE.match(page)) is not None:
         return opaque[1]
     if (url := _URL.match(page)) is not None:

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from tracker.core.client_ip import canonical_ip, is_ipv4
+from tracker.core.ip_address import canonical_ip, is_ipv4
 from tracker.errors import MalformedMessage
 
 MAX_HEADER_CHARS = 2048

@@ -1,11 +1,18 @@
-"""What exists at AWS: a queue by its name, its attributes, and the subscriptions of a topic. Nothing is changed."""
+"""What exists at AWS: topics, queues by name, URL or ARN, their attributes, and the subscriptions of a topic.
 
-from collections.abc import Mapping
+Nothing is changed.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tracker.aws import ask, incomplete_reply
-from tracker.errors import AwsRefused
+from tracker.aws import ask, incomplete_reply, queue_parameters
+from tracker.core.queue_address import QueueAddress, parse_queue
+from tracker.errors import AwsRefused, ConfigurationError, UsageError
+
+NEW_QUEUE_TRIES = 5  # one second apart: AWS may need some seconds until it knows a queue that it has created
 
 
 @dataclass(frozen=True)
@@ -21,12 +28,21 @@ class Subscription:
         return self.arn.startswith("arn:") and self.settings.get("PendingConfirmation") != "true"
 
 
-async def queue_url(sqs: Any, name: str) -> str | None:
-    """The URL of the queue called `name`; None if there is none. A URL is returned as it is."""
-    if "://" in name:
-        return name
+def named_queue(option: str, text: str) -> QueueAddress:
+    """The queue that an option of a command names. Raises UsageError."""
     try:
-        return str((await ask(sqs.get_queue_url(QueueName=name), "QueueUrl"))["QueueUrl"])
+        return parse_queue(text)
+    except ConfigurationError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+async def queue_url(sqs: Any, text: str) -> str | None:
+    """The URL of the queue with this name, URL or ARN; None if there is none. A URL is returned as it is."""
+    address = parse_queue(text)
+    if address.url is not None:
+        return address.url
+    try:
+        return str((await ask(sqs.get_queue_url(**queue_parameters(address)), "QueueUrl"))["QueueUrl"])
     except AwsRefused as error:
         if error.is_missing:
             return None
@@ -39,6 +55,41 @@ async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
     if not attributes.get("QueueArn"):
         raise incomplete_reply("QueueArn is missing")
     return dict(attributes)
+
+
+async def find_queue(sqs: Any, text: str) -> tuple[str, dict[str, str]] | None:
+    """URL and attributes of the queue with this name, URL or ARN; None if there is none."""
+    url = await queue_url(sqs, text)
+    try:
+        return None if url is None else (url, await queue_attributes(sqs, url))
+    except AwsRefused as error:
+        if error.is_missing:
+            return None
+        raise
+
+
+async def until_queue_exists(call: Callable[[], Awaitable[Any]]) -> Any:
+    """The result of a call for a queue that was just created."""
+    for left in reversed(range(NEW_QUEUE_TRIES)):
+        try:
+            return await call()
+        except AwsRefused as error:
+            if not error.is_missing or not left:
+                raise
+        await asyncio.sleep(1.0)
+
+
+async def find_topic(sns: Any, name: str) -> str | None:
+    """The ARN of the topic with this name, among those of the account and Region of the client."""
+    token: dict[str, str] = {}
+    while True:
+        reply = await ask(sns.list_topics(**token))
+        for topic in reply.get("Topics", ()):
+            if topic.get("TopicArn", "").rpartition(":")[2] == name:
+                return str(topic["TopicArn"])
+        if not reply.get("NextToken"):
+            return None
+        token = {"NextToken": reply["NextToken"]}
 
 
 async def subscriptions(sns: Any, topic_arn: str) -> list[Subscription]:
@@ -56,21 +107,13 @@ async def subscriptions(sns: Any, topic_arn: str) -> list[Subscription]:
         token = {"NextToken": reply["NextToken"]}
 
 
-async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, dict[str, str]] | None:
-    """ARN and attributes of the queue's subscription to the topic, if any; no attributes before it is confirmed."""
-    for each in await subscriptions(sns, topic_arn):
-        if each.queue_arn == queue_arn:
-            return each.arn, dict(each.settings)
-    return None
-
-
 async def _settings(sns: Any, arn: str) -> dict[str, str]:
     if not arn.startswith("arn:"):
         return {}  # AWS lists a subscription that is not confirmed as PendingConfirmation
     try:
         reply = await ask(sns.get_subscription_attributes(SubscriptionArn=arn), "Attributes")
     except AwsRefused as error:
-        if error.is_missing:  # removed since the listing
+        if error.is_denied or error.is_missing or error.is_unsupported:  # of another account; removed; another broker
             return {}
         raise
     return dict(reply["Attributes"])

@@ -15,7 +15,6 @@ moves those that SNS has put there, and it works with every SQS.
 
 import argparse
 import asyncio
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -24,8 +23,9 @@ from tracker.aws import BATCH_BYTES, ask, open_client
 from tracker.config import SqsConfig, load_storage
 from tracker.core.delivery import BATCH_ENTRIES
 from tracker.errors import TrackerError, UsageError
-from tracker.operations.lookups import queue_attributes, queue_url
+from tracker.operations.lookups import named_queue, queue_attributes, queue_url
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
+from tracker.operations.wanted_settings import dead_letter_target
 
 HIDDEN_SECONDS = 60  # longer than the two calls for a batch may take
 WAIT_SECONDS = 2  # a long poll asks all servers of SQS; a poll without a wait asks only some
@@ -98,11 +98,13 @@ def _groups(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--region", metavar="REGION", help="default: the region of the AWS tools (AWS_REGION, the profile)"
+        "--region",
+        metavar="REGION",
+        help="default: that of the ARNs or URLs, or else the region of the AWS tools (AWS_REGION, the profile)",
     )
     parser.add_argument("--endpoint-url", metavar="URL", help="an SQS other than that of AWS")
-    parser.add_argument("--queue", metavar="NAME", help=f"name or URL; default: {QUEUE}")
-    parser.add_argument("--dead-letter-queue", metavar="NAME", help=f"name or URL; default: {DEAD_LETTER_QUEUE}")
+    parser.add_argument("--queue", metavar="NAME", help=f"name, URL or ARN; default: {QUEUE}")
+    parser.add_argument("--dead-letter-queue", metavar="NAME", help=f"name, URL or ARN; default: {DEAD_LETTER_QUEUE}")
     parser.add_argument(
         "--config",
         type=Path,
@@ -123,12 +125,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    queues = [load_storage(file, os.environ).sqs for file in options.config]
-    queues = queues or [SqsConfig(options.queue or QUEUE, options.region, options.endpoint_url)]
+    queues = [load_storage(file, os.environ).sqs for file in options.config] or [_named(options)]
     dead = None if options.config else options.dead_letter_queue or DEAD_LETTER_QUEUE
     left = options.most
     for each in queues:
-        async with open_client("sqs", each.region, each.endpoint_url) as sqs:
+        async with open_client("sqs", each.client_region, each.client_endpoint) as sqs:
             name = dead or await _dead_letter_queue(sqs, await _existing(sqs, "--config", each.queue))
             source = await _existing(sqs, "--dead-letter-queue", name)
             target = await _existing(sqs, "--queue", each.queue)
@@ -140,6 +141,16 @@ async def _run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _named(options: argparse.Namespace) -> SqsConfig:
+    """The queue that the options name, in the Region of the queues. Raises UsageError if they are in two Regions."""
+    queue = options.queue or QUEUE
+    given = (("--queue", queue), ("--dead-letter-queue", options.dead_letter_queue or DEAD_LETTER_QUEUE))
+    regions = {address.region for address in (named_queue(*each) for each in given) if address.region}
+    if len(regions) > 1:
+        raise UsageError(f"--dead-letter-queue: expected a queue in the queue's Region, got {' and '.join(regions)}")
+    return SqsConfig(queue, options.region or next(iter(regions), None), options.endpoint_url)
+
+
 async def _existing(sqs: Any, option: str, name: str) -> str:
     if (url := await queue_url(sqs, name)) is None:
         raise TrackerError(f"{option}: the queue {name} does not exist in this account and region")
@@ -147,9 +158,8 @@ async def _existing(sqs: Any, option: str, name: str) -> str:
 
 
 async def _dead_letter_queue(sqs: Any, url: str) -> str:
-    """The name of the dead-letter queue that a queue's own setting names."""
-    policy = (await queue_attributes(sqs, url)).get("RedrivePolicy")
-    name = str(json.loads(policy or "{}").get("deadLetterTargetArn", "")).rpartition(":")[2]
-    if not name:
+    """The ARN of the dead-letter queue that a queue's own setting names."""
+    target = dead_letter_target((await queue_attributes(sqs, url)).get("RedrivePolicy"))
+    if target is None:
         raise TrackerError(f"the queue {url} has no dead-letter queue")
-    return name
+    return target

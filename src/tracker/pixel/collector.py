@@ -16,7 +16,8 @@ import time
 from typing import NamedTuple
 
 from tracker.config import PixelConfig
-from tracker.core.client_ip import ClientIp, truncate_ip
+from tracker.core.client_ip import ClientIp
+from tracker.core.ip_address import truncate_ip
 from tracker.core.page import NamedPage, reduced_page
 from tracker.core.rate_limit import RateLimit
 from tracker.core.visit import MAX_HEADER_CHARS, cut_header, header_text, line_head

@@ -21,11 +21,11 @@ from tracker.config import load_storage
 from tracker.core.log_line import format_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
 from tracker.errors import UnknownJournal
-from tracker.storage import ledger_reader
+from tracker.storage import erasure_log, ledger_reader
 from tracker.storage.ledger_reader import Account, LedgerCopy
 from tracker.storage.log_check import SHOWN_LINES, LogCheck, check_log
 from tracker.storage.shared_journals import Stored, shared_journals
-from tracker.visit_log_files import ledger_path
+from tracker.visit_log_files import ledger_path, why_no_log
 
 CONFIG = Path("config/storage.yaml")
 SAMPLE_BYTES = 1 << 16
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="check these logs too, also closed and .gz ones; without --config, the ledger beside one of them is read",
+        help="check these logs too, also closed or compressed; without --config, the ledger beside one of them is read",
     )
     parser.add_argument(
         "--grace",
@@ -92,9 +92,13 @@ def run(options: argparse.Namespace) -> int:
         copies = {live: stack.enter_context(ledger_reader.open_copy(ledger_path(live))) for live in lives}
         for live, copy in copies.items():
             well &= _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
+            print("".join(f"{text}\n" for text in erasure_log.summary(live)), end="")
         well &= _print_shared({str(live): copy.stored() for live, copy in copies.items()})
     for file in logs:
-        well &= _print_check(_check(file, lives))
+        if reason := why_no_log(str(file), [str(other) for other in logs]):
+            print(f"{file}: not read: {reason}")
+        else:
+            well &= _print_check(_check(file, lives))
     return 0 if well else 1
 
 
@@ -202,8 +206,7 @@ def _mean_line_bytes(log: Path) -> float:
             sample = file.read(SAMPLE_BYTES)
     except OSError:
         sample = b""
-    lines = sample.count(b"\n")
-    return len(sample) / lines if lines else USUAL_LINE_BYTES
+    return len(sample) / lines if (lines := sample.count(b"\n")) else USUAL_LINE_BYTES
 
 
 def _check(file: Path, lives: list[Path]) -> LogCheck:

@@ -1,16 +1,15 @@
 """Reads a log and finds each line that is not as storage writes it: a step of `tracker audit`."""
 
-import gzip
+import io
 import re
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line, parse_line
+from tracker.decompression import DamagedFile, IncompleteFile, decompressed
 from tracker.errors import MalformedMessage, TrackerError
-from tracker.visit_log_files import is_compressed
 
 SHOWN_LINES = 10
 _LEGACY = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}\+00:00\|")
@@ -28,13 +27,14 @@ class LogCheck:
 
 
 def check_log(file: Path, limit: int | None = None) -> LogCheck:
-    """Read a log up to `limit` bytes, gzipped if it is named `.gz`. Raises TrackerError when it cannot be read."""
+    """Read a log, compressed or not, up to `limit` bytes. Raises TrackerError when it cannot be read."""
     check = LogCheck(file)
     try:
-        with gzip.open(file) if is_compressed(file) else file.open("rb") as source:
+        with file.open("rb") as opened:
+            source = io.BufferedReader(decompressed(opened))
             _check_lines(check, iter(partial(source.readline, MAX_LOG_LINE_BYTES), b""), limit)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        check.problems.append(f"TORN: not a whole gzip file: {error}")
+    except (IncompleteFile, DamagedFile) as error:
+        check.problems.append(f"TORN: {error}, after {check.lines} lines of visits")
     except OSError as error:
         raise TrackerError(f"{file}: cannot be read: {error.strerror}") from error
     return check
