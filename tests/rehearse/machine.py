@@ -12,6 +12,7 @@ from tests.rehearse.prepared import program
 from tests.system.wire import wait_for
 
 BOOT_SECONDS = 120.0
+ASKED_TO_REBOOT = 133  # how systemd-nspawn ends with --keep-unit when the machine reboots
 
 
 class Machine:
@@ -21,19 +22,17 @@ class Machine:
         self.tree = tree
         self._environment = [f"{name}={value}" for name, value in environment.items()]
         self._directory = directory
+        self._home = home
+        self._boot()
+
+    def _boot(self) -> None:
         # --register=no --keep-unit: the host need not have a systemd of its own.
         command = [
             program("systemd-nspawn", "systemd-container"),
-            "-D",
-            str(tree),
-            "--register=no",
-            "--keep-unit",
-            "-b",
+            *("-D", str(self.tree), "--register=no", "--keep-unit", "-b"),
         ]
-        self._nspawn = Launched(command, output_file=home / "machine.log", home=home)
-        self.wait_booted()
+        self._nspawn = Launched(command, output_file=self._home / "machine.log", home=self._home)
 
-    def wait_booted(self) -> None:
         def booted() -> bool:
             self._nspawn.check_running()
             status = (
@@ -81,10 +80,10 @@ class Machine:
         return done.stdout
 
     def reboot(self) -> None:
-        before = self._process_1()
         self.status("systemctl reboot")
-        wait_for(lambda: self._process_1() not in (None, before), "the machine goes down", BOOT_SECONDS, 0.1)
-        self.wait_booted()
+        status = self._nspawn.wait(BOOT_SECONDS)
+        assert status == ASKED_TO_REBOOT, f"the machine ended with {status}"
+        self._boot()
 
     def power_off(self) -> None:
         self.status("systemctl poweroff --force")

@@ -6,6 +6,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.launched import ROOT
@@ -14,7 +15,9 @@ SUITE = "bookworm"
 # A minimal system as a cloud image has it, and what docs/deployment.md names: Python with venv, logrotate, curl.
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,ca-certificates,logrotate,curl"
 _SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-LOCALSTACK = "localstack-core[runtime]==4.14.0"  # the last major version that asks for no account
+# The last major version that asks for no account, with the packages of its day: it does not run with newer ones.
+LOCALSTACK = "localstack-core[runtime]==4.14.0"
+LOCALSTACK_DAY = "2026-03-20"
 
 
 class Missing(Exception):
@@ -78,9 +81,10 @@ def localstack(folder: Path) -> Path:
     python = folder / "localstack/bin/python"
     if (folder / "localstack.made").exists():
         return python
-    run(_python_313(), "-m", "venv", "--clear", folder / "localstack")
+    uv = Path(sys.executable).with_name("uv")  # of the development environment; pip cannot install as of a day
+    run(uv, "venv", "--quiet", "--clear", "--python", _python_313(), folder / "localstack")
     try:
-        run(python, "-m", "pip", "install", "--quiet", LOCALSTACK)
+        run(uv, "pip", "install", "--quiet", "--python", python, "--exclude-newer", LOCALSTACK_DAY, LOCALSTACK)
     except AssertionError as error:
         raise Missing(f"LocalStack cannot be installed: {str(error).splitlines()[-1]}") from error
     (folder / "localstack.made").touch()
