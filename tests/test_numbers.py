@@ -124,7 +124,7 @@ NUMBERS: dict[str, list[Place]] = {
 def value(text: str) -> Decimal | str:
     """A number as it counts: 120,000 is 120000, and 14 * 24 is 336. A version is a text."""
     try:
-        return prod(Decimal(factor) for factor in text.replace(",", "").split(" * "))
+        return prod((Decimal(factor) for factor in text.replace(",", "").split(" * ")), start=Decimal(1))
     except InvalidOperation:
         return text
 

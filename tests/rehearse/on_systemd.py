@@ -116,6 +116,10 @@ class Story:
 
     def steps(self) -> Iterator[str]:
         """Each step happens while visitors come; its name is given when it is over."""
+        as_storage = self._machine.type("tracker-as storage sh -c 'id -un; pwd; echo $AWS_ACCESS_KEY_ID; exit 5'", 5)
+        on_a_terminal = self._machine.type("script --quiet --return --command 'tracker-as storage tty' /dev/null")
+        assert on_a_terminal.startswith("/dev/pts/"), on_a_terminal
+        assert as_storage.split() == ["tracker", "/var/log/tracker", "rehearsal"], as_storage
         self.type("deployment.md", "6. See that it works")
         self.type("operations.md", "Operations")
         yield "the doctor finds no fault"
@@ -129,12 +133,15 @@ class Story:
         yield "logrotate by its timer"
         self._fill_the_disk()
         yield "a full disk below the log"
+        self._install_again()
+        yield "an upgrade, by the same commands"
         self._machine.reboot()
         yield "a reboot"
         self.type("operations.md", "Changing things without losing a visit")
         yield "the commands of the operations guide"
 
     def _reload(self) -> None:
+        self._machine.type("test ! -e /bin/kill")  # a minimal system
         self._machine.type("echo 'logging: {level: info}' >> /etc/tracker/pixel.yaml && systemctl reload tracker-pixel")
         self._await_log("reload_applied")
         self._machine.type("cp /etc/tracker/pixel.yaml /root/good && echo 'nonsense: 1' >> /etc/tracker/pixel.yaml")
@@ -169,6 +176,15 @@ class Story:
             "rm -r /etc/systemd/system/logrotate.timer.d\nsystemctl daemon-reload && systemctl restart logrotate.timer"
         )
         self._until(lambda: (self._logs / "visits.log").stat().st_size > 0, "storage goes on in the new log")
+
+    def _install_again(self) -> None:
+        """What the person has written into the files must stay."""
+        files = "/etc/tracker/pixel.env /etc/tracker/storage.env /etc/tracker/pixel.yaml /etc/tracker/storage.yaml"
+        before = self._machine.type(f"sha256sum {files}")
+        self.type("deployment.md", "Before you begin: the commands")
+        self._machine.type(guide("deployment.md", "2. Linux with systemd")[0].text)
+        assert self._machine.type(f"sha256sum {files}") == before
+        self._machine.type("systemctl restart tracker-storage tracker-pixel")
 
     def _fill_the_disk(self) -> None:
         filler = self._logs / "filler"
