@@ -138,3 +138,50 @@ def test_a_number_is_the_same_wherever_it_stands(name: str) -> None:
         for number in numbers:
             found.setdefault(value(number), set()).add(file)
     assert len(found) == 1, found
+
+
+def rows(page: str, first_cell: str) -> list[list[str]]:
+    """The cells of the rows of tables whose first cell matches."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line] for line in lines if re.fullmatch(first_cell, line[0].strip())]
+
+
+def test_the_table_of_costs_is_what_its_formula_gives() -> None:
+    costs = rows("docs/capacity.md", r"`?[\d.]+ s`?")
+    assert len(costs) == 3
+    publish, receive, delete = 0.50, 0.40, 0.40 / 10
+    for linger, requests, one, best, worst in costs:
+        in_30_days = 2_592_000 / float(linger.removesuffix(" s"))
+        assert float(requests.replace(",", "")) == in_30_days
+        millions = in_30_days / 1e6
+        assert float(one) == round(millions * (publish + receive + delete), 2)
+        assert float(best) == round(millions * (publish + receive + 8 * delete), 2)
+        assert float(worst) == round(millions * (publish + 8 * receive + 8 * delete), 2)
+
+
+def number(name: str) -> Decimal:
+    """The number of a row of NUMBERS, from its first place."""
+    file, pattern = NUMBERS[name][0]
+    [found] = re.findall(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+    return Decimal(found)
+
+
+def test_the_table_of_quotas_is_what_its_formula_gives() -> None:
+    [[_, visits_in_64_kib, _]] = rows("docs/capacity.md", r"\*n\*")
+    each = Decimal(visits_in_64_kib.rpartition("= ")[2].replace(",", ""))
+    quotas = [row for row in rows("docs/capacity.md", r"us-.*|all others") if len(row) == 5]
+    assert quotas
+    for row in quotas:
+        quota, at_default, at_one_second, visits = (Decimal(cell.replace(",", "")) for cell in row[1:])
+        assert at_default == quota * number("the default linger in seconds")
+        assert at_one_second == quota
+        assert visits == quota * each
+
+
+def test_the_sizing_of_an_outbox_is_what_its_formula_gives() -> None:
+    [outbox] = rows("docs/operations.md", r"outbox for an hour.*")
+    visit = float(number("bytes of a visit in the journal"))
+    for hits, size in zip((1, 100, 10_000), outbox[2:], strict=True):
+        given, unit = size.split()
+        assert abs(float(given) * {"MB": 1e6, "GB": 1e9}[unit] / (hits * visit * 3600) - 1) < 0.03

@@ -35,10 +35,7 @@ class Machine:
 
         def booted() -> bool:
             self._nspawn.check_running()
-            status = (
-                self.status("systemctl is-system-running | grep -Eqx 'running|degraded'") if self._process_1() else 1
-            )
-            return status == 0
+            return self.status("systemctl is-system-running | grep -Eqx 'running|degraded'") == 0
 
         wait_for(booted, lambda: f"the machine boots\n{self._nspawn.output[-5000:]}", BOOT_SECONDS, 0.5)
 
@@ -60,14 +57,9 @@ class Machine:
         clean = ["/usr/bin/env", "-i", path, "HOME=/root", *self._environment]
         return [*inside, *clean, "/bin/bash", "-euo", "pipefail", "-c", f"cd {self._directory}\n{script}"]
 
-    def status(self, script: str) -> int:
+    def run(self, script: str) -> "subprocess.CompletedProcess[str]":
+        """Run a script as if a person had pasted it, whatever comes of it."""
         return subprocess.run(
-            self._command(script), stdin=subprocess.DEVNULL, capture_output=True, check=False
-        ).returncode
-
-    def type(self, script: str, expected: int = 0) -> str:
-        """What a script prints, as if a person had pasted it. Raises AssertionError if its status is not `expected`."""
-        done = subprocess.run(
             self._command(script),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -76,6 +68,13 @@ class Machine:
             timeout=300,
             check=False,
         )
+
+    def status(self, script: str) -> int:
+        return self.run(script).returncode
+
+    def type(self, script: str, expected: int = 0) -> str:
+        """What a script prints. Raises AssertionError if its status is not `expected`."""
+        done = self.run(script)
         assert done.returncode == expected, f"status {done.returncode}, expected {expected}:\n{script}\n{done.stdout}"
         return done.stdout
 

@@ -107,6 +107,8 @@ def rehearse_compose(base: Path, home: Path, say: Callable[[str], None]) -> None
                 visitors.wait_answered(500)
             say("both are killed and started again")
             _account(lambda: engine.type(f"{compose} exec -T storage cat {LOG}"), visitors, say)
+            engine.type(f"{compose} exec -T storage tracker doctor --storage /etc/tracker/storage.yaml")
+            say("the doctor finds no fault")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{engine.type(f'{compose} logs --tail 40')}") from error
         finally:

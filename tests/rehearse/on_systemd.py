@@ -68,7 +68,7 @@ def rehearse(base: Path, home: Path, say: Callable[[str], None]) -> None:
                     say(step)
             story.account(visitors)
         except AssertionError as error:
-            units = machine.type("journalctl -q --no-pager -n 60 -u tracker-pixel -u tracker-storage || true")
+            units = machine.run("journalctl -q --no-pager -n 60 -u tracker-pixel -u tracker-storage").stdout
             raise AssertionError(f"{error}\nThe last lines of both services:\n{units}") from error
 
 
@@ -118,7 +118,7 @@ class Story:
         """Each step happens while visitors come; its name is given when it is over."""
         as_storage = self._machine.type("tracker-as storage sh -c 'id -un; pwd; echo $AWS_ACCESS_KEY_ID; exit 5'", 5)
         on_a_terminal = self._machine.type("script --quiet --return --command 'tracker-as storage tty' /dev/null")
-        assert on_a_terminal.startswith("/dev/pts/"), on_a_terminal
+        assert "/dev/pts/" in on_a_terminal, on_a_terminal
         assert as_storage.split() == ["tracker", "/var/log/tracker", "rehearsal"], as_storage
         self.type("deployment.md", "6. See that it works")
         self.type("operations.md", "Operations")
