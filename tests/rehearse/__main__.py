@@ -12,6 +12,7 @@ Exit status: 0 all parts went well, 1 a part failed, 2 wrong command line, 3 no 
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -85,13 +86,28 @@ def attempt(name: str, base: Path, folder: Path) -> str | None:
             "-m",
             "tests.rehearse",
         ]
+        before = control_groups()
         done = subprocess.run([*command, name, "--base", base, INSIDE, home], cwd=ROOT, check=False)
     except Missing as error:
         return f"skipped: {error}"
+    for group in control_groups() - before:
+        remove(group)
     if done.returncode != 0:
         return "failed"
     say(f"{name}: went well, {time.monotonic() - began:.0f} s")
     return None
+
+
+def control_groups() -> set[Path]:
+    """The control groups of engines. No namespace removes those that a part has made."""
+    return {path for name in ("payload", "docker") for path in Path("/sys/fs/cgroup").glob(f"**/{name}")}
+
+
+def remove(group: Path) -> None:
+    """Remove an empty control group with those in it. The kernel keeps one that has processes."""
+    for path in sorted(group.glob("**/"), reverse=True):
+        with contextlib.suppress(OSError):
+            path.rmdir()
 
 
 def conclude(results: dict[str, str | None]) -> int:
