@@ -64,6 +64,8 @@ def rehearse(base: Path, home: Path, say: Callable[[str], None]) -> None:
                 f"--volume {config}:/etc/tracker/{service}.yaml:ro --volume {service}:{folder} "
                 f"tracker tracker-{service} --config /etc/tracker/{service}.yaml"
             )
+        packages = engine.type("docker exec pixel sh -c 'ls /opt/tracker/lib/python3*/site-packages'").split()
+        assert not {"pip", "setuptools", "moto", "pytest"} & set(packages), packages
         say("both services run from the image, read-only and without capabilities")
         with Load(8080, pause=0.01) as visitors:
             visitors.wait_answered(500)
