@@ -72,30 +72,31 @@ def attempt(name: str, base: Path, folder: Path) -> str | None:
         if os.geteuid() != 0:
             raise Missing("namespaces and mounts need root")
         PARTS[name].prepare(base)
-        namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-        home = folder / name
-        home.mkdir()
-        # setpriv: the kernel kills unshare, and that all of the part, when this process is killed.
-        ends_with_us = [program("setpriv", "util-linux"), "--pdeathsig", "KILL", "--"]
-        command = [
-            *ends_with_us,
-            program("unshare", "util-linux"),
-            *namespaces,
-            "--",
-            sys.executable,
-            "-m",
-            "tests.rehearse",
-        ]
-        before = control_groups()
-        done = subprocess.run([*command, name, "--base", base, INSIDE, home], cwd=ROOT, check=False)
+        command = [*in_namespaces(), sys.executable, "-m", "tests.rehearse", name]
     except Missing as error:
         return f"skipped: {error}"
-    for group in control_groups() - before:
-        remove(group)
+    except AssertionError as error:  # a download has failed
+        return f"skipped: it cannot be prepared: {error}"
+    home = folder / name
+    home.mkdir()
+    before = control_groups()
+    try:
+        done = subprocess.run([*command, "--base", base, INSIDE, home], cwd=ROOT, check=False)
+    finally:
+        for group in control_groups() - before:
+            remove(group)
     if done.returncode != 0:
         return "failed"
     say(f"{name}: went well, {time.monotonic() - began:.0f} s")
     return None
+
+
+def in_namespaces() -> list[str]:
+    """The begin of a command that has namespaces of its own. Raises Missing."""
+    # setpriv: the kernel kills unshare when this process is killed, and --kill-child all that the command has started.
+    setpriv = [program("setpriv", "util-linux"), "--pdeathsig", "KILL", "--"]
+    namespaces = ["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
+    return [*setpriv, program("unshare", "util-linux"), *namespaces]
 
 
 def control_groups() -> set[Path]:
@@ -104,10 +105,14 @@ def control_groups() -> set[Path]:
 
 
 def remove(group: Path) -> None:
-    """Remove an empty control group with those in it. The kernel keeps one that has processes."""
-    for path in sorted(group.glob("**/"), reverse=True):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    """Remove a control group with those in it, when its killed processes have ended. The kernel keeps a used one."""
+    for _ in range(50):
+        for path in sorted(group.glob("**/"), reverse=True):
+            with contextlib.suppress(OSError):
+                path.rmdir()
+        if not group.exists():
+            return
+        time.sleep(0.1)
 
 
 def conclude(results: dict[str, str | None]) -> int:
