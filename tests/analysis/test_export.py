@@ -129,6 +129,7 @@ def test_any_file_is_exported_as_the_visits_its_lines_are(
         ("newsletter/2026-11/top", "/newsletter/2026-11/top"),
         ("//cdn/x", "//cdn/x"),
         ("welcome mail?a=b", "/welcome%20mail?a=b"),
+        ("welcome?from=https://example.com/", "/welcome?from=https://example.com/"),
         ("-", "/-"),
         ("null", "/-"),
         (None, "/-"),

@@ -179,6 +179,9 @@ def test_named_pages_are_grouped_by_what_stands_before_their_first_slash(tmp_pat
         "https://Example.com?q=/",
         "https://example.com/newsletter/1",
         "C:/x",
+        "Feed/x://y",
+        "Feed?from=https://example.com/",
+        "://nowhere",
         "//cdn/x",
         "null",
         '<b>"\x1b[31m\u202e|\n/x',
@@ -189,7 +192,8 @@ def test_named_pages_are_grouped_by_what_stands_before_their_first_slash(tmp_pat
     summary = summary_of(log)
     assert {row.name: row.visits for row in summary.sites} == {
         "newsletter": 3,
-        "Feed": 1,
+        "Feed": 3,
+        "nowhere": 1,
         "example.com": 2,
         "C:": 1,
         "": 1,
