@@ -180,3 +180,26 @@ def test_columns_are_as_high_as_their_values() -> None:
     assert re.findall(r"<text x=-8 y=\S+ dy=4>(\d+)<", drawn) == ["2", "4"]
     assert "2 400<" in columns([("Mon", (2080,))], ["people"], "Visits")
     assert "<title>Mon: 4</title>" in drawn
+
+
+@pytest.mark.parametrize(
+    ("bars", "names"),
+    [
+        (1, [("only", "50.000", "0")]),
+        (2, [("first", "0.000", "0"), ("last", "100.000", "1")]),
+        (4, [("first", "0.000", "0"), ("middle", "62.500", "2"), ("last", "100.000", "3")]),
+        (
+            10,
+            [
+                ("first", "0.000", "0"),
+                ("quarter", "25.000", "2"),
+                ("middle", "45.000", "4"),
+                ("quarter", "75.000", "7"),
+                ("last", "100.000", "9"),
+            ],
+        ),
+    ],
+)
+def test_the_first_and_the_last_column_are_named_within_the_chart(bars: int, names: list[tuple[str, str, str]]) -> None:
+    drawn = columns([(str(bar), (1,)) for bar in range(bars)], ["people"], "Visits")
+    assert re.findall(r"<text class=(\w+) x=(\S+)% y=13>(\w+)<", drawn) == names
