@@ -25,7 +25,8 @@ from tracker.errors import TrackerError
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
 # DuckDB's threads share this memory, and each needs some of it to sort. So their number does not grow with the machine.
 REPORT_THREADS = min(4, os.cpu_count() or 1)
-EXPORT_THREADS = min(2, os.cpu_count() or 1)
+# With two, writing a million sorted visits as CSV needs more than this memory. One takes no more CPU time.
+EXPORT_THREADS = 1
 _PIPE_BYTES = 1_048_576
 _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
