@@ -255,6 +255,15 @@ def test_a_date_before_time_zones_is_reported(tmp_path: Path, capsys: pytest.Cap
     capsys.readouterr()
 
 
+def test_no_device_or_pipe_is_replaced_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, pipe = write_golden(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command in (["report", "--html"], ["export", "--to", "csv", "--output"]):
+        assert cli.main([command[0], str(log), *command[1:], str(pipe)]) == 3
+        assert f"{pipe}: expected the name of a file" in capsys.readouterr().err
+    assert pipe.is_fifo()
+
+
 def test_what_is_written_is_as_private_as_the_logs_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log, target, elsewhere = write_golden(tmp_path), tmp_path / "made", tmp_path / "elsewhere"
     elsewhere.write_text("untouched")
