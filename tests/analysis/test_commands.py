@@ -1,8 +1,10 @@
 """`tracker report` and `tracker export` as they are typed."""
 
+import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +18,10 @@ from tests.waiting import until
 from tracker import analysis, cli
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.progress import progress
+from tracker.analysis.summary import Summary
 from tracker.extras import how_to_install
+
+ANALYSIS = Path(__file__).parents[2] / "docs" / "analysis.md"
 
 
 def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,17 +211,39 @@ def test_memory_is_bounded_whatever_the_log_holds(kind: str, command: list[str],
 
 
 def test_programs_get_the_numbers_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["report", str(write_golden(tmp_path)), "--json"]) == 0
+    log = str(write_golden(tmp_path))
+    assert cli.main(["report", log, "--json", "--since", "2026-11-01", "--tz", "Asia/Tokyo"]) == 0
     said = capsys.readouterr().out
     assert said.isascii()
     numbers = json.loads(said)
-    assert (numbers["visits"], numbers["visitors"], numbers["bots_visits"]) == (12, 5, 3)
+    kinds = {"visits": 12, "people": 7, "proxies": 2, "scanners": 0, "bots": 3}
+    assert numbers["total"] == kinds | {"visitors": 5}
     assert numbers["pages"][0] == {
-        "name": "https://example.com/a", "visits": 5, "people": 4, "proxies": 0, "scanners": 0, "bots": 1,
+        "name": "https://example.com/a", "note": None, "visits": 5, "people": 4, "proxies": 0, "scanners": 0, "bots": 1,
         "visitors": 3,
     }  # fmt: skip
     assert numbers["pages"][1]["name"] is None
-    assert sum(quarter["visits"] for quarter in numbers["quarters"]) == 12
+    assert {bot["name"]: bot["note"] for bot in numbers["bots"]}["Googlebot"] == "search engine"
+    assert {kind: sum(quarter[kind] for quarter in numbers["quarters"]) for kind in kinds} == kinds
+    assert numbers["quarters"][0]["begin"] == numbers["first"] == "2026-11-23T18:00:00+09:00"
+    assert numbers["selection"] == {
+        "since": "2026-11-01T00:00:00+09:00", "until": None, "page": None, "exclude_bots": False
+    }  # fmt: skip
+    assert numbers["hours"][0][18] == 2.0  # Monday
+    assert numbers["days"][0] == {"day": "2026-11-23", "visitors": 1, "new": 1}
+    assert [numbers[name] for name in ("lines", "malformed", "doctor", "pages_seen", "sites_seen")] == [16, 3, 1, 4, 3]
+    assert (numbers["files"], numbers["zone"]) == ([log], "Asia/Tokyo")
+
+
+def test_the_json_has_all_numbers_of_the_page_by_the_documented_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", str(write_golden(tmp_path)), "--json"]) == 0
+    keys = set(json.loads(capsys.readouterr().out))
+    # The page is made of a summary and nothing else.
+    assert keys == {field.name for field in dataclasses.fields(Summary)} | {"hours"}
+    table = ANALYSIS.read_text(encoding="utf-8").split("| key | is |\n|---|---|\n")[1].split("\n\n")[0]
+    assert keys == {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])}
 
 
 def test_a_date_before_time_zones_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,6 +253,15 @@ def test_a_date_before_time_zones_is_reported(tmp_path: Path, capsys: pytest.Cap
         for words in ([], ["--until", "1900-12-31"], ["--html", "-"]):
             assert cli.main(["report", str(log), "--tz", "Europe/Berlin", *words]) == 0
     capsys.readouterr()
+
+
+def test_no_device_or_pipe_is_replaced_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, pipe = write_golden(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command in (["report", "--html"], ["export", "--to", "csv", "--output"]):
+        assert cli.main([command[0], str(log), *command[1:], str(pipe)]) == 3
+        assert f"{pipe}: expected the name of a file" in capsys.readouterr().err
+    assert pipe.is_fifo()
 
 
 def test_what_is_written_is_as_private_as_the_logs_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,6 +280,7 @@ def test_what_is_written_is_as_private_as_the_logs_are(tmp_path: Path, capsys: p
 def test_a_locale_without_unicode_is_no_failure(tmp_path: Path) -> None:
     log = write_golden(tmp_path)
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    log.write_bytes(log.read_bytes() + b"\n" + b"2026-11-24T13:00:00Z|x|Windows|::1\n" * 1200)
     for words in ([], ["--html", "-"], ["--json"]):
         done = subprocess.run(
             [sys.executable, "-m", "tracker.cli", "report", log, *words],
@@ -251,8 +288,7 @@ def test_a_locale_without_unicode_is_no_failure(tmp_path: Path) -> None:
             stdout=subprocess.PIPE,
             check=True,
         )
-        assert b"12" in done.stdout
-    assert "\u202f".encode() not in done.stdout
+        assert b"1 217 lines read" in done.stdout
 
 
 def test_a_narrow_terminal_shows_all_hours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

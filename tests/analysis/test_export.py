@@ -109,6 +109,7 @@ def test_any_file_is_exported_as_the_visits_its_lines_are(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
 ) -> None:
     log = tmp_path_factory.mktemp("export") / "visits.log"
+    lines = [LINES[0], *lines]  # without any visit the status is 3
     log.write_bytes(b"".join(lines))
     # No line of these few bytes is a visit by chance.
     assert read_jsonl(export(log, "jsonl")) == [parse_line(line) for line in lines if line in LINES]
@@ -129,6 +130,7 @@ def test_any_file_is_exported_as_the_visits_its_lines_are(
         ("newsletter/2026-11/top", "/newsletter/2026-11/top"),
         ("//cdn/x", "//cdn/x"),
         ("welcome mail?a=b", "/welcome%20mail?a=b"),
+        ("welcome?from=https://example.com/", "/welcome?from=https://example.com/"),
         ("-", "/-"),
         ("null", "/-"),
         (None, "/-"),

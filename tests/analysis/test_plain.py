@@ -163,3 +163,7 @@ def test_long_texts_are_shortened_for_a_report_and_still_differ() -> None:
     assert len(pages) == 2
     assert len({(page or "").split("?")[0] for page in pages}) == 1
     assert shortened(LINE * 3) == LINE * 3
+    longest = LINE.replace(b"|", b"|" + b"a" * (LONG_TEXT + 1 - len(LINE)), 1)
+    assert shortened(longest * 3) == longest * 3
+    longer = longest.replace(b"a", b"a" * (LONG_TEXT + 1), 1)
+    assert shortened(LINE + longer + LINE * 9 + longer) == LINE + shortened(longer) + LINE * 9 + shortened(longer)

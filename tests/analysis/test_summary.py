@@ -1,7 +1,7 @@
 """Every number of a report, on a log whose numbers are known by hand."""
 
 import io
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,7 @@ from tracker.analysis.page import render
 from tracker.analysis.selection import Selection
 from tracker.analysis.summary import Count, Day, Summary, summarise
 from tracker.analysis.terminal import show
+from tracker.analysis.timeline import timeline
 from tracker.core.log_line import format_line
 from tracker.core.visit import Visit
 
@@ -123,6 +124,29 @@ def test_the_logs_of_several_storages_are_one_report(golden: Summary, tmp_path: 
         assert getattr(together, name) == getattr(golden, name), name
 
 
+def test_an_hour_of_a_weekday_is_the_mean_of_all_weeks(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    # Ten days from a Monday at 12:00 to a Thursday at 11:59, a visit every quarter of an hour: each hour of the week
+    # comes once, and those from Monday 12:00 to Thursday 11:00 twice.
+    begin = datetime(2026, 11, 23, 12, 1, tzinfo=UTC)
+    times = [begin + timedelta(minutes=15 * number) for number in range(10 * 24 * 4 - 1)]
+    log.write_bytes(b"".join(format_line(Visit(time, "x", "Windows", "::1")) for time in times))
+    summary = summary_of(log)
+    assert {visits for day in summary.hours for visits in day} == {4.0, 3.5}  # the last quarter of an hour is missing
+    assert summary.hours[3][11] == 3.5
+
+
+def test_no_visit_of_the_hour_that_comes_twice_is_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    times = [datetime(2026, 10, 25, hour, 30, tzinfo=UTC) for hour in (0, 1)]  # both are 02:30 in Berlin
+    log.write_bytes(b"".join(format_line(Visit(time, "x", "Windows", "::1")) for time in times))
+    summary = summary_of(log, zone="Europe/Berlin")
+    assert [moment.isoformat() for moment, _ in summary.quarters] == [
+        "2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00"
+    ]  # fmt: skip
+    assert [(bar.name, bar.people) for bar in timeline(summary.quarters).bars] == [("25 Oct 02:00", 2)]
+
+
 def test_filters_by_time_page_and_kind(tmp_path: Path) -> None:
     log = write_golden(tmp_path)
     tuesday = datetime(2026, 11, 24, tzinfo=UTC)
@@ -154,7 +178,7 @@ def test_no_visit_is_a_report_too(tmp_path: Path) -> None:
     log.touch()
     empty = summary_of(log)
     assert empty.total == Count("", people=0)
-    assert (empty.first, empty.days, empty.pages, empty.quarters) == (None, [], [], {})
+    assert (empty.first, empty.days, empty.pages, empty.quarters) == (None, [], [], [])
 
 
 def test_the_ends_of_the_calendar_are_reported(tmp_path: Path) -> None:
@@ -189,6 +213,9 @@ def test_named_pages_are_grouped_by_what_stands_before_their_first_slash(tmp_pat
         "https://Example.com?q=/",
         "https://example.com/newsletter/1",
         "C:/x",
+        "Feed/x://y",
+        "Feed?from=https://example.com/",
+        "://nowhere",
         "//cdn/x",
         "null",
         '<b>"\x1b[31m\u202e|\n/x',
@@ -199,7 +226,8 @@ def test_named_pages_are_grouped_by_what_stands_before_their_first_slash(tmp_pat
     summary = summary_of(log)
     assert {row.name: row.visits for row in summary.sites} == {
         "newsletter": 3,
-        "Feed": 1,
+        "Feed": 3,
+        "nowhere": 1,
         "example.com": 2,
         "C:": 1,
         "": 1,

@@ -58,6 +58,18 @@ def test_it_makes_what_provision_makes() -> None:
     assert names == provision.Names()
 
 
+def test_topic_and_queues_refuse_plain_http() -> None:
+    refused: set[str] = set()
+    for policy in ("TopicPolicy", "QueuesPolicy"):
+        [statement] = [one for one in resources()[policy]["PolicyDocument"]["Statement"] if one["Sid"] == "NoPlainHttp"]
+        assert statement["Effect"] == "Deny"
+        assert statement["Principal"] == "*"
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        resource = statement["Resource"]
+        refused |= set(resource if isinstance(resource, list) else [resource])
+    assert refused == {"!Ref Topic", "!GetAtt Queue.Arn", "!GetAtt DeadLetterQueue.Arn"}
+
+
 def actions(policy: str) -> set[str]:
     found: set[str] = set()
     for statement in resources()[policy]["PolicyDocument"]["Statement"]:

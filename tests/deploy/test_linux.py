@@ -4,7 +4,9 @@ import os
 import pwd
 import re
 import stat
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,56 @@ def test_the_unit_fits_its_service(unit: str, name: str) -> None:
     assert float(setting(unit, "TimeoutStopSec")) > config.shutdown.timeout
     assert setting(unit, "RestartPreventExitStatus") == "78"
     assert setting(unit, "ReadWritePaths") in str(getattr(config, "outbox", None) or config)
+
+
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[str]]]:
+    """Calls tracker-as with a unit of these settings. Returns its status, and the words that systemd-run got."""
+
+    def call(settings: dict[str, str], *words: str) -> tuple[int, list[str]]:
+        told = tmp_path / "told"
+        cases = "".join(f"--property={name}) printf '%s' '{value}' ;;\n" for name, value in settings.items())
+        for name, script in (
+            ("systemctl", f"case $2 in {cases} esac"),
+            ("systemd-run", f"printf '%s\\n' \"$@\" > {told}; exit 5"),
+        ):
+            path = tmp_path / name
+            path.write_text(f"#!/bin/sh\n{script}\n")
+            path.chmod(0o755)
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run([SYSTEMD / "tracker-as", *words], env=environment, check=False, capture_output=True)
+        return done.returncode, told.read_text().splitlines() if told.exists() else []
+
+    return call
+
+
+def test_tracker_as_gives_a_command_what_the_unit_has(called: Callable[..., tuple[int, list[str]]]) -> None:
+    settings = {
+        "User": "tracker",
+        "WorkingDirectory": "/var/lib/tracker",
+        "Environment": "A=1 B=2",
+        "EnvironmentFiles": "/etc/one.env (ignore_errors=yes)\n/etc/the other.env (ignore_errors=no)\n",
+    }
+    status, told = called(settings, "pixel", "tracker", "doctor", "--pixel", "a file")
+    assert status == 5  # that of the command
+    assert told[told.index("--") + 1 :] == ["tracker", "doctor", "--pixel", "a file"]
+    properties = [word.removeprefix("--property=") for word in told if word.startswith("--property=")]
+    files = [word for word in properties if word.startswith("EnvironmentFile=")]
+    assert files == ["EnvironmentFile=-/etc/one.env", "EnvironmentFile=/etc/the other.env"]  # the later one wins
+    assert {"User=tracker", "WorkingDirectory=/var/lib/tracker", "Environment=A=1 B=2"} <= set(properties)
+    assert "--wait" in told
+
+
+@pytest.mark.parametrize("words", [(), ("pixel",), ("doctor", "tracker", "doctor"), ("--help",)])
+def test_tracker_as_refuses_what_it_does_not_know(
+    called: Callable[..., tuple[int, list[str]]], words: tuple[str, ...]
+) -> None:
+    assert called({}, *words) == (2, [])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_reload_needs_no_other_package_than_a_shell(unit: str) -> None:
+    assert setting(unit, "ExecReload") == "/bin/sh -c 'kill -HUP ${MAINPID}'"
 
 
 @root_only

@@ -40,7 +40,7 @@ _CELLS = (
 # The line that nginx would have written (escape=default) for a visit of the page itself. Its escapes are those of the
 # log, except that nginx leaves `|` as it is and escapes the quote. The text `-` means "missing", so it is escaped too.
 _QUOTED = "CASE {0} WHEN '-' THEN '\\x2D' ELSE coalesce(replace(replace({0}, '\"', '\\x22'), '\\x7C', '|'), '-') END"
-_PATH = "CASE WHEN is_url(r) THEN regexp_extract(r, '^[^/?]*//[^/?]*(.*)$', 1) ELSE r END"
+_PATH = "CASE WHEN is_url(page_of(r)) THEN regexp_extract(r, '^[^/?]*//[^/?]*(.*)$', 1) ELSE r END"
 _REQUESTED = (
     "CASE WHEN r IS NULL OR r = '\\x6Eull' THEN '/-' "
     f"ELSE CASE WHEN starts_with({_PATH}, '/') THEN '' ELSE '/' END || "

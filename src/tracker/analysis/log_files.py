@@ -105,7 +105,7 @@ class LogFiles:
         """What could not be read, as sentences for people. A report with a problem is not the whole truth."""
         nothing = [file for file in self.files if file.lines and file.lines == file.malformed]
         return self._unread + [
-            f"{file.name}: {number(file.lines)} lines, and none is a visit; "
+            f"{file.name}: {counted(file.lines, 'line')}, and none is a visit; "
             f"tracker audit --log {file.name} shows what they are"
             for file in nothing
         ]

@@ -6,6 +6,7 @@ protection, the Content-Security-Policy of the page allows only its own style sh
 
 import base64
 import hashlib
+import html
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
@@ -15,6 +16,7 @@ from tracker.analysis.charts import columns, heat_map, ranking
 from tracker.analysis.summary import Summary
 from tracker.analysis.text import escaped, number, share
 from tracker.analysis.timeline import timeline
+from tracker.core.printable import printable
 
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -25,6 +27,9 @@ _DEFINITIONS = (
     "A visit is one loading of the pixel; its page is what the browser sent as referrer. A visitor is an address with "
     "a user agent: people who share both are one, a person with two devices is two. Proxies, mail scanners and bots "
     "are recognised by their user agent. Those that send a browser's are counted as people."
+)
+_WHEN = (
+    "People's visits in an hour of a weekday: the mean of all Mondays, all Tuesdays, ... between first and last visit"
 )
 _KINDS = (
     ("people", "People"),
@@ -64,7 +69,7 @@ def _body(summary: Summary) -> list[str]:
     return [
         _numbers(summary),
         _over_time(summary),
-        _card("When people visit", heat_map(summary.hours), "wide", hint="People's visits by weekday and hour"),
+        _card("When people visit", heat_map(summary.hours), "wide", hint=_WHEN),
         _new_and_returning(summary),
         _card("Pages", ranking(summary.pages, "Page", missing="no page was sent", whole=visits), "most"),
         _card("Sites and groups", ranking(summary.sites, "Site or group", missing="no page was sent", whole=visits)),
@@ -117,6 +122,8 @@ def _new_and_returning(summary: Summary) -> str:
     table = _table(["Day", "Returning", "New"], rows)
     chart = columns(rows[-_MOST_DAYS:], ["people", "new"], "New and returning visitors by day")
     hint = "On the first day everybody is new, because the report does not know earlier visits"
+    if len(rows) > _MOST_DAYS:
+        hint += f". The chart shows the last {_MOST_DAYS} days, the table all"
     return _card("New and returning visitors", chart + _legend(legend) + table, "wide", hint=hint)
 
 
@@ -144,7 +151,7 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> st
 
 
 def _footer(summary: Summary) -> str:
-    paragraphs = [_DEFINITIONS, *map(escaped, summary.notes)]
+    paragraphs = [_DEFINITIONS, *(html.escape(printable(note)) for note in summary.notes)]
     files = ", ".join(f"<code>{escaped(name)}</code>" for name in summary.files)
     return f"<footer>{''.join(f'<p>{text}</p>' for text in paragraphs)}<p>Read from {files}</p></footer>"
 

@@ -47,7 +47,6 @@ _GROUP = r"[1-9a-f][0-9a-f]{0,3}+"
 _IPV6 = rf"(?:{_GROUP}:){{7}}{_GROUP}|(?:{_GROUP}:){{1,4}}:(?:{_GROUP}(?::{_GROUP})?)?"
 PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*".encode("ascii"))
 
-
 _EMPTY_LINES = re.compile(rb"\n+")
 LONG_TEXT = 1000  # bytes
 _WHOLE_CHARACTERS = re.compile(rf"(?>{_UNESCAPED}|{_ESCAPED})*".encode("ascii"))
@@ -59,10 +58,17 @@ def shortened(block: bytes) -> bytes:
     So texts that differ still differ, and no log can make a row of the database long: it holds thousands of rows in
     memory. A page without its query stays one page.
     """
-    lines = block.split(b"\n")
-    if max(map(len, lines)) <= LONG_TEXT:
-        return block
-    return b"".join(_shortened(line + b"\n") if len(line) > LONG_TEXT else line + b"\n" for line in lines[:-1])
+    kept = []
+    start = copied = 0
+    while start < len(block):
+        # The last newline that is near: many short lines take one step, and only a long line has none.
+        end = block.rfind(b"\n", start, start + LONG_TEXT + 1) + 1
+        if not end:
+            end = block.index(b"\n", start) + 1
+            kept += [block[copied:start], _shortened(block[start:end])]
+            copied = end
+        start = end
+    return b"".join([*kept, block[copied:]])
 
 
 def _shortened(line: bytes) -> bytes:

@@ -18,6 +18,8 @@ from tracker.analysis.text import counted
 from tracker.analysis.visits import QUARTER, know_visits, read_visits
 from tracker.core.visit import CANARY_AGENT
 
+_HOURS_A_WEEK = 168
+
 # The columns of a Count behind its name.
 _KINDS = ", ".join(f"count(*) FILTER (kind = '{kind}')" for kind in ("person", "proxy", "scanner", "bot"))
 
@@ -54,6 +56,9 @@ class Summary:
     files: list[str]
     notes: list[str]
     """What was left out, and why, as sentences for people."""
+    lines: int
+    """Read, the malformed ones included."""
+    malformed: int
     doctor: int
     """Visits of `tracker doctor`, which are in no number below."""
     total: Count
@@ -61,8 +66,9 @@ class Summary:
     sites_seen: int
     first: datetime | None
     last: datetime | None
-    quarters: dict[datetime, Count]
-    """For each quarter of an hour, by the local time at which it begins, in order."""
+    quarters: list[tuple[datetime, Count]]
+    """The quarters of an hour with visits, each by the local time at which it begins, in order. When summer time ends,
+    two of them begin at the same local time."""
     days: list[Day]
     """The days with visitors, in order."""
     pages: list[Count]
@@ -75,12 +81,24 @@ class Summary:
     proxies: list[Count]
 
     @property
-    def hours(self) -> list[list[int]]:
-        """Visits of people by weekday, Monday first, and hour."""
-        table = [[0] * 24 for _ in range(7)]
-        for moment, count in self.quarters.items():
-            table[moment.weekday()][moment.hour] += count.people
-        return table
+    def hours(self) -> list[list[float]]:
+        """Visits of people by weekday, Monday first, and hour: their mean over all weeks.
+
+        From the first visit to the last one, some hours of the week come once more than others. So a sum would show
+        the weekday with which the report begins as a busy one.
+        """
+        sums = [0] * _HOURS_A_WEEK
+        for moment, count in self.quarters:
+            sums[_hour_of_week(moment)] += count.people
+        if self.first is None or self.last is None:
+            return [[0.0] * 24 for _ in range(7)]
+        begin, end = (
+            moment.replace(minute=0, second=0, microsecond=0, tzinfo=None) for moment in (self.first, self.last)
+        )
+        weeks, further = divmod((end - begin) // timedelta(hours=1) + 1, _HOURS_A_WEEK)
+        start = _hour_of_week(begin)
+        means = [total / max(1, weeks + ((hour - start) % _HOURS_A_WEEK < further)) for hour, total in enumerate(sums)]
+        return [means[day * 24 : day * 24 + 24] for day in range(7)]
 
 
 def summarise(
@@ -126,13 +144,15 @@ class _Queries:
             selection=selection,
             files=[file.name for file in logs.files],
             notes=logs.notes + ([f"{counted(doctor, 'visit')} of tracker doctor left out"] if doctor else []),
+            lines=logs.lines,
+            malformed=logs.malformed,
             doctor=doctor,
             total=Count("", people, proxies, scanners, bots, sum(day.new for day in days)),
             pages_seen=pages,
             sites_seen=sites,
             first=self._local(first) if first is not None else None,
             last=self._local(last) if last is not None else None,
-            quarters={self._local(_begin(quarter)): count for quarter, count in quarters.items()},
+            quarters=[(self._local(_begin(quarter)), count) for quarter, count in quarters.items()],
             days=days,
             pages=self._most("page"),
             sites=self._most("site"),
@@ -204,6 +224,10 @@ class _Queries:
             return moment.replace(tzinfo=UTC).astimezone(self._zone)
         except OverflowError:
             return moment.replace(tzinfo=UTC)
+
+
+def _hour_of_week(moment: datetime) -> int:
+    return moment.weekday() * 24 + moment.hour
 
 
 def _begin(quarter: int) -> datetime:

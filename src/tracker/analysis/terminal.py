@@ -1,5 +1,6 @@
 """The report on a terminal: the main numbers."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from rich.text import Text
 from tracker.analysis.summary import Count, Summary
 from tracker.analysis.text import WEEKDAYS, number, share, shown
 from tracker.analysis.timeline import timeline
+from tracker.core.printable import printable
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _SHADES = " ░▒▓█"
@@ -36,7 +38,7 @@ def show(summary: Summary, console: Console, rows: int = 8) -> None:
         console.print(_ranking("Mail scanners", summary.scanners, visits, rows, visitors=False))
         console.print(_ranking("Mail and image proxies", summary.proxies, visits, rows, visitors=False))
     for note in summary.notes:
-        console.print(Text(shown(note), style="yellow"))
+        console.print(Text(printable(note), style="yellow"))
 
 
 def _headline(summary: Summary) -> RenderableType:
@@ -105,9 +107,9 @@ def _ranking(title: str, rows: Sequence[Count], whole: int, most_rows: int, *, v
     return table
 
 
-def _level(levels: str, count: int, most: int) -> str:
+def _level(levels: str, count: float, most: float) -> str:
     """The character that shows `count`. Only zero is a blank."""
-    return levels[-(-count * (len(levels) - 1) // most)]
+    return levels[math.ceil(count * (len(levels) - 1) / most)]
 
 
 def _time(moment: datetime) -> str:

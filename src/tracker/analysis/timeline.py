@@ -1,6 +1,6 @@
 """Visits over time, in bars for hours, days, weeks, months or years, so that there are at most 120."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,13 +17,13 @@ class Timeline:
     """Named by their beginnings, without a gap between them."""
 
 
-def timeline(quarters: dict[datetime, Count], most: int = _MOST_BARS) -> Timeline:
+def timeline(quarters: Sequence[tuple[datetime, Count]], most: int = _MOST_BARS) -> Timeline:
     """The shortest step with at most `most` bars; otherwise years, however many."""
     if not quarters:
         return Timeline("day", [])
     # Without the offset from UTC: when summer time ends, the hour that comes twice is one bar.
     # Without seconds: before time zones, a local time could be 53 minutes and 28 seconds ahead.
-    moments = [(moment.replace(second=0, tzinfo=None), count) for moment, count in quarters.items()]
+    moments = [(moment.replace(second=0, tzinfo=None), count) for moment, count in quarters]
     first, last = min(moment for moment, _ in moments), max(moment for moment, _ in moments)
     for step, (begin, following, _) in _STEPS.items():
         bars = _bars(begin(first), begin(last), following, most=9999 if step == "year" else most)

@@ -21,9 +21,9 @@ def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: 
     database.execute("SET preserve_insertion_order = false")
     with scan(logs, REPORT_THREADS, short=True) as source:
         database.execute(
-            f"CREATE TABLE visits AS SELECT t, {'r' if with_query else 'page_of(r)'} AS page, "
-            f"site_of(page_of(r)) AS site, coalesce(u, '') AS agent, hash(u, i) AS visitor "
-            f"FROM {source} WHERE {condition}",
+            f"CREATE TABLE visits AS SELECT t, {'r' if with_query else 'path'} AS page, site_of(path) AS site, "
+            f"coalesce(u, '') AS agent, hash(u, i) AS visitor "
+            f"FROM (SELECT *, page_of(r) AS path FROM {source} WHERE {condition})",
             values,
         )
 
