@@ -118,6 +118,15 @@ class LogConfig(Section, frozen=True):
     rotate: Rotate = Rotate()
 
 
+class ArchiveConfig(Section, frozen=True):
+    url: (
+        Annotated[str, _form(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?", "s3://bucket/prefix")] | None
+    ) = None
+    region: Text | None = None
+    endpoint_url: Url | None = None
+    keep_local: Annotated[str, _form(r"[0-9]{1,5}d", 'a number of days, such as "7d"')] | None = None
+
+
 class PixelConfig(Section, frozen=True):
     sns: SnsConfig
     http: Http = Http()
@@ -136,6 +145,7 @@ class PixelConfig(Section, frozen=True):
 class StorageConfig(Section, frozen=True):
     sqs: SqsConfig
     log: LogConfig = LogConfig()
+    archive: ArchiveConfig = ArchiveConfig()
     admin: StorageAdmin = StorageAdmin()
     shutdown: StorageShutdown = StorageShutdown()
     logging: Logging = Logging()

@@ -6,10 +6,13 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log.TIME                  a closed log; TIME is that of its rotation, so names sort in the order of writing
     visits.log.TIME.gz               a closed log, compressed
     visits.log.TIME.gz.part          a compression that is not complete
+    visits.log-DATE, visits.log-DATE.gz   a closed log of logrotate with `dateext`; DATE has digits and hyphens
+    visits.log.N, visits.log.N.gz    a closed log of logrotate without `dateext`; it gets another name each time
     visits.log.torn-TIME             the tail of a torn append, which recovery has copied before it cut the log
     visits.log.d/ledger.sqlite       the ledger; SQLite keeps `-wal` and `-shm` files beside it
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
+    visits.log.d/archived/NAME       a marker: each line of the closed log NAME (without `.gz`) is in the archive
 
 An empty file with the name of a closed log is not a closed log but a reserved name: a rotation creates it before it
 renames the log to this name, so that it overwrites nobody's file.
@@ -25,6 +28,8 @@ PART_SUFFIX = ".part"
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?")
+_LOGROTATE = re.compile(r"-\d{8}[\d-]*(\.gz)?")
+_NUMBERED = re.compile(r"\.\d+(\.gz)?")
 _TORN = ".torn-"
 
 
@@ -109,6 +114,31 @@ def closed_logs(log: Path) -> list[Path]:
 def closed_or_reserved(log: Path) -> list[Path]:
     """The closed logs and the names that are reserved for one, in the order of their times. Raises OSError."""
     return [file for file in _beside(log, log.name) if closed_at(log, file) is not None]
+
+
+def closed_name(closed: Path) -> str:
+    """The name of a closed log, the same before and after its compression."""
+    return closed.name.removesuffix(GZIP_SUFFIX)
+
+
+def logs_of_logrotate(log: Path) -> list[Path]:
+    """The closed logs that logrotate has renamed with `dateext`, compressed or not. Raises OSError."""
+    return [file for file in _beside(log, log.name) if _LOGROTATE.fullmatch(file.name.removeprefix(log.name))]
+
+
+def numbered_logs(log: Path) -> list[Path]:
+    """The closed logs of logrotate without `dateext`. Their names change with each rotation. Raises OSError."""
+    return [file for file in _beside(log, log.name) if _NUMBERED.fullmatch(file.name.removeprefix(log.name))]
+
+
+def archived_directory(log: Path) -> Path:
+    """The folder of the markers of archived closed logs."""
+    return ledger_directory(log) / "archived"
+
+
+def archived_marker(log: Path, closed: Path) -> Path:
+    """The file that exists once each line of `closed` is in the archive. Only then `closed` may be removed."""
+    return archived_directory(log) / closed_name(closed)
 
 
 def size_of(file: Path) -> int | None:

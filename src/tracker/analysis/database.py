@@ -15,13 +15,20 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 
-from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
+from tracker.analysis.log_files import LONGEST_PLAIN_LINE
 from tracker.errors import TrackerError
 
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
+READ_PLAIN = (
+    "auto_detect=false, header=false, delim='|', quote='', escape='', nullstr='null', new_line='\\n', "
+    f"max_line_size={LONGEST_PLAIN_LINE}, buffer_size={2 * LONGEST_PLAIN_LINE}"
+)
+"""The options of read_csv for plain lines, without their columns."""
+
 _PIPE_BYTES = 1_048_576
 _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
@@ -33,6 +40,12 @@ CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
 CREATE MACRO site_of(page) AS
     CASE WHEN split_part(page, '/', 2) = '' THEN nullif(lower(split_part(page, '/', 3)), '') END;
 """
+
+
+class Blocks(Protocol):
+    """Plain lines, from which several threads take blocks."""
+
+    def next_block(self) -> bytes | None: ...
 
 
 @contextmanager
@@ -62,7 +75,7 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def scan(logs: LogFiles, readers: int) -> Iterator[str]:
+def scan(logs: Blocks, readers: int) -> Iterator[str]:
     """Yields the SQL to write after FROM. Its columns are t (a TIMESTAMP in UTC), r (referrer), u (user agent), i (IP).
 
     Texts are escaped as in the log; a missing one is NULL. The SQL can be used in one statement. With one reader the
@@ -76,9 +89,8 @@ def scan(logs: LogFiles, readers: int) -> Iterator[str]:
     paths = ", ".join(f"'/dev/fd/{read}'" for read, _ in pipes)
     try:
         yield (
-            f"read_csv([{paths}], auto_detect=false, header=false, delim='|', quote='', escape='', nullstr='null', "
-            "columns={'t': 'TIMESTAMP', 'r': 'VARCHAR', 'u': 'VARCHAR', 'i': 'VARCHAR'}, new_line='\\n', "
-            f"max_line_size={LONGEST_PLAIN_LINE}, buffer_size={2 * LONGEST_PLAIN_LINE})"
+            f"read_csv([{paths}], columns={{'t': 'TIMESTAMP', 'r': 'VARCHAR', 'u': 'VARCHAR', 'i': 'VARCHAR'}}, "
+            f"{READ_PLAIN})"
         )
     finally:
         for read, _ in pipes:
@@ -89,7 +101,7 @@ def scan(logs: LogFiles, readers: int) -> Iterator[str]:
         raise failures[0]
 
 
-def _feed(logs: LogFiles, write: int, failures: list[BaseException]) -> None:
+def _feed(logs: Blocks, write: int, failures: list[BaseException]) -> None:
     try:
         if _SET_PIPE_SIZE is not None:
             try:

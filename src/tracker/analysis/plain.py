@@ -10,6 +10,7 @@ the database can split every line at ``|``, cast its time and read its ``\xHH`` 
 """
 
 import re
+from collections.abc import Iterator
 
 from tracker.core.client_ip import IPV4
 from tracker.core.log_line import format_line, parse_line
@@ -50,7 +51,19 @@ PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\
 def plain_lines(block: bytes) -> tuple[bytes, int]:
     """The lines of a block of whole lines in plain form, in their order, and the number of malformed lines."""
     kept = []
-    malformed = start = 0
+    malformed = 0
+    for plain, refused in plain_pieces(block):
+        kept.append(plain)
+        malformed += bool(refused)
+    return b"".join(kept), malformed
+
+
+def plain_pieces(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The lines of a block of whole lines, in their order. Each piece is some lines in plain form, or one malformed line.
+
+    The other half of the pair is empty.
+    """
+    start = 0
     while start < len(block):
         plain = PLAIN_LINES.match(block, start)
         assert plain is not None  # it also matches zero lines
@@ -58,10 +71,9 @@ def plain_lines(block: bytes) -> tuple[bytes, int]:
         if end == start:
             end = block.index(b"\n", start) + 1
             try:
-                kept.append(format_line(parse_line(block[start:end])))
+                yield format_line(parse_line(block[start:end])), b""
             except MalformedMessage:
-                malformed += 1
+                yield b"", block[start:end]
         else:
-            kept.append(block[start:end])
+            yield block[start:end], b""
         start = end
-    return b"".join(kept), malformed

@@ -1,8 +1,9 @@
-"""SNS and SQS as the services see them: `SnsTopic` publishes messages, `SqsQueue` receives deliveries.
+"""SNS, SQS and S3 as the others see them: `SnsTopic` publishes messages, `SqsQueue` receives deliveries, `S3Bucket` keeps
+the archive.
 
 No other package imports botocore. The modules, from the caller down:
 
-1. `topic` and `queue` implement the interfaces that the services use.
+1. `topic`, `queue` and `bucket` implement the interfaces that the services and the archive use.
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
 4. `form` writes the body of a request to SNS.
@@ -12,6 +13,7 @@ Every failure of AWS is raised as one of the errors of `tracker.errors`. botocor
 callers handle outages of any length: they try again, after longer and longer pauses.
 """
 
+from tracker.aws.bucket import open_bucket
 from tracker.aws.calls import ask, incomplete_reply, open_client
 from tracker.aws.queue import SqsQueue, open_queue
 from tracker.aws.topic import BATCH_BYTES, SnsTopic, open_topic
@@ -22,6 +24,7 @@ __all__ = [
     "SqsQueue",
     "ask",
     "incomplete_reply",
+    "open_bucket",
     "open_client",
     "open_queue",
     "open_topic",

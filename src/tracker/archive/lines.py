@@ -1,0 +1,164 @@
+"""The lines of one closed log, read once: those of its main day for DuckDB, and the others into two files.
+
+`row_number()` of DuckDB must be the number of the line in the closed log. So each line that is not of the main day is
+replaced by a placeholder, whose time is NULL. The line itself goes into one of two files, with its number:
+
+- `others` has the visits of other days, `number|time|referrer|user agent|ip`. A log that is rotated at midnight has a
+  few: visits are stored after they are answered.
+- `malformed` has the lines that are no visits, `number line`, byte for byte. The last line of a log is malformed if it
+  does not end with a newline.
+"""
+
+import gzip
+import hashlib
+import re
+import threading
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from isal import igzip, isal_zlib
+
+from tracker.analysis.log_files import CHUNK
+from tracker.analysis.plain import plain_pieces
+from tracker.errors import StopRequested, TrackerError
+
+FORMAT = b"tracker archive 1\n"
+"""Hashed before the lines. Change it when other lines become malformed, or when an object gets other columns."""
+
+PLACEHOLDER = b"null|null|null|null\n"
+SAMPLE_BYTES = 16 << 20  # of which the most frequent day is the main day
+
+_GZIP = b"\x1f\x8b"
+_DAYS = re.compile(rb"^([0-9]{4}-[0-9]{2}-[0-9]{2})T", re.MULTILINE)
+_UNREADABLE = (OSError, EOFError, zlib.error, isal_zlib.error)
+
+
+class ClosedLog:
+    """A closed log, opened. It stays readable while somebody compresses or removes it. Raises TrackerError, OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._file = path.open("rb")
+        self._compressed = self._file.read(2) == _GZIP
+
+    def __enter__(self) -> "ClosedLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def chunks(self) -> Iterator[bytes]:
+        """The content, uncompressed, from the beginning. Raises TrackerError when it cannot be read to its end."""
+        self._file.seek(0)
+        stream = cast(BinaryIO, igzip.IGzipFile(fileobj=self._file, mode="rb")) if self._compressed else self._file
+        try:
+            while chunk := stream.read(CHUNK):
+                yield chunk
+        except _UNREADABLE as error:
+            raise TrackerError(f"{self.path}: cannot be read: {error}") from error
+
+    def main_day(self) -> str:
+        """The most frequent day at the beginning of the log; of a log without visits, the first day of 1970."""
+        days = Counter[bytes]()
+        read = 0
+        for chunk in self.chunks():
+            days.update(_DAYS.findall(chunk))
+            read += len(chunk)
+            if read >= SAMPLE_BYTES:
+                break
+        return max(days, key=lambda day: (days[day], day)).decode() if days else "1970-01-01"
+
+
+class Lines:
+    """The lines of `log`. `next_block` returns the lines of `day`; the other lines are written to the two files.
+
+    `next_block` raises StopRequested once `ending` is set.
+    """
+
+    def __init__(self, log: ClosedLog, day: str, others: Path, malformed: Path, ending: threading.Event) -> None:
+        self.count = 0
+        self.malformed = 0
+        self._chunks = log.chunks()
+        self._prefix = day.encode() + b"T"
+        self._hash = hashlib.sha256(FORMAT)
+        self._others = others.open("wb")
+        # Neither a time nor a name is in the header, so the same lines make the same bytes.
+        self._malformed_file = malformed.open("wb")
+        self._malformed = gzip.GzipFile("", "wb", fileobj=self._malformed_file, mtime=0)
+        self._ending = ending
+        self._blocks = self._read()
+
+    @property
+    def digest(self) -> str:
+        """Of all lines, once `next_block` has returned None."""
+        return self._hash.hexdigest()
+
+    def close(self) -> None:
+        """Write the rest of the two files. Raises OSError."""
+        self._others.close()
+        self._malformed.close()
+        self._malformed_file.close()
+
+    def next_block(self) -> bytes | None:
+        block = next(self._blocks, None)
+        if self._ending.is_set():
+            raise StopRequested
+        return block
+
+    def _read(self) -> Iterator[bytes]:
+        rest = b""
+        for chunk in self._chunks:
+            self._hash.update(chunk)
+            rest += chunk
+            end = rest.rfind(b"\n") + 1
+            if end:
+                yield self._sort(rest[:end])
+                rest = rest[end:]
+            if len(rest) > CHUNK:
+                rest = self._write_long_line(rest)
+                yield PLACEHOLDER
+        if end := rest.rfind(b"\n") + 1:
+            yield self._sort(rest[:end])
+        if rest[end:]:
+            yield self._refuse(rest[end:])
+
+    def _sort(self, block: bytes) -> bytes:
+        """The block with a placeholder for each line that is not of the main day."""
+        kept = []
+        for plain, refused in plain_pieces(block):
+            if refused:
+                kept.append(self._refuse(refused))
+                continue
+            lines = plain.count(b"\n")
+            if plain.startswith(self._prefix) and plain.count(b"\n" + self._prefix) == lines - 1:
+                kept.append(plain)
+                self.count += lines
+                continue
+            for line in plain.splitlines(keepends=True):
+                self.count += 1
+                if line.startswith(self._prefix):
+                    kept.append(line)
+                else:
+                    self._others.write(b"%d|" % self.count + line)
+                    kept.append(PLACEHOLDER)
+        return b"".join(kept)
+
+    def _refuse(self, line: bytes) -> bytes:
+        self.count += 1
+        self.malformed += 1
+        self._malformed.write(b"%d " % self.count + line)
+        return PLACEHOLDER
+
+    def _write_long_line(self, begin: bytes) -> bytes:
+        """Write a malformed line of any length, of which `begin` was read. Returns what was read behind it."""
+        self._refuse(begin)
+        for chunk in self._chunks:
+            self._hash.update(chunk)
+            end = chunk.find(b"\n") + 1
+            self._malformed.write(chunk[:end] if end else chunk)
+            if end:
+                return chunk[end:]
+        return b""
