@@ -59,7 +59,7 @@ def plain_lines(block: bytes) -> tuple[bytes, int]:
 
 
 def plain_pieces(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The lines of a block of whole lines, in their order. Each piece is some lines in plain form, or one malformed line.
+    """The lines of a block of whole lines, in their order: each time some lines in plain form, or one malformed line.
 
     The other half of the pair is empty.
     """

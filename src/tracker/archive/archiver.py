@@ -4,8 +4,8 @@ One closed log, in this order:
 
 1. The folder of the logs is synced. A power cut could otherwise undo the rename of a rotation that was seen here, and
    the same lines would be closed again under another name.
-2. The log is opened and read to its end. Its objects are made as temporary files, one for each day and one for malformed
-   lines, and the digest of all its lines is known.
+2. The log is opened and read to its end. Its objects are made as temporary files, one for each day and one for
+   malformed lines, and the digest of all its lines is known.
 3. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody
    else's object has this name, which is an error. No object: it is put, on the condition that none exists, and S3 is
    asked again. So only what S3 says it has counts as stored, whether the reply to a put is lost, late or forged.
@@ -21,24 +21,19 @@ import asyncio
 import json
 import logging
 import os
-import tempfile
-import threading
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tracker import telemetry, visit_log_files
-from tracker.archive.lines import ClosedLog
-from tracker.archive.objects import Made, MadeObjects, make_objects
+from tracker.archive.objects import Made, MadeObjects, objects_of
 from tracker.config import ArchiveConfig
 from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, ConfigurationError, TrackerError
 from tracker.files import make_directory, sync_directory
 from tracker.lifecycle import Backoff
 from tracker.storage.ledger_reader import read_extent
-from tracker.visit_log_files import archived_marker, closed_name, compressed_path, partial_path
+from tracker.visit_log_files import archived_marker, closed_name, partial_path
 
 log = logging.getLogger(__name__)
 
@@ -148,7 +143,7 @@ class Archiver:
 
     async def _archive(self, closed: Path) -> None:
         begin = time.monotonic()
-        async with _made(closed) as made:
+        async with objects_of(closed) as made:
             for each in made.objects:
                 await self._store(closed, each, made.digest)
             await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), made)
@@ -156,8 +151,8 @@ class Archiver:
         telemetry.ARCHIVED_VISITS.inc(made.visits)
         telemetry.ARCHIVED_MALFORMED.inc(made.malformed)
         log.info(
-            "log_archived log=%s objects=%d visits=%d malformed=%d seconds=%.1f; Each line of this closed log is in the "
-            "archive. It may be removed.",
+            "log_archived log=%s objects=%d visits=%d malformed=%d seconds=%.1f; Each line of this closed log is in "
+            "the archive. It may be removed.",
             *(closed, len(made.objects), made.visits, made.malformed, time.monotonic() - begin),
         )
 
@@ -198,7 +193,9 @@ class Archiver:
                 if marker.exists() and time.time() - marker.stat().st_mtime > self._keep_seconds:
                     file.unlink(missing_ok=True)
                     telemetry.ARCHIVE_REMOVED.inc()
-                    log.info("closed_log_removed file=%s; It is in the archive for longer than archive.keep_local.", file)
+                    log.info(
+                        "closed_log_removed file=%s; It is in the archive for longer than archive.keep_local.", file
+                    )
         except OSError as error:
             self._failed(done, str(error))
 
@@ -206,8 +203,8 @@ class Archiver:
         telemetry.ARCHIVE_FAILURES.inc()
         if problem not in self._logged:
             log.error(
-                "archive_failed error=%s; No line is lost: the closed log stays, and the next pass tries again. Fix what "
-                "the error names.",
+                "archive_failed error=%s; No line is lost: the closed log stays, and the next pass tries again. Fix "
+                "what the error names.",
                 problem,
             )
         self._logged.add(problem)
@@ -216,29 +213,6 @@ class Archiver:
     def _measure(self, waiting: list[tuple[float, Path]]) -> None:
         telemetry.ARCHIVE_WAITING.set(len(waiting))
         telemetry.ARCHIVE_AGE.set(max(0.0, time.time() - waiting[0][0]) if waiting else 0.0)
-
-
-@asynccontextmanager
-async def _made(closed: Path) -> AsyncIterator[MadeObjects]:
-    """The objects of `closed`, in a temporary folder (under TMPDIR). Raises TrackerError and OSError."""
-    ending = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="tracker-archive-") as folder:
-        making = asyncio.ensure_future(asyncio.to_thread(_make, closed, Path(folder), ending))
-        try:
-            made = await asyncio.shield(making)
-        finally:
-            ending.set()
-            await asyncio.wait([making])  # a thread cannot be cancelled; it ends with the next block of lines
-        yield made
-
-
-def _make(closed: Path, folder: Path, ending: threading.Event) -> MadeObjects:
-    try:
-        opened = ClosedLog(closed)
-    except FileNotFoundError:
-        opened = ClosedLog(compressed_path(closed))  # it was compressed in between
-    with opened:
-        return make_objects(opened, folder, ending)
 
 
 def _write_marker(marker: Path, made: MadeObjects) -> None:

@@ -71,7 +71,9 @@ async def _follow(config: StorageConfig, admin: tuple[str, int] | None) -> None:
                 nonlocal last
                 last = await archiver.run_once()
 
-            while await lifecycle.ends_before(stop, one_pass()) and not await lifecycle.wait_for_event(stop, PAUSE_SECONDS):
+            while await lifecycle.ends_before(stop, one_pass()) and not await lifecycle.wait_for_event(
+                stop, PAUSE_SECONDS
+            ):
                 pass
     finally:
         if server is not None:

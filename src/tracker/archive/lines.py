@@ -9,7 +9,6 @@ replaced by a placeholder, whose time is NULL. The line itself goes into one of 
   does not end with a newline.
 """
 
-import gzip
 import hashlib
 import re
 import threading
@@ -17,9 +16,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, cast
 
-from isal import igzip, isal_zlib
+from isal import igzip, igzip_lib
 
 from tracker.analysis.log_files import CHUNK
 from tracker.analysis.plain import plain_pieces
@@ -33,16 +32,15 @@ SAMPLE_BYTES = 16 << 20  # of which the most frequent day is the main day
 
 _GZIP = b"\x1f\x8b"
 _DAYS = re.compile(rb"^([0-9]{4}-[0-9]{2}-[0-9]{2})T", re.MULTILINE)
-_UNREADABLE = (OSError, EOFError, zlib.error, isal_zlib.error)
+_UNREADABLE = (OSError, EOFError, zlib.error, cast(type[Exception], igzip_lib.error))
 
 
 class ClosedLog:
-    """A closed log, opened. It stays readable while somebody compresses or removes it. Raises TrackerError, OSError."""
+    """A closed log, opened. It stays readable while somebody compresses or removes it. Raises OSError."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("rb")
-        self._compressed = self._file.read(2) == _GZIP
 
     def __enter__(self) -> "ClosedLog":
         return self
@@ -52,9 +50,12 @@ class ClosedLog:
 
     def chunks(self) -> Iterator[bytes]:
         """The content, uncompressed, from the beginning. Raises TrackerError when it cannot be read to its end."""
-        self._file.seek(0)
-        stream = cast(BinaryIO, igzip.IGzipFile(fileobj=self._file, mode="rb")) if self._compressed else self._file
         try:
+            self._file.seek(0)
+            compressed = self._file.peek(2)[:2] == _GZIP
+            stream: IO[bytes] = self._file
+            if compressed:
+                stream = igzip.IGzipFile(fileobj=self._file, mode="rb")  # type: ignore[no-untyped-call]
             while chunk := stream.read(CHUNK):
                 yield chunk
         except _UNREADABLE as error:
@@ -73,21 +74,21 @@ class ClosedLog:
 
 
 class Lines:
-    """The lines of `log`. `next_block` returns the lines of `day`; the other lines are written to the two files.
+    """The lines of `log`. `next_block` returns the lines of `day`; the others are written to `others` and `malformed`.
 
     `next_block` raises StopRequested once `ending` is set.
     """
 
-    def __init__(self, log: ClosedLog, day: str, others: Path, malformed: Path, ending: threading.Event) -> None:
+    def __init__(
+        self, log: ClosedLog, day: str, others: IO[bytes], malformed: IO[bytes], ending: threading.Event
+    ) -> None:
         self.count = 0
         self.malformed = 0
         self._chunks = log.chunks()
         self._prefix = day.encode() + b"T"
         self._hash = hashlib.sha256(FORMAT)
-        self._others = others.open("wb")
-        # Neither a time nor a name is in the header, so the same lines make the same bytes.
-        self._malformed_file = malformed.open("wb")
-        self._malformed = gzip.GzipFile("", "wb", fileobj=self._malformed_file, mtime=0)
+        self._others = others
+        self._malformed = malformed
         self._ending = ending
         self._blocks = self._read()
 
@@ -95,12 +96,6 @@ class Lines:
     def digest(self) -> str:
         """Of all lines, once `next_block` has returned None."""
         return self._hash.hexdigest()
-
-    def close(self) -> None:
-        """Write the rest of the two files. Raises OSError."""
-        self._others.close()
-        self._malformed.close()
-        self._malformed_file.close()
 
     def next_block(self) -> bytes | None:
         block = next(self._blocks, None)

@@ -1,19 +1,24 @@
 """The files of one closed log, as they become objects: Parquet for each UTC day, and the malformed lines.
 
-The same lines make the same names and, with one release of DuckDB, the same bytes: one thread, in the order of the log.
-Lines are validated and brought into one form by `tracker.analysis.plain`, as for a report, so both know the same visits.
+The same lines make the same names and, with one release of DuckDB, the same bytes, because one thread works in the
+order of the log. Lines are validated by `tracker.analysis.plain`, as for a report. So both know the same visits.
 """
 
+import asyncio
+import gzip
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import duckdb
 
 from tracker.analysis.database import READ_PLAIN, open_database, scan
 from tracker.archive.lines import ClosedLog, Lines
-from tracker.visit_log_files import closed_name
+from tracker.visit_log_files import closed_name, compressed_path
 
 # Measured with realistic data, see docs/adr/0042. Version 2 of the data pages has the encodings by differences.
 PARQUET = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE 245760"
@@ -41,25 +46,49 @@ class MadeObjects:
     objects: tuple[Made, ...]
 
 
+@asynccontextmanager
+async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
+    """The objects of `closed`, in a temporary folder (under TMPDIR). Raises TrackerError and OSError."""
+    ending = threading.Event()
+    with tempfile.TemporaryDirectory(prefix="tracker-archive-") as folder:
+        making = asyncio.ensure_future(asyncio.to_thread(_make, closed, Path(folder), ending))
+        try:
+            made = await asyncio.shield(making)
+        finally:
+            ending.set()
+            await asyncio.wait([making])  # a thread cannot be cancelled; it ends with the next block of lines
+        yield made
+
+
+def _make(closed: Path, folder: Path, ending: threading.Event) -> MadeObjects:
+    try:
+        opened = ClosedLog(closed)
+    except FileNotFoundError:
+        opened = ClosedLog(compressed_path(closed))  # it was compressed in between
+    with opened:
+        return make_objects(opened, folder, ending)
+
+
 def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> MadeObjects:
     """Make the files in `folder`. Raises TrackerError and OSError, and StopRequested soon after `ending` is set."""
     name = closed_name(log.path)
     day = log.main_day()
-    others, malformed = folder / "others", folder / "malformed"
-    lines = Lines(log, day, others, malformed, ending)
-    try:
-        with open_database() as database:
-            database.execute("SET threads = 1")
-            main = folder / "main"
+    main, others, malformed = folder / "main", folder / "others", folder / "malformed"
+    with open_database() as database:
+        database.execute("SET threads = 1")
+        with (
+            others.open("wb") as others_file,
+            malformed.open("wb") as malformed_file,
+            # Neither a time nor a name is in the header, so the same lines make the same bytes.
+            gzip.GzipFile("", "wb", fileobj=malformed_file, mtime=0) as packed,
+        ):
+            lines = Lines(log, day, others_file, cast(IO[bytes], packed), ending)
             with scan(lines, readers=1) as source:
                 numbered = f"(SELECT *, row_number() OVER () AS line FROM {source})"
                 count = _write(database, f"{numbered} WHERE t IS NOT NULL", name, main)
-            lines.close()
-            days = [Made(_day_name(day, name), main, count)] if count else []
-            if others.stat().st_size:
-                days += _other_days(database, others, name, folder, ending)
-    finally:
-        lines.close()
+        days = [Made(_day_name(day, name), main, count)] if count else []
+        if others.stat().st_size:
+            days += _other_days(database, others, name, folder, ending)
     visits = sum(each.lines for each in days)
     if lines.malformed:
         days.append(Made(f"_malformed/{name}.gz", malformed, lines.malformed))

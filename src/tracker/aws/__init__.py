@@ -1,5 +1,6 @@
-"""SNS, SQS and S3 as the others see them: `SnsTopic` publishes messages, `SqsQueue` receives deliveries, `S3Bucket` keeps
-the archive.
+"""SNS, SQS and S3 as the others see them.
+
+`SnsTopic` publishes messages, `SqsQueue` receives deliveries, `S3Bucket` keeps the archive.
 
 No other package imports botocore. The modules, from the caller down:
 

@@ -69,7 +69,7 @@ async def _put_parts(client: Any, target: dict[str, str], body: bytes, source: B
     reply = await ask(client.create_multipart_upload(**target, Metadata={_DIGEST: digest}), "UploadId")
     upload = {**target, "UploadId": reply["UploadId"]}
     try:
-        parts = []
+        parts: list[dict[str, Any]] = []
         while body:
             number = len(parts) + 1
             call = client.upload_part(**upload, PartNumber=number, Body=body)
