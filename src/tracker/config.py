@@ -120,11 +120,18 @@ class LogConfig(Section, frozen=True):
 
 class ArchiveConfig(Section, frozen=True):
     url: (
-        Annotated[str, _form(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._/-]*)?", "s3://bucket/prefix")] | None
+        Annotated[
+            str,
+            _form(
+                r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]*)?",
+                "the URL of a bucket of S3 and a prefix, s3://BUCKET/PREFIX",
+            ),
+        ]
+        | None
     ) = None
     region: Text | None = None
     endpoint_url: Url | None = None
-    keep_local: Annotated[str, _form(r"[0-9]{1,5}d", 'a number of days, such as "7d"')] | None = None
+    keep_local: Annotated[float, msgspec.Meta(ge=0, le=1e10)] | None = None
 
 
 class PixelConfig(Section, frozen=True):

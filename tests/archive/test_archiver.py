@@ -183,7 +183,7 @@ def test_a_numbered_name_is_refused_because_it_changes(log: Path, name: str) -> 
 def test_a_closed_log_is_removed_only_when_it_was_archived_long_ago(log: Path) -> None:
     old, young, waiting = close(log, line(1), 13), close(log, line(2), 14), close(log, line(3), 15)
     bucket = FakeBucket()
-    config = ArchiveConfig(url="s3://archive/years", keep_local="7d")
+    config = ArchiveConfig(url="s3://archive/years", keep_local=7 * 86_400)
     key = f"years/date=2026-11-24/{waiting.name}.parquet"
     bucket.objects[key] = Object(b"", "another")
     archive(log, bucket, config)

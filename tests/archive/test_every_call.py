@@ -20,7 +20,7 @@ from tracker.visit_log_files import archived_marker
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 LOG = "logs/visits.log"
-REMOVING = ArchiveConfig(url=CONFIG.url, keep_local="0d")
+REMOVING = ArchiveConfig(url=CONFIG.url, keep_local=0)
 LINES = [line(1), b"odd\n", line(2), line(3, NOON.replace(day=25))]
 
 

@@ -12,14 +12,14 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import duckdb
 
-from tracker.analysis.log_files import LONGEST_PLAIN_LINE
+from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
 from tracker.errors import TrackerError
 
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
@@ -29,13 +29,21 @@ READ_PLAIN = (
 )
 """The options of read_csv for plain lines, without their columns."""
 
+# Without hive partitioning: `date=` in a path is no column that we need.
+_READ_PARQUET = "read_parquet(?, hive_partitioning = false, union_by_name = true)"
+_PARQUET_COLUMNS = {"time": "TIMESTAMP WITH TIME ZONE", "page": "VARCHAR", "user_agent": "VARCHAR", "ip": "VARCHAR"}
+
 _PIPE_BYTES = 1_048_576
 _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
 
-# The escapes of the log are those of a BLOB literal of DuckDB, so a cast to BLOB reads them.
+# The escapes of the log are those of a BLOB literal of DuckDB, so a cast to BLOB reads them. A cast back writes them,
+# but it escapes quotes too, and not `|`.
 _MACROS = r"""
 CREATE MACRO unescape(c) AS CASE WHEN contains(c, '\') THEN decode(c::BLOB) ELSE c END;
+CREATE MACRO escape(c) AS CASE
+    WHEN c = 'null' THEN '\x6Eull' WHEN regexp_full_match(c, '[ -\[\]-{}~]*') THEN c
+    ELSE replace(replace(replace(encode(c)::VARCHAR, '\x27', chr(39)), '\x22', '"'), '|', '\x7C') END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
 CREATE MACRO site_of(page) AS
     CASE WHEN split_part(page, '/', 2) = '' THEN nullif(lower(split_part(page, '/', 3)), '') END;
@@ -72,6 +80,50 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
             raise KeyboardInterrupt from error  # DuckDB has turned Ctrl-C into this error
         finally:
             database.close()
+
+
+@contextmanager
+def visits_of(database: duckdb.DuckDBPyConnection, logs: LogFiles, readers: int) -> Iterator[str]:
+    """Yields the SQL to write after FROM for all visits of `logs`: `scan`, behind those of their Parquet files.
+
+    Raises TrackerError when a Parquet file is not one of ours.
+    """
+    parquet = _parquet(database, logs.parquet.paths) if logs.parquet.paths else ""
+    if parquet and not logs.files:
+        yield parquet
+    else:
+        with scan(logs, readers) as texts:
+            yield f"(FROM {parquet} UNION ALL FROM {texts})" if parquet else texts
+    logs.lines += sum(_rows(database, path) for path in logs.parquet.paths)
+
+
+def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> str:
+    for path in paths:
+        found = {name: kind for name, kind, *_ in _ask(database, f"DESCRIBE FROM {_READ_PARQUET}", path)}
+        for name, kind in _PARQUET_COLUMNS.items():
+            if found.get(name) != kind:
+                raise TrackerError(
+                    f"{path}: expected a column {name} of type {kind}, as the archive and `tracker export --to "
+                    f"parquet` write it; found {found.get(name, 'none')}"
+                )
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    return (
+        "(SELECT time AT TIME ZONE 'UTC' AS t, escape(page) AS r, escape(user_agent) AS u, ip AS i "
+        f"FROM {_READ_PARQUET.replace('?', f'[{listed}]')})"
+    )
+
+
+def _rows(database: duckdb.DuckDBPyConnection, path: str) -> int:
+    """The number of rows, which is at the end of the file."""
+    [(rows,)] = _ask(database, "SELECT num_rows FROM parquet_file_metadata(?)", path)
+    return int(rows)
+
+
+def _ask(database: duckdb.DuckDBPyConnection, question: str, path: str) -> list[Any]:
+    try:
+        return database.execute(question, [path]).fetchall()
+    except duckdb.Error as error:
+        raise TrackerError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
 
 
 @contextmanager

@@ -79,16 +79,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace, path: Path) -> None:
-    from tracker.analysis.database import open_database, scan
+    from tracker.analysis.database import open_database, visits_of
     from tracker.analysis.progress import progress
 
     columns, how = _FORMATS[options.to]
-    condition, values = selection.selection_of(options).condition()
+    chosen = selection.selection_of(options)
+    condition, values = chosen.condition()
     distinct = "DISTINCT" if options.distinct else ""
     order = "ORDER BY t, i, r, u" if options.sort or options.distinct else ""
     target = str(path).replace("'", "''")
-    with open_logs(options.logs) as logs, open_database() as database:
-        with progress(logs), scan(logs, readers=1) as source:
+    with open_logs(options.logs, chosen.since, chosen.until) as logs, open_database() as database:
+        with progress(logs), visits_of(database, logs, readers=1) as source:
             database.execute(
                 f"COPY (SELECT {columns} FROM (SELECT {distinct} * FROM {source} WHERE {condition}) {order}) "
                 f"TO '{target}' ({how}, USE_TMP_FILE false)",

@@ -12,9 +12,11 @@ import stat
 import threading
 import zlib
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from tracker.analysis.parquet_files import ParquetFiles
 from tracker.analysis.plain import plain_lines
 from tracker.errors import TrackerError
 from tracker.visit_log_files import GZIP_SUFFIX, is_compressed, is_partial, is_torn_copy
@@ -52,10 +54,12 @@ class LogFile(io.FileIO):
 class LogFiles:
     """Blocks of plain lines, for several threads at once. As a context it closes the files."""
 
-    def __init__(self, files: list[LogFile], skipped: list[str]) -> None:
+    def __init__(self, files: list[LogFile], skipped: list[str], parquet: ParquetFiles) -> None:
         self.files = files
         self.skipped = skipped
         """The named files that are no logs, with the reason."""
+        self.parquet = parquet
+        """The Parquet files among the names. The database reads them."""
         self.lines = 0
         """Read, the malformed ones included."""
         self.malformed = 0
@@ -134,8 +138,10 @@ class LogFiles:
             self.unfinished += 1
 
 
-def open_logs(names: Sequence[str]) -> LogFiles:
+def open_logs(names: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> LogFiles:
     """Open all files at once, so that a later rotation changes nothing. ``-`` is standard input.
+
+    Parquet files are not opened here. Those whose days lie outside of `since` and `until` are left out.
 
     These are skipped:
 
@@ -147,8 +153,9 @@ def open_logs(names: Sequence[str]) -> LogFiles:
     Raises TrackerError for a file that cannot be opened.
     """
     files: list[LogFile] = []
-    skipped = []
-    for name in names:
+    parquet = ParquetFiles(names, since, until)
+    skipped = list(parquet.skipped)
+    for name in parquet.others:
         try:
             if is_torn_copy(Path(name).name):
                 skipped.append(f"{name}: a copy of a torn append; its visits were delivered again")
@@ -169,4 +176,4 @@ def open_logs(names: Sequence[str]) -> LogFiles:
             for file in files:
                 file.close()
             raise TrackerError(f"{name}: {error.strerror}") from error
-    return LogFiles(files, skipped)
+    return LogFiles(files, skipped, parquet)

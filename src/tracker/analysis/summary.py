@@ -121,7 +121,7 @@ class _Queries:
         return Summary(
             zone=self._zone,
             selection=selection,
-            files=[file.name for file in logs.files],
+            files=logs.parquet.paths + [file.name for file in logs.files],
             notes=logs.notes + ([f"{doctor:,} visits of tracker doctor left out"] if doctor else []),
             doctor=doctor,
             total=Count("", people, proxies, bots, sum(day.new for day in days)),

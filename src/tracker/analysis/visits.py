@@ -5,7 +5,7 @@ import os
 import duckdb
 
 from tracker.analysis.agents import classify
-from tracker.analysis.database import scan
+from tracker.analysis.database import visits_of
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
 from tracker.core.visit import CANARY_AGENT
@@ -22,7 +22,7 @@ def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: 
     """Make the table `visits`, with texts escaped as in the log. `visitor` is a 64-bit hash of address and agent."""
     condition, values = selection.condition()
     database.execute("SET preserve_insertion_order = false")
-    with scan(logs, _READERS) as source:
+    with visits_of(database, logs, _READERS) as source:
         database.execute(
             f"CREATE TABLE visits AS SELECT t, {'r' if with_query else 'page_of(r)'} AS page, site_of(r) AS site, "
             f"coalesce(u, '') AS agent, hash(u, i) AS visitor FROM {source} WHERE {condition}",

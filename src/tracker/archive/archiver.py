@@ -78,7 +78,7 @@ class Archiver:
         self._bucket = bucket
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
-        self._keep_seconds = None if config.keep_local is None else 86_400 * int(config.keep_local.removesuffix("d"))
+        self._keep_seconds = config.keep_local
         self._backoff = backoff or Backoff()
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 

@@ -55,7 +55,7 @@ class ClosedLog:
             compressed = self._file.peek(2)[:2] == _GZIP
             stream: IO[bytes] = self._file
             if compressed:
-                stream = igzip.IGzipFile(fileobj=self._file, mode="rb")  # type: ignore[no-untyped-call]
+                stream = igzip.IGzipFile(fileobj=self._file, mode="rb")  # type: ignore[no-untyped-call, assignment]
             while chunk := stream.read(CHUNK):
                 yield chunk
         except _UNREADABLE as error:
