@@ -151,9 +151,9 @@ def test_the_three_questions_to_the_archive_are_answered_by_duckdb(tmp_path: Pat
         each.strip().replace("archive/", f"{tmp_path}/archive/")
         for each in PAGE.split("**DuckDB**", 1)[1].split("```sql\n", 1)[1].split("```", 1)[0].split(";")
     ]
-    by_day, pages = [duckdb.sql(each).fetchall() for each in questions[:2]]
+    by_day, pages = [duckdb.execute(each).fetchall() for each in questions[:2]]
     assert sum(visits for _, visits, _ in by_day) == len(LINES)
     assert len(by_day) == len({line[:10] for line in LINES})
-    assert ("https://example.com/a", 4) in pages
+    assert ("https://example.com/a", 5) in pages
     of_one = sum(line.endswith(b"|192.0.2.1\n") for line in LINES)
-    assert duckdb.sql(f"SELECT count(*) FROM ({questions[2]})").fetchall() == [(of_one,)]
+    assert duckdb.execute(f"SELECT count(*) FROM ({questions[2]})").fetchall() == [(of_one,)]
