@@ -14,7 +14,8 @@ from tests.archive.closed import CONFIG, NOON, close, line, rows
 from tests.fake_aws.s3 import FakeBucket, Object
 from tests.metrics import value
 from tracker import telemetry
-from tracker.archive.archiver import Archiver, Pass, bucket_and_prefix
+from tracker.archive.archiver import Archiver, Pass
+from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
 from tracker.errors import AwsRefused, ConfigurationError
 from tracker.lifecycle import Backoff

@@ -28,8 +28,9 @@ from typing import Protocol
 
 from tracker import telemetry, visit_log_files
 from tracker.archive.objects import Made, MadeObjects, objects_of
+from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
-from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, ConfigurationError, TrackerError
+from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, TrackerError
 from tracker.files import make_directory, sync_directory
 from tracker.lifecycle import Backoff
 from tracker.storage.ledger_reader import read_extent
@@ -59,15 +60,6 @@ class Pass:
     conflicts: int = 0
     problems: list[str] = field(default_factory=list)
     """What failed, conflicts included."""
-
-
-def bucket_and_prefix(config: ArchiveConfig) -> tuple[str, str]:
-    """The name of the bucket, and what the key of each object begins with. Raises ConfigurationError without a URL."""
-    if config.url is None:
-        raise ConfigurationError("archive.url: expected s3://bucket/prefix, where closed logs are archived; got null")
-    bucket, _, prefix = config.url.removeprefix("s3://").partition("/")
-    prefix = prefix.strip("/")
-    return bucket, prefix and f"{prefix}/"
 
 
 class Archiver:

@@ -1,20 +1,25 @@
-"""`tracker archive`: closed logs become Parquet objects on S3. One pass, or with `--follow` passes for ever."""
+"""`tracker archive`: closed logs become Parquet objects on S3. One pass, or with `--follow` passes for ever.
+
+The archiver is imported late, because it imports DuckDB, which is missing where the extra `analysis` is not installed.
+"""
 
 import argparse
 import asyncio
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tracker import exit_status, lifecycle, telemetry
 from tracker.admin import AdminServer
 from tracker.analysis import require_extra
-from tracker.archive.archiver import Archiver, Pass, bucket_and_prefix
-from tracker.aws import open_bucket
-from tracker.config import ArchiveConfig, StorageConfig, load_storage
+from tracker.aws import bucket_and_prefix, open_bucket
+from tracker.config import StorageConfig, load_storage
 from tracker.errors import UsageError
 from tracker.logs import setup_logging
+
+if TYPE_CHECKING:
+    from tracker.archive.archiver import Pass
 
 PAUSE_SECONDS = 10.0  # between two passes; a pass without a new closed log lists one folder
 
@@ -47,12 +52,16 @@ def run(options: argparse.Namespace) -> int:
     return exit_status.COULD_NOT_LOOK if done.problems else exit_status.OK
 
 
-async def _once(config: StorageConfig) -> Pass:
-    async with _bucket(config.archive) as bucket:
+async def _once(config: StorageConfig) -> "Pass":
+    from tracker.archive.archiver import Archiver
+
+    async with open_bucket(config.archive) as bucket:
         return await Archiver(Path(config.log.path), bucket, config.archive).run_once()
 
 
 async def _follow(config: StorageConfig, admin: tuple[str, int] | None) -> None:
+    from tracker.archive.archiver import Archiver, Pass
+
     stop = lifecycle.install_stop_signals().requested
     last = Pass(problems=["no pass has ended yet"])
 
@@ -64,25 +73,19 @@ async def _follow(config: StorageConfig, admin: tuple[str, int] | None) -> None:
         server = AdminServer(host=admin[0], port=admin[1], ready=ready, registry=telemetry.ARCHIVE)
         await server.start(stop)
     try:
-        async with _bucket(config.archive) as bucket:
+        async with open_bucket(config.archive) as bucket:
             archiver = Archiver(Path(config.log.path), bucket, config.archive)
 
             async def one_pass() -> None:
                 nonlocal last
                 last = await archiver.run_once()
 
-            while await lifecycle.ends_before(stop, one_pass()) and not await lifecycle.wait_for_event(
-                stop, PAUSE_SECONDS
-            ):
-                pass
+            while await lifecycle.ends_before(stop, one_pass()):
+                if await lifecycle.wait_for_event(stop, PAUSE_SECONDS):
+                    break
     finally:
         if server is not None:
             await server.stop()
-
-
-def _bucket(config: ArchiveConfig) -> Any:
-    name, _ = bucket_and_prefix(config)
-    return open_bucket(name, config.region, config.endpoint_url)
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -14,7 +14,7 @@ Every failure of AWS is raised as one of the errors of `tracker.errors`. botocor
 callers handle outages of any length: they try again, after longer and longer pauses.
 """
 
-from tracker.aws.bucket import open_bucket
+from tracker.aws.bucket import bucket_and_prefix, open_bucket
 from tracker.aws.calls import ask, incomplete_reply, open_client
 from tracker.aws.queue import SqsQueue, open_queue
 from tracker.aws.topic import BATCH_BYTES, SnsTopic, open_topic
@@ -24,6 +24,7 @@ __all__ = [
     "SnsTopic",
     "SqsQueue",
     "ask",
+    "bucket_and_prefix",
     "incomplete_reply",
     "open_bucket",
     "open_client",

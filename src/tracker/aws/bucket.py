@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 from tracker.aws.calls import ask
 from tracker.aws.clients import Clients, ClientSettings
-from tracker.errors import AwsRefused, AwsUnreachable
+from tracker.config import ArchiveConfig
+from tracker.errors import AwsRefused, AwsUnreachable, ConfigurationError
 
 PART_BYTES = 16 << 20
 """The longest body of one request, held in memory. S3 takes at most 10,000 parts, so 156 GiB for an object."""
@@ -86,10 +87,20 @@ async def _put_parts(client: Any, target: dict[str, str], body: bytes, source: B
 
 
 @asynccontextmanager
-async def open_bucket(name: str, region: str | None, endpoint: str | None) -> AsyncIterator[S3Bucket]:
-    """The bucket called `name`. The first call makes its client."""
-    clients = Clients("s3", region, endpoint, ClientSettings(BODY_SECONDS))
+async def open_bucket(config: ArchiveConfig) -> AsyncIterator[S3Bucket]:
+    """The bucket of the archive. The first call makes its client. Raises ConfigurationError without a URL."""
+    name, _ = bucket_and_prefix(config)
+    clients = Clients("s3", config.region, config.endpoint_url, ClientSettings(BODY_SECONDS))
     try:
         yield S3Bucket(clients, name)
     finally:
         await clients.close()
+
+
+def bucket_and_prefix(config: ArchiveConfig) -> tuple[str, str]:
+    """The name of the bucket, and what the key of each object begins with. Raises ConfigurationError without a URL."""
+    if config.url is None:
+        raise ConfigurationError("archive.url: expected s3://bucket/prefix, where closed logs are archived; got null")
+    bucket, _, prefix = config.url.removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    return bucket, prefix and f"{prefix}/"

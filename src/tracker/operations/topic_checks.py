@@ -32,8 +32,8 @@ async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]
     async with open_client("sns", region, config.endpoint_url) as sns:
         reply = await ask(sns.get_topic_attributes(TopicArn=config.topic_arn), "Attributes")
         yield ok("topic", config.topic_arn)
-        if (clock := _clock(reply)) is not None:
-            yield clock
+        if (finding := clock(reply)) is not None:
+            yield finding
         confirmed = int(reply["Attributes"].get("SubscriptionsConfirmed", 0))
         if setup.queue is not None:
             async for finding in _check_subscription(sns, setup):
@@ -159,7 +159,7 @@ def _no_subscription(what: str, setup: Setup) -> Finding:
     )
 
 
-def _clock(reply: dict[str, Any]) -> Finding | None:
+def clock(reply: dict[str, Any]) -> Finding | None:
     skew = _skew(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
     if skew is None:
         return None
