@@ -28,6 +28,7 @@ FORMAT = b"tracker archive 1\n"
 """Hashed before the lines. Change it when other lines become malformed, or when an object gets other columns."""
 
 PLACEHOLDER = b"null|null|null|null\n"
+READ_BYTES = 1 << 16  # glibc maps larger blocks anew each time, which costs a quarter of a microsecond a line
 SAMPLE_BYTES = 16 << 20  # of which the most frequent day is the main day
 
 _GZIP = b"\x1f\x8b"
@@ -56,7 +57,7 @@ class ClosedLog:
             stream: IO[bytes] = self._file
             if compressed:
                 stream = igzip.IGzipFile(fileobj=self._file, mode="rb")  # type: ignore[no-untyped-call, assignment]
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(READ_BYTES):
                 yield chunk
         except _UNREADABLE as error:
             raise TrackerError(f"{self.path}: cannot be read: {error}") from error
