@@ -2,8 +2,8 @@
 
 One closed log, in this order:
 
-1. The folder of the logs is synced. A power cut could otherwise undo the rename of a rotation that was seen here, and
-   the same lines would be closed again under another name.
+1. The folder of the logs is listed and then synced. A power cut could otherwise undo the rename of a rotation that was
+   seen here, and the same lines would be closed again under another name.
 2. The log is opened and read to its end. Its objects are made as temporary files, one for each day and one for
    malformed lines, and the digest of all its lines is known.
 3. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody
@@ -110,7 +110,6 @@ class Archiver:
     def _waiting(self, done: Pass) -> list[tuple[float, Path]]:
         """The closed logs without a marker, with the times of their rotations, in this order. Raises OSError."""
         make_directory(visit_log_files.archived_directory(self._path), 0o750)
-        sync_directory(self._path.parent)
         for file in visit_log_files.numbered_logs(self._path):
             self._failed(done, f"{file}: logrotate changes this name at each rotation: it needs `dateext`")
         closed = visit_log_files.closed_logs(self._path)
@@ -126,6 +125,7 @@ class Archiver:
         for file in closed:  # `x` comes before `x.gz`, which is not complete while `x` exists
             if not archived_marker(self._path, file).exists():
                 found.setdefault(closed_name(file), file)
+        sync_directory(self._path.parent)  # behind the listing: each name that was seen is durable now
         return sorted((self._closed_at(file), file) for file in found.values())
 
     def _closed_at(self, closed: Path) -> float:
