@@ -34,7 +34,7 @@ def rehearse(folder: Path) -> None:
     }
     for word, rest in build_stage():
         print(f"== {word} {rest}", flush=True)
-        if word == "ENV":
+        if word in ("ENV", "ARG"):
             environment |= dict(pair.split("=", 1) for pair in rest.split())
         elif word == "COPY":
             *sources, target = rest.split()
