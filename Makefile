@@ -27,7 +27,7 @@ unexport COVERAGE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: $(READY) $(READY_TO_RUN)
-.PHONY: help run run-aws run-pixel run-storage test quick coverage soak load bench lint format types lock dist metrics clean
+.PHONY: help run run-aws run-pixel run-storage test quick coverage soak rehearse load bench lint format types lock dist metrics picture clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,9 @@ coverage: ## every test, and which lines and branches of src they run; fails bel
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)
 
+rehearse: $(READY) ## the guides' commands on systemd, Docker and Compose, with visitors; make rehearse ARGS="systemd" for a part
+	@$(BIN)/python -m tests.rehearse $(ARGS)
+
 load: $(READY) ## load a running pixel with wrk, and prove that every visit arrived; make load ARGS="--seconds 30"
 	@$(BIN)/python -m benchmarks.load $(ARGS)
 
@@ -101,6 +104,9 @@ dist: ## a release into dist/: sdist and wheel, checked and tried, licences, bil
 
 metrics: $(READY) ## write the table of metrics into docs/metrics.md
 	@$(BIN)/python -m tracker.telemetry docs/metrics.md
+
+picture: $(READY) ## run the system and draw docs/terminal.svg, the picture of the README
+	@$(BIN)/python docs/terminal.py
 
 clean: ## remove .venv, caches and build output; var/ with its visits stays
 	rm -rf .venv* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist src/*.egg-info

@@ -226,6 +226,40 @@ async def test_the_region_of_the_aws_tools_is_taken_where_none_is_configured(
         assert f"/{signed}/sqs/" in sns.authorization
 
 
+@pytest.mark.parametrize(
+    ("queue", "region", "signed"),
+    [
+        ("arn:aws:sqs:eu-west-1:000000000000:visits", None, "eu-west-1"),
+        ("arn:aws:sqs:eu-west-1:000000000000:visits", "eu-west-2", "eu-west-2"),
+        ("https://eu-west-3.queue.amazonaws.com/000000000000/visits", None, "eu-west-3"),
+    ],
+)
+async def test_the_key_wins_over_the_arn_or_url_and_these_win_over_the_aws_tools(
+    sns: "OddSns", monkeypatch: pytest.MonkeyPatch, queue: str, region: str | None, signed: str
+) -> None:
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    config = SqsConfig(queue=queue, region=region, endpoint_url=sns.config.endpoint_url)
+    async with open_queue(config) as opened:
+        with pytest.raises(QueueFailed):
+            await opened.attributes()
+    assert f"/{signed}/sqs/" in sns.authorization
+
+
+async def test_a_queue_by_its_arn_is_looked_up_in_its_account_and_by_its_url_where_the_url_leads(
+    http: Broker,
+) -> None:
+    for account, found in (("000000000000", True), ("123456789012", False)):
+        arn = f"arn:aws:sqs:{REGION}:{account}:visits"
+        async with open_queue(SqsConfig(queue=arn, endpoint_url=http.endpoint)) as queue:
+            if found:
+                await queue.ready()
+            else:
+                with pytest.raises(QueueFailed, match=r"NonExistentQueue|does not exist"):
+                    await queue.ready()
+    async with open_queue(SqsConfig(queue=http.made.queue_url, region=REGION)) as queue:
+        assert "QueueArn" in await queue.attributes()
+
+
 async def test_no_region_is_a_failure_that_says_what_mends_it() -> None:
     async with open_queue(SqsConfig(queue="visits")) as queue:
         with pytest.raises(QueueFailed, match="no AWS region found: set the region"):

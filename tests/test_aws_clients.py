@@ -34,7 +34,8 @@ from tracker.operations.findings import Level
 from tracker.operations.lookups import queue_attributes, queue_url
 from tracker.operations.provision import Names, provision
 from tracker.operations.redrive import redrive
-from tracker.operations.topic_checks import Setup, check_topic, with_aws_errors
+from tracker.operations.remedies import Setup
+from tracker.operations.topic_checks import check_topic, with_aws_errors
 
 REGION = "us-east-1"
 ARN = f"arn:aws:sns:{REGION}:000000000000:tracking"

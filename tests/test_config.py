@@ -122,6 +122,18 @@ PIXEL_MISTAKES = {
     "no workers": (SNS + "workers: 0", "workers: expected int >= 1"),
     "workers by another word": (SNS + "workers: many", "workers: expected auto or a number, got 'many'"),
     "unknown word": (SNS + "privacy: {ip: half}", "privacy.ip: expected full or truncated, got 'half'"),
+    "unknown word for the referrer": (
+        SNS + "privacy: {referrer: none}",
+        "privacy.referrer: expected full or no_query or origin, got 'none'",
+    ),
+    "a parameter that forms would encode": (
+        SNS + 'http: {page_parameter: "a b"}',
+        "http.page_parameter: expected the name of a parameter: at most 64 letters, digits and . _ ~ -",
+    ),
+    "a parameter without a name": (
+        SNS + 'http: {page_parameter: ""}',
+        "http.page_parameter: expected the name of a parameter: at most 64 letters, digits and . _ ~ -",
+    ),
     "unknown word in a list": (SNS + "privacy: {honor: [gpc, x]}", "privacy.honor[1]: expected dnt or gpc, got 'x'"),
     "no list": (SNS + "privacy: {honor: gpc}", "privacy.honor: expected array, got str"),
     "host bits": (
@@ -229,6 +241,87 @@ def test_rotation_is_by_size_by_time_or_not_at_all(file: Path) -> None:
     assert load_storage(file, {}).log.rotate == Rotate(max_bytes=1_000_000, every="day", compress="gzip")
 
 
+UNITS: list[tuple[str, float]] = [
+    *(("1B", 1), ("100MB", 100 * 10**6), ("100 MB", 100 * 10**6), ("1kB", 1000), ("1KB", 1000), ("2TB", 2 * 10**12)),
+    *(("1GiB", 1 << 30), ("1gib", 1 << 30), ("1.5GiB", 3 << 29), (".5KiB", 512), ("3.KiB", 3072), ("1TiB", 1 << 40)),
+    ("0.001kB", 1),
+]
+
+
+@pytest.mark.parametrize(("text", "count"), UNITS)
+def test_a_size_may_have_a_unit(file: Path, text: str, count: int) -> None:
+    assert pixel(file, SNS + f"outbox: {{max_bytes: {text}}}").outbox.max_bytes == count
+    assert pixel(file, SNS, TRACKER_OUTBOX__SEGMENT_BYTES=text).outbox.segment_bytes == count
+    file.write_text(SQS)
+    assert load_storage(file, {"TRACKER_LOG__ROTATE__MAX_BYTES": text}).log.rotate.max_bytes == count
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), ("0.5d", 43_200), ("1 h", 3600)]
+)
+def test_a_duration_may_have_a_unit(file: Path, text: str, seconds: float) -> None:
+    config = pixel(file, SNS + f"http: {{keepalive_timeout: {text}}}\nshutdown: {{timeout: {text}}}")
+    assert (config.http.keepalive_timeout, config.shutdown.timeout) == (seconds, seconds)
+    assert pixel(file, SNS, TRACKER_SHUTDOWN__DRAIN_DELAY=text).shutdown.drain_delay == seconds
+
+
+def test_whole_seconds_may_have_a_unit_too(file: Path) -> None:
+    file.write_text("sqs: {queue: visits, wait_time: 2000ms, visibility_timeout: 0.5m}\nshutdown: {timeout: 1m}")
+    config = load_storage(file, {})
+    assert (config.sqs.wait_time, config.sqs.visibility_timeout, config.shutdown.timeout) == (2, 30, 60)
+    assert isinstance(config.sqs.wait_time, int)
+
+
+A_SIZE = "expected a number of bytes, or one with a unit (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB) such as 100MB or 1GiB"
+A_DURATION = "expected a number of seconds, or one with a unit (ms, s, m, h, d) such as 30s or 7d"
+
+
+@pytest.mark.parametrize(
+    "bad", ["100M", "1G", "1 GiBs", "-1MB", "MB", "1e3kB", "1,5GB", "100mbit", "1  MB", "٣MB", "1_0B"]
+)
+def test_a_size_in_no_known_form_is_named_with_what_was_expected(file: Path, bad: str) -> None:
+    said = complaint(load_pixel, file, SNS + f'outbox: {{max_bytes: "{bad}"}}')
+    assert said.startswith(f"{file}: outbox.max_bytes: {A_SIZE}, got ")
+
+
+@pytest.mark.parametrize("bad", ["5M", "7D", "-1s", "s", "1h30m", "5 min", "30", "", "1w", "1s ", "9" * 31 + "s"])
+def test_a_duration_in_no_known_form_is_named_with_what_was_expected(file: Path, bad: str) -> None:
+    said = complaint(load_pixel, file, SNS, {"TRACKER_SHUTDOWN__TIMEOUT": f'"{bad}"'})
+    assert said.startswith(f"environment TRACKER_SHUTDOWN__TIMEOUT: shutdown.timeout: {A_DURATION}, got ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sqs: {queue: v, wait_time: 1m}", "sqs.wait_time: expected int <= 20 seconds, got '1m'"),
+        ("sqs: {queue: v, wait_time: 1500ms}", "sqs.wait_time: expected a whole number of seconds, got '1500ms'"),
+        (SQS + "shutdown: {timeout: 2d}", "shutdown.timeout: expected float <= 86400.0 seconds, got '2d'"),
+        (SQS + "shutdown: {timeout: []}", f"shutdown.timeout: {A_DURATION}, got array"),
+        (SQS + "shutdown: {timeout: 0s}", "shutdown.timeout: expected float > 0.0 seconds, got '0s'"),
+        (SQS + "log: {rotate: {max_bytes: 1.0001kB}}", "log.rotate.max_bytes: expected a whole number of bytes"),
+        (SQS + "log: {rotate: {max_bytes: 9TB, keep: 0}}", "log.rotate.keep: expected int >= 1"),
+        (SQS + "log: {rotate: {keep: 0d}}", "log.rotate.keep: expected more than no time, got '0d'"),
+        (SQS + "log: {rotate: {keep: 1.5}}", "log.rotate.keep: expected a number of files such as 30, or an age"),
+        (SQS + 'log: {rotate: {keep: "30"}}', "log.rotate.keep: expected a number of files such as 30, or an age"),
+        (SQS + "log: {rotate: {keep: 2 years}}", "log.rotate.keep: expected a number of files such as 30, or an age"),
+        (SQS + "archive: {url: https://b/x}", "archive.url: expected the URL of a bucket of S3 and a prefix, s3://"),
+        (SQS + "archive: {url: s3://B_/x}", "archive.url: expected the URL of a bucket of S3 and a prefix, s3://"),
+        (SQS + "archive: {keep_local: 7d}", "archive.keep_local: expected archive.url too"),
+        (SQS + "archive: {url: s3://logs, keep_local: 7 days}", f"archive.keep_local: {A_DURATION}, got '7 days'"),
+    ],
+)
+def test_a_size_or_a_duration_that_does_not_fit_its_key(file: Path, text: str, expected: str) -> None:
+    assert complaint(load_storage, file, text).startswith(f"{file}: {expected}")
+
+
+def test_closed_logs_are_kept_by_number_or_by_age_and_an_archive_has_a_url(file: Path) -> None:
+    file.write_text(SQS + "log: {rotate: {keep: 30}}\narchive: {url: s3://my.logs/visits/2026, keep_local: 7d}")
+    config = load_storage(file, {})
+    assert (config.log.rotate.keep, config.log.rotate.keep_seconds) == (30, None)
+    assert (config.archive.url, config.archive.keep_local) == ("s3://my.logs/visits/2026", 7 * 86_400)
+    assert load_storage(file, {"TRACKER_LOG__ROTATE__KEEP": "1.5d"}).log.rotate.keep_seconds == 1.5 * 86_400
+
+
 def test_a_file_that_is_not_there(file: Path) -> None:
     with pytest.raises(ConfigurationError) as raised:
         load_pixel(file, {})
@@ -323,6 +416,7 @@ CONTROL = ["\\0", "\\x1b[2J", "\\n", "\\r", "\\x7f", "\\x85", "\\u2028"]
     [
         (load_pixel, SNS + 'http: {host: "localhost%s"}', "http.host"),
         (load_pixel, SNS + 'http: {path: "/track%s"}', "http.path"),
+        (load_pixel, SNS + 'http: {page_parameter: "page%s"}', "http.page_parameter"),
         (load_pixel, SNS + 'http: {client_ip_header: "X-Real-IP%s"}', "http.client_ip_header"),
         (load_pixel, SNS + 'http: {trusted_proxies: ["10.0.0.1%s"]}', "http.trusted_proxies[0]"),
         (load_pixel, SNS + 'http: {trusted_proxies: ["::/64%s"]}', "http.trusted_proxies[0]"),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
@@ -15,7 +16,7 @@ import yaml
 
 import tracker
 from tracker import config
-from tracker.local.demo import embed_snippet
+from tracker.local.demo import app_snippet, embed_snippet, newsletter_snippet
 from tracker.pixel.fast_path import FastPath
 from tracker.pixel.reload import FIXED
 
@@ -218,6 +219,26 @@ def test_the_page_about_the_tests_names_every_folder_and_every_module_that_tests
 def test_the_snippet_of_the_readme_is_the_one_of_the_demo_page() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"```html\n{embed_snippet('http://127.0.0.1:8080/track')}\n```" in readme
+
+
+def test_the_picture_of_the_readme_loads_nothing_and_shows_what_the_system_says_of_itself() -> None:
+    picture = ElementTree.parse(ROOT / "docs/terminal.svg")
+    text = " ".join("".join(picture.getroot().itertext()).replace("\N{NO-BREAK SPACE}", " ").split())
+    for shown in ("$ make run", "page=newsletter%2F2026-11", "|newsletter/2026-11|", "tracker report var/visits.log"):
+        assert shown in text
+    pixel = config.load_pixel(ROOT / "config/pixel.yaml", {}).http
+    assert f"http://{pixel.host}:{pixel.port}{pixel.path}" in text
+    loaded = re.findall(
+        r"(?:url\(|href=|src=|@import)[\"']?([^#\"'][^)\"']*)", (ROOT / "docs/terminal.svg").read_text()
+    )
+    assert loaded == []
+
+
+def test_the_pieces_of_put_it_on_are_those_of_the_demo_page() -> None:
+    page = (ROOT / "docs/put-it-on.md").read_text(encoding="utf-8")
+    pixel = "https://pixel.example.com/track"
+    for snippet in (embed_snippet(pixel), newsletter_snippet(pixel, "page"), app_snippet(pixel)):
+        assert f"```html\n{snippet}\n```" in page
 
 
 # The distribution `tracker` on PyPI is not ours. Ours is `tracking-pixel`, and is installed from its source tree.

@@ -9,10 +9,14 @@ from tracker.exit_status import add_version, status_of
 
 # Each command: its module, which has `add_arguments(parser)` and `run(options) -> exit status`, and what it does.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "provision": ("tracker.operations.provision", "Creates or completes topic, queues, policies and subscription."),
+    "provision": (
+        "tracker.operations.provision_command",
+        "Creates or completes topic, queues, policies and subscription.",
+    ),
     "doctor": ("tracker.operations.doctor", "Reports what is wrong, why it matters and how to fix it."),
     "redrive": ("tracker.operations.redrive", "Moves the messages of the dead-letter queue back into the queue."),
     "audit": ("tracker.storage.audit", "Reports what the visit log holds, and what is missing."),
+    "erase": ("tracker.storage.erase", "Removes the lines of a person from closed logs."),
     "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as an HTML page."),
     "archive": ("tracker.archive.command", "Writes closed logs as Parquet objects to S3, each line once."),
     "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),

@@ -6,8 +6,10 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
-from tracker.config_reader import Section, read_config
+from tracker.config_reader import AwsSettings, Section, read_config
 from tracker.core.client_ip import ClientIp
+from tracker.core.queue_address import QueueAddress, parse_queue
+from tracker.core.units import DURATION, SIZE
 from tracker.errors import ConfigurationError
 
 
@@ -16,15 +18,22 @@ def _form(pattern: str, description: str) -> msgspec.Meta:
     return msgspec.Meta(pattern=rf"\A(?:{pattern})\Z", description=description)
 
 
+# These keys also take text with a unit: see `tracker.core.units`.
+_SIZE = msgspec.Meta(extra={"quantity": SIZE}, description=SIZE.expectation)
+_DURATION = msgspec.Meta(extra={"quantity": DURATION}, description=DURATION.expectation)
+
 Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]  # a file on Linux cannot be longer
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Bytes = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1), _SIZE]  # a file on Linux cannot be longer
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400), _DURATION]
+PositiveSeconds = Annotated[float, msgspec.Meta(gt=0, le=86_400), _DURATION]
 Url = Annotated[str, _form(r"https?://[A-Za-z0-9._:\[\]-]+(/[!-~]*)?", "an http or https URL without credentials")]
 # The control characters include those of Unicode: C1, line separator and paragraph separator.
 Text = Annotated[
     str,
     _form(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+", "text of at least one character, without control characters"),
 ]
+KEEP_EXPECTATION = 'a number of files such as 30, or an age such as "30d"'
+Age = Annotated[str, msgspec.Meta(description=KEEP_EXPECTATION)]  # kept as text: a number is a number of files
 Host = Annotated[str, _form(r"\*|[A-Za-z0-9._:%-]+", '"*", an IP address or a host name')]
 
 
@@ -34,12 +43,18 @@ class Http(Section, frozen=True):
     path: Annotated[str, _form(r"/[A-Za-z0-9._~/-]*", "a path such as /track, of letters, digits and . _ ~ / -")] = (
         "/track"
     )
+    page_parameter: (
+        Annotated[
+            str, _form(r"[A-Za-z0-9._~-]{1,64}", "the name of a parameter: at most 64 letters, digits and . _ ~ -")
+        ]
+        | None
+    ) = None
     trusted_proxies: list[str] = msgspec.field(default_factory=list)
     client_ip_header: Annotated[str, _form(r"[A-Za-z0-9-]+", "the name of a header")] = "X-Forwarded-For"
-    keepalive_timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 75.0
+    keepalive_timeout: PositiveSeconds = 75.0
     rate_limit: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         for index, network in enumerate(self.trusted_proxies):
             try:
                 ClientIp([network], self.client_ip_header)
@@ -59,6 +74,7 @@ class StorageAdmin(Section, frozen=True):
 
 class Privacy(Section, frozen=True):
     ip: Literal["full", "truncated"] = "full"
+    referrer: Literal["full", "no_query", "origin"] = "full"
     honor: list[Literal["gpc", "dnt"]] = msgspec.field(default_factory=list)
 
 
@@ -66,7 +82,7 @@ class OutboxConfig(Section, frozen=True):
     dir: Text = "var/outbox"
     max_bytes: Bytes = 1_073_741_824
     segment_bytes: Bytes = 16_777_216
-    fsync_interval: Annotated[float, msgspec.Meta(gt=0, le=3_600)] = 1.0
+    fsync_interval: Annotated[float, msgspec.Meta(gt=0, le=3_600), _DURATION] = 1.0
 
 
 class SnsConfig(Section, frozen=True):
@@ -79,17 +95,17 @@ class SnsConfig(Section, frozen=True):
     ]
     region: Text | None = None
     endpoint_url: Url | None = None
-    linger: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.2
+    linger: Annotated[float, msgspec.Meta(gt=0, le=60), _DURATION] = 0.2
     format: Literal["packed", "plain", "single"] = "packed"
 
 
 class PixelShutdown(Section, frozen=True):
     drain_delay: Seconds = 0.0
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 25.0
+    timeout: PositiveSeconds = 25.0
 
 
 class StorageShutdown(Section, frozen=True):
-    timeout: Annotated[float, msgspec.Meta(gt=0, le=86_400)] = 25.0
+    timeout: PositiveSeconds = 25.0
 
 
 class Logging(Section, frozen=True):
@@ -99,17 +115,58 @@ class Logging(Section, frozen=True):
 
 class SqsConfig(Section, frozen=True):
     queue: Text
-    region: Text | None = None
+    region: Text | None = None  # `client_region` and `client_endpoint` also use what the queue's URL or ARN says
     endpoint_url: Url | None = None
     receivers: Annotated[int, msgspec.Meta(ge=1, le=64)] = 2
-    wait_time: Annotated[int, msgspec.Meta(ge=0, le=20)] = 10
-    visibility_timeout: Annotated[int, msgspec.Meta(ge=10, le=43_200)] = 30
+    wait_time: Annotated[int, msgspec.Meta(ge=0, le=20), _DURATION] = 10
+    visibility_timeout: Annotated[int, msgspec.Meta(ge=10, le=43_200), _DURATION] = 30
+
+    @property
+    def address(self) -> QueueAddress:
+        return parse_queue(self.queue)
+
+    @property
+    def client_region(self) -> str | None:
+        """None: the Region is the one of the AWS tools."""
+        return self.region or self.address.region
+
+    @property
+    def client_endpoint(self) -> str | None:
+        """None: the endpoint is the one of the AWS tools."""
+        return self.endpoint_url or self.address.endpoint
+
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
+        try:
+            region = self.client_region
+        except ConfigurationError as error:
+            yield "queue", "", str(error)
+            return
+        if aws is not None and not aws.has_region and region is None:
+            yield (
+                "region",
+                "",
+                "expected an AWS Region, found none: set sqs.region, or give sqs.queue as an ARN or a URL of AWS, "
+                "or set AWS_REGION (or AWS_DEFAULT_REGION, or `region` of the AWS profile)",
+            )
 
 
 class Rotate(Section, frozen=True):
     max_bytes: Bytes | None = None
     every: Literal["hour", "day"] | None = None
     compress: Literal["none", "gzip"] = "none"
+    keep: Annotated[int, msgspec.Meta(ge=1, le=1_000_000, description=KEEP_EXPECTATION)] | Age | None = None
+
+    @property
+    def keep_seconds(self) -> float | None:
+        """The age at which a closed log is removed; None if `keep` is a number of files, or null."""
+        return float(DURATION.parse(self.keep)) if isinstance(self.keep, str) else None
+
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
+        try:
+            if self.keep_seconds == 0:
+                yield "keep", "", f"expected more than no time, got {self.keep!r}"
+        except ConfigurationError:
+            yield "keep", "", f"expected {KEEP_EXPECTATION}, got {self.keep!r}"
 
 
 class LogConfig(Section, frozen=True):
@@ -131,7 +188,11 @@ class ArchiveConfig(Section, frozen=True):
     ) = None
     region: Text | None = None
     endpoint_url: Url | None = None
-    keep_local: Annotated[float, msgspec.Meta(ge=0, le=1e10)] | None = None
+    keep_local: Annotated[float, msgspec.Meta(ge=0, le=1e10), _DURATION] | None = None
+
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
+        if self.keep_local is not None and self.url is None:
+            yield "keep_local", "", "expected archive.url too: without an archive nothing is ever archived"
 
 
 class PixelConfig(Section, frozen=True):
@@ -144,7 +205,7 @@ class PixelConfig(Section, frozen=True):
     shutdown: PixelShutdown = PixelShutdown()
     logging: Logging = Logging()
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         if self.admin.port == self.http.port and _share_addresses(self.admin.host, self.http.host):
             yield "admin.port", "", f"expected another port than http.port, got {self.admin.port} for both"
 
@@ -169,11 +230,17 @@ def _share_addresses(host: str, other: str) -> bool:
 Config = TypeVar("Config", PixelConfig, StorageConfig)
 
 
-def load_pixel(path: Path, environ: Mapping[str, str]) -> PixelConfig:
-    """The pixel's configuration from `path`, overridden by `TRACKER_…` of `environ`."""
-    return read_config(PixelConfig, path, environ, others=StorageConfig.__struct_fields__)
+def load_pixel(path: Path, environ: Mapping[str, str], aws: AwsSettings | None = None) -> PixelConfig:
+    """The pixel's configuration from `path`, overridden by `TRACKER_…` of `environ`.
+
+    With `aws`, the mistakes of these settings are reported too.
+    """
+    return read_config(PixelConfig, path, environ, others=StorageConfig.__struct_fields__, aws=aws)
 
 
-def load_storage(path: Path, environ: Mapping[str, str]) -> StorageConfig:
-    """The storage's configuration from `path`, overridden by `TRACKER_…` of `environ`."""
-    return read_config(StorageConfig, path, environ, others=PixelConfig.__struct_fields__)
+def load_storage(path: Path, environ: Mapping[str, str], aws: AwsSettings | None = None) -> StorageConfig:
+    """The storage's configuration from `path`, overridden by `TRACKER_…` of `environ`.
+
+    With `aws`, the mistakes of these settings are reported too, and a missing Region.
+    """
+    return read_config(StorageConfig, path, environ, others=PixelConfig.__struct_fields__, aws=aws)

@@ -2,20 +2,20 @@
 
 1. The file is read as YAML (`strict_yaml`).
 2. The values of `TRACKER_…` variables replace those of the file, key by key. For each key the variable is remembered.
-3. Each value is checked separately, so that all mistakes are found. Each is reported with its source (the file or the
+3. Text with a unit (`100MB`, `7d`) becomes a number where the key is a size or a duration.
+4. Each value is checked separately, so that all mistakes are found. Each is reported with its source (the file or the
    variable), the key path, and what was expected.
 
 All mistakes are reported together, as one ConfigurationError with a line for each mistake.
 """
 
-import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import msgspec
-from msgspec import inspect
 
+from tracker.config_values import Unexpected, convert
 from tracker.core.printable import printable
 from tracker.errors import ConfigurationError
 from tracker.strict_yaml import mistake_line, parse_yaml, read_yaml, shorten
@@ -25,13 +25,20 @@ MAX_MISTAKES = 20  # at most this many are reported; of the others only the numb
 _KeyPath = tuple[str, ...]
 
 
+class AwsSettings(NamedTuple):
+    """What the settings of the AWS tools give; `tracker.aws` reads them. Each of `mistakes` names its source."""
+
+    has_region: bool
+    mistakes: tuple[str, ...] = ()
+
+
 class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A mapping of the file; unknown keys are errors."""
 
-    def mistakes(self) -> Iterator[tuple[str, str, str]]:
+    def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:
         """The mistakes that the types do not show, each as key, index in its list ("[0]" or ""), and expectation.
 
-        The key of a section within this one is given as a path with dots.
+        The key of a section within this one is given as a path with dots. `aws` is None where nobody will call AWS.
         """
         return iter(())
 
@@ -39,7 +46,13 @@ class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 Config = TypeVar("Config", bound=Section)
 
 
-def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], others: Collection[str]) -> Config:
+def read_config(
+    kind: type[Config],
+    path: Path,
+    environ: Mapping[str, str],
+    others: Collection[str],
+    aws: AwsSettings | None = None,
+) -> Config:
     """The configuration of this `kind`. Raises ConfigurationError with all mistakes, or ConfigurationUnreadable.
 
     Variables for the sections `others` are ignored: they are for the other service, which may share the environment.
@@ -51,9 +64,10 @@ def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], othe
         raise ConfigurationError(
             mistake_line(str(path), f"expected a mapping of sections, got {type(content).__name__}")
         )
-    mistakes = _Mistakes(str(path))
+    mistakes = _Mistakes(str(path), aws)
     _override(kind, content, environ, others, mistakes)
     config = _build(kind, content, (), mistakes)
+    mistakes.add_lines(aws.mistakes if aws else ())
     mistakes.raise_if_any()
     return cast(Config, config)  # it is None only after a mistake
 
@@ -61,7 +75,8 @@ def read_config(kind: type[Config], path: Path, environ: Mapping[str, str], othe
 class _Mistakes:
     """The mistakes of a configuration, each with its source."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, aws: AwsSettings | None) -> None:
+        self.aws = aws
         self.variables: dict[_KeyPath, str] = {}  # the variable that gave the value of a key
         self._file = file
         self._lines: list[str] = []
@@ -71,9 +86,9 @@ class _Mistakes:
         text = f"{shorten('.'.join(key))}{index}: {expectation}" if key else expectation
         self._lines.append(mistake_line(self._source(key), text))
 
-    def add_error(self, error: ConfigurationError) -> None:
-        """Add a mistake that names its source already."""
-        self._lines.append(str(error))
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Add mistakes that name their source already."""
+        self._lines += lines
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -145,7 +160,7 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
     """The section of `kind` that `content` describes. None when a mistake in it was reported."""
     before = len(mistakes)
     if isinstance(content, ConfigurationError):
-        mistakes.add_error(content)
+        mistakes.add_lines([str(content)])
         return None
     if content is None:  # its keys are absent or all commented out
         content = {}
@@ -169,51 +184,15 @@ def _build(kind: type[Section], content: Any, path: _KeyPath, mistakes: _Mistake
             if field.required:
                 mistakes.add(key_path, "expected a value, it is required")
         elif isinstance(content[field.name], ConfigurationError):
-            mistakes.add_error(content[field.name])
+            mistakes.add_lines([str(content[field.name])])
         else:
             try:
-                values[field.name] = msgspec.convert(content[field.name], field.type)
-            except msgspec.ValidationError as error:
-                expectation, index = _explain(field.type, str(error))
-                mistakes.add(key_path, expectation, index=index)
+                values[field.name] = convert(content[field.name], field.type)
+            except Unexpected as error:
+                mistakes.add(key_path, error.expectation, index=error.index)
     if len(mistakes) > before:
         return None
     section = kind(**values)
-    for key, index, expectation in section.mistakes():
+    for key, index, expectation in section.mistakes(mistakes.aws):
         mistakes.add((*path, *key.split(".")), expectation, index=index)
     return section
-
-
-def _explain(expected_type: Any, message: str) -> tuple[str, str]:
-    """The expectation and the index in a list ("" if none), from the message of msgspec's error.
-
-    Such a message is: "Expected `int`, got `str` - at `$[0]`".
-    """
-    text, index = message, ""
-    if at := re.search(r" - at `\$(\[\d+\])`\Z", message):
-        text, index = message[: at.start()], at[1]
-    text = text.replace("`", "")
-    description = _description(inspect.type_info(expected_type))
-    if text.startswith("Invalid enum value "):
-        return f"expected {description}, got {text.removeprefix('Invalid enum value ')}", index
-    expected, comma, got = text.partition(", got ")
-    if description and (comma or "matching regex" in expected) and " array" not in expected:
-        expected = f"Expected {description}"
-    if re.match("Expected str", text) and comma and got != "null":
-        got += "; put the value into quotes"
-    return f"{expected[:1].lower()}{expected[1:]}{comma}{got}", index
-
-
-def _description(expected_type: inspect.Type) -> str:
-    """What a type allows, for people: its description, or its values when it is a choice. "" for all other types."""
-    if isinstance(expected_type, inspect.Metadata):
-        return str((expected_type.extra_json_schema or {}).get("description", ""))
-    if isinstance(expected_type, inspect.CollectionType):
-        return _description(expected_type.item_type)
-    if isinstance(expected_type, inspect.LiteralType):
-        return " or ".join(map(str, expected_type.values))
-    if isinstance(expected_type, inspect.UnionType):
-        choices = [text for each in expected_type.types if (text := _description(each))]
-        numbers = ["a number"] if any(isinstance(each, inspect.IntType) for each in expected_type.types) else []
-        return " or ".join(choices + numbers)
-    return ""

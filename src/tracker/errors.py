@@ -74,6 +74,14 @@ class AwsRefused(TrackerError):
         return any(word in self.code for word in ("NonExistent", "NotFound", "DoesNotExist"))
 
     @property
+    def is_unsupported(self) -> bool:
+        """Whether the endpoint does not know the call. AWS knows all that we make; other brokers may not."""
+        return self.status == 501 or any(
+            word in self.code
+            for word in ("InvalidAction", "NotImplemented", "UnknownOperation", "UnsupportedOperation")
+        )
+
+    @property
     def is_denied(self) -> bool:
         """Whether AWS knows the credentials, but they have no permission for this call."""
         return any(word in self.code for word in ("AccessDenied", "AuthorizationError", "UnauthorizedOperation"))

@@ -46,7 +46,8 @@ def status_of(run: Callable[[], int], prog: str, *, failed: int = COULD_NOT_LOOK
     """
     try:
         status = run()
-        sys.stdout.flush()  # now, while an error can still be reported
+        if sys.stdout is not None:  # it is None if the caller has closed descriptor 1
+            sys.stdout.flush()  # now, while an error can still be reported
         return status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -79,5 +80,5 @@ def _drop_output() -> None:
     """
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         pass  # standard output has no descriptor, so nothing is written at the end

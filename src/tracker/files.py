@@ -6,8 +6,12 @@ import fcntl
 import os
 import re
 import resource
+import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tracker.errors import ConfigurationError, HeldByAnother
 
@@ -109,6 +113,28 @@ def take_lock(path: Path, purpose: str) -> int:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
+
+
+@contextmanager
+def open_exclusively(file: Path) -> Iterator[BinaryIO]:
+    """The regular file `file`, open for reading, and locked as long as it is open.
+
+    Raises HeldByAnother when another process has locked it this way or replaces it, OSError when it cannot be opened.
+    """
+    # O_NONBLOCK: without it, the opening of a pipe waits until somebody writes to it.
+    descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "expected a regular file, it is something else", str(file))
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise HeldByAnother(f"another process works on {file}: try again when it has ended") from error
+        named = os.stat(file, follow_symlinks=False)
+        if (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino):
+            raise HeldByAnother(f"another process has replaced {file}: try again")
+        yield stream
 
 
 def make_directory(path: Path, mode: int) -> None:

@@ -187,11 +187,15 @@ def run_command(
         exit_status.print_error(str(error))
         return exit_status.CONFIGURATION
     if options.check:
-        print(f"{printable(str(options.config))}: OK")
-        return 0
+        return exit_status.status_of(lambda: _print_ok(options.config), parser.prog, failed=exit_status.CRASH)
     setup_logging(config.logging.level, config.logging.format)
     os.umask(0o027)  # other users may not read what the services create: files 0640 at most, directories 0750
     return run(lambda: serve(config, options), f"{options.config}: ")
+
+
+def _print_ok(config: Path) -> int:
+    print(f"{printable(str(config))}: OK")
+    return exit_status.OK
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:

@@ -8,7 +8,7 @@ Both services open their listeners here, so that `http.host` and `admin.host` me
 - a name: one address of the name, the first IPv4 address if it has one, otherwise the first IPv6 address.
 
 One socket, and not one for each address, because workers inherit a single descriptor. On a socket for both versions
-the system reports an IPv4 peer as `::ffff:a.b.c.d`; `tracker.core.client_ip` turns that into `a.b.c.d`.
+the system reports an IPv4 peer as `::ffff:a.b.c.d`; `tracker.core.ip_address` turns that into `a.b.c.d`.
 """
 
 import errno

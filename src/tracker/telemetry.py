@@ -145,6 +145,9 @@ ROTATIONS_FAILED = Counter(
     "Rotations that failed and will be tried again: the log could not be renamed, and grows.",
     registry=STORAGE,
 )
+CLOSED_LOGS_REMOVED = Counter(
+    "tracker_storage_closed_logs_removed", "Files of closed logs that log.rotate.keep has removed.", registry=STORAGE
+)
 LOG_BYTES = Gauge("tracker_storage_log_bytes", "Size of the visit log.", registry=STORAGE)
 LOG_FREE_BYTES = Gauge(
     "tracker_storage_log_disk_free_bytes", "Free bytes on the visit log's disk for storage's user.", registry=STORAGE

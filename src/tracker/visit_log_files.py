@@ -9,6 +9,8 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log-DATE, visits.log-DATE.gz   a closed log of logrotate with `dateext`; DATE has digits and hyphens
     visits.log.N, visits.log.N.gz    a closed log of logrotate without `dateext`; it gets another name each time
     visits.log.torn-TIME             the tail of a torn append, which recovery has copied before it cut the log
+    visits.log.TIME.erase.part       a closed log without the lines that `tracker erase` removes, while it is written
+    visits.log.d/erased.log          what `tracker erase` has removed, without the data itself
     visits.log.d/ledger.sqlite       the ledger; SQLite keeps `-wal` and `-shm` files beside it
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
@@ -20,6 +22,7 @@ renames the log to this name, so that it overwrites nobody's file.
 
 import os
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,9 +30,9 @@ GZIP_SUFFIX = ".gz"
 PART_SUFFIX = ".part"
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?")
-_LOGROTATE = re.compile(r"-\d{8}[\d-]*(\.gz)?")
-_NUMBERED = re.compile(r"\.\d+(\.gz)?")
+_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?", re.ASCII)
+_LOGROTATE = re.compile(r"-\d{8}[\d-]*(\.gz)?", re.ASCII)
+_NUMBERED = re.compile(r"\.\d{1,6}(\.gz)?", re.ASCII)
 _TORN = ".torn-"
 
 
@@ -90,6 +93,24 @@ def is_compressed(closed: Path) -> bool:
     return closed.suffix == GZIP_SUFFIX
 
 
+def why_no_log(name: str, names: Sequence[str]) -> str | None:
+    """Why `name` is no log, when it is one of the `names` that a shell makes of `visits.log*`. None when it is one."""
+    path = Path(name)
+    if is_torn_copy(path.name):
+        return "a copy of a torn append; its visits were delivered again"
+    if is_partial(name):
+        return "a compressed copy that is not complete"
+    if is_compressed(path) and name.removesuffix(GZIP_SUFFIX) in names:
+        return "the same log is given without .gz"
+    if (
+        path.suffix == ".d"
+        and path.is_dir()
+        and (name.removesuffix(".d") in names or ledger_path(path.with_suffix("")).exists())
+    ):
+        return "the directory of a ledger"
+    return None
+
+
 def closed_log_path(log: Path, at: datetime) -> Path:
     """The name of the log that a rotation closes at this UTC time."""
     return log.with_name(f"{log.name}.{at:{_TIME}}")
@@ -123,12 +144,26 @@ def closed_name(closed: Path) -> str:
 
 def logs_of_logrotate(log: Path) -> list[Path]:
     """The closed logs that logrotate has renamed with `dateext`, compressed or not. Raises OSError."""
-    return [file for file in _beside(log, log.name) if _LOGROTATE.fullmatch(file.name.removeprefix(log.name))]
+    return [file for file in beside_the_log(log) if _LOGROTATE.fullmatch(file.name.removeprefix(log.name))]
 
 
 def numbered_logs(log: Path) -> list[Path]:
     """The closed logs of logrotate without `dateext`. Their names change with each rotation. Raises OSError."""
-    return [file for file in _beside(log, log.name) if _NUMBERED.fullmatch(file.name.removeprefix(log.name))]
+    return [file for file in beside_the_log(log) if _NUMBERED.fullmatch(file.name.removeprefix(log.name))]
+
+
+def beside_the_log(log: Path) -> list[Path]:
+    """Everything in the log's directory whose name begins with the log's, in the order of the names. Raises OSError."""
+    return _beside(log, log.name)
+
+
+def erasing_path(closed: Path) -> Path:
+    """The name of the copy of a closed log, without the erased lines, while it is written."""
+    return closed.with_name(f"{closed.name}.erase{PART_SUFFIX}")
+
+
+def erased_log_path(log: Path) -> Path:
+    return ledger_directory(log) / "erased.log"
 
 
 def archived_directory(log: Path) -> Path:
@@ -137,7 +172,7 @@ def archived_directory(log: Path) -> Path:
 
 
 def archived_marker(log: Path, closed: Path) -> Path:
-    """The file that exists once each line of `closed` is in the archive. Only then `closed` may be removed."""
+    """The file that exists once each line of `closed` is in the archive. With an archive, a log without it stays."""
     return archived_directory(log) / closed_name(closed)
 
 

@@ -13,7 +13,7 @@ IPHONE = (
 GOOGLEBOT = b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
 GMAIL = b"Mozilla/5.0 (Windows NT 5.1; rv:11.0) Gecko Firefox/11.0 (via ggpht.com GoogleImageProxy)"
 HOSTILE_PAGE = rb"https://evil.example/\x22\x3E<script>alert(1)</script>\xE2\x80\xAE\x7C\x1B[31m"
-HOSTILE_AGENT = rb"'\x22><img src=x onerror=alert(1)>"
+HOSTILE_AGENT = rb"'\x22><img src=x onerror=alert(1)> printer"
 
 # 23 November 2026 is a Monday.
 LINES = [

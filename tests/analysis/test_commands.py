@@ -1,7 +1,10 @@
 """`tracker report` and `tracker export` as they are typed."""
 
+import dataclasses
 import io
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,15 +18,18 @@ from tests.waiting import until
 from tracker import analysis, cli
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.progress import progress
+from tracker.analysis.summary import Summary
 from tracker.extras import how_to_install
+
+ANALYSIS = Path(__file__).parents[2] / "docs" / "analysis.md"
 
 
 def test_a_terminal_gets_a_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["report", str(write_golden(tmp_path))]) == 0
     said = " ".join(capsys.readouterr().out.split())
     for words in (
-        "12 visits 5 visitors 4 pages on 3 sites",
-        "people 58 % mail and image proxies 17 % bots 25 %",
+        "12 visits 5 visitors 4 pages in 3 sites and groups",
+        "people 58 % mail and image proxies 17 % mail scanners 0 % bots 25 %",
         "2026-11-23 09:00:00 to 2026-11-24 13:00:00, UTC",
         "Visits by hour",
         "23 Nov 09:00 to 24 Nov 13:00; most on 24 Nov 11:00: 3",
@@ -149,3 +155,144 @@ def test_the_bar_shows_how_much_has_been_read(tmp_path: Path) -> None:
     shown = console.file.getvalue()
     assert f"{log.stat().st_size / 1000:.1f}/{log.stat().st_size / 1000:.1f} kB" in shown
     assert "counting" in shown
+
+
+def test_the_terminal_has_as_many_rows_as_were_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("".join(f"2026-11-24T12:00:00Z|https://example.com/{n:02d}|x|::1\n" for n in range(30)))
+    for words, rows in (([], 8), (["--top", "3"], 3), (["--top", "29"], 29)):
+        assert cli.main(["report", str(log), *words]) == 0
+        assert capsys.readouterr().out.count("https://example.com/") == rows
+
+
+_MEASURED = """
+import os, resource, sys
+os.cpu_count = lambda: int(sys.argv[1])
+from tracker import cli
+status = cli.main(sys.argv[2:])
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "linux" else 1024 * 1024)
+print(peak, file=sys.stderr)
+sys.exit(status)
+"""
+
+
+def _hostile_log(kind: str, log: Path) -> None:
+    line = "2026-11-24T12:00:00.{:06d}+00:00|{}|{}|192.0.2.1\n"
+    smile = r"\xF0\x9F\x98\x80"
+    with log.open("w") as file:
+        for number in range(2000 if kind == "long" else 60_000):
+            if kind == "long":
+                file.write(line.format(number, "x", smile * 1990 + str(number)))
+            else:
+                agent = f"Mozilla/5.0 (X11; Linux x86_64) Firefox/{number}.0" if kind == "agents" else "Windows"
+                file.write(line.format(number, f"https://example.com/{number}" + "a" * 500, agent))
+
+
+@pytest.mark.parametrize("cores", [2, 64])
+@pytest.mark.parametrize(
+    ("kind", "command"),
+    [
+        ("long", ["report", "--html", "-"]),
+        ("long", ["export", "--to", "csv", "--distinct"]),
+        ("pages", ["report", "--html", "-"]),
+        ("pages", ["export", "--to", "csv", "--distinct"]),
+        ("agents", ["report", "--html", "-"]),
+    ],
+)
+def test_memory_is_bounded_whatever_the_log_holds(kind: str, command: list[str], cores: int, tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    _hostile_log(kind, log)
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURED, str(cores), *command, str(log)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stderr.split()[-1]) < 500
+
+
+def test_programs_get_the_numbers_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = str(write_golden(tmp_path))
+    assert cli.main(["report", log, "--json", "--since", "2026-11-01", "--tz", "Asia/Tokyo"]) == 0
+    said = capsys.readouterr().out
+    assert said.isascii()
+    numbers = json.loads(said)
+    kinds = {"visits": 12, "people": 7, "proxies": 2, "scanners": 0, "bots": 3}
+    assert numbers["total"] == kinds | {"visitors": 5}
+    assert numbers["pages"][0] == {
+        "name": "https://example.com/a", "note": None, "visits": 5, "people": 4, "proxies": 0, "scanners": 0, "bots": 1,
+        "visitors": 3,
+    }  # fmt: skip
+    assert numbers["pages"][1]["name"] is None
+    assert {bot["name"]: bot["note"] for bot in numbers["bots"]}["Googlebot"] == "search engine"
+    assert {kind: sum(quarter[kind] for quarter in numbers["quarters"]) for kind in kinds} == kinds
+    assert numbers["quarters"][0]["begin"] == numbers["first"] == "2026-11-23T18:00:00+09:00"
+    assert numbers["selection"] == {
+        "since": "2026-11-01T00:00:00+09:00", "until": None, "page": None, "exclude_bots": False
+    }  # fmt: skip
+    assert numbers["hours"][0][18] == 2.0  # Monday
+    assert numbers["days"][0] == {"day": "2026-11-23", "visitors": 1, "new": 1}
+    assert [numbers[name] for name in ("lines", "malformed", "doctor", "pages_seen", "sites_seen")] == [16, 3, 1, 4, 3]
+    assert (numbers["files"], numbers["zone"]) == ([log], "Asia/Tokyo")
+
+
+def test_the_json_has_all_numbers_of_the_page_by_the_documented_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["report", str(write_golden(tmp_path)), "--json"]) == 0
+    keys = set(json.loads(capsys.readouterr().out))
+    # The page is made of a summary and nothing else.
+    assert keys == {field.name for field in dataclasses.fields(Summary)} | {"hours"}
+    table = ANALYSIS.read_text(encoding="utf-8").split("| key | is |\n|---|---|\n")[1].split("\n\n")[0]
+    assert keys == {key for row in table.splitlines() for key in re.findall(r"`(\w+)`", row.split("|")[1])}
+
+
+def test_a_date_before_time_zones_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    for year in ("1850", "1900"):
+        log.write_text(f"{year}-01-01T12:00:00Z|x|Windows|::1\n2026-11-24T12:00:00Z|x|Windows|::1\n")
+        for words in ([], ["--until", "1900-12-31"], ["--html", "-"]):
+            assert cli.main(["report", str(log), "--tz", "Europe/Berlin", *words]) == 0
+    capsys.readouterr()
+
+
+def test_no_device_or_pipe_is_replaced_by_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, pipe = write_golden(tmp_path), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for command in (["report", "--html"], ["export", "--to", "csv", "--output"]):
+        assert cli.main([command[0], str(log), *command[1:], str(pipe)]) == 3
+        assert f"{pipe}: expected the name of a file" in capsys.readouterr().err
+    assert pipe.is_fifo()
+
+
+def test_what_is_written_is_as_private_as_the_logs_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log, target, elsewhere = write_golden(tmp_path), tmp_path / "made", tmp_path / "elsewhere"
+    elsewhere.write_text("untouched")
+    target.symlink_to(elsewhere)
+    log.chmod(0o640)
+    for command in (["report", "--html"], ["export", "--to", "csv", "--output"]):
+        assert cli.main([command[0], str(log), *command[1:], str(target)]) == 0
+        assert target.stat().st_mode & 0o777 == 0o640
+    assert elsewhere.read_text() == "untouched"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "made", "visits.log"]
+    capsys.readouterr()
+
+
+def test_a_locale_without_unicode_is_no_failure(tmp_path: Path) -> None:
+    log = write_golden(tmp_path)
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C"}
+    log.write_bytes(log.read_bytes() + b"\n" + b"2026-11-24T13:00:00Z|x|Windows|::1\n" * 1200)
+    for words in ([], ["--html", "-"], ["--json"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "tracker.cli", "report", log, *words],
+            env=environment,
+            stdout=subprocess.PIPE,
+            check=True,
+        )
+        assert b"1 217 lines read" in done.stdout
+
+
+def test_a_narrow_terminal_shows_all_hours(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "visits.log"
+    log.write_text("".join(f"2026-11-{1 + n // 24:02d}T{n % 24:02d}:00:00Z|x|Windows|::1\n" for n in range(100)))
+    assert cli.main(["report", str(log)]) == 0
+    assert "01 Nov 2026 to Thu 05 Nov 2026" in capsys.readouterr().out

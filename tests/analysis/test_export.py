@@ -109,6 +109,7 @@ def test_any_file_is_exported_as_the_visits_its_lines_are(
     tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]
 ) -> None:
     log = tmp_path_factory.mktemp("export") / "visits.log"
+    lines = [LINES[0], *lines]  # without any visit the status is 3
     log.write_bytes(b"".join(lines))
     # No line of these few bytes is a visit by chance.
     assert read_jsonl(export(log, "jsonl")) == [parse_line(line) for line in lines if line in LINES]
@@ -125,7 +126,11 @@ def test_any_file_is_exported_as_the_visits_its_lines_are(
         ("https://example.com/ü", "/\\xC3\\xBC"),
         ("https://example.com/#!/a,b;c'd", "/#!/a,b;c'd"),
         ("android-app://com.example/", "/"),
-        ("about:blank", "/-"),
+        ("about:blank", "/about:blank"),
+        ("newsletter/2026-11/top", "/newsletter/2026-11/top"),
+        ("//cdn/x", "//cdn/x"),
+        ("welcome mail?a=b", "/welcome%20mail?a=b"),
+        ("welcome?from=https://example.com/", "/welcome?from=https://example.com/"),
         ("-", "/-"),
         ("null", "/-"),
         (None, "/-"),
@@ -171,12 +176,14 @@ def test_visits_are_chosen_by_time_and_page(tmp_path: Path) -> None:
 def test_a_spreadsheet_gets_text_where_a_visitor_wrote_a_formula(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
     formulas = ["=HYPERLINK(1)", "+1", "-1", "@x", "\t=1", "\r=1", "\n=1"]
+    later = ["a;=1", "a|=1", "a +1", "a,@1", "＝1", "－1"]
     harmless = ["https://example.com/?=1", "Mozilla/5.0", "a=1"]
     time = datetime(2026, 11, 24, 13, 0, 1, 999999, tzinfo=UTC)
-    log.write_bytes(b"".join(format_line(Visit(time, text, text, "::1")) for text in formulas + harmless))
+    log.write_bytes(b"".join(format_line(Visit(time, text, text, "::1")) for text in formulas + later + harmless))
     with export(log, "spreadsheet").open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
-    assert [row["page"] for row in rows] == [f"'{text}" for text in formulas] + harmless
+    safe = [f"'{text}" for text in formulas] + ["a;'=1", "a|'=1", "a '+1", "a,'@1", "'＝1", "'－1"]
+    assert [row["page"] for row in rows] == safe + harmless
     assert [row["user_agent"] for row in rows] == [row["page"] for row in rows]
     assert rows[0]["time"] == "2026-11-24 13:00:01"
 
@@ -230,3 +237,34 @@ def test_every_format_of_an_empty_log_is_there(tmp_path: Path) -> None:
     assert export(log, "jsonl").read_text() == ""
     assert export(log, "combined").read_text() == ""
     assert duckdb.execute(f"SELECT count(*) FROM '{export(log, 'parquet')}'").fetchall() == [(0,)]
+
+
+def test_kind_and_name_of_the_agent_are_columns_on_request(tmp_path: Path) -> None:
+    log = write_golden(tmp_path)
+    for to in ("csv", "spreadsheet"):
+        with export(log, to, "--agents").open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+        assert list(rows[0]) == ["time", "page", "user_agent", "ip", "kind", "agent", "system", "device"]
+        assert [row["ip"] for row in rows] == [parse_line(line).ip for line in LINES]  # in the order of the log
+        assert [(row["kind"], row["agent"], row["system"], row["device"]) for row in rows[:1] + rows[6:8]] == [
+            ("person", "Chrome", "Windows", "desktop"),
+            ("bot", "Googlebot", "", "search engine"),
+            ("bot", "no user agent", "", "other"),
+        ]
+    rows = [json.loads(line) for line in export(log, "jsonl", "--agents", "--distinct").read_text().splitlines()]
+    assert [row["kind"] for row in rows].count("proxy") == 2
+    assert duckdb.execute(f"SELECT count(kind) FROM '{export(log, 'parquet', '--agents')}'").fetchall() == [(13,)]
+
+
+def test_the_name_that_an_agent_gives_itself_is_no_formula(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    log.write_bytes(format_line(Visit(datetime(2026, 11, 24, tzinfo=UTC), None, "=HYPERLINK(1) bot", "::1")))
+    with export(log, "spreadsheet", "--agents").open(newline="", encoding="utf-8-sig") as file:
+        assert next(csv.DictReader(file))["agent"] == "'=HYPERLINK"
+
+
+def test_the_combined_log_format_has_no_column_for_the_agent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["export", str(write_golden(tmp_path)), "--to", "combined", "--agents"]) == 2
+    assert "--agents" in capsys.readouterr().err

@@ -1,16 +1,21 @@
 """Whole lines of every file, once, whatever happens to the files meanwhile."""
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from tests.analysis.golden import LINES
+from tracker import cli
 from tracker.analysis import log_files
 from tracker.analysis.log_files import CHUNK, LogFiles, open_logs
 from tracker.errors import TrackerError
@@ -81,7 +86,11 @@ def test_a_compressed_file_without_its_end_is_read_to_its_last_whole_line(tmp_pa
         assert read.endswith(b"\n")
         assert lines.startswith(read)
         assert len(read) > len(lines) // 4
-        assert (logs.malformed, logs.unfinished) == (0, 1)
+        assert (logs.malformed, logs.unfinished) == (0, 0)
+        assert logs.problems == [
+            f"{log}: its compressed data ends too early; read up to the last whole line before; "
+            f"tracker audit --log {log} shows where"
+        ]
 
 
 def test_a_damaged_compressed_file_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -106,7 +115,7 @@ def test_a_shells_pattern_names_more_than_logs(tmp_path: Path) -> None:
         assert [reason.rpartition("/")[2] for reason in logs.skipped] == [
             "visits.log.1.gz: the same log is given without .gz",
             "visits.log.2.gz.part: a compressed copy that is not complete",
-            "visits.log.d: a directory",
+            "visits.log.d: the directory of a ledger",
             "visits.log.link: the same file as another one given",
             "visits.log.torn-20261124T000000Z: a copy of a torn append; its visits were delivered again",
         ]
@@ -152,3 +161,72 @@ def test_threads_share_the_lines_between_them(tmp_path: Path, monkeypatch: pytes
             thread.join()
         assert logs.lines == 2000
     assert sorted(line for mine in taken for line in mine) == sorted(lines)
+
+
+SPOILED = {
+    "half.gz": gzip.compress(LINE * 5000 + os.urandom(2000).hex().encode())[:-900],
+    "half.xz": lzma.compress(LINE * 5000 + os.urandom(2000).hex().encode())[:-900],
+    "half.bz2": bz2.compress(LINE * 200_000)[:-30],
+    "half.zst": zstd.compress(LINE * 5000 + os.urandom(2000).hex().encode())[:-900],
+    "junk.gz": gzip.compress(LINE) + b"junk",
+    "utf16": (LINE * 3).decode().encode("utf-16"),
+    "malformed": b"what is this\n" * 3,
+    "letter": b"Dear Sir,\nno visit here\n",
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_what_cannot_be_read_whole_has_a_status_and_is_named(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, good = tmp_path / name, tmp_path / "visits.log"
+    log.write_bytes(SPOILED[name])
+    good.write_bytes(LINE)
+    for command in (["report"], ["report", "--html", "-"], ["export", "--to", "csv"]):
+        assert cli.main([*command, str(good), str(log)]) == 3
+        said = capsys.readouterr().err
+        assert f"{log}: " in said
+        assert f"tracker audit --log {log}" in said
+    assert cli.main(["audit", "--log", str(log)]) == 1
+    assert cli.main(["report", str(good)]) == 0
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, bz2.compress, zstd.compress])
+def test_every_usual_compression_is_read(
+    pack: Callable[[bytes], bytes], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "visits.log.1"
+    log.write_bytes(pack(LINE * 3))
+    assert cli.main(["report", str(log)]) == 0
+    assert "3 visits" in capsys.readouterr().out
+    assert cli.main(["audit", "--log", str(log)]) == 0
+
+
+def test_a_directory_is_an_error_unless_it_is_a_ledgers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "visits.log.d").mkdir()
+    (tmp_path / "visits.log.1.gz.part").write_bytes(b"half")
+    (tmp_path / "visits.log").write_bytes(LINE)
+    (tmp_path / "logs").mkdir()
+    assert cli.main(["report", str(tmp_path / "logs"), str(tmp_path / "visits.log")]) == 3
+    assert f"{tmp_path / 'logs'}: Is a directory" in capsys.readouterr().err
+    names = sorted(str(path) for path in tmp_path.glob("visits.log*"))
+    assert cli.main(["report", *names]) == 0
+
+
+def test_audit_skips_what_a_report_skips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "visits.log").write_bytes(LINE)
+    (tmp_path / "visits.log.torn-20261124T000000Z").write_bytes(b"torn")
+    (tmp_path / "visits.log.1.gz.part").write_bytes(b"half")
+    (tmp_path / "visits.log.d").mkdir()
+    assert cli.main(["audit", "--log", *sorted(str(path) for path in tmp_path.glob("visits.log*"))]) == 0
+    assert capsys.readouterr().out.count("not read: ") == 3
+
+
+def test_an_end_before_the_beginning_is_a_usage_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "visits.log").write_bytes(LINE)
+    for words in (
+        ["--since", "2026-11-25", "--until", "2026-11-24"],
+        ["--since", "2026-11-25", "--until", "2026-11-25T00:00"],
+    ):
+        assert cli.main(["report", str(tmp_path / "visits.log"), *words]) == 2
+        assert "--since" in capsys.readouterr().err

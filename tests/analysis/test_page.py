@@ -16,7 +16,7 @@ from tracker.analysis.log_files import open_logs
 from tracker.analysis.page import render
 from tracker.analysis.selection import Selection
 from tracker.analysis.summary import Count, Summary, summarise
-from tracker.analysis.text import number, share, shown
+from tracker.analysis.text import mean, number, share, shown
 from tracker.analysis.timeline import timeline
 
 
@@ -83,7 +83,7 @@ def test_it_says_the_numbers(page: str) -> None:
     for words in (
         "Visits 12",
         "Visitors 5 people, by address and browser",
-        "Pages 4 on 3 sites",
+        "Pages 4 in 3 sites and groups",
         "People 58 % 7 visits",
         "23 Nov 2026, 09:00 to 24 Nov 2026, 13:00, UTC",
         "https://example.com/a 5 42 % 3",
@@ -91,7 +91,7 @@ def test_it_says_the_numbers(page: str) -> None:
         "Chrome 4 57 % 2",
         "Googlebot search engine 1 8 %",
         "16 lines read, 3 of them malformed",
-        "1 visits of tracker doctor left out",
+        "1 visit of tracker doctor left out",
         "Day Returning New Mon 23 Nov 2026 0 2 Tue 24 Nov 2026 1 3",
     ):
         assert words in text
@@ -131,11 +131,14 @@ def test_no_character_moves_hides_or_colours_another(text: str, expected: str) -
 
 
 def test_numbers_are_for_people() -> None:
-    assert [number(count) for count in (0, 999, 1000, 1234567)] == ["0", "999", "1\u202f000", "1\u202f234\u202f567"]
+    assert [number(count) for count in (0, 999, 1000, 1234567)] == ["0", "999", "1 000", "1 234 567"]
     assert [share(part, 1000) for part in (0, 1, 4, 5, 990, 999, 1000)] == [
         "0 %", "<1 %", "<1 %", "<1 %", "99 %", ">99 %", "100 %"
     ]  # fmt: skip
     assert share(0, 0) == "0 %"
+    assert [mean(value) for value in (0.0, 0.01, 0.25, 3.0, 9.94, 9.96, 1234.5)] == [
+        "0", "<0.1", "0.2", "3", "9.9", "10", "1 234"
+    ]  # fmt: skip
 
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -156,7 +159,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 def test_visits_over_time_have_the_finest_step_that_can_be_looked_at(
     span: timedelta, step: str, bars: int, first: str, last: str
 ) -> None:
-    line = timeline({BEGIN: Count("", 1, 2, 3), BEGIN + timedelta(minutes=15) + span: Count("", 10)})
+    line = timeline([(BEGIN, Count("", 1, 2, 0, 3)), (BEGIN + timedelta(minutes=15) + span, Count("", 10))])
     assert (line.step, len(line.bars), line.bars[0].name, line.bars[-1].name) == (step, bars, first, last)
     assert sum(bar.visits for bar in line.bars) == 16
     assert (line.bars[0].proxies, line.bars[0].bots) == (2, 3)
@@ -164,8 +167,8 @@ def test_visits_over_time_have_the_finest_step_that_can_be_looked_at(
 
 def test_the_whole_calendar_is_a_timeline() -> None:
     ends = [datetime(1, 1, 1), datetime(9999, 12, 31, 23, 45)]
-    assert len(timeline({moment: Count("", 1) for moment in ends}).bars) == 9999
-    assert timeline({}).bars == []
+    assert len(timeline([(moment, Count("", 1)) for moment in ends]).bars) == 9999
+    assert timeline([]).bars == []
 
 
 def test_columns_are_as_high_as_their_values() -> None:
@@ -175,5 +178,28 @@ def test_columns_are_as_high_as_their_values() -> None:
         ("bots", "0.00", "25.00"),
     ]
     assert re.findall(r"<text x=-8 y=\S+ dy=4>(\d+)<", drawn) == ["2", "4"]
-    assert "2\u202f400<" in columns([("Mon", (2080,))], ["people"], "Visits")
+    assert "2 400<" in columns([("Mon", (2080,))], ["people"], "Visits")
     assert "<title>Mon: 4</title>" in drawn
+
+
+@pytest.mark.parametrize(
+    ("bars", "names"),
+    [
+        (1, [("only", "50.000", "0")]),
+        (2, [("first", "0.000", "0"), ("last", "100.000", "1")]),
+        (4, [("first", "0.000", "0"), ("middle", "62.500", "2"), ("last", "100.000", "3")]),
+        (
+            10,
+            [
+                ("first", "0.000", "0"),
+                ("quarter", "25.000", "2"),
+                ("middle", "45.000", "4"),
+                ("quarter", "75.000", "7"),
+                ("last", "100.000", "9"),
+            ],
+        ),
+    ],
+)
+def test_the_first_and_the_last_column_are_named_within_the_chart(bars: int, names: list[tuple[str, str, str]]) -> None:
+    drawn = columns([(str(bar), (1,)) for bar in range(bars)], ["people"], "Visits")
+    assert re.findall(r"<text class=(\w+) x=(\S+)% y=13>(\w+)<", drawn) == names

@@ -52,10 +52,10 @@ def days_log(folder: Path, days: int = 3) -> Path:
     return closed
 
 
-def summary(*names: Path, selection: Selection | None = None) -> Summary:
+def summary(*names: Path, selection: Selection | None = None, with_query: bool = False) -> Summary:
     selection = selection or Selection()
     with open_logs([str(name) for name in names], selection.since, selection.until) as logs:
-        return summarise(logs, selection)
+        return summarise(logs, selection, with_query=with_query)
 
 
 def comparable(found: Summary) -> dict[str, object]:
@@ -118,12 +118,43 @@ def test_a_parquet_file_with_other_columns_is_refused_by_name(tmp_path: Path) ->
         summary(tmp_path / "missing.parquet")
 
 
+def test_long_texts_are_shortened_alike_from_parquet_and_from_text(tmp_path: Path) -> None:
+    closed = tmp_path / "visits.log.20261125T000000.000000Z"
+    long = "https://a.example/" + "a" * 975  # with the first é there is half a character at the limit
+    pages = (long + "é" * 9, long + "é" * 8, f"{long}éé?{'q' * 1500}", f"{'p' * 900}?{'q' * 900}", "b?" + "é" * 400)
+    closed.write_bytes(b"".join(format_line(Visit(DAY, page, f"Agent {page}", "192.0.2.1")) for page in pages))
+    archive = archive_of(closed)
+    found = summary(archive, with_query=True)
+    assert comparable(found) == comparable(summary(closed, with_query=True))
+    assert {len(count.name.encode()) for count in found.pages} == {1028, 2064, 1801, 287}
+    assert comparable(summary(archive)) == comparable(summary(closed))
+    # The same page counts as the same one, whichever file it is in.
+    live = tmp_path / "visits.log"
+    live.write_bytes(closed.read_bytes())
+    assert summary(archive, live, with_query=True).pages_seen == len(pages)
+
+
+def test_an_export_with_agents_is_the_same_from_parquet(tmp_path: Path) -> None:
+    closed = days_log(tmp_path)
+    for name, source in (("a", closed), ("b", archive_of(closed))):
+        assert main(["export", str(source), "--to", "csv", "--agents", "-o", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_report_of_parquet_is_as_private_as_its_files(tmp_path: Path) -> None:
+    archive = archive_of(days_log(tmp_path))
+    for number, file in enumerate(sorted(archive.rglob("*.parquet"))):
+        file.chmod(0o640 if number else 0o604)
+    assert main(["report", str(archive), "--html", str(tmp_path / "report.html")]) == 0
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o600
+
+
 @given(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=50)
     | st.sampled_from(["null", r"\x41", "'\"|"])
 )
 def test_a_text_is_escaped_as_in_the_log(text: str) -> None:
-    with open_database() as database:
+    with open_database(threads=1) as database:
         [(found, back)] = database.execute("SELECT escape($t), unescape(escape($t))", {"t": text}).fetchall()
     assert found == ("\\x6Eull" if text == "null" else escape(text))
     assert back == text

@@ -1,6 +1,7 @@
 """Whatever is in a file, the lines that go on are the ones the log itself would have."""
 
 import tracemalloc
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import example, given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from tests.core.strategies import visits
 from tracker.analysis import plain
 from tracker.analysis.log_files import CHUNK
-from tracker.analysis.plain import plain_lines
+from tracker.analysis.plain import LONG_TEXT, plain_lines, shortened
 from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import MAX_HEADER_CHARS, Visit
 from tracker.errors import MalformedMessage
@@ -143,3 +144,26 @@ def test_many_lines_of_many_escapes_cost_little_memory() -> None:
 )
 def test_a_time_that_was_never_is_malformed(time: str) -> None:
     assert plain_lines(LINE.replace(LINE[:32], time.encode())) == (b"", 1)
+
+
+def test_long_texts_are_shortened_for_a_report_and_still_differ() -> None:
+    time = datetime(2026, 11, 24, tzinfo=UTC)
+    long = ["\U0001f600" * 2000, "\U0001f600" * 1999 + "x", "https://example.com/" + "a" * 2000, "|" * 2048]
+    visits = [Visit(time, page, agent, "::1") for page in (*long, None, "null", "short") for agent in (*long, None)]
+    made = shortened(b"".join(map(format_line, visits)))
+    assert plain_lines(made) == (made, 0)
+    lines = made.splitlines(keepends=True)
+    assert len(set(lines)) == len(lines) == len(visits)
+    assert max(map(len, lines)) < 3 * LONG_TEXT
+    assert [line for line in lines if len(line) < 200] == [
+        format_line(visit) for visit in visits if len(format_line(visit)) < 200
+    ]
+    queries = [format_line(Visit(time, "https://example.com/" + "a" * 1500 + f"?{n}", None, "::1")) for n in range(2)]
+    pages = {parse_line(line).referrer for line in shortened(b"".join(queries)).splitlines(keepends=True)}
+    assert len(pages) == 2
+    assert len({(page or "").split("?")[0] for page in pages}) == 1
+    assert shortened(LINE * 3) == LINE * 3
+    longest = LINE.replace(b"|", b"|" + b"a" * (LONG_TEXT + 1 - len(LINE)), 1)
+    assert shortened(longest * 3) == longest * 3
+    longer = longest.replace(b"a", b"a" * (LONG_TEXT + 1), 1)
+    assert shortened(LINE + longer + LINE * 9 + longer) == LINE + shortened(longer) + LINE * 9 + shortened(longer)

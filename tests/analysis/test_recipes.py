@@ -14,7 +14,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from tests.analysis.golden import LINES, write_golden
+from tests.analysis.golden import LINES, TORN, write_golden
 from tracker.archive.lines import ClosedLog
 from tracker.archive.objects import make_objects
 
@@ -74,7 +74,7 @@ def test_goaccess_reads_the_export(folder: Path) -> None:
 
 def test_duckdb_reads_rotated_and_gzipped_logs(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    Path("visits.log").write_bytes(b"".join(LINES[:4]))
+    Path("visits.log").write_bytes(b"".join(LINES[:4]) + TORN[:50])
     Path("visits.log.20261123T000000Z.gz").write_bytes(gzip.compress(b"".join(LINES[4:6])))
     assert duckdb.execute(recipe("DuckDB").rstrip().rstrip(";")).fetchall()[0] == ("https://example.com/a", 4, 3)
     assert duckdb.execute(r"SELECT decode('caf\xC3\xA9'::BLOB)").fetchall() == [("café",)]
@@ -139,7 +139,7 @@ def test_the_commands_of_the_page_run(folder: Path) -> None:
     assert duckdb.execute(f"SELECT count(*) FROM '{folder}/visits.parquet'").fetchall() == [(len(LINES),)]
 
 
-def test_the_three_questions_to_the_archive_are_answered_by_duckdb(tmp_path: Path) -> None:
+def test_the_archive_is_read_by_the_report_and_the_three_questions_are_answered_by_duckdb(tmp_path: Path) -> None:
     closed = tmp_path / "visits.log.20261125T000000.000000Z"
     closed.write_bytes(b"".join(LINES))
     with ClosedLog(closed) as log:
@@ -147,6 +147,7 @@ def test_the_three_questions_to_the_archive_are_answered_by_duckdb(tmp_path: Pat
             target = tmp_path / "archive" / each.name
             target.parent.mkdir(parents=True)
             each.file.rename(target)
+    run(PAGE.split("### The archive", 1)[1].split("test_recipes.py -->\n```sh\n", 1)[1].split("```", 1)[0], tmp_path)
     questions = [
         each.strip().replace("archive/", f"{tmp_path}/archive/")
         for each in PAGE.split("**DuckDB**", 1)[1].split("```sql\n", 1)[1].split("```", 1)[0].split(";")

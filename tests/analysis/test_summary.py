@@ -1,16 +1,23 @@
 """Every number of a report, on a log whose numbers are known by hand."""
 
-from datetime import UTC, date, datetime
+import io
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
+from rich.console import Console
 
 from tests.analysis.golden import LINES, write_golden
 from tracker.analysis import visits as table
 from tracker.analysis.log_files import open_logs
+from tracker.analysis.page import render
 from tracker.analysis.selection import Selection
 from tracker.analysis.summary import Count, Day, Summary, summarise
+from tracker.analysis.terminal import show
+from tracker.analysis.timeline import timeline
+from tracker.core.log_line import format_line
+from tracker.core.visit import Visit
 
 EVE = 'https://evil.example/"><script>alert(1)</script>\u202e|\x1b[31m'
 
@@ -34,8 +41,8 @@ def test_what_is_no_visit_is_counted_and_doctor_is_left_out(golden: Summary) -> 
     assert golden.doctor == 1
     assert golden.notes == [
         "16 lines read, 3 of them malformed",
-        "1 of the files end within a line: read up to the last whole line",
-        "1 visits of tracker doctor left out",
+        "1 file without a newline at the end: read up to the last whole line",
+        "1 visit of tracker doctor left out",
     ]
 
 
@@ -107,6 +114,29 @@ def test_hours_and_days_are_those_of_the_clock_that_was_asked_for(golden: Summar
     assert summary_of(log, zone="Asia/Kathmandu").hours[0][14] == 2
 
 
+def test_an_hour_of_a_weekday_is_the_mean_of_all_weeks(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    # Ten days from a Monday at 12:00 to a Thursday at 11:59, a visit every quarter of an hour: each hour of the week
+    # comes once, and those from Monday 12:00 to Thursday 11:00 twice.
+    begin = datetime(2026, 11, 23, 12, 1, tzinfo=UTC)
+    times = [begin + timedelta(minutes=15 * number) for number in range(10 * 24 * 4 - 1)]
+    log.write_bytes(b"".join(format_line(Visit(time, "x", "Windows", "::1")) for time in times))
+    summary = summary_of(log)
+    assert {visits for day in summary.hours for visits in day} == {4.0, 3.5}  # the last quarter of an hour is missing
+    assert summary.hours[3][11] == 3.5
+
+
+def test_no_visit_of_the_hour_that_comes_twice_is_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    times = [datetime(2026, 10, 25, hour, 30, tzinfo=UTC) for hour in (0, 1)]  # both are 02:30 in Berlin
+    log.write_bytes(b"".join(format_line(Visit(time, "x", "Windows", "::1")) for time in times))
+    summary = summary_of(log, zone="Europe/Berlin")
+    assert [moment.isoformat() for moment, _ in summary.quarters] == [
+        "2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00"
+    ]  # fmt: skip
+    assert [(bar.name, bar.people) for bar in timeline(summary.quarters).bars] == [("25 Oct 02:00", 2)]
+
+
 def test_filters_by_time_page_and_kind(tmp_path: Path) -> None:
     log = write_golden(tmp_path)
     tuesday = datetime(2026, 11, 24, tzinfo=UTC)
@@ -138,13 +168,13 @@ def test_no_visit_is_a_report_too(tmp_path: Path) -> None:
     log.touch()
     empty = summary_of(log)
     assert empty.total == Count("", people=0)
-    assert (empty.first, empty.days, empty.pages, empty.quarters) == (None, [], [], {})
+    assert (empty.first, empty.days, empty.pages, empty.quarters) == (None, [], [], [])
 
 
 def test_the_ends_of_the_calendar_are_reported(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
     log.write_bytes(
-        b"0001-01-01T00:00:00Z|null|x|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|x|192.0.2.1\n" + LINES[0]
+        b"0001-01-01T00:00:00Z|null|Windows|192.0.2.1\n9999-12-31T23:59:59.9999999Z|null|Windows|192.0.2.1\n" + LINES[0]
     )
     for zone in ("America/Los_Angeles", "Pacific/Kiritimati"):
         summary = summary_of(log, zone=zone)
@@ -157,8 +187,50 @@ def test_as_many_user_agents_as_there_are_visits_are_all_classified(
 ) -> None:
     monkeypatch.setattr(table, "AGENTS_BATCH", 1000)
     log = tmp_path / "visits.log"
-    line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 Unheard/{0}|192.0.2.1\n"
+    line = "2026-11-23T09:00:00.000000+00:00|https://example.com/{0}|Mozilla/5.0 (Windows) Unheard/{0}|192.0.2.1\n"
     log.write_text("".join(line.format(number) for number in range(4321)))
     summary = summary_of(log)
     assert summary.total == Count("", people=4321, visitors=4321)
     assert (summary.pages_seen, len(summary.pages)) == (4321, 25)
+
+
+def test_named_pages_are_grouped_by_what_stands_before_their_first_slash(tmp_path: Path) -> None:
+    names = [
+        "newsletter/2026-11/top",
+        "newsletter/2026-12/top?ignored=/x",
+        "newsletter",
+        "Feed/a",
+        "https://Example.com?q=/",
+        "https://example.com/newsletter/1",
+        "C:/x",
+        "Feed/x://y",
+        "Feed?from=https://example.com/",
+        "://nowhere",
+        "//cdn/x",
+        "null",
+        '<b>"\x1b[31m\u202e|\n/x',
+    ]
+    log = tmp_path / "visits.log"
+    time = datetime(2026, 11, 24, tzinfo=UTC)
+    log.write_bytes(b"".join(format_line(Visit(time, name, "Windows", "::1")) for name in names))
+    summary = summary_of(log)
+    assert {row.name: row.visits for row in summary.sites} == {
+        "newsletter": 3,
+        "Feed": 3,
+        "nowhere": 1,
+        "example.com": 2,
+        "C:": 1,
+        "": 1,
+        "null": 1,
+        '<b>"\x1b[31m\u202e|\n': 1,
+    }
+    assert {row.name for row in summary.pages} == {name.split("?")[0] for name in names}
+    page, console = render(summary), Console(file=io.StringIO(), width=200)
+    show(summary, console, 25)
+    assert isinstance(console.file, io.StringIO)
+    for shown in (page, console.file.getvalue()):
+        assert "newsletter/2026-11/top" in shown
+        assert "\x1b" not in shown
+        assert "\u202e" not in shown
+    assert "<b>" not in page.split("</header>")[1]
+    assert summary_of(log, page="newsletter/*").total.visits == 2

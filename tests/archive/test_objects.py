@@ -52,6 +52,13 @@ def test_malformed_lines_are_in_an_object_of_their_own_byte_for_byte(tmp_path: P
     assert (objects.visits, objects.malformed) == (6, 6)
 
 
+def test_each_of_many_empty_lines_has_its_number(tmp_path: Path) -> None:
+    objects, stored = made(close(tmp_path / "visits.log", b"\n" + line(1) + b"\n\n\n" + line(2)))
+    assert [number for _, number, _ in rows(stored)] == [2, 6]
+    assert malformed(stored) == [b"1 \n3 \n4 \n5 \n"]
+    assert (objects.visits, objects.malformed) == (2, 4)
+
+
 def test_a_log_of_malformed_lines_alone_has_no_object_of_a_day(tmp_path: Path) -> None:
     _, stored = made(close(tmp_path / "visits.log", b"nothing\nto see"))
     assert list(stored) == ["a/_malformed/visits.log.20261124T130000.000000Z.gz"]

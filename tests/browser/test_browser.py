@@ -2,10 +2,7 @@
 
 import asyncio
 import re
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 from selenium import webdriver
@@ -14,6 +11,8 @@ from selenium.webdriver.common.by import By
 from tests.local.running import System
 from tests.system.wire import wait_for
 from tracker.local.demo import Demo
+
+from .pages import serving
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -25,36 +24,12 @@ def readme_snippet() -> str:
     return found[0]
 
 
-@contextmanager
-def page_with(content: str) -> Iterator[str]:
-    """The origin of a server whose every page is `content`."""
-
-    class Page(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = f"<!doctype html><title>A page</title><p>Hello</p>{content}".encode()
-            self.send_response(200 if self.path != "/favicon.ico" else 404)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
-        serving = threading.Thread(target=server.serve_forever)
-        serving.start()
-        yield f"http://localhost:{server.server_port}"
-        server.shutdown()
-        serving.join()
-
-
 def test_a_page_of_another_origin_with_the_snippet_of_the_readme(system: System, browser: webdriver.Chrome) -> None:
     snippet = readme_snippet()
     here = re.sub(r"http://[^/\"]+/track", system.pixel_url, snippet)
     assert here != snippet
-    with page_with(here) as origin:
-        page = f"{origin}/articles/42?from=a%7Cletter&lang=de"
+    with serving() as site:
+        page = site.put("/articles/42", here) + "?from=a%7Cletter&lang=de"
         browser.get(page)
         wait_for(lambda: len(system.lines) == 1, "one line in the log")
         agent = browser.execute_script("return navigator.userAgent")
@@ -95,6 +70,34 @@ def test_the_demo_page_shows_its_own_visit_and_every_further_hit(system: System,
     assert errors == []
 
 
+def test_the_demo_page_shows_named_pages_and_a_single_page_app(system: System, browser: webdriver.Chrome) -> None:
+    def pages() -> list[str]:
+        return [line.split("|")[1] for line in system.lines]
+
+    browser.get(system.demo_url)
+    expected = [system.demo_url]
+    for selector, page in (
+        ("[data-issue='2026-11']", "newsletter/2026-11"),
+        ("[data-issue='2026-12']", "newsletter/2026-12"),
+        ("[href='/app/prices']", f"{system.demo_url}app/prices"),
+        ("[href='/app/about']", f"{system.demo_url}app/about"),
+    ):
+        wait_for(lambda: pages() == expected, lambda: f"the pages are {expected}, and not {pages()}")
+        browser.find_element(By.CSS_SELECTOR, selector).click()
+        expected.append(page)
+    wait_for(lambda: pages() == expected, lambda: f"the pages are {expected}, and not {pages()}")
+
+    browser.refresh()  # a page of the app can be opened, too
+    assert browser.find_element(By.ID, "newsletter").text.startswith("<img ")
+    wait_for(lambda: pages() == [*expected, expected[-1]], "the page of the app was opened")
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []  # type: ignore[no-untyped-call]
+
+    browser.get(f"{system.demo_url}report")
+    report = browser.find_element(By.TAG_NAME, "body").text
+    for page in expected:
+        assert page in report
+
+
 def test_the_demo_page_does_not_claim_a_visit_that_was_blocked(system: System, browser: webdriver.Chrome) -> None:
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["*/track*"]})  # as an ad blocker does
@@ -115,6 +118,7 @@ async def test_the_demo_page_says_when_the_pixel_is_unreachable(
         host="127.0.0.1",
         port=port,
         pixel_url=f"http://127.0.0.1:{closed}/track",
+        page_parameter="page",
         pixel_admin_url=f"http://127.0.0.1:{closed}",
         storage_admin_url=f"http://127.0.0.1:{closed}",
         log_path=tmp_path / "visits.log",

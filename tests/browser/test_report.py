@@ -9,6 +9,7 @@ from tests.analysis.golden import write_golden
 from tracker import cli
 
 WIDE = (1280, 900)
+TABLET = (560, 900)
 PHONE = (390, 844)
 
 
@@ -27,6 +28,20 @@ def overflowing(browser: webdriver.Chrome) -> list[str]:
     found: list[str] = browser.execute_script(
         "return [...document.querySelectorAll('body *')].filter(e => e.getBoundingClientRect().right > innerWidth + 1)"
         ".map(e => e.outerHTML.slice(0, 80))"
+    )
+    return found
+
+
+def badly_named(browser: webdriver.Chrome) -> list[str]:
+    """The names under a chart that reach beyond it, or into the name before them."""
+    found: list[str] = browser.execute_script(
+        "return [...document.querySelectorAll('.ticks')].flatMap(chart => {"
+        "  const edge = chart.getBoundingClientRect();"
+        "  const names = [...chart.children].filter(name => getComputedStyle(name).display != 'none');"
+        "  const boxes = names.map(name => name.getBoundingClientRect());"
+        "  return names.filter((_, i) => boxes[i].left < (i ? boxes[i - 1].right : edge.left - 1)"
+        "    || boxes[i].right > edge.right + 1).map(name => name.textContent);"
+        "})"
     )
     return found
 
@@ -53,12 +68,13 @@ def test_the_report_is_seen_as_it_is_meant(tmp_path: Path, browser: webdriver.Ch
     )
     assert background(browser) == "rgb(23, 21, 19)"
 
-    for width, height in (WIDE, PHONE):
+    for width, height in (WIDE, TABLET, PHONE):
         browser.execute_cdp_cmd(
             "Emulation.setDeviceMetricsOverride",
             {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500},
         )
         assert overflowing(browser) == []
+        assert badly_named(browser) == []
 
     printed = browser.execute_cdp_cmd("Page.printToPDF", {})
     assert len(printed["data"]) > 10_000

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from hypothesis import strategies as st
 
-from tracker.core.client_ip import canonical_ip
+from tracker.core.ip_address import canonical_ip
 from tracker.core.visit import Visit, encode_line, header_text
 
 _hostile_text = st.text(

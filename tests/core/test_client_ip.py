@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker.core.client_ip import ClientIp, canonical_ip, is_known_header, truncate_ip
+from tracker.core.client_ip import ClientIp, is_known_header
+from tracker.core.ip_address import canonical_ip, truncate_ip
 from tracker.errors import ConfigurationError
 
 TRUSTED = ["10.0.0.0/8", "192.0.2.7", "fd00::/8", "::ffff:172.16.0.0/108"]
@@ -345,3 +346,19 @@ def test_only_the_right_end_of_a_header_of_megabytes_is_read(header: str) -> Non
     resolve = ClientIp(["10.0.0.0/8"], header).resolve
     assert resolve("10.0.0.1", [*flood, element]) == "198.51.100.7"
     assert resolve("10.0.0.1", [element, *flood]) == "10.0.0.2"  # the cut element is not read as another address
+
+
+_addresses = st.ip_addresses() | st.sampled_from(
+    ["0.0.0.0", "255.255.255.255", "10.0.0.0", "10.255.255.255", "::"]
+).map(ipaddress.ip_address)
+_networks = st.builds(
+    lambda address, bits: f"{address}/{min(bits, address.max_prefixlen)}", _addresses, st.integers(0, 128)
+)
+
+
+@given(st.lists(_networks, max_size=4), _addresses)
+def test_a_trusted_peer_is_one_in_a_trusted_network(networks: list[str], address: ipaddress.IPv4Address) -> None:
+    parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
+    trusting = ClientIp([str(network) for network in parsed], "X-Forwarded-For")
+    canonical = ipaddress.ip_address(canonical_ip(str(address)) or "")
+    assert trusting.needs_header(str(address)) == any(canonical in network for network in parsed)

@@ -318,6 +318,12 @@ def test_a_body_that_is_neither_visit_nor_envelope_is_malformed(body: str) -> No
         unpack({}, body)
 
 
+def test_a_message_that_asks_to_confirm_a_subscription_is_named_as_such() -> None:
+    body = {"Type": "SubscriptionConfirmation", "Token": "2336", "Message": "You have chosen to subscribe ..."}
+    with pytest.raises(MalformedMessage, match="a SubscriptionConfirmation of SNS"):
+        unpack({}, json.dumps(body))
+
+
 @given(
     st.dictionaries(st.sampled_from(["Journal", "Start", "Visits", "Encoding", "Crc32", "Closed"]), st.text()),
     st.text(),

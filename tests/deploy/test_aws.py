@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tracker.operations import provision
+from tracker.operations import provision, wanted_settings
 
 from .tools import DEPLOY, ROOT, run, sections_of_the_guide
 
@@ -47,21 +47,33 @@ def test_cfn_lint_has_nothing_to_say(template: Path) -> None:
 def test_it_makes_what_provision_makes() -> None:
     made = resources()
     for queue in ("Queue", "DeadLetterQueue"):
-        assert made[queue]["MessageRetentionPeriod"] == provision.RETENTION_SECONDS
+        assert made[queue]["MessageRetentionPeriod"] == wanted_settings.RETENTION_SECONDS
         assert made[queue]["SqsManagedSseEnabled"] is True
-    assert made["Queue"]["RedrivePolicy"]["maxReceiveCount"] == provision.MAX_RECEIVE_COUNT
-    assert made["Subscription"]["FilterPolicy"] == provision.FILTER_POLICY
+    assert made["Queue"]["RedrivePolicy"]["maxReceiveCount"] == wanted_settings.MAX_RECEIVE_COUNT
+    assert made["Subscription"]["FilterPolicy"] == wanted_settings.FILTER_POLICY
     assert made["Subscription"]["RawMessageDelivery"] is True
     assert made["Subscription"]["RedrivePolicy"] == {
         "deadLetterTargetArn": made["Queue"]["RedrivePolicy"]["deadLetterTargetArn"]
     }
     statements = made["QueuesPolicy"]["PolicyDocument"]["Statement"]
-    [ours] = [statement for statement in statements if statement["Sid"] == provision.STATEMENT]
-    expected = json.loads(provision.with_our_statement(None, "queue", "!Ref Topic"))["Statement"][0]
-    assert {**ours, "Resource": "queue"} == expected
+    [ours] = [statement for statement in statements if statement["Sid"] == wanted_settings.STATEMENT]
+    expected = json.loads(wanted_settings.with_our_statement(None, "queue", "!Ref Topic"))["Statement"][0]
+    assert {**ours, "Resource": "queue", "Sid": expected["Sid"]} == expected
     defaults = yaml.load(TEMPLATE.read_text(), _Loader)["Parameters"]
     names = provision.Names(topic=defaults["TopicName"]["Default"], queue=defaults["QueueName"]["Default"])
     assert names == provision.Names()
+
+
+def test_topic_and_queues_refuse_plain_http() -> None:
+    refused: set[str] = set()
+    for policy in ("TopicPolicy", "QueuesPolicy"):
+        [statement] = [one for one in resources()[policy]["PolicyDocument"]["Statement"] if one["Sid"] == "NoPlainHttp"]
+        assert statement["Effect"] == "Deny"
+        assert statement["Principal"] == "*"
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        resource = statement["Resource"]
+        refused |= set(resource if isinstance(resource, list) else [resource])
+    assert refused == {"!Ref Topic", "!GetAtt Queue.Arn", "!GetAtt DeadLetterQueue.Arn"}
 
 
 def actions(policy: str, template: Path = TEMPLATE) -> set[str]:

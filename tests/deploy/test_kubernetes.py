@@ -1,5 +1,6 @@
 """The manifests: rendered by Kustomize, right by Kubernetes' own schemas, and as the services need them."""
 
+import ipaddress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def named(kind: str, name: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_as_kubernetes_defines_it(version: str) -> None:
-    assert len(rendered()) == 14
+    assert len(rendered()) == 15
     for manifest in rendered():
         kubernetes_validate.validate(manifest, version, strict=True)
 
@@ -95,6 +96,52 @@ def test_it_is_reached_by_each_ip_version_that_the_cluster_has() -> None:
     assert loaded.http.host == "*"
     services = [one["spec"] for one in rendered() if one["kind"] == "Service"]
     assert {service.get("ipFamilyPolicy") for service in services} == {"PreferDualStack"}
+
+
+def called(address: str, port: int, protocol: str = "TCP") -> bool:
+    """Whether the pods may call an address that is no pod's, by what NetworkPolicy says about `egress`."""
+    spec = named("NetworkPolicy", "tracker-calls")["spec"]
+    assert spec["podSelector"] == {}
+    assert spec["policyTypes"] == ["Egress"]
+    target = ipaddress.ip_address(address)
+    return any(
+        target in ipaddress.ip_network(peer["ipBlock"]["cidr"])
+        for rule in spec["egress"]
+        if {"port": port, "protocol": protocol} in rule["ports"]
+        for peer in rule["to"]
+        if "ipBlock" in peer
+    )
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "protocol", "may"),
+    [
+        ("52.94.5.100", 443, "TCP", True),  # an endpoint of AWS
+        ("10.0.3.7", 443, "TCP", True),  # a VPC endpoint
+        ("2600:1f70::1", 443, "TCP", True),
+        ("169.254.170.23", 80, "TCP", True),  # EKS Pod Identity
+        ("fd00:ec2::23", 80, "TCP", True),
+        ("169.254.169.254", 80, "TCP", True),  # the metadata of the instance
+        ("fd00:ec2::254", 80, "TCP", True),
+        ("169.254.20.10", 53, "UDP", True),  # NodeLocal DNSCache
+        ("52.94.5.100", 80, "TCP", False),
+        ("10.0.3.7", 22, "TCP", False),
+        ("8.8.8.8", 53, "UDP", False),
+        ("2600:1f70::1", 443, "UDP", False),
+    ],
+)
+def test_pods_call_dns_aws_and_what_gives_credentials_and_nothing_else(
+    address: str, port: int, protocol: str, may: bool
+) -> None:
+    assert called(address, port, protocol) == may
+
+
+def test_pods_ask_the_dns_of_the_cluster() -> None:
+    [dns] = [
+        rule for rule in named("NetworkPolicy", "tracker-calls")["spec"]["egress"] if rule["ports"][0]["port"] == 53
+    ]
+    assert {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}} in dns["to"]
+    assert {port["protocol"] for port in dns["ports"]} == {"UDP", "TCP"}
 
 
 def test_there_is_one_writer() -> None:

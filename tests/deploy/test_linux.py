@@ -4,10 +4,14 @@ import os
 import pwd
 import re
 import stat
+import subprocess
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.system.wire import wait_for
 from tracker.config import load_pixel, load_storage
 from tracker.visit_log_files import archived_directory
 
@@ -67,6 +71,56 @@ def test_the_archive_has_a_user_of_its_own_who_may_write_the_markers_only() -> N
     run("systemd-analyze", "calendar", setting("tracker-archive.timer", "OnCalendar"))
 
 
+@pytest.fixture
+def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, list[str]]]:
+    """Calls tracker-as with a unit of these settings. Returns its status, and the words that systemd-run got."""
+
+    def call(settings: dict[str, str], *words: str) -> tuple[int, list[str]]:
+        told = tmp_path / "told"
+        cases = "".join(f"--property={name}) printf '%s' '{value}' ;;\n" for name, value in settings.items())
+        for name, script in (
+            ("systemctl", f"case $2 in {cases} esac"),
+            ("systemd-run", f"printf '%s\\n' \"$@\" > {told}; exit 5"),
+        ):
+            path = tmp_path / name
+            path.write_text(f"#!/bin/sh\n{script}\n")
+            path.chmod(0o755)
+        environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        done = subprocess.run([SYSTEMD / "tracker-as", *words], env=environment, check=False, capture_output=True)
+        return done.returncode, told.read_text().splitlines() if told.exists() else []
+
+    return call
+
+
+def test_tracker_as_gives_a_command_what_the_unit_has(called: Callable[..., tuple[int, list[str]]]) -> None:
+    settings = {
+        "User": "tracker",
+        "WorkingDirectory": "/var/lib/tracker",
+        "Environment": "A=1 B=2",
+        "EnvironmentFiles": "/etc/one.env (ignore_errors=yes)\n/etc/the other.env (ignore_errors=no)\n",
+    }
+    status, told = called(settings, "pixel", "tracker", "doctor", "--pixel", "a file")
+    assert status == 5  # that of the command
+    assert told[told.index("--") + 1 :] == ["tracker", "doctor", "--pixel", "a file"]
+    properties = [word.removeprefix("--property=") for word in told if word.startswith("--property=")]
+    files = [word for word in properties if word.startswith("EnvironmentFile=")]
+    assert files == ["EnvironmentFile=-/etc/one.env", "EnvironmentFile=/etc/the other.env"]  # the later one wins
+    assert {"User=tracker", "WorkingDirectory=/var/lib/tracker", "Environment=A=1 B=2"} <= set(properties)
+    assert "--wait" in told
+
+
+@pytest.mark.parametrize("words", [(), ("pixel",), ("doctor", "tracker", "doctor"), ("--help",)])
+def test_tracker_as_refuses_what_it_does_not_know(
+    called: Callable[..., tuple[int, list[str]]], words: tuple[str, ...]
+) -> None:
+    assert called({}, *words) == (2, [])
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_a_reload_needs_no_other_package_than_a_shell(unit: str) -> None:
+    assert setting(unit, "ExecReload") == "/bin/sh -c 'kill -HUP ${MAINPID}'"
+
+
 @root_only
 def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
@@ -118,6 +172,45 @@ def test_logrotate_renames_makes_a_new_file_and_says_so(tmp_path: Path) -> None:
     ]  # the signal comes once both are there
 
     assert "copytruncate" not in re.sub(r"#.*", "", (DEPLOY / "logrotate/tracker").read_text())
+
+
+def test_a_log_is_rotated_again_on_the_same_day(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir(mode=0o750)
+    log, state, config = folder / "visits.log", tmp_path / "state", rotation(folder, "true")
+    closed: set[Path] = set()
+    for number in range(3):
+        log.write_text(f"{number}\n")
+        wait_for(lambda: _another_second(folder), "the next second: its time is the name")
+        run("logrotate", "--force", "--state", state, config)
+        assert log.read_text() == ""
+        now = set(folder.glob("visits.log-*"))
+        assert len(now) == number + 1
+        closed = now
+    # The newest is not compressed yet, and each has a name of its own that sorts in the order of writing.
+    assert [path.suffix == ".gz" for path in sorted(closed)] == [True, True, False]
+    assert sorted(closed)[-1].read_text() == "2\n"
+
+
+def _another_second(folder: Path) -> bool:
+    """Whether logrotate would choose a name now that no closed log has."""
+    return not list(folder.glob(f"visits.log-{time.strftime('%Y%m%d-%H%M%S')}*"))
+
+
+@pytest.mark.parametrize("status", [0, 1, 5])
+def test_a_rotation_succeeds_while_the_service_is_down(tmp_path: Path, status: int) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir(mode=0o750)
+    hook = re.search(r"^ +(systemctl kill .*)$", (DEPLOY / "logrotate/tracker").read_text(), re.MULTILINE)
+    assert hook is not None
+    systemctl = tmp_path / "systemctl"  # as the real one ends for a unit that is stopped, or not there at all
+    systemctl.write_text(f"#!/bin/sh\necho called >> {tmp_path}/calls\nexit {status}\n")
+    systemctl.chmod(0o755)
+    config = rotation(folder, hook[1].replace("systemctl", str(systemctl)))
+    (folder / "visits.log").write_text("first\n")
+    run("logrotate", "--force", "--state", tmp_path / "state", config)
+    assert (tmp_path / "calls").read_text() == "called\n"
+    assert len(list(folder.glob("visits.log-*"))) == 1
 
 
 def test_an_empty_log_is_not_rotated(tmp_path: Path) -> None:

@@ -109,7 +109,8 @@ class World:
         return self._sqs_GetQueueUrl(call, base_url)
 
     def _sqs_GetQueueUrl(self, call: Parameters, base_url: str) -> Parameters:
-        return {"QueueUrl": f"{base_url}/{ACCOUNT}/{self.queue(call['QueueName']).name}"}
+        name = call["QueueName"] if call.get("QueueOwnerAWSAccountId", ACCOUNT) == ACCOUNT else "of another account"
+        return {"QueueUrl": f"{base_url}/{ACCOUNT}/{self.queue(name).name}"}
 
     def _sqs_SetQueueAttributes(self, call: Parameters, _: str) -> Parameters:
         self.queue(call["QueueUrl"]).attributes.update(call["Attributes"])

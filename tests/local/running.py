@@ -21,7 +21,8 @@ class System:
         self.pixel_url = f"http://127.0.0.1:{self.pixel_port}/track"
         self.demo_url = f"http://127.0.0.1:{self.demo_port}/"
         (folder / "pixel.yaml").write_text(
-            f"{{http: {{host: 127.0.0.1, port: {self.pixel_port}}}, admin: {{port: {self.pixel_admin_port}}}, "
+            f"{{http: {{host: 127.0.0.1, port: {self.pixel_port}, page_parameter: page}}, "
+            f"admin: {{port: {self.pixel_admin_port}}}, "
             "sns: {topic_arn: 'arn:aws:sns:us-east-1:000000000000:tracking'}}"
         )
         (folder / "storage.yaml").write_text(

@@ -7,6 +7,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 import aiohttp
 import pytest
@@ -14,18 +15,19 @@ import pytest
 from tracker import analysis
 from tracker.extras import how_to_install
 from tracker.local import demo_report
-from tracker.local.demo import Demo, Tail, embed_snippet
+from tracker.local.demo import Demo, Tail, app_snippet, embed_snippet, newsletter_snippet
 from tracker.local.demo_report import LiveReport
 
 LINE = "2026-11-23T07:09:24.932706+00:00|http://127.0.0.1:8000/|Mozilla/5.0|127.0.0.1"
 
 
 @asynccontextmanager
-async def demo_at(port: int, log: Path) -> AsyncIterator[aiohttp.ClientSession]:
+async def demo_at(port: int, log: Path, page_parameter: str | None = "page") -> AsyncIterator[aiohttp.ClientSession]:
     demo = Demo(
         host="127.0.0.1",
         port=port,
         pixel_url="http://127.0.0.1:8080/track",
+        page_parameter=page_parameter,
         pixel_admin_url="http://127.0.0.1:8081",
         storage_admin_url="http://127.0.0.1:8082",
         log_path=log,
@@ -73,14 +75,32 @@ async def test_the_page_embeds_the_pixel_and_shows_the_same_snippet(free_port: i
     )
     assert f"\n{snippet}\n" in page
     assert html.escape(snippet, quote=False) in page
-    assert "{{" not in page
+    assert re.findall(r"\{\{\w+", page) == ["{{random"] * 2  # for the mail program, and where the page fills it in
     for link in ("8081/readyz", "8081/metrics", "8082/readyz", "8082/metrics"):
         assert f'href="http://127.0.0.1:{link}"' in page
     assert "default-src 'none'" in policy
-    assert "img-src data: http://127.0.0.1:8080;" in policy
+    assert "img-src data: http://127.0.0.1:8080; connect-src 'self' http://127.0.0.1:8080;" in policy
     assert set(re.findall(r'(?:src|href)="(https?://[^/"]+)', page)) == {
         f"http://127.0.0.1:{port}" for port in (8080, 8081, 8082)
     }
+
+
+@pytest.mark.parametrize("parameter", ["page", "p&q", None])
+async def test_the_page_shows_named_pages_if_the_pixel_has_them(
+    free_port: int, tmp_path: Path, parameter: str | None
+) -> None:
+    async with demo_at(free_port, tmp_path / "visits.log", parameter) as session, session.get("/app/x") as response:
+        assert response.status == 200
+        page = await response.text()
+    assert html.escape(app_snippet("http://127.0.0.1:8080/track"), quote=False) in page
+    if parameter is None:
+        assert "<section hidden>" in page
+    else:
+        assert "<section hidden>" not in page
+        snippet = newsletter_snippet("http://127.0.0.1:8080/track", parameter)
+        assert html.escape(snippet, quote=False) in page
+        source = html.unescape(snippet.split('"')[1])
+        assert dict(parse_qsl(source.partition("?")[2])) == {parameter: "newsletter/2026-11", "u": "{{random}}"}
 
 
 async def test_the_page_links_a_report_of_the_log_as_it_is_now(

@@ -40,6 +40,10 @@ class Bench:
     sns: Any
     sqs: Any
 
+    @property
+    def dead_letter_queue(self) -> str:
+        return self.made.dead_letter_queue_url.rpartition("/")[2]
+
     def pixel_config(self, override: Config | None = None) -> Path:
         base: Config = {
             "http": {"host": "127.0.0.1", "port": free_port()},

@@ -1,34 +1,30 @@
 """The doctor: green on a healthy system, and for each fault a finding that names it, its harm and its remedy."""
 
-import asyncio
 import json
 import os
 import pty
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from aiohttp import web
+from aiohttp import ClientError, web
 
 from tests.launched import environment
 from tests.ports import free_port
 from tests.system.processes import Service
 from tests.system.wire import get
-from tracker import cli
 from tracker.config import Http, LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
 from tracker.operations.findings import Finding, Level
 from tracker.operations.host_checks import check_log, check_outbox, judge_disk, lock_holder
-from tracker.operations.provision import with_our_statement
 from tracker.operations.service_checks import (
     Metrics,
     judge_client_ip,
     judge_pixel_metrics,
+    judge_polling,
     judge_storage_metrics,
     judge_visibility,
 )
@@ -137,92 +133,7 @@ async def test_a_canary_that_sns_does_not_take_is_missed_where_it_stays(bench: B
     assert not [one for one in findings if one.subject == "canary" and "line" in one.what and one.level is Level.OK]
 
 
-# -- one fault after the other ---------------------------------------------------------------------------------
-
-Break = Callable[[Bench], Awaitable[object]]
-
-
-def queue_attribute(**attributes: str) -> Break:
-    async def set_attributes(bench: Bench) -> None:
-        await bench.sqs.set_queue_attributes(QueueUrl=bench.made.queue_url, Attributes=attributes)
-
-    return set_attributes
-
-
-def subscription_attribute(name: str, value: str) -> Break:
-    async def set_attribute(bench: Bench) -> None:
-        await bench.sns.set_subscription_attributes(
-            SubscriptionArn=bench.made.subscription_arn, AttributeName=name, AttributeValue=value
-        )
-
-    return set_attribute
-
-
-async def unsubscribe(bench: Bench) -> None:
-    await bench.sns.unsubscribe(SubscriptionArn=bench.made.subscription_arn)
-
-
-async def redrive_3(bench: Bench) -> None:
-    answer = await bench.sqs.get_queue_attributes(QueueUrl=bench.made.queue_url, AttributeNames=["RedrivePolicy"])
-    policy = {**json.loads(answer["Attributes"]["RedrivePolicy"]), "maxReceiveCount": 3}
-    await queue_attribute(RedrivePolicy=json.dumps(policy))(bench)
-
-
-async def policy_of_another_topic(bench: Bench) -> None:
-    policy = with_our_statement(None, bench.made.queue_arn, f"{bench.made.topic_arn}-of-others")
-    await queue_attribute(Policy=policy)(bench)
-
-
-Fault = tuple[Break, Level, str, str]
-
-# Faults that can be there at the same time are made and found together.
-AWS_FAULTS: dict[str, list[Fault]] = {
-    "nothing as it should be": [
-        (subscription_attribute("RawMessageDelivery", "false"), Level.WARNING, "subscription", "raw message delivery"),
-        (
-            subscription_attribute("FilterPolicy", '{"Type": ["Order"]}'),
-            Level.FAULT,
-            "subscription",
-            "drops visits",
-        ),
-        (queue_attribute(Policy=""), Level.FAULT, "queue", "does not let SNS send"),
-        (redrive_3, Level.WARNING, "dead letters", "after 3 receives"),
-        (queue_attribute(MessageRetentionPeriod="60"), Level.FAULT, "queue", "for 60 seconds"),
-        (queue_attribute(SqsManagedSseEnabled="false"), Level.WARNING, "queue", "not encrypted"),
-    ],
-    "half of it missing": [
-        (subscription_attribute("FilterPolicy", "{}"), Level.WARNING, "subscription", "no filter"),
-        (policy_of_another_topic, Level.FAULT, "queue", "but not on behalf of"),
-    ],
-    "nobody subscribed": [
-        (unsubscribe, Level.FAULT, "subscription", "not subscribed"),
-        (queue_attribute(RedrivePolicy=""), Level.WARNING, "dead letters", "no dead-letter queue"),
-    ],
-}
-
-
-@pytest.mark.parametrize("name", AWS_FAULTS)
-async def test_faults_at_aws_are_named_and_the_command_they_name_fixes_them(bench: Bench, name: str) -> None:
-    pixel, storage = bench.pixel_config(), bench.storage_config()
-    for make, *_ in AWS_FAULTS[name]:
-        await make(bench)
-    findings = await bench.doctor(pixel=pixel, storage=storage)
-    for _, level, subject, words in AWS_FAULTS[name]:
-        fix = found(findings, level, subject, words).fix
-        command = fix[fix.index("tracker provision") :]
-    arguments = [*shlex.split(command)[1:], "--dead-letter-queue", bench.names.dead_letter_queue]
-    assert await asyncio.to_thread(cli.main, arguments) == 0
-    healed = await bench.doctor(pixel=pixel, storage=storage)
-    assert {one.level for one in healed if one.subject in ("queue", "dead letters", "topic", "subscription")} == {
-        Level.OK
-    }
-
-
-async def test_dead_letters_are_counted_and_the_redrive_is_named(bench: Bench) -> None:
-    await bench.sqs.send_message(QueueUrl=bench.made.dead_letter_queue_url, MessageBody="a visit")
-    finding = found(await bench.doctor(storage=bench.storage_config()), Level.WARNING, "dead letters", "about 1")
-    words = f"tracker redrive --queue {bench.names.queue} --dead-letter-queue {bench.names.dead_letter_queue}"
-    assert finding.fix.endswith(words)
+# -- one fault after the other; those of topic, queue and subscription are in test_doctor_aws.py ------------------
 
 
 async def test_a_queue_that_is_not_there(bench: Bench) -> None:
@@ -315,6 +226,16 @@ def test_what_an_outbox_should_not_hold(tmp_path: Path) -> None:
     found(findings, Level.FAULT, "outbox", "every user may write")
 
 
+@pytest.mark.parametrize(("mode", "level"), [(0o777, Level.FAULT), (0o755, Level.WARNING)])
+def test_a_directory_that_every_user_may_enter_is_closed_by_the_command_that_is_printed(
+    tmp_path: Path, mode: int, level: Level
+) -> None:
+    config = OutboxConfig(dir=str(tmp_path))
+    tmp_path.chmod(mode)
+    subprocess.run(found(list(check_outbox(config)), level, "outbox", "every user may").fix, shell=True, check=True)
+    assert not [finding for finding in check_outbox(config) if "every user may" in finding.what]
+
+
 def test_a_ledger_that_cannot_be_used_is_named_with_its_reason(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
     ledger_path(log).parent.mkdir()
@@ -334,7 +255,9 @@ def test_a_visit_log_that_is_a_link_and_what_a_crash_left(tmp_path: Path) -> Non
     found(list(check_log(LogConfig(path=str(log)))), Level.WARNING, "visit log", "a crash left visits.log.torn-")
     log.symlink_to("elsewhere.log")
     findings = list(check_log(LogConfig(path=str(log))))
-    assert "elsewhere.log" in found(findings, Level.FAULT, "visit log", "symbolic link").fix
+    path = found(findings, Level.FAULT, "visit log", "symbolic link").fix.removeprefix("set log.path to ")
+    assert path == str(tmp_path / "elsewhere.log")
+    assert not [finding for finding in check_log(LogConfig(path=path)) if "symbolic link" in finding.what]
 
 
 @pytest.mark.parametrize(
@@ -348,6 +271,17 @@ def test_a_disk_that_is_nearly_full(subject: str, free: int, level: Level) -> No
 @pytest.mark.parametrize(("timeout", "level"), [(30, Level.OK), (120, Level.OK), (10, Level.WARNING)])
 def test_a_short_visibility_timeout_is_warned_of(timeout: int, level: Level) -> None:
     assert judge_visibility(SqsConfig(queue="visits", visibility_timeout=timeout)).level is level
+
+
+def test_polls_without_a_wait_are_warned_of() -> None:
+    finding = judge_polling(SqsConfig(queue="visits", wait_time=0))
+    assert finding.level is Level.WARNING
+    assert judge_polling(SqsConfig(queue="visits", wait_time=int(finding.fix.rpartition(" ")[2]))).level is Level.OK
+
+
+def test_an_answer_that_is_no_metrics_comes_from_another_program() -> None:
+    with pytest.raises(ClientError, match="another program"):
+        Metrics("404: Not Found")
 
 
 def test_what_storage_counts_is_judged() -> None:

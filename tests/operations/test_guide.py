@@ -34,11 +34,6 @@ def after(command: str, folder: Path, result: str) -> list[str]:
         return changed.read().splitlines()
 
 
-def test_deleting_a_persons_lines_deletes_these_alone(tmp_path: Path) -> None:
-    [command] = commands("operations.md", "zgrep")
-    assert after(command, tmp_path, "visits.log-20261123.gz") == LINES[1:]
-
-
 def test_a_log_without_addresses_keeps_its_format(tmp_path: Path) -> None:
     plain, without_queries = commands("privacy.md", "zcat")
     kept = after(plain, tmp_path, "analysis-20261123.gz")

@@ -109,7 +109,7 @@ async def test_a_dry_run_shows_all_of_it_and_makes_nothing(
     assert "QueueUrls" not in await sqs.list_queues(QueueNamePrefix="dry")
 
     assert await asyncio.to_thread(cli.main, arguments) == 0
-    assert not await differences(sns, sqs, Names(topic="dry", queue="dry", dead_letter_queue="dry-dlq"))
+    assert await differences(sns, sqs, Names(topic="dry", queue="dry", dead_letter_queue="dry-dlq")) == ([], [])
     capsys.readouterr()
     assert await asyncio.to_thread(cli.main, [*arguments, "--dry-run"]) == 0
     assert capsys.readouterr().out == "nothing to change\n"

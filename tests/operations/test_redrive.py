@@ -37,7 +37,7 @@ async def test_what_the_dead_letter_queue_held_becomes_lines_once(bench: Bench) 
         await bury(bench, message.body, **message.attributes)
         start += len(line)
     arguments = ["redrive", "--region", REGION, "--endpoint-url", bench.endpoint, "--queue", bench.names.queue]
-    arguments += ["--dead-letter-queue", bench.names.dead_letter_queue]
+    arguments += ["--dead-letter-queue", bench.dead_letter_queue]
     assert await asyncio.to_thread(cli.main, [*arguments, "--most", "3"]) == 0
     assert await waiting(bench, bench.made.queue_url) == 3
     assert await asyncio.to_thread(cli.main, arguments) == 0
@@ -102,6 +102,14 @@ async def test_a_redrive_that_aws_forbids_says_so(bench: Bench, capsys: pytest.C
 
     async with proxy(bench.endpoint, intervene=forbid) as endpoint:
         arguments = ["redrive", "--region", REGION, "--endpoint-url", endpoint, "--queue", bench.names.queue]
-        arguments += ["--dead-letter-queue", bench.names.dead_letter_queue]
+        arguments += ["--dead-letter-queue", bench.dead_letter_queue]
         assert await asyncio.to_thread(cli.main, arguments) == 3
     assert "AccessDenied" in capsys.readouterr().err
+
+
+def test_two_queues_of_different_regions_are_refused_before_anything_is_asked(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    queue, dead = (f"arn:aws:sqs:{region}:111122223333:visits" for region in ("eu-west-1", "us-east-1"))
+    assert cli.main(["redrive", "--queue", queue, "--dead-letter-queue", dead]) == 2
+    assert "expected a queue in the queue's Region" in capsys.readouterr().err

@@ -36,7 +36,8 @@ async def test_an_emulator_makes_its_topic_and_queues(broker: Broker) -> None:
         assert json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].endswith(":stack-visits-dlq")
         # What the emulator leaves out, provision completes: it recognises the rest as its own.
         names = provision.Names(topic="stack-topic", queue="stack-visits", dead_letter_queue="stack-visits-dlq")
-        changes = await provision.differences(sns, sqs, names)
+        changes, left = await provision.differences(sns, sqs, names)
+        assert not left
         assert {(change.thing, change.setting) for change in changes} == {
             ("queue stack-visits", "Policy"),
             ("queue stack-visits-dlq", "Policy"),

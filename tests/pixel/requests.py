@@ -95,6 +95,20 @@ PLAIN_VARIANTS = [
     whole([*LINES[:3], b"User-Agent: " + b"u" * 2048, b"Referer: " + b"r" * 2049]),
 ]
 
+NAMING_PAGES = [
+    whole([b"GET " + target + b" HTTP/1.1", *LINES[1:4], *referer])
+    for referer in ([], [b"Referer: https://u:p@b.example/c?d#e"], [b"Referer: /c?d"], [b"Referer: data:,x"])
+    for target in (
+        *b"/track?page=a%2Fb+c&u=1 /track?u=1&page=second&page= /track?page=&page=b /track?page".split(),
+        *b"/track?p%61ge=a /track?page=a#page=b /track?&&&=&page=x&".split(),
+        *b"/track?page=%zz%&p=https%3A%2F%2Fa.example%2Fx%3Fy&page=c /track?a?page=b&amp;page=c;page=d".split(),
+        *b"/track?page=a%00%0d%0a%7C%22%5C%1B[31m%F0%9F%98%80 /track?page=%FC%e9 /track?page=%C3".split(),
+        *b"/track#f?page=x http://a/track?page=absolute /%74rack?page=encoded".split(),
+        *[b"/track?page=\xc3\xa9", b"/track?page=\xe9&p=\xff", b"/track?p\xe9=a&p=a\x7fb", b"/track?page=a\tb"],
+        *[b"/track?page=" + b"n" * 2_049, b"/track?page=" + b"%41" * 2_049, b"/track?page=" + b"n" * 8_200],
+    )
+]
+
 ODD = [
     *(whole([b" ".join(words), *LINES[1:]]) for words in product(METHODS, [b"/track"], [b"HTTP/1.1"])),
     *(whole([b" ".join(words), *LINES[1:]]) for words in product([b"GET"], TARGETS, VERSIONS)),

@@ -18,8 +18,8 @@ def collector(http: Http, privacy: Privacy | None = None) -> tuple[Collector, Co
     return Collector(config=config, recorder=Recorder(config=OutboxConfig(), quota=0, counts=counts)), counts
 
 
-def visit(of: Collector, peer: str, *ip_lines: str) -> bytes | None:
-    return of.line(peer=peer, signals=(), ip_lines=ip_lines, referrer=None, user_agent=None)
+def visit(of: Collector, peer: str, ip_header: str | None = None) -> bytes | None:
+    return of.line_head(of.peer(peer), None, None, None, ip_header)
 
 
 def test_beyond_its_rate_a_client_is_discarded_and_counted() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.pixel.requests import ODD, PLAIN, PLAIN_VARIANTS
+from tests.pixel.requests import NAMING_PAGES, ODD, PLAIN, PLAIN_VARIANTS
 from tests.pixel.wires import BothPaths, Outcome
 from tracker.config import Http, PixelConfig, Privacy, SnsConfig
 
@@ -20,6 +20,8 @@ SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 CONFIGS = {
     "defaults": PixelConfig(sns=SNS),
     "proxy": PixelConfig(sns=SNS, http=Http(trusted_proxies=["10.0.0.0/8"]), privacy=Privacy(honor=["gpc", "dnt"])),
+    "named pages": PixelConfig(sns=SNS, http=Http(page_parameter="page"), privacy=Privacy(referrer="no_query")),
+    "named pages, origins": PixelConfig(sns=SNS, http=Http(page_parameter="p"), privacy=Privacy(referrer="origin")),
     "forwarded": PixelConfig(
         sns=SNS,
         http=Http(trusted_proxies=["10.0.0.0/8"], client_ip_header="forwarded"),
@@ -59,6 +61,11 @@ async def test_each_odd_request_is_the_same_in_both_paths(part: int) -> None:
     assert await differing("proxy", "10.9.9.9", ODD[part::4]) == []
 
 
+@pytest.mark.parametrize("config", ["named pages", "named pages, origins"])
+async def test_named_pages_are_the_same_in_both_paths(config: str) -> None:
+    assert await differing(config, "203.0.113.5", NAMING_PAGES) == []
+
+
 @pytest.mark.parametrize("config", CONFIGS)
 @pytest.mark.parametrize("peer", PEERS)
 async def test_what_is_plain_is_the_same_in_both_paths(config: str, peer: str | None) -> None:
@@ -68,7 +75,7 @@ async def test_what_is_plain_is_the_same_in_both_paths(config: str, peer: str | 
 @st.composite
 def streams(draw: st.DrawFn) -> bytes:
     """Several requests, perhaps with one damaged byte."""
-    requests = st.sampled_from(PLAIN_VARIANTS) | st.sampled_from(PLAIN_VARIANTS) | st.sampled_from(ODD)
+    requests = st.sampled_from(PLAIN_VARIANTS) | st.sampled_from(NAMING_PAGES) | st.sampled_from(ODD)
     stream = b"".join(draw(st.lists(requests, min_size=1, max_size=4)))
     if draw(st.integers(0, 3)) == 0:
         at = draw(st.integers(0, len(stream)))

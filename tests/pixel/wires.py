@@ -12,6 +12,7 @@ from tracker.pixel.collector import Collector
 from tracker.pixel.connection import Connection
 from tracker.pixel.connections import Connections
 from tracker.pixel.fast_path import FastPath
+from tracker.pixel.known_requests import Fields
 from tracker.pixel.recorder import Recorder
 
 QUIET_PASSES = 4  # of the event loop without an answer; after these no more is expected
@@ -136,7 +137,7 @@ class Nothing(FastPath):
     def __init__(self) -> None:
         """Without a pattern: to make one takes longer than to answer a request."""
 
-    def find(self, read: bytes) -> list[re.Match[str]]:
+    def find(self, read: bytes) -> list[Fields]:
         return []
 
 

@@ -15,7 +15,6 @@ from tracker.core.message import end_marker, pack
 from tracker.core.visit import encode_line, visited_at_text
 from tracker.owner_thread import OwnerThread
 from tracker.storage.acknowledger import Acknowledger
-from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
 from tracker.storage.recovery import open_ledger
 from tracker.storage.visit_log import VisitLog, open_visit_log
@@ -81,17 +80,6 @@ class _Acknowledger(Acknowledger):
         self._rig.left += deliveries
 
 
-class _ClosedLogs(Compressor):
-    """Notes the closed logs instead of compressing them."""
-
-    def __init__(self) -> None:
-        super().__init__([])
-        self.files: list[Path] = []
-
-    def add(self, file: Path) -> None:
-        self.files.append(file)
-
-
 class Rig:
     """An open log with its ledger and writer; what was acknowledged and left is kept in order."""
 
@@ -150,14 +138,14 @@ async def open_rig(
     """Recover and open; closing is no clean stop: what is pending stays pending, as after a SIGKILL."""
     (path.parent / f"{path.name}.d").mkdir(exist_ok=True)
     with ThreadPoolExecutor(1) as executor:
-        thread, closed = OwnerThread(executor), _ClosedLogs()
+        thread, closed = OwnerThread(executor), list[Path]()
         ledger = await thread.call(open_ledger, path, 0o640, accept=accept)
         try:
             visit_log = await open_visit_log(
-                path=path, mode=0o640, rotate=rotate, thread=thread, ledger=ledger, compressor=closed, clock=clock
+                path=path, mode=0o640, rotate=rotate, thread=thread, ledger=ledger, on_closed=closed.append, clock=clock
             )
             try:
-                yield Rig(thread, ledger, visit_log, closed.files)
+                yield Rig(thread, ledger, visit_log, closed)
             finally:
                 await visit_log.close()
         finally:

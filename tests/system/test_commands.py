@@ -1,12 +1,16 @@
 """The services as commands: exit statuses, what they say of a bad configuration, and who may share what."""
 
+import os
 import socket
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.launched import environment
 from tests.ports import free_port
 
 from .processes import Config, Service, merged, run, write_config
@@ -16,7 +20,7 @@ from .wire import LOOPBACK, get
 MODULES = ["tracker.pixel", "tracker.storage"]
 VALID: dict[str, Config] = {
     "tracker.pixel": {"sns": {"topic_arn": "arn:aws:sns:us-east-1:000000000000:tracking"}},
-    "tracker.storage": {"sqs": {"queue": "visits"}},
+    "tracker.storage": {"sqs": {"queue": "visits", "region": "us-east-1"}},
 }
 
 
@@ -25,6 +29,94 @@ def test_check_validates_and_exits(tmp_path: Path, module: str) -> None:
     done = run(module, "--config", str(write_config(tmp_path / "good.yaml", VALID[module])), "--check", home=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "var").exists()
+
+
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize("closed", [">&-", ">/dev/full", "| true", "2>&- >&-"])
+def test_check_on_a_standard_output_that_takes_nothing_ends_without_a_traceback(
+    tmp_path: Path, module: str, closed: str
+) -> None:
+    path = write_config(tmp_path / "good.yaml", VALID[module])
+    script = f"set -o pipefail; {sys.executable} -m {module} --config {path} --check {closed}"
+    done = subprocess.run(
+        ["bash", "-c", script], capture_output=True, text=True, timeout=60, env=environment(tmp_path), check=False
+    )
+    assert done.returncode == (1 if "full" in closed else 0) or (done.returncode == 141 and "true" in closed)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+AWS_MISTAKES: list[tuple[dict[str, str], str]] = [
+    ({"AWS_PROFILE": "nobody"}, "environment AWS_PROFILE: expected a profile of "),
+    ({"AWS_DEFAULT_PROFILE": "nobody"}, "environment AWS_DEFAULT_PROFILE: expected a profile of "),
+    (
+        {"AWS_CA_BUNDLE": "/nowhere/ca.pem"},
+        "environment AWS_CA_BUNDLE: expected a file of certificates, /nowhere/ca.pem",
+    ),
+    ({"AWS_PROFILE": "role"}, "source_profile of the AWS profile role: expected a profile, there is no 'gone'"),
+    ({"AWS_PROFILE": "ca"}, "ca_bundle of the AWS profile ca: expected a file of certificates, /nowhere/ca.pem"),
+    ({"AWS_CONFIG_FILE": "broken"}, "AWS settings: ConfigParseError: Unable to parse config file: "),
+    (
+        {"AWS_SHARED_CREDENTIALS_FILE": "pipe"},
+        "environment AWS_SHARED_CREDENTIALS_FILE: expected a file, pipe is a pipe",
+    ),
+    ({"REQUESTS_CA_BUNDLE": "/etc/hostname"}, "environment REQUESTS_CA_BUNDLE: expected a file of certificates, "),
+]
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "start"])
+@pytest.mark.parametrize("module", MODULES)
+@pytest.mark.parametrize(
+    ("variables", "named"), AWS_MISTAKES, ids=["-".join(*each[0].items()) for each in AWS_MISTAKES]
+)
+def test_a_wrong_setting_of_the_aws_tools_is_named_with_all_other_mistakes(
+    tmp_path: Path, module: str, variables: dict[str, str], named: str, check: bool
+) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text(
+        "[profile role]\nrole_arn = arn:aws:iam::000000000000:role/r\nsource_profile = gone\n"
+        "[profile ca]\nca_bundle = /nowhere/ca.pem\n"
+    )
+    (tmp_path / "broken").write_text("[default\nno = section")
+    os.mkfifo(tmp_path / "pipe")
+    path = write_config(tmp_path / "bad.yaml", merged(VALID[module], {"admin": {"port": 0}}))
+    done = run(module, "--config", str(path), *(["--check"] if check else []), home=tmp_path, env=variables)
+    assert done.returncode == 78
+    first, second = done.stderr.splitlines()
+    assert first.startswith(f"{path}: admin.port: expected ")
+    assert second.startswith(named)
+
+
+@pytest.mark.parametrize("check", [True, False], ids=["check", "start"])
+def test_storage_without_a_region_says_the_three_ways_to_give_one(tmp_path: Path, check: bool) -> None:
+    path = write_config(tmp_path / "bad.yaml", {"sqs": {"queue": "visits"}})
+    done = run("tracker.storage", "--config", str(path), *(["--check"] if check else []), home=tmp_path)
+    assert done.returncode == 78
+    assert done.stderr == (
+        f"{path}: sqs.region: expected an AWS Region, found none: set sqs.region, or give sqs.queue as an ARN or a URL "
+        "of AWS, or set AWS_REGION (or AWS_DEFAULT_REGION, or `region` of the AWS profile)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("queue", "variables"),
+    [
+        ("arn:aws-cn:sqs:cn-north-1:123456789012:visits", {}),
+        ("https://queue.amazonaws.com/123456789012/visits", {}),
+        ("visits", {"AWS_REGION": "eu-west-1"}),
+        ("visits", {"AWS_DEFAULT_REGION": "eu-west-1"}),
+        ("visits", {"AWS_PROFILE": "mine"}),
+        ("visits", {"AWS_REGION": "eu-west-1", "AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": ""}),
+    ],
+)
+def test_a_region_comes_from_the_queue_or_from_the_settings_of_the_aws_tools(
+    tmp_path: Path, queue: str, variables: dict[str, str]
+) -> None:
+    (tmp_path / ".aws").mkdir()
+    (tmp_path / ".aws/config").write_text("[profile mine]\nregion = eu-west-1\n")
+    path = write_config(tmp_path / "good.yaml", {"sqs": {"queue": queue}})
+    done = run("tracker.storage", "--config", str(path), "--check", home=tmp_path, env=variables)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 BAD: list[tuple[str, Config, str]] = [

@@ -45,6 +45,16 @@ def test_a_reload_under_load_fails_no_request_and_loses_no_visit(stack: FakeStac
     assert stack.segments() == []
 
 
+def test_a_reload_changes_what_names_a_page_and_what_is_kept_of_it(stack: FakeStack) -> None:
+    pixel, config = configured(stack)
+    stack.start_storage()
+    target = "/track?page=https%3A%2F%2Fa.example%2Fb%3Fc"
+    assert get(pixel.port, target).is_gif
+    reload(pixel, merged(config, {"http": {"page_parameter": "page"}, "privacy": {"referrer": "origin"}}))
+    assert get(pixel.port, target).is_gif
+    assert [row[1] for row in stack.wait_lines(2)] == ["null", "https://a.example/"]
+
+
 @pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
 def test_wrk_meets_no_error_through_a_reload(stack: FakeStack) -> None:
     pixel, config = configured(stack)

@@ -74,6 +74,16 @@ def test_rotation_by_size_with_compression_under_load_and_kills(stack: Stack) ->
     assert not list(stack.home.glob("*.part"))
 
 
+def test_closed_logs_that_are_not_to_be_kept_are_removed_by_the_running_service(stack: Stack) -> None:
+    pixel = stack.start_pixel()
+    storage = stack.start_storage({"log": {"rotate": {"max_bytes": "2kB", "keep": 2}}})
+    with Load(pixel.port):
+        storage.wait_metric("tracker_storage_closed_logs_removed", 3)
+    storage.stop()
+    assert storage.output.count("closed_log_removed") >= 3
+    assert len(files(stack)) in (3, 4)  # the log, two closed logs, and perhaps one from just before the stop
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one process set the limits of another")
 def test_storage_without_descriptors_goes_on_in_the_old_log_and_rotates_later(stack: Stack) -> None:
     due = 200_000

@@ -151,6 +151,50 @@ def test_truncated_addresses_are_truncated_before_the_outbox(fake_stack: FakeSta
     assert [row[3] for row in stack.wait_lines(3)] == truncated
 
 
+NAMED: list[tuple[str, list[tuple[str, str | bytes]], str]] = [
+    ("/track?page=newsletter%2F2026-11&u=17", [], "newsletter/2026-11"),
+    ("/track?u=17&page=newsletter+top", [("Referer", "https://reader.example/")], "newsletter top"),
+    ("/track?page=&u=17", [("Referer", "https://a.example/b?c")], "https://a.example/b?c"),
+    (
+        "/track?page=a%00%0D%0A%7C6.6.6.6%22%5C%1B[31m%E2%80%AE",
+        [],
+        r'a\x00\x0D\x0A\x7C6.6.6.6"\x5C\x1B[31m\xE2\x80\xAE',
+    ),
+    ("/track?page=null", [], r"\x6Eull"),
+    ("/track?page=%FC&page=%C3%BC", [], r"\xC3\xBC"),
+    ("/track?page=" + "%C3%BC" * 1_000 + "n" * 1_500, [], r"\xC3\xBC" * 1_000 + "n" * 1_048),
+]
+
+
+def test_two_newsletters_are_two_pages_and_no_name_can_forge_a_column_or_a_line(stack: Stack) -> None:
+    pixel = stack.start_pixel({"http": {"page_parameter": "page"}})
+    stack.start_storage()
+    with Connection(pixel.port) as connection:
+        for odd in ([], [("Content-Length", "0")]):  # the second goes to the fallback
+            for target, headers, _ in NAMED:
+                assert connection.get(target, [*headers, *odd]).is_gif
+    rows = stack.wait_lines(2 * len(NAMED))
+    assert [row[1] for row in rows] == 2 * [page for _, _, page in NAMED]
+
+
+def test_pages_are_reduced_before_the_outbox(fake_stack: FakeStack) -> None:
+    stack = fake_stack  # it can hold SNS, for the outbox to be looked at
+    pixel = stack.start_pixel({"http": {"page_parameter": "page"}, "privacy": {"referrer": "no_query"}})
+    stack.sns.hold()
+    with Connection(pixel.port) as connection:
+        for odd in ([], [("Content-Length", "0")]):
+            assert connection.get(headers=[("Referer", "https://u:secret@a.example/b?secret"), *odd]).is_gif
+            named = "/track?page=https%3A%2F%2Fa.example%2Fc%3Fsecret&u=secret"
+            assert connection.get(named, odd).is_gif
+            assert connection.get("/track?page=news%23secret", odd).is_gif
+    kept = 2 * ["https://a.example/b", "https://a.example/c", "news"]
+    assert [visit["Referer"] for visit in stack.recorded()] == kept
+    stack.sns.up()
+    stack.start_storage()
+    assert [row[1] for row in stack.wait_lines(6)] == kept
+    assert "secret" not in stack.log_text()
+
+
 def test_privacy_signals_are_honored(stack: Stack) -> None:
     pixel = stack.start_pixel({"privacy": {"honor": ["gpc", "dnt"]}})
     stack.start_storage()

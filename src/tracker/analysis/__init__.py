@@ -5,12 +5,14 @@ files. DuckDB, rich and the lists of user agents are imported in this package on
 are the `analysis` extra.
 """
 
+import sys
 from importlib.util import find_spec
 
 from tracker.errors import TrackerError
 from tracker.extras import how_to_install
 
 _EXTRA = {
+    **({"backports.zstd": "backports.zstd"} if sys.version_info < (3, 14) else {}),
     "duckdb": "DuckDB",
     "rich": "rich",
     "ua_parser": "ua-parser",

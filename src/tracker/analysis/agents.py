@@ -1,84 +1,97 @@
-"""What a user agent is: a person's browser, a proxy that fetches images for people, or a bot.
+"""What a user agent is: a person's browser, a proxy that fetches images for people, a mail scanner, or a bot.
 
-Browsers, systems and devices are named by uap-core's list (ua-parser), bots by crawler-user-agents. Both lists are
-maintained. Both are matched by the same engine in linear time, once for each distinct user agent. A client can send any
-user agent: a bot that sends a browser's is counted as a person.
+1. Our own rules (`tracker.analysis.agent_rules`) know browsers that the list of bots takes for bots, and the proxies
+   and scanners of mails.
+2. The list of crawler-user-agents knows bots by name.
+3. Our own rules know what is in no list and calls itself a bot, or names a contact or a task.
+4. The list of uap-core (ua-parser) names browsers and systems, and what it calls a spider is a bot.
+5. What names no browser, no system and no device is a program, hence a bot.
+
+A bot of steps 3 and 5 has its reason in the place of its purpose. All patterns are matched by the same engine in linear
+time, once for each distinct user agent. A client can send any user agent: a bot that sends a browser's is counted as
+a person.
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
 
 import crawleruseragents
 import ua_parser
 from ua_parser import Domain, matchers, regex
 
-Kind = Literal["person", "proxy", "bot"]
+from tracker.analysis.agent_rules import AFTER_THE_LIST, BEFORE_THE_LIST, DEVICES, NO_BROWSER, Kind, Rule
 
-# The services that fetch the images of a mail or a page for its readers, by a part of their user agent.
-_PROXIES = (
-    ("GoogleImageProxy", "Gmail (Google image proxy)"),
-    ("YahooMailProxy", "Yahoo Mail"),
-    ("github-camo", "GitHub (Camo)"),
-)
-_APPLE_MAIL = "Mozilla/5.0"  # Mail Privacy Protection sends exactly this
-
-_TELEVISION = re.compile(r"\bTV\b|SmartTV|SMART-TV|AppleTV|GoogleTV|Tizen|Web0S|BRAVIA|AFT[A-Z]|Roku|CrKey")
-_TABLET = re.compile(r"iPad|Tablet|Kindle|Silk/|PlayBook")
-_DESKTOPS = {"Windows", "Mac OS X", "Linux", "Ubuntu", "Debian", "Fedora", "Chrome OS", "FreeBSD", "OpenBSD", "NetBSD"}
+_MAX_NAME = 60  # characters
+# The model of an Android device and its build are the words of a manufacturer, not the name of the program.
+_MODEL = re.compile(r"(?<=Android )([\d.]+);[^()]*")
+_OWN_NAME = re.compile(r"(?:^Mozilla/[\d.]+ )?(?:\((?:\w+; )*compatible; )?([^\s/;,()]+(?: [A-Z][^\s/;,()]*)*)")
 
 
 @dataclass(frozen=True, slots=True)
 class Agent:
     kind: Kind
     name: str
-    """The browser, the proxy or the bot."""
+    """The browser, the proxy, the scanner or the bot."""
     system: str
     device: str
-    """desktop, phone, tablet, television or other; for a bot its purpose: search engine, AI crawler, ..."""
+    """desktop, phone, tablet, television or other. For a bot its purpose (search engine, AI crawler, ...); for a bot
+    that is in no list, what shows that it is one."""
 
 
 def classify(user_agent: str | None) -> Agent:
     if not user_agent:
         return Agent("bot", "no user agent", "", "other")
-    if user_agent == _APPLE_MAIL:
-        return Agent("proxy", "Apple Mail (Privacy Protection)", "", "")
-    for part, name in _PROXIES:
-        if part in user_agent:
-            return Agent("proxy", name, "", "")
-    bot = _bots()(user_agent, Domain.USER_AGENT).user_agent
-    parsed = ua_parser.parse(user_agent)
-    browser = parsed.user_agent.family[:60] if parsed.user_agent else ""
-    if bot is not None:
-        return Agent("bot", bot.family[:60].strip(" /;:("), "", _purpose(int(bot.major or 0)))
-    if parsed.device is not None and parsed.device.brand == "Spider":
-        return Agent("bot", browser or "other", "", "other")
-    system = parsed.os.family if parsed.os else ""
-    return Agent("person", browser or "other", system or "other", _device(user_agent, system))
+    words = _MODEL.sub(r"\1", user_agent) if "Android" in user_agent else user_agent
+    found = _matchers()[0](words, Domain.USER_AGENT).user_agent
+    rule = _rules()[int(found.major or 0)] if found is not None else None
+    if found is not None and rule is not None and rule.kind != "person":
+        name = found.family if rule not in AFTER_THE_LIST else _own_name(user_agent)
+        return Agent(rule.kind, rule.name or _short(name), "", rule.purpose)
+    named, run_by = ua_parser.parse_user_agent(user_agent), ua_parser.parse_os(user_agent)
+    browser = named.family[:_MAX_NAME] if named else ""
+    system = run_by.family if run_by else ""
+    device = _matchers()[1](user_agent, Domain.USER_AGENT).user_agent
+    if rule is None and not (browser and system):
+        model = ua_parser.parse_device(user_agent)
+        if model is not None and model.brand == "Spider":
+            return Agent("bot", browser or _short(_own_name(user_agent)), "", "other")
+        if not browser and not system and model is None and device is None:
+            return Agent("bot", _short(_own_name(user_agent)), "", NO_BROWSER)
+    return Agent("person", browser or "other", system or "other", device.family if device else "other")
 
 
 @cache
-def _bots() -> regex.Resolver:
-    """In a result, `family` is the text by which a bot was recognised, and `major` the index of the bot in the list."""
-    listed = enumerate(crawleruseragents.CRAWLER_USER_AGENTS_DATA)
-    return regex.Resolver(
-        ([matchers.UserAgentMatcher(f"({entry['pattern']})", "$1", str(number)) for number, entry in listed], [], [])
+def _rules() -> tuple[Rule, ...]:
+    listed = (
+        Rule("bot", entry["pattern"], None, _purpose(entry.get("tags") or ["other"]))
+        for entry in crawleruseragents.CRAWLER_USER_AGENTS_DATA
+    )
+    return (*BEFORE_THE_LIST, *listed, *AFTER_THE_LIST)
+
+
+@cache
+def _matchers() -> tuple[regex.Resolver, regex.Resolver]:
+    """Who it is: in a result, `family` is the text that matched and `major` the index of the rule. Then the device."""
+    return (
+        _resolver((f"({rule.pattern})", "$1", str(number)) for number, rule in enumerate(_rules())),
+        _resolver((pattern, device, None) for device, pattern in DEVICES),
     )
 
 
-def _purpose(number: int) -> str:
-    tags = crawleruseragents.CRAWLER_USER_AGENTS_DATA[number].get("tags") or ["other"]
-    return str(tags[0]).replace("-", " ").replace("ai ", "AI ").replace("seo", "SEO").replace("http ", "HTTP ")
+def _resolver(patterns: Iterable[tuple[str, str, str | None]]) -> regex.Resolver:
+    return regex.Resolver(([matchers.UserAgentMatcher(*pattern) for pattern in patterns], [], []))
 
 
-def _device(user_agent: str, system: str) -> str:
-    if _TELEVISION.search(user_agent):
-        return "television"
-    if _TABLET.search(user_agent):
-        return "tablet"
-    if "Mobile" in user_agent or "iPhone" in user_agent or "iPod" in user_agent:
-        return "phone"
-    if system == "Android":
-        return "tablet"  # the user agent of a phone has "Mobile"
-    return "desktop" if system in _DESKTOPS else "other"
+def _purpose(tags: list[str]) -> str:
+    return tags[0].replace("-", " ").replace("ai ", "AI ").replace("seo", "SEO").replace("http ", "HTTP ")
+
+
+def _own_name(user_agent: str) -> str:
+    found = _OWN_NAME.match(user_agent)
+    return found[1] if found is not None else user_agent
+
+
+def _short(name: str) -> str:
+    return name[:_MAX_NAME].strip(" /;:(") or "other"

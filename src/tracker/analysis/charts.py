@@ -3,12 +3,22 @@
 A name that a visitor chose goes through `text.escaped`; everything else is numbers and our own words.
 """
 
+import math
 from collections.abc import Sequence
 
 from tracker.analysis.summary import Count
-from tracker.analysis.text import WEEKDAYS, escaped, number, share
+from tracker.analysis.text import WEEKDAYS, escaped, mean, number, share
 
 _LEVELS = 8  # of the heat map
+# The names under a chart of no column, one, two, three, four, and five or more columns.
+_TICKS: tuple[tuple[str, ...], ...] = (
+    (),
+    ("only",),
+    ("first", "last"),
+    ("first", "middle", "last"),
+    ("first", "middle", "last"),
+    ("first", "quarter", "middle", "quarter", "last"),
+)
 
 
 def columns(bars: Sequence[tuple[str, Sequence[int]]], series: Sequence[str], label: str) -> str:
@@ -39,16 +49,16 @@ def columns(bars: Sequence[tuple[str, Sequence[int]]], series: Sequence[str], la
     )
 
 
-def heat_map(hours: Sequence[Sequence[int]]) -> str:
-    """A table of weekdays by hours. The more visits a cell has, the darker it is."""
+def heat_map(hours: Sequence[Sequence[float]]) -> str:
+    """A table of weekdays by hours. The more visits an hour has, the darker its cell is."""
     most = max(max(row) for row in hours) or 1
     head = "".join(f'<th scope="col"><span>{hour:02d}</span></th>' for hour in range(24))
     rows = []
     for day, row in zip(WEEKDAYS, hours, strict=True):
         cells = "".join(
-            f'<td class="h{-(-count * _LEVELS // most)}" title="{day} {hour:02d}:00, {number(count)}">'
-            f"<span>{count}</span></td>"
-            for hour, count in enumerate(row)
+            f'<td class="h{math.ceil(visits * _LEVELS / most)}" title="{day} {hour:02d}:00, {mean(visits)}">'
+            f"<span>{mean(visits)}</span></td>"
+            for hour, visits in enumerate(row)
         )
         rows.append(f'<tr><th scope="row">{day}</th>{cells}</tr>')
     return f'<table class="heat"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
@@ -77,7 +87,8 @@ def ranking(rows: Sequence[Count], title: str, *, missing: str = "other", whole:
 
 def _bar(row: Count, most: int) -> str:
     rects, start = [], 0.0
-    for kind, value in (("people", row.people), ("proxies", row.proxies), ("bots", row.bots)):
+    values = (row.people, row.proxies, row.scanners, row.bots)
+    for kind, value in zip(("people", "proxies", "scanners", "bots"), values, strict=True):
         width = 100 * value / most
         if value:
             rects.append(f'<rect class="{kind}" x="{start:.2f}" width="{width:.2f}" height="1"/>')
@@ -90,10 +101,17 @@ def _across(index: int, width: float, part: float) -> str:
 
 
 def _ticks(names: Sequence[str], width: float) -> str:
-    """A few names under the columns, each from the left edge of its column; on a phone every other one is hidden."""
-    step = max(1, -(-len(names) // 6))
-    words = "".join(f"<text x={index * width:.3f}% y=13>{names[index]}</text>" for index in range(0, len(names), step))
-    return f'<svg class="ticks" aria-hidden="true">{words}</svg>'
+    """The names of the first and the last column within the chart, others in the middle of their columns.
+
+    The style sheet hides the quarters, and then the middle, where they would overlap.
+    """
+    kinds = _TICKS[min(len(names), len(_TICKS) - 1)]
+    words = []
+    for place, kind in enumerate(kinds):
+        index = round(place * (len(names) - 1) / max(1, len(kinds) - 1))
+        at = {"first": 0.0, "last": 100.0}.get(kind, (index + 0.5) * width)
+        words.append(f"<text class={kind} x={at:.3f}% y=13>{names[index]}</text>")
+    return f'<svg class="ticks" aria-hidden="true">{"".join(words)}</svg>'
 
 
 def _round_up(value: int) -> int:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import duckdb
 
 from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
+from tracker.analysis.plain import CHECKSUM_CHARACTERS, LONG_TEXT, SHORTENED, WHOLE_CHARACTERS, shortened
 from tracker.errors import TrackerError
 
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
@@ -33,6 +34,10 @@ READ_PLAIN = (
 _READ_PARQUET = "read_parquet(?, hive_partitioning = false, union_by_name = true)"
 _PARQUET_COLUMNS = {"time": "TIMESTAMP WITH TIME ZONE", "page": "VARCHAR", "user_agent": "VARCHAR", "ip": "VARCHAR"}
 
+# DuckDB's threads share this memory, and each needs some of it to sort. So their number does not grow with the machine.
+REPORT_THREADS = min(4, os.cpu_count() or 1)
+# With two, writing a million sorted visits as CSV needs more than this memory. One takes no more CPU time.
+EXPORT_THREADS = 1
 _PIPE_BYTES = 1_048_576
 _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
@@ -45,8 +50,19 @@ CREATE MACRO escape(c) AS CASE
     WHEN c = 'null' THEN '\x6Eull' WHEN regexp_full_match(c, '[ -\[\]-{}~]*') THEN c
     ELSE replace(replace(replace(encode(c)::VARCHAR, '\x27', chr(39)), '\x22', '"'), '|', '\x7C') END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
+CREATE MACRO is_url(page) AS strpos(page, '://') BETWEEN 1 AND strpos(page, '/');  -- the first slash is in `://`
 CREATE MACRO site_of(page) AS
-    CASE WHEN split_part(page, '/', 2) = '' THEN nullif(lower(split_part(page, '/', 3)), '') END;
+    nullif(CASE WHEN is_url(page) THEN lower(split_part(page, '/', 3)) ELSE split_part(page, '/', 1) END, '');
+"""
+# The same as `plain.shortened`, for texts that are escaped as in the log.
+_SHORT_MACROS = rf"""
+CREATE MACRO short_text(c) AS CASE
+    WHEN strlen(c) <= {LONG_TEXT} THEN c
+    ELSE regexp_extract(c[:{LONG_TEXT}], '^(?:{WHOLE_CHARACTERS})*') || '{SHORTENED}'
+        || sha256(c)[:{CHECKSUM_CHARACTERS}] END;
+CREATE MACRO short_page(c) AS CASE
+    WHEN strlen(c) <= {LONG_TEXT} OR NOT contains(c, '?') THEN short_text(c)
+    ELSE short_text(page_of(c)) || '?' || short_text(c[strpos(c, '?') + 1:]) END;
 """
 
 
@@ -57,11 +73,12 @@ class Blocks(Protocol):
 
 
 @contextmanager
-def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
+def open_database(threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in a temporary folder (under TMPDIR), removed afterwards. Raises TrackerError, as for a full disk."""
     with tempfile.TemporaryDirectory(prefix="tracker-") as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
+            "threads": threads,
             "temp_directory": str(Path(folder) / "spilled"),
             # No statement may make DuckDB download an extension.
             "autoinstall_known_extensions": False,
@@ -70,7 +87,7 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
         database = duckdb.connect(str(Path(folder) / "visits.duckdb"), config=settings)
         try:
             database.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
-            database.execute(_MACROS)
+            database.execute(_MACROS + _SHORT_MACROS)
             yield database
         except duckdb.Error as error:
             raise TrackerError(str(error)) from error
@@ -83,21 +100,23 @@ def open_database() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def visits_of(database: duckdb.DuckDBPyConnection, logs: LogFiles, readers: int) -> Iterator[str]:
+def visits_of(
+    database: duckdb.DuckDBPyConnection, logs: LogFiles, readers: int, *, short: bool = False
+) -> Iterator[str]:
     """Yields the SQL to write after FROM for all visits of `logs`: `scan`, behind those of their Parquet files.
 
     Raises TrackerError when a Parquet file is not one of ours.
     """
-    parquet = _parquet(database, logs.parquet.paths) if logs.parquet.paths else ""
+    parquet = _parquet(database, logs.parquet.paths, short) if logs.parquet.paths else ""
     if parquet and not logs.files:
         yield parquet
     else:
-        with scan(logs, readers) as texts:
+        with scan(logs, readers, short=short) as texts:
             yield f"(FROM {parquet} UNION ALL FROM {texts})" if parquet else texts
-    logs.lines += sum(_rows(database, path) for path in logs.parquet.paths)
+    logs.parquet.rows = sum(_rows(database, path) for path in logs.parquet.paths)
 
 
-def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> str:
+def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[str], short: bool) -> str:
     for path in paths:
         found = {name: kind for name, kind, *_ in _ask(database, f"DESCRIBE FROM {_READ_PARQUET}", path)}
         for name, kind in _PARQUET_COLUMNS.items():
@@ -107,8 +126,11 @@ def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[str]) -> str:
                     f"parquet` write it; found {found.get(name, 'none')}"
                 )
     listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    page, agent = "escape(page)", "escape(user_agent)"
+    if short:
+        page, agent = f"short_page({page})", f"short_text({agent})"
     return (
-        "(SELECT time AT TIME ZONE 'UTC' AS t, escape(page) AS r, escape(user_agent) AS u, ip AS i "
+        f"(SELECT time AT TIME ZONE 'UTC' AS t, {page} AS r, {agent} AS u, ip AS i "
         f"FROM {_READ_PARQUET.replace('?', f'[{listed}]')})"
     )
 
@@ -127,15 +149,16 @@ def _ask(database: duckdb.DuckDBPyConnection, question: str, path: str) -> list[
 
 
 @contextmanager
-def scan(logs: Blocks, readers: int) -> Iterator[str]:
+def scan(logs: Blocks, readers: int, *, short: bool = False) -> Iterator[str]:
     """Yields the SQL to write after FROM. Its columns are t (a TIMESTAMP in UTC), r (referrer), u (user agent), i (IP).
 
-    Texts are escaped as in the log; a missing one is NULL. The SQL can be used in one statement. With one reader the
-    lines keep their order; more readers use more cores. Errors of reading are raised at the end of the context.
+    Texts are escaped as in the log; a missing one is NULL. With `short`, long ones are shortened (`plain.shortened`).
+    The SQL can be used in one statement. With one reader the lines keep their order; more readers use more cores.
+    Errors of reading are raised at the end of the context.
     """
     pipes = [os.pipe() for _ in range(readers)]
     failures: list[BaseException] = []
-    feeders = [threading.Thread(target=_feed, args=(logs, write, failures), daemon=True) for _, write in pipes]
+    feeders = [threading.Thread(target=_feed, args=(logs, write, failures, short), daemon=True) for _, write in pipes]
     for feeder in feeders:
         feeder.start()
     paths = ", ".join(f"'/dev/fd/{read}'" for read, _ in pipes)
@@ -153,7 +176,7 @@ def scan(logs: Blocks, readers: int) -> Iterator[str]:
         raise failures[0]
 
 
-def _feed(logs: Blocks, write: int, failures: list[BaseException]) -> None:
+def _feed(logs: Blocks, write: int, failures: list[BaseException], short: bool) -> None:
     try:
         if _SET_PIPE_SIZE is not None:
             try:
@@ -161,7 +184,7 @@ def _feed(logs: Blocks, write: int, failures: list[BaseException]) -> None:
             except PermissionError:
                 pass  # the system allows smaller pipes only, which are slower
         while (block := logs.next_block()) is not None:
-            left = memoryview(block)
+            left = memoryview(shortened(block) if short else block)
             while left:
                 left = left[os.write(write, left) :]
     except BrokenPipeError:

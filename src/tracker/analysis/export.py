@@ -14,18 +14,24 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracker.analysis import require_extra, selection
-from tracker.analysis.log_files import open_logs
+from tracker.analysis.log_files import LogFiles, open_logs
 from tracker.analysis.output import replaced
 from tracker.errors import TrackerError, UsageError
+from tracker.exit_status import COULD_NOT_LOOK, OK, print_error
 
 _CHUNK = 262_144  # bytes
 
 _TIME_TEXT = "strftime(t, '%Y-%m-%dT%H:%M:%S.%f+00:00')"
 _TEXTS = "unescape(r) AS page, unescape(u) AS user_agent, i AS ip"
 
-# A spreadsheet reads a cell with certain first characters as a formula; an apostrophe before it makes it text (OWASP,
-# CSV injection). Excel reads a file as UTF-8 only with the byte order mark at its start.
-_CELL = "CASE WHEN regexp_matches({0}, '^[=+@\\t\\r\\n-]') THEN '''' || {0} ELSE {0} END"
+# A spreadsheet reads a cell with certain first characters, full-width ones too, as a formula; an apostrophe before them
+# makes it text (OWASP, CSV injection). A spreadsheet that expects another separator than the comma splits a cell there.
+# Excel reads a file as UTF-8 only with the byte order mark at its start.
+_CELL = "regexp_replace({0}, '(^|[;,|\\s])([=+@\\t\\r\\n\uff1d\uff0b\uff20\uff0d\u2212-])', '\\1''\\2', 'g')"
+_AGENT = "kind, name AS agent, system, device"
+_AGENT_CELLS = (
+    f"kind, {_CELL.format('name')} AS agent, {_CELL.format('system')} AS system, {_CELL.format('device')} AS device"
+)
 _CELLS = (
     f"strftime(t, '%Y-%m-%d %H:%M:%S') AS \"\ufefftime\", {_CELL.format('unescape(r)')} AS page, "
     f"{_CELL.format('unescape(u)')} AS user_agent, i AS ip"
@@ -34,9 +40,9 @@ _CELLS = (
 # The line that nginx would have written (escape=default) for a visit of the page itself. Its escapes are those of the
 # log, except that nginx leaves `|` as it is and escapes the quote. The text `-` means "missing", so it is escaped too.
 _QUOTED = "CASE {0} WHEN '-' THEN '\\x2D' ELSE coalesce(replace(replace({0}, '\"', '\\x22'), '\\x7C', '|'), '-') END"
-_PATH = "regexp_extract(r, '^[^/?]*//[^/?]*(.*)$', 1)"
+_PATH = "CASE WHEN is_url(page_of(r)) THEN regexp_extract(r, '^[^/?]*//[^/?]*(.*)$', 1) ELSE r END"
 _REQUESTED = (
-    "CASE WHEN r IS NULL OR NOT regexp_matches(r, '^[^/?]*//') THEN '/-' "
+    "CASE WHEN r IS NULL OR r = '\\x6Eull' THEN '/-' "
     f"ELSE CASE WHEN starts_with({_PATH}, '/') THEN '' ELSE '/' END || "
     f"replace(replace(replace({_PATH}, '\"', '\\x22'), '\\x7C', '|'), ' ', '%20') END"
 )
@@ -62,41 +68,64 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=_FORMATS, required=True, help="the format")
     parser.add_argument("--output", "-o", type=Path, metavar="FILE", help="default: standard output")
     parser.add_argument("--sort", action="store_true", help="sort by time; otherwise the order of the log is kept")
+    parser.add_argument(
+        "--agents", action="store_true", help="add columns: kind (person, proxy, scanner, bot), agent, system, device"
+    )
     parser.add_argument("--distinct", action="store_true", help="write equal visits once; this also sorts")
 
 
 def run(options: argparse.Namespace) -> int:
     require_extra()
+    if options.agents and options.to == "combined":
+        raise UsageError("--agents: the Combined Log Format has no column for it; expected another format after --to")
+    chosen = selection.selection_of(options)
+    complete = True  # also when the reader of standard output ended
     if options.output is not None:
-        with replaced(options.output) as path:
-            _export(options, path)
+        with open_logs(options.logs, chosen.since, chosen.until) as logs, replaced(options.output, logs.mode) as path:
+            complete = _export(options, logs, path)
     elif options.to == "parquet":
         raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
     else:
-        with _standard_output() as path:
-            _export(options, path)
-    return 0
+        with open_logs(options.logs, chosen.since, chosen.until) as logs, _standard_output() as path:
+            complete = _export(options, logs, path)
+    return OK if complete else COULD_NOT_LOOK
 
 
-def _export(options: argparse.Namespace, path: Path) -> None:
-    from tracker.analysis.database import open_database, visits_of
+def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
+    """Returns whether all logs could be read to their ends."""
+    from tracker.analysis.database import EXPORT_THREADS, open_database, visits_of
     from tracker.analysis.progress import progress
+    from tracker.analysis.visits import classify_agents
 
     columns, how = _FORMATS[options.to]
-    chosen = selection.selection_of(options)
-    condition, values = chosen.condition()
+    if options.agents:
+        columns += f", {_AGENT_CELLS if options.to == 'spreadsheet' else _AGENT}"
+    condition, values = selection.selection_of(options).condition()
     distinct = "DISTINCT" if options.distinct else ""
-    order = "ORDER BY t, i, r, u" if options.sort or options.distinct else ""
     target = str(path).replace("'", "''")
-    with open_logs(options.logs, chosen.since, chosen.until) as logs, open_database() as database:
-        with progress(logs), visits_of(database, logs, readers=1) as source:
+    with open_database(EXPORT_THREADS) as database:
+
+        def copy(chosen: str, order: str, values: list[object]) -> None:
+            order = "t, i, r, u" if options.sort or options.distinct else order
             database.execute(
-                f"COPY (SELECT {columns} FROM (SELECT {distinct} * FROM {source} WHERE {condition}) {order}) "
+                f"COPY (SELECT {columns} FROM ({chosen}) {'ORDER BY ' * bool(order)}{order}) "
                 f"TO '{target}' ({how}, USE_TMP_FILE false)",
                 values,
             )
+
+        with progress(logs):
+            with visits_of(database, logs, readers=1) as source:
+                chosen = f"SELECT {distinct} * FROM {source} WHERE {condition}"
+                if options.agents:
+                    database.execute(f"CREATE TABLE chosen AS {chosen}", values)
+                else:
+                    copy(chosen, "", values)
+            if options.agents:
+                classify_agents(database, "SELECT coalesce(u, '') AS agent FROM chosen")
+                copy("SELECT *, chosen.rowid AS place FROM chosen JOIN agents ON agent = coalesce(u, '')", "place", [])
         for note in logs.notes:
-            print(f"tracker: {note}", file=sys.stderr)
+            print_error(f"tracker: {note}")
+        return not logs.problems
 
 
 @contextmanager

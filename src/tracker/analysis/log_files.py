@@ -5,21 +5,20 @@ kilobytes of memory, whatever the size. A log may be written, rotated and compre
 not end with a newline, its last line is still being written. It is left out and noted, which is no error.
 """
 
-import gzip
 import io
 import os
 import stat
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from types import TracebackType
 
 from tracker.analysis.parquet_files import ParquetFiles
 from tracker.analysis.plain import plain_lines
+from tracker.analysis.text import counted, number
+from tracker.decompression import DamagedFile, IncompleteFile, decompressed
 from tracker.errors import TrackerError
-from tracker.visit_log_files import GZIP_SUFFIX, is_compressed, is_partial, is_torn_copy
+from tracker.visit_log_files import why_no_log
 
 CHUNK = 262_144
 """Bytes read at once, and the longest line: a longer one is malformed. Two headers of 2,048 characters are 64 KiB."""
@@ -27,7 +26,7 @@ CHUNK = 262_144
 LONGEST_PLAIN_LINE = 8 * CHUNK
 """In bytes. A byte that is not UTF-8 becomes two bytes of UTF-8, and each of them four characters, ``\\xHH``."""
 
-_GZIP = b"\x1f\x8b"
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class LogFile(io.FileIO):
@@ -41,8 +40,11 @@ class LogFile(io.FileIO):
         self.name = name
         status = os.fstat(self.fileno())
         self.identity = (status.st_dev, status.st_ino)
+        self.permissions = stat.S_IMODE(status.st_mode) & 0o666
         self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
         self.bytes_read = 0
+        self.lines = 0
+        self.malformed = 0
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]  # BufferedReader passes a memoryview
         left = len(buffer) if self.size is None else self.size - self.bytes_read
@@ -60,11 +62,9 @@ class LogFiles:
         """The named files that are no logs, with the reason."""
         self.parquet = parquet
         """The Parquet files among the names. The database reads them."""
-        self.lines = 0
-        """Read, the malformed ones included."""
-        self.malformed = 0
         self.unfinished = 0
-        """Files that end within a line, and compressed ones that end too early."""
+        """Files that end within a line, which is still being written."""
+        self._unread: list[str] = []
         self._lock = threading.Lock()
         self._blocks = self._read()
 
@@ -84,56 +84,89 @@ class LogFiles:
         return None if None in sizes else sum(filter(None, sizes))
 
     @property
+    def mode(self) -> int:
+        """The permissions that all of the files have: what is made of them is as private as they are."""
+        mode = self.parquet.permissions
+        for file in self.files:
+            mode &= file.permissions
+        return mode or 0o600
+
+    @property
     def bytes_read(self) -> int:
         return sum(file.bytes_read for file in self.files)
 
     @property
+    def lines(self) -> int:
+        """Read, the malformed ones included."""
+        return sum(file.lines for file in self.files) + self.parquet.rows
+
+    @property
+    def malformed(self) -> int:
+        return sum(file.malformed for file in self.files)
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read, as sentences for people. A report with a problem is not the whole truth."""
+        nothing = [file for file in self.files if file.lines and file.lines == file.malformed]
+        return self._unread + [
+            f"{file.name}: {counted(file.lines, 'line')}, and none is a visit; "
+            f"tracker audit --log {file.name} shows what they are"
+            for file in nothing
+        ]
+
+    @property
     def notes(self) -> list[str]:
         """What was left out, and why, as sentences for people."""
-        said = [f"{self.lines:,} lines read, {self.malformed:,} of them malformed"]
+        said = [f"{counted(self.lines, 'line')} read, {number(self.malformed)} of them malformed"]
         if self.unfinished:
-            said.append(f"{self.unfinished:,} of the files end within a line: read up to the last whole line")
-        return said + [f"not read: {reason}" for reason in self.skipped]
+            said.append(
+                f"{counted(self.unfinished, 'file')} without a newline at the end: read up to the last whole line"
+            )
+        return said + [f"not read: {reason}" for reason in self.skipped] + self.problems
 
     def next_block(self) -> bytes | None:
         """The next plain lines, None after the last. Raises TrackerError for a file that cannot be read."""
         with self._lock:
-            block = next(self._blocks, None)
-        if block is None:
+            file, block = next(self._blocks, (None, b""))
+        if file is None:
             return None
         lines = block.count(b"\n")
         block, malformed = plain_lines(block)
         with self._lock:
-            self.lines += lines
-            self.malformed += malformed
+            file.lines += lines
+            file.malformed += malformed
         return block
 
-    def _read(self) -> Iterator[bytes]:
+    def _read(self) -> Iterator[tuple[LogFile, bytes]]:
         for file in self.files:
             try:
-                yield from self._whole_lines(file)
-            except (OSError, zlib.error) as error:
+                for block in self._whole_lines(file):
+                    yield file, block
+            except IncompleteFile as reason:
+                self._unread.append(
+                    f"{file.name}: {reason}; read up to the last whole line before; "
+                    f"tracker audit --log {file.name} shows where"
+                )
+            except (OSError, DamagedFile) as error:
                 raise TrackerError(f"{file.name}: cannot be read: {error}") from error
 
     def _whole_lines(self, file: LogFile) -> Iterator[bytes]:
         rest = b""  # the start of a line whose end is in the next chunk
         too_long = False  # whether that line is longer than allowed and its start was dropped
         with io.BufferedReader(file, CHUNK) as buffered:
-            compressed = buffered.peek(2)[:2] == _GZIP
-            stream = gzip.GzipFile(fileobj=buffered) if compressed else buffered
-            try:
-                while chunk := stream.read(CHUNK):
-                    first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
-                    if last and (too_long or len(rest) + first > CHUNK):
-                        yield chunk[first:last]  # it begins with an empty line, which is malformed too
-                    elif last:
-                        yield rest + chunk[:last]
-                    if last:
-                        rest, too_long = chunk[last:], False
-                    elif len(rest := rest + chunk) > CHUNK:
-                        rest, too_long = b"", True
-            except EOFError:
-                too_long = True
+            stream = decompressed(buffered)
+            if buffered.peek(2)[:2] in _UTF_16:
+                raise IncompleteFile("it is in UTF-16, as some editors save it; iconv makes ASCII of it")
+            while chunk := stream.read(CHUNK):
+                first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
+                if last and (too_long or len(rest) + first > CHUNK):
+                    yield chunk[first:last]  # it begins with an empty line, which is malformed too
+                elif last:
+                    yield rest + chunk[:last]
+                if last:
+                    rest, too_long = chunk[last:], False
+                elif len(rest := rest + chunk) > CHUNK:
+                    rest, too_long = b"", True
         if rest or too_long:
             self.unfinished += 1
 
@@ -145,7 +178,7 @@ def open_logs(names: Sequence[str], since: datetime | None = None, until: dateti
 
     These are skipped:
 
-    - directories: a shell's ``visits.log*`` also names the ledger's;
+    - the directory of a ledger, which a shell's ``visits.log*`` also names;
     - copies of torn appends that storage cut off, because SQS delivered their visits again and they are in the log;
     - the copy of a rotated log that is being compressed (``.part``);
     - a file that is given twice: by two names, or with and without ``.gz``.
@@ -157,12 +190,8 @@ def open_logs(names: Sequence[str], since: datetime | None = None, until: dateti
     skipped = list(parquet.skipped)
     for name in parquet.others:
         try:
-            if is_torn_copy(Path(name).name):
-                skipped.append(f"{name}: a copy of a torn append; its visits were delivered again")
-            elif is_partial(name):
-                skipped.append(f"{name}: a compressed copy that is not complete")
-            elif is_compressed(Path(name)) and name.removesuffix(GZIP_SUFFIX) in names:
-                skipped.append(f"{name}: the same log is given without .gz")
+            if reason := why_no_log(name, names):
+                skipped.append(f"{name}: {reason}")
             else:
                 file = LogFile(name)
                 if any(file.identity == other.identity for other in files):
@@ -170,8 +199,6 @@ def open_logs(names: Sequence[str], since: datetime | None = None, until: dateti
                     file.close()
                 else:
                     files.append(file)
-        except IsADirectoryError:
-            skipped.append(f"{name}: a directory")
         except OSError as error:
             for file in files:
                 file.close()

@@ -6,6 +6,7 @@ protection, the Content-Security-Policy of the page allows only its own style sh
 
 import base64
 import hashlib
+import html
 from collections.abc import Sequence
 from datetime import datetime
 from functools import cache
@@ -15,6 +16,7 @@ from tracker.analysis.charts import columns, heat_map, ranking
 from tracker.analysis.summary import Summary
 from tracker.analysis.text import escaped, number, share
 from tracker.analysis.timeline import timeline
+from tracker.core.printable import printable
 
 _ICON = (
     "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E"
@@ -23,10 +25,18 @@ _ICON = (
 _MOST_DAYS = 120  # in a chart
 _DEFINITIONS = (
     "A visit is one loading of the pixel; its page is what the browser sent as referrer. A visitor is an address with "
-    "a user agent: people who share both are one, a person with two devices is two. Bots and proxies are recognised "
-    "by their user agent."
+    "a user agent: people who share both are one, a person with two devices is two. Proxies, mail scanners and bots "
+    "are recognised by their user agent. Those that send a browser's are counted as people."
 )
-_KINDS = (("people", "People"), ("proxies", "Mail and image proxies"), ("bots", "Bots"))
+_WHEN = (
+    "People's visits in an hour of a weekday: the mean of all Mondays, all Tuesdays, ... between first and last visit"
+)
+_KINDS = (
+    ("people", "People"),
+    ("proxies", "Mail and image proxies"),
+    ("scanners", "Mail scanners"),
+    ("bots", "Bots"),
+)
 
 
 def render(summary: Summary, *, refresh: int | None = None) -> str:
@@ -59,14 +69,15 @@ def _body(summary: Summary) -> list[str]:
     return [
         _numbers(summary),
         _over_time(summary),
-        _card("When people visit", heat_map(summary.hours), "wide", hint="People's visits by weekday and hour"),
+        _card("When people visit", heat_map(summary.hours), "wide", hint=_WHEN),
         _new_and_returning(summary),
         _card("Pages", ranking(summary.pages, "Page", missing="no page was sent", whole=visits), "most"),
-        _card("Sites", ranking(summary.sites, "Site", missing="no site was sent", whole=visits)),
+        _card("Sites and groups", ranking(summary.sites, "Site or group", missing="no page was sent", whole=visits)),
         _card("Browsers", ranking(summary.browsers, "Browser", whole=people), hint="of people"),
         _card("Systems", ranking(summary.systems, "System", whole=people), hint="of people"),
         _card("Devices", ranking(summary.devices, "Device", whole=people), hint="of people"),
         _card("Bots", ranking(summary.bots, "Bot", whole=visits, visitors=False)),
+        _card("Mail scanners", ranking(summary.scanners, "Scanner", whole=visits, visitors=False)),
         _card("Mail and image proxies", ranking(summary.proxies, "Proxy", whole=visits, visitors=False)),
     ]
 
@@ -81,13 +92,14 @@ def _header(summary: Summary, *, live: bool) -> str:
 
 def _numbers(summary: Summary) -> str:
     total = summary.total
-    on_sites = f"on {number(summary.sites_seen)} {'site' if summary.sites_seen == 1 else 'sites'}"
+    on_sites = f"in {number(summary.sites_seen)} {'site or group' if summary.sites_seen == 1 else 'sites and groups'}"
     tiles = [
         ("Visits", number(total.visits), ""),
         ("Visitors", number(total.visitors), "people, by address and browser"),
         ("Pages", number(summary.pages_seen), on_sites),
         ("People", share(total.people, total.visits), f"{number(total.people)} visits"),
         ("Proxies", share(total.proxies, total.visits), f"{number(total.proxies)} visits"),
+        ("Scanners", share(total.scanners, total.visits), f"{number(total.scanners)} visits"),
         ("Bots", share(total.bots, total.visits), f"{number(total.bots)} visits"),
     ]
     body = "".join(f"<div><dt>{name}</dt><dd>{value}</dd><dd>{hint}</dd></div>" for name, value, hint in tiles)
@@ -96,7 +108,7 @@ def _numbers(summary: Summary) -> str:
 
 def _over_time(summary: Summary) -> str:
     line = timeline(summary.quarters)
-    rows = [(bar.name, (bar.people, bar.proxies, bar.bots)) for bar in line.bars]
+    rows = [(bar.name, (bar.people, bar.proxies, bar.scanners, bar.bots)) for bar in line.bars]
     title = f"Visits by {line.step}"
     table = _table([line.step.capitalize(), *(name for _, name in _KINDS)], rows)
     return _card(title, columns(rows, [kind for kind, _ in _KINDS], title) + _legend(_KINDS) + table, "wide")
@@ -110,6 +122,8 @@ def _new_and_returning(summary: Summary) -> str:
     table = _table(["Day", "Returning", "New"], rows)
     chart = columns(rows[-_MOST_DAYS:], ["people", "new"], "New and returning visitors by day")
     hint = "On the first day everybody is new, because the report does not know earlier visits"
+    if len(rows) > _MOST_DAYS:
+        hint += f". The chart shows the last {_MOST_DAYS} days, the table all"
     return _card("New and returning visitors", chart + _legend(legend) + table, "wide", hint=hint)
 
 
@@ -137,7 +151,7 @@ def _table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[int]]]) -> st
 
 
 def _footer(summary: Summary) -> str:
-    paragraphs = [_DEFINITIONS, *map(escaped, summary.notes)]
+    paragraphs = [_DEFINITIONS, *(html.escape(printable(note)) for note in summary.notes)]
     files = ", ".join(f"<code>{escaped(name)}</code>" for name in summary.files)
     return f"<footer>{''.join(f'<p>{text}</p>' for text in paragraphs)}<p>Read from {files}</p></footer>"
 

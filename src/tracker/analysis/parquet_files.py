@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
+from tracker.analysis.text import counted
 from tracker.errors import TrackerError
 from tracker.visit_log_files import closed_name
 
@@ -28,6 +29,10 @@ class ParquetFiles:
         self.others: list[str] = []
         self.skipped: list[str] = []
         """Why a file is not read, as sentences for people."""
+        self.rows = 0
+        """Of all these files, once the database has read them."""
+        self.permissions = 0o666
+        """Those that all of these files have."""
         texts = {closed_name(Path(name)) for name in names if not name.endswith(SUFFIX)}
         seen = set[tuple[int, int]]()
         outside = twice = 0
@@ -41,20 +46,16 @@ class ParquetFiles:
                     outside += 1
                 elif Path(path).name.removesuffix(SUFFIX) in texts:
                     twice += 1
-                elif (identity := _identity(path)) in seen:
+                elif (identity := ((status := _status(path)).st_dev, status.st_ino)) in seen:
                     self.skipped.append(f"{path}: the same file as another one given")
                 else:
                     seen.add(identity)
+                    self.permissions &= status.st_mode
                     self.paths.append(path)
         if outside:
-            self.skipped.append(f"{outside:,} Parquet files of days outside of --since and --until")
+            self.skipped.append(f"{counted(outside, 'Parquet file')} of days outside of --since and --until")
         if twice:
-            self.skipped.append(f"{twice:,} Parquet files of closed logs that are given as text too")
-
-    @property
-    def size(self) -> int:
-        """Bytes on the disk."""
-        return sum(Path(path).stat().st_size for path in self.paths)
+            self.skipped.append(f"{counted(twice, 'Parquet file')} of closed logs that are given as text too")
 
 
 def _found_in(name: str) -> list[str] | None:
@@ -91,9 +92,8 @@ def _overlaps(day: date, since: datetime | None, until: datetime | None) -> bool
     return since is None or day == date.max or begin + timedelta(days=1) > since
 
 
-def _identity(path: str) -> tuple[int, int]:
+def _status(path: str) -> os.stat_result:
     try:
-        status = os.stat(path)
+        return os.stat(path)
     except OSError as error:
         raise TrackerError(f"{path}: {error.strerror}") from error
-    return status.st_dev, status.st_ino

@@ -11,8 +11,9 @@ the database can split every line at ``|``, cast its time and read its ``\xHH`` 
 
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 
-from tracker.core.client_ip import IPV4
+from tracker.core.ip_address import IPV4
 from tracker.core.log_line import format_line, parse_line
 from tracker.errors import MalformedMessage
 
@@ -47,6 +48,46 @@ _GROUP = r"[1-9a-f][0-9a-f]{0,3}+"
 _IPV6 = rf"(?:{_GROUP}:){{7}}{_GROUP}|(?:{_GROUP}:){{1,4}}:(?:{_GROUP}(?::{_GROUP})?)?"
 PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*".encode("ascii"))
 
+_EMPTY_LINES = re.compile(rb"\n+")
+LONG_TEXT = 1000  # bytes
+SHORTENED = r"\xE2\x80\xA6"  # an ellipsis between the beginning of a long text and its checksum
+CHECKSUM_CHARACTERS = 32  # of the hexadecimal digits of SHA-256, which DuckDB has too
+WHOLE_CHARACTERS = rf"{_UNESCAPED}|{_ESCAPED}"
+_BEGINNING = re.compile(rf"(?>{WHOLE_CHARACTERS})*".encode("ascii"))
+
+
+def shortened(block: bytes) -> bytes:
+    """Plain lines for a report: a page or a user agent of more than 1,000 bytes is its beginning and its checksum.
+
+    So texts that differ still differ, and no log can make a row of the database long: it holds thousands of rows in
+    memory. A page without its query stays one page.
+    """
+    kept = []
+    start = copied = 0
+    while start < len(block):
+        # The last newline that is near: many short lines take one step, and only a long line has none.
+        end = block.rfind(b"\n", start, start + LONG_TEXT + 1) + 1
+        if not end:
+            end = block.index(b"\n", start) + 1
+            kept += [block[copied:start], _shortened(block[start:end])]
+            copied = end
+        start = end
+    return b"".join([*kept, block[copied:]])
+
+
+def _shortened(line: bytes) -> bytes:
+    time, page, agent, ip = line.split(b"|")
+    page, query, rest = page.partition(b"?")
+    return b"|".join([time, _short_text(page) + query + _short_text(rest), _short_text(agent), ip])
+
+
+def _short_text(text: bytes) -> bytes:
+    if len(text) <= LONG_TEXT:
+        return text
+    kept = _BEGINNING.match(text[:LONG_TEXT])
+    assert kept is not None  # it also matches none
+    return kept[0] + f"{SHORTENED}{sha256(text).hexdigest()[:CHECKSUM_CHARACTERS]}".encode()
+
 
 def plain_lines(block: bytes) -> tuple[bytes, int]:
     """The lines of a block of whole lines in plain form, in their order, and the number of malformed lines."""
@@ -54,21 +95,26 @@ def plain_lines(block: bytes) -> tuple[bytes, int]:
     malformed = 0
     for plain, refused in plain_pieces(block):
         kept.append(plain)
-        malformed += bool(refused)
+        malformed += refused.count(b"\n")
     return b"".join(kept), malformed
 
 
 def plain_pieces(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The lines of a block of whole lines, in their order: each time some lines in plain form, or one malformed line.
+    """The lines of a block of whole lines, in their order: some in plain form, then one malformed line or empty lines.
 
-    The other half of the pair is empty.
+    Each half of a pair may be empty.
     """
     start = 0
     while start < len(block):
         plain = PLAIN_LINES.match(block, start)
         assert plain is not None  # it also matches zero lines
         end = plain.end()
-        if end == start:
+        if block.startswith(b"\n", end):  # a file can hold millions of them, and they compress well
+            empty = _EMPTY_LINES.match(block, end)
+            assert empty is not None
+            yield block[start:end], empty[0]
+            end = empty.end()
+        elif end == start:
             end = block.index(b"\n", start) + 1
             try:
                 yield format_line(parse_line(block[start:end])), b""

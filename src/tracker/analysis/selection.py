@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from tracker.core.log_line import escape
+from tracker.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "logs",
         nargs="+",
         metavar="LOG",
-        help="log files, rotated and gzipped ones too; Parquet files of the archive, and folders of them; - is stdin",
+        help="log files, rotated and compressed ones too; Parquet files of the archive and folders of them; - is stdin",
     )
     parser.add_argument(
         "--since",
@@ -69,9 +70,13 @@ def selection_of(options: argparse.Namespace) -> Selection:
     zone, since, until = options.tz, options.since, options.until
     if until is not None and not isinstance(until, datetime):
         until += timedelta(days=1)  # the end of that day
+    begin = _instant(since, zone) if since is not None else None
+    end = _instant(until, zone) if until is not None else None
+    if begin is not None and end is not None and begin >= end:
+        raise UsageError(f"--since {begin} is not before --until {end}; expected a time before it")
     return Selection(
-        since=_instant(since, zone) if since is not None else None,
-        until=_instant(until, zone) if until is not None else None,
+        since=begin,
+        until=end,
         page=options.page,
         exclude_bots=getattr(options, "exclude_bots", False),
     )

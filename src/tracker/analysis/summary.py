@@ -11,14 +11,17 @@ from typing import Any
 
 import duckdb
 
-from tracker.analysis.database import open_database
+from tracker.analysis.database import REPORT_THREADS, open_database
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
-from tracker.analysis.visits import QUARTER, classify_agents, read_visits
+from tracker.analysis.text import counted
+from tracker.analysis.visits import QUARTER, know_visits, read_visits
 from tracker.core.visit import CANARY_AGENT
 
+_HOURS_A_WEEK = 168
+
 # The columns of a Count behind its name.
-_KINDS = "count(*) FILTER (kind = 'person'), count(*) FILTER (kind = 'proxy'), count(*) FILTER (kind = 'bot')"
+_KINDS = ", ".join(f"count(*) FILTER (kind = '{kind}')" for kind in ("person", "proxy", "scanner", "bot"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,13 +31,14 @@ class Count:
     name: str
     people: int
     proxies: int = 0
+    scanners: int = 0
     bots: int = 0
     visitors: int = 0
     note: str = ""
 
     @property
     def visits(self) -> int:
-        return self.people + self.proxies + self.bots
+        return self.people + self.proxies + self.scanners + self.bots
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,9 @@ class Summary:
     files: list[str]
     notes: list[str]
     """What was left out, and why, as sentences for people."""
+    lines: int
+    """Read, the malformed ones included."""
+    malformed: int
     doctor: int
     """Visits of `tracker doctor`, which are in no number below."""
     total: Count
@@ -59,8 +66,9 @@ class Summary:
     sites_seen: int
     first: datetime | None
     last: datetime | None
-    quarters: dict[datetime, Count]
-    """For each quarter of an hour, by the local time at which it begins, in order."""
+    quarters: list[tuple[datetime, Count]]
+    """The quarters of an hour with visits, each by the local time at which it begins, in order. When summer time ends,
+    two of them begin at the same local time."""
     days: list[Day]
     """The days with visitors, in order."""
     pages: list[Count]
@@ -69,15 +77,28 @@ class Summary:
     systems: list[Count]
     devices: list[Count]
     bots: list[Count]
+    scanners: list[Count]
     proxies: list[Count]
 
     @property
-    def hours(self) -> list[list[int]]:
-        """Visits of people by weekday, Monday first, and hour."""
-        table = [[0] * 24 for _ in range(7)]
-        for moment, count in self.quarters.items():
-            table[moment.weekday()][moment.hour] += count.people
-        return table
+    def hours(self) -> list[list[float]]:
+        """Visits of people by weekday, Monday first, and hour: their mean over all weeks.
+
+        From the first visit to the last one, some hours of the week come once more than others. So a sum would show
+        the weekday with which the report begins as a busy one.
+        """
+        sums = [0] * _HOURS_A_WEEK
+        for moment, count in self.quarters:
+            sums[_hour_of_week(moment)] += count.people
+        if self.first is None or self.last is None:
+            return [[0.0] * 24 for _ in range(7)]
+        begin, end = (
+            moment.replace(minute=0, second=0, microsecond=0, tzinfo=None) for moment in (self.first, self.last)
+        )
+        weeks, further = divmod((end - begin) // timedelta(hours=1) + 1, _HOURS_A_WEEK)
+        start = _hour_of_week(begin)
+        means = [total / max(1, weeks + ((hour - start) % _HOURS_A_WEEK < further)) for hour, total in enumerate(sums)]
+        return [means[day * 24 : day * 24 + 24] for day in range(7)]
 
 
 def summarise(
@@ -90,11 +111,11 @@ def summarise(
     on_step: Callable[[str], None] = lambda _step: None,
 ) -> Summary:
     """Read the logs. Lists have at most `top` rows; `with_query` keeps queries of pages. Raises TrackerError."""
-    with open_database() as database:
+    with open_database(REPORT_THREADS) as database:
         on_step("reading")
         read_visits(database, logs, selection, with_query=with_query)
         on_step("recognising bots")
-        classify_agents(database, selection)
+        know_visits(database, selection)
         on_step("counting")
         return _Queries(database, zone, top).answer(logs, selection)
 
@@ -111,7 +132,7 @@ class _Queries:
         quarters = self._quarters()
         days = self._days(quarters)
         [(doctor,)] = self._rows(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{CANARY_AGENT}')")
-        people, proxies, bots, first, last, pages, sites = self._rows(
+        people, proxies, scanners, bots, first, last, pages, sites = self._rows(
             f"SELECT {_KINDS}, min(t), max(t), count(DISTINCT page), count(DISTINCT site) FROM known"
         )[0]
         self._rows(
@@ -122,14 +143,16 @@ class _Queries:
             zone=self._zone,
             selection=selection,
             files=logs.parquet.paths + [file.name for file in logs.files],
-            notes=logs.notes + ([f"{doctor:,} visits of tracker doctor left out"] if doctor else []),
+            notes=logs.notes + ([f"{counted(doctor, 'visit')} of tracker doctor left out"] if doctor else []),
+            lines=logs.lines,
+            malformed=logs.malformed,
             doctor=doctor,
-            total=Count("", people, proxies, bots, sum(day.new for day in days)),
+            total=Count("", people, proxies, scanners, bots, sum(day.new for day in days)),
             pages_seen=pages,
             sites_seen=sites,
             first=self._local(first) if first is not None else None,
             last=self._local(last) if last is not None else None,
-            quarters={self._local(_begin(quarter)): count for quarter, count in quarters.items()},
+            quarters=[(self._local(_begin(quarter)), count) for quarter, count in quarters.items()],
             days=days,
             pages=self._most("page"),
             sites=self._most("site"),
@@ -137,6 +160,7 @@ class _Queries:
             systems=self._agents("system"),
             devices=self._agents("device"),
             bots=self._others("bot"),
+            scanners=self._others("scanner"),
             proxies=self._others("proxy"),
         )
 
@@ -176,13 +200,13 @@ class _Queries:
     def _agents(self, column: str) -> list[Count]:
         """Counts of people. A visitor has one user agent, so the sums count no visitor twice."""
         return self._counts(
-            f"SELECT {column}, sum(visits)::BIGINT AS n, 0, 0, sum(visitors)::BIGINT FROM by_agent "
+            f"SELECT {column}, sum(visits)::BIGINT AS n, 0, 0, 0, sum(visitors)::BIGINT FROM by_agent "
             f"JOIN agents USING (agent) WHERE kind = 'person' GROUP BY {column} "
             f"ORDER BY n DESC, {column} LIMIT {self._top}"
         )
 
     def _others(self, kind: str) -> list[Count]:
-        columns = "0, sum(visits)::BIGINT" if kind == "bot" else "sum(visits)::BIGINT, 0"
+        columns = ", ".join("sum(visits)::BIGINT" if kind == other else "0" for other in ("proxy", "scanner", "bot"))
         return self._counts(
             f"SELECT name, 0, {columns}, 0, device FROM by_agent JOIN agents USING (agent) WHERE kind = '{kind}' "
             f"GROUP BY name, device ORDER BY sum(visits) DESC, name LIMIT {self._top}"
@@ -200,6 +224,10 @@ class _Queries:
             return moment.replace(tzinfo=UTC).astimezone(self._zone)
         except OverflowError:
             return moment.replace(tzinfo=UTC)
+
+
+def _hour_of_week(moment: datetime) -> int:
+    return moment.weekday() * 24 + moment.hour
 
 
 def _begin(quarter: int) -> datetime:

@@ -1,5 +1,6 @@
 """The report on a terminal: the main numbers."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -11,29 +12,33 @@ from rich.text import Text
 from tracker.analysis.summary import Count, Summary
 from tracker.analysis.text import WEEKDAYS, number, share, shown
 from tracker.analysis.timeline import timeline
+from tracker.core.printable import printable
 
 _LEVELS = " ▁▂▃▄▅▆▇█"
 _SHADES = " ░▒▓█"
-_ROWS = 8  # of each list; the page has more
 _BAR = 12  # columns
 
 
-def show(summary: Summary, console: Console) -> None:
-    """Print the report. Names are `Text`, so brackets in them are no markup; `shown` escapes control characters."""
+def show(summary: Summary, console: Console, rows: int = 8) -> None:
+    """Print the report, with so many rows of each list.
+
+    Names are `Text`, so brackets in them are no markup; `shown` escapes control characters.
+    """
     console.print(_headline(summary))
     if summary.total.visits:
         console.print(_over_time(summary, console.width))
         console.print(_when(summary))
         visits, people = summary.total.visits, summary.total.people
-        console.print(_ranking("Pages", summary.pages, visits))
-        console.print(_ranking("Sites", summary.sites, visits))
-        console.print(_ranking("Browsers", summary.browsers, people))
-        console.print(_ranking("Systems", summary.systems, people))
-        console.print(_ranking("Devices", summary.devices, people))
-        console.print(_ranking("Bots", summary.bots, visits, visitors=False))
-        console.print(_ranking("Mail and image proxies", summary.proxies, visits, visitors=False))
+        console.print(_ranking("Pages", summary.pages, visits, rows))
+        console.print(_ranking("Sites and groups", summary.sites, visits, rows))
+        console.print(_ranking("Browsers", summary.browsers, people, rows))
+        console.print(_ranking("Systems", summary.systems, people, rows))
+        console.print(_ranking("Devices", summary.devices, people, rows))
+        console.print(_ranking("Bots", summary.bots, visits, rows, visitors=False))
+        console.print(_ranking("Mail scanners", summary.scanners, visits, rows, visitors=False))
+        console.print(_ranking("Mail and image proxies", summary.proxies, visits, rows, visitors=False))
     for note in summary.notes:
-        console.print(Text(shown(note), style="yellow"))
+        console.print(Text(printable(note), style="yellow"))
 
 
 def _headline(summary: Summary) -> RenderableType:
@@ -41,11 +46,13 @@ def _headline(summary: Summary) -> RenderableType:
     lines = [
         Text.assemble(
             (number(total.visits), "bold"), " visits   ", (number(total.visitors), "bold"), " visitors   ",
-            (number(summary.pages_seen), "bold"), " pages on ", (number(summary.sites_seen), "bold"), " sites",
+            (number(summary.pages_seen), "bold"), " pages in ",
+            (number(summary.sites_seen), "bold"), " sites and groups",
         ),
         Text.assemble(
             (f"people {share(total.people, total.visits)}", "red"), "   ",
             (f"mail and image proxies {share(total.proxies, total.visits)}", "yellow"), "   ",
+            (f"mail scanners {share(total.scanners, total.visits)}", "magenta"), "   ",
             (f"bots {share(total.bots, total.visits)}", "bright_black"),
         ),
     ]  # fmt: skip
@@ -57,7 +64,7 @@ def _headline(summary: Summary) -> RenderableType:
 
 
 def _over_time(summary: Summary, width: int) -> RenderableType:
-    line = timeline(summary.quarters)
+    line = timeline(summary.quarters, max(1, min(120, width - 2)))
     bars = line.bars[-max(1, width - 2) :]
     most = max(bar.visits for bar in bars) or 1
     drawn = "".join(_level(_LEVELS, bar.visits, most) for bar in bars)
@@ -80,7 +87,7 @@ def _when(summary: Summary) -> RenderableType:
     )
 
 
-def _ranking(title: str, rows: Sequence[Count], whole: int, *, visitors: bool = True) -> RenderableType:
+def _ranking(title: str, rows: Sequence[Count], whole: int, most_rows: int, *, visitors: bool = True) -> RenderableType:
     if not rows:
         return Text(f"\n{title}: none", style="dim")
     table = Table(title=f"\n{title}", title_justify="left", title_style="bold", box=None, pad_edge=False, expand=True)
@@ -88,21 +95,21 @@ def _ranking(title: str, rows: Sequence[Count], whole: int, *, visitors: bool = 
     for head in ("visits", "", "", *(["visitors"] if visitors else [])):
         table.add_column(head, justify="left" if not head else "right", no_wrap=True)
     most = max(row.visits for row in rows)
-    for row in rows[:_ROWS]:
+    for row in rows[:most_rows]:
         name = Text(shown(row.name or "(not sent)"))
         if row.note:
             name.append(f"  {row.note}", style="dim")
         bar = Text("━" * max(1, _BAR * row.visits // most), style="red")
         seen = [number(row.visitors)] if visitors else []
         table.add_row(name, number(row.visits), Text(share(row.visits, whole), style="dim"), bar, *seen)
-    if len(rows) > _ROWS:
+    if len(rows) > most_rows:
         table.add_row(Text("...", style="dim"))
     return table
 
 
-def _level(levels: str, count: int, most: int) -> str:
+def _level(levels: str, count: float, most: float) -> str:
     """The character that shows `count`. Only zero is a blank."""
-    return levels[-(-count * (len(levels) - 1) // most)]
+    return levels[math.ceil(count * (len(levels) - 1) / most)]
 
 
 def _time(moment: datetime) -> str:

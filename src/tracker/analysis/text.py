@@ -20,8 +20,20 @@ def escaped(text: str) -> str:
 
 
 def number(count: int) -> str:
-    """`count` with thin spaces between the thousands (ISO 31-0)."""
-    return f"{count:,}".replace(",", "\u202f")
+    """`count` with spaces between the thousands. The spaces are ASCII, which every terminal and encoding has."""
+    return f"{count:,}".replace(",", " ")
+
+
+def mean(value: float) -> str:
+    """`value` with one digit behind the point where it is below ten and no whole number; a small one is never zero."""
+    if value >= 9.95 or value == int(value):
+        return number(round(value))
+    return f"{value:.1f}" if value >= 0.05 else "<0.1"
+
+
+def counted(count: int, noun: str) -> str:
+    """Such as "1 visit" and "2 000 visits"."""
+    return f"{number(count)} {noun}{'' if count == 1 else 's'}"
 
 
 def share(part: int, whole: int) -> str:

@@ -1,6 +1,6 @@
 """Visits over time, in bars for hours, days, weeks, months or years, so that there are at most 120."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -17,25 +17,27 @@ class Timeline:
     """Named by their beginnings, without a gap between them."""
 
 
-def timeline(quarters: dict[datetime, Count]) -> Timeline:
-    """The shortest step with at most 120 bars; otherwise years, however many."""
+def timeline(quarters: Sequence[tuple[datetime, Count]], most: int = _MOST_BARS) -> Timeline:
+    """The shortest step with at most `most` bars; otherwise years, however many."""
     if not quarters:
         return Timeline("day", [])
     # Without the offset from UTC: when summer time ends, the hour that comes twice is one bar.
-    moments = [(moment.replace(tzinfo=None), count) for moment, count in quarters.items()]
+    # Without seconds: before time zones, a local time could be 53 minutes and 28 seconds ahead.
+    moments = [(moment.replace(second=0, tzinfo=None), count) for moment, count in quarters]
     first, last = min(moment for moment, _ in moments), max(moment for moment, _ in moments)
     for step, (begin, following, _) in _STEPS.items():
-        bars = _bars(begin(first), begin(last), following, most=9999 if step == "year" else _MOST_BARS)
+        bars = _bars(begin(first), begin(last), following, most=9999 if step == "year" else most)
         if bars:
             break
     begin, _, name = _STEPS[step]
-    sums = {bar: [0, 0, 0] for bar in bars}
+    sums = {bar: [0, 0, 0, 0] for bar in bars}
     for moment, count in moments:
         bar = sums[begin(moment)]
         bar[0] += count.people
         bar[1] += count.proxies
-        bar[2] += count.bots
-    return Timeline(step, [Count(name(bar), kinds[0], kinds[1], kinds[2]) for bar, kinds in sums.items()])
+        bar[2] += count.scanners
+        bar[3] += count.bots
+    return Timeline(step, [Count(name(bar), kinds[0], kinds[1], kinds[2], kinds[3]) for bar, kinds in sums.items()])
 
 
 def _bars(at: datetime, last: datetime, following: Callable[[datetime], datetime], most: int) -> list[datetime]:

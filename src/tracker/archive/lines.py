@@ -125,22 +125,22 @@ class Lines:
         """The block with a placeholder for each line that is not of the main day."""
         kept = []
         for plain, refused in plain_pieces(block):
-            if refused:
-                kept.append(self._refuse(refused))
-                continue
             lines = plain.count(b"\n")
             if plain.startswith(self._prefix) and plain.count(b"\n" + self._prefix) == lines - 1:
                 kept.append(plain)
                 self.count += lines
-                continue
-            for line in plain.splitlines(keepends=True):
-                self.count += 1
-                if line.startswith(self._prefix):
-                    kept.append(line)
-                else:
-                    self._others.write(b"%d|" % self.count + line)
-                    kept.append(PLACEHOLDER)
+            else:
+                kept += [self._of_main_day(line) for line in plain.splitlines(keepends=True)]
+            kept += [self._refuse(line + b"\n") for line in refused.split(b"\n")[:-1]]
         return b"".join(kept)
+
+    def _of_main_day(self, line: bytes) -> bytes:
+        """The line itself, or the placeholder of a line of another day."""
+        self.count += 1
+        if line.startswith(self._prefix):
+            return line
+        self._others.write(b"%d|" % self.count + line)
+        return PLACEHOLDER
 
     def _refuse(self, line: bytes) -> bytes:
         self.count += 1

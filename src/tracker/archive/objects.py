@@ -74,8 +74,7 @@ def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> MadeO
     name = closed_name(log.path)
     day = log.main_day()
     main, others, malformed = folder / "main", folder / "others", folder / "malformed"
-    with open_database() as database:
-        database.execute("SET threads = 1")
+    with open_database(threads=1) as database:
         with (
             others.open("wb") as others_file,
             malformed.open("wb") as malformed_file,

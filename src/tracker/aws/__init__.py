@@ -7,8 +7,9 @@ No other package imports botocore. The modules, from the caller down:
 1. `topic`, `queue` and `bucket` implement the interfaces that the services and the archive use.
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
-4. `form` writes the body of a request to SNS.
-5. `http` sends the requests and checks that a reply comes from SNS or SQS.
+4. `settings` reads the settings of the AWS tools before a service starts, and finds what is wrong with them.
+5. `form` writes the body of a request to SNS.
+6. `http` sends the requests and checks that a reply comes from SNS or SQS.
 
 Every failure of AWS is raised as one of the errors of `tracker.errors`. botocore repeats a failed call once. The
 callers handle outages of any length: they try again, after longer and longer pauses.
@@ -16,7 +17,8 @@ callers handle outages of any length: they try again, after longer and longer pa
 
 from tracker.aws.bucket import bucket_and_prefix, open_bucket
 from tracker.aws.calls import ask, incomplete_reply, open_client
-from tracker.aws.queue import SqsQueue, open_queue
+from tracker.aws.queue import SqsQueue, open_queue, queue_parameters
+from tracker.aws.settings import read_settings
 from tracker.aws.topic import BATCH_BYTES, SnsTopic, open_topic
 
 __all__ = [
@@ -30,4 +32,6 @@ __all__ = [
     "open_client",
     "open_queue",
     "open_topic",
+    "queue_parameters",
+    "read_settings",
 ]

@@ -11,7 +11,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from botocore.exceptions import ClientError
 
-from tracker.aws.clients import Clients, ClientSettings, error_text
+from tracker.aws.clients import Clients, ClientSettings
+from tracker.aws.settings import error_text
 from tracker.errors import AwsRefused, AwsUnreachable
 
 CALL_SECONDS = 10.0  # a call that takes longer is cancelled

@@ -16,7 +16,6 @@ import asyncio
 import ipaddress
 import logging
 import os
-import ssl
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -25,17 +24,16 @@ from urllib.parse import urlsplit
 
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession, get_session
-from botocore.exceptions import NoCredentialsError, NoRegionError
+from botocore.exceptions import NoCredentialsError
 
 import tracker.aws.credential_helper  # noqa: F401  # it replaces aiobotocore's provider
 from tracker.aws.form import write_form
 from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
+from tracker.aws.settings import error_text, find_ca_bundle, load_certificates
 from tracker.errors import AwsUnreachable
 
 CREDENTIAL_SECONDS = 10.0
 """The deadline for one `Clients.ready`, which makes the clients and renews their credentials."""
-MAX_ERROR_TEXT = 500
-"""An error text of botocore or of another program is cut to this many characters in our messages."""
 
 _TOKEN_FILES = ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE")
 """Variables that name a file; `web_identity_token_file` of a profile is the third such setting."""
@@ -155,31 +153,15 @@ class Clients:
             if path:
                 self._step = f"{setting} {path}: "
                 await asyncio.to_thread(_refuse_pipe, Path(path))
-        if bundle := session.get_config_variable("ca_bundle") or os.environ.get("REQUESTS_CA_BUNDLE"):
-            self._step = f"CA bundle {bundle}: "
-            await asyncio.to_thread(_load_certificates, Path(bundle))
+        if found := find_ca_bundle(session):
+            setting, bundle = found
+            self._step = f"{setting}: CA bundle {bundle}: "
+            await asyncio.to_thread(load_certificates, Path(bundle))
 
 
 def _refuse_pipe(path: Path) -> None:
     if path.exists() and not path.is_file():  # the provider itself reports a missing file, if it is called at all
         raise ValueError("expected a file, this is a pipe, a device or a directory")
-
-
-def _load_certificates(bundle: Path) -> None:
-    if not bundle.is_file():  # opening a pipe would block for ever
-        raise FileNotFoundError("expected a file of certificates; check AWS_CA_BUNDLE and ca_bundle")
-    ssl.create_default_context(cafile=bundle)
-
-
-def error_text(error: BaseException) -> str:
-    """One line for the operator: what happened and, for the usual errors, what to do."""
-    if isinstance(error, NoCredentialsError):
-        return "no AWS credentials found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile or a role"
-    if isinstance(error, NoRegionError):
-        return "no AWS region found: set the region in the configuration, with --region, or AWS_REGION"
-    if isinstance(error, TimeoutError):
-        return "no reply in time: check the endpoint and the network"
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:MAX_ERROR_TEXT]
 
 
 def _session() -> AioSession:

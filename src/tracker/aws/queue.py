@@ -12,6 +12,7 @@ from tracker.aws.calls import BatchReply, NonEmpty, ask, read_reply
 from tracker.aws.clients import Clients, ClientSettings
 from tracker.config import SqsConfig
 from tracker.core.delivery import BATCH_ENTRIES, Delivery
+from tracker.core.queue_address import QueueAddress
 from tracker.errors import AwsRefused, AwsUnreachable, QueueFailed
 
 LATEST_MS = 253_402_300_799_999  # the end of the year 9999, since 1970; the ledger's clock never goes back
@@ -58,10 +59,10 @@ class SqsQueue:
     Long polls have a client of their own, because each holds a connection for as long as it lasts.
     """
 
-    def __init__(self, clients: Clients, name: str, visibility_timeout: int) -> None:
+    def __init__(self, clients: Clients, address: QueueAddress, visibility_timeout: int) -> None:
         self._clients = clients
-        self._name = name
-        self._url = name if "://" in name else ""
+        self._address = address
+        self._url = address.url or ""
         self._visibility_timeout = visibility_timeout
 
     async def ready(self) -> None:
@@ -118,7 +119,8 @@ class SqsQueue:
         except AwsUnreachable as error:
             raise QueueFailed(str(error)) from error
         if not self._url:
-            self._url = (await _queue_call(clients[1].get_queue_url(QueueName=self._name), _QueueUrl)).QueueUrl
+            call = clients[1].get_queue_url(**queue_parameters(self._address))
+            self._url = (await _queue_call(call, _QueueUrl)).QueueUrl
         return clients
 
 
@@ -126,11 +128,17 @@ class SqsQueue:
 async def open_queue(config: SqsConfig) -> AsyncIterator[SqsQueue]:
     """The queue. The first call makes its clients, and raises QueueFailed if that fails."""
     receiver = ClientSettings(calls.CALL_SECONDS + config.wait_time, config.receivers, receives=True)
-    clients = Clients("sqs", config.region, config.endpoint_url, receiver, ClientSettings(calls.CALL_SECONDS))
+    clients = Clients("sqs", config.client_region, config.client_endpoint, receiver, ClientSettings(calls.CALL_SECONDS))
     try:
-        yield SqsQueue(clients, config.queue, config.visibility_timeout)
+        yield SqsQueue(clients, config.address, config.visibility_timeout)
     finally:
         await clients.close()
+
+
+def queue_parameters(address: QueueAddress) -> dict[str, str]:
+    """The parameters of GetQueueUrl. The queue is in the caller's own account unless another one is named."""
+    owner = {"QueueOwnerAWSAccountId": address.account} if address.account else {}
+    return {"QueueName": address.name, **owner}
 
 
 def _delivery(message: _ReceivedMessage, now: float) -> Delivery:

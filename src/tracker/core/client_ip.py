@@ -16,9 +16,8 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
+from tracker.core.ip_address import canonical_ip, is_ipv4
 from tracker.errors import ConfigurationError
-
-_MAX_ADDRESS_CHARS = 64  # the longest IPv6 text has 45, a zone may follow; the cache must hold no longer text
 
 # A numeric port, or an obfuscated one (RFC 7239, 6.3).
 _PORT = re.compile(r"[0-9]{1,5}|_[A-Za-z0-9._-]{1,64}")
@@ -36,43 +35,6 @@ _PAIR = re.compile(
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 
 _V4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-
-
-_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
-IPV4 = rf"{_OCTET}\.{_OCTET}\.{_OCTET}\.{_OCTET}"
-"""A pattern for dotted decimal without leading zeros, the only form that `ipaddress` reads and writes."""
-
-is_ipv4 = re.compile(IPV4).fullmatch
-
-
-def canonical_ip(text: str) -> str | None:
-    """The address in its canonical form; None when `text` is not an address.
-
-    The zone of an IPv6 address is removed. An IPv4 address that is written as IPv6 (::ffff:192.0.2.1) becomes IPv4.
-    """
-    return _canonical_ip(text) if len(text) <= _MAX_ADDRESS_CHARS else None
-
-
-@lru_cache(maxsize=16384)
-def _canonical_ip(text: str) -> str | None:
-    if is_ipv4(text):
-        return text
-    try:
-        address = ipaddress.IPv6Address(text)
-    except ValueError:
-        return None
-    if address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(ipaddress.IPv6Address(int(address)))  # the number has no zone
-
-
-@lru_cache(maxsize=16384)
-def truncate_ip(ip: str) -> str:
-    """The network of a canonical address: /24 of an IPv4 address, /48 of an IPv6 address. The other bits are zero."""
-    if ":" not in ip:
-        return ip.rpartition(".")[0] + ".0"
-    return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(ip)) >> 80 << 80))
-
 
 MAX_ADDRESS_HEADER_CHARS = 8_190
 """How many characters of the header are read, all its lines together. These are the last ones; others are ignored."""
@@ -110,26 +72,37 @@ class ClientIp:
     """
 
     def __init__(self, trusted: Sequence[str], header: str) -> None:
-        self._networks = [_network(text) for text in trusted]
+        networks = [_network(text) for text in trusted]
+        # The trusted networks of each version of IP, as first and last number: `ipaddress` takes four times as long.
+        self._ranges = {
+            version: [(int(net[0]), int(net[-1])) for net in networks if net.version == version] for version in (4, 6)
+        }
         kinds = {"forwarded": _forwarded_addresses, _VIEWER_ADDRESS: _viewer_addresses}
         self._elements = kinds.get(header.lower(), _listed_addresses)
         self._is_trusted = lru_cache(maxsize=16384)(self._in_networks)
 
     def needs_header(self, peer: str | None) -> bool:
         """Whether `resolve` reads the header of a request from this peer."""
-        if not self._networks or peer is None:
-            return False
-        ip = canonical_ip(peer)
+        ip = canonical_ip(peer) if peer is not None else None
         return ip is not None and self._is_trusted(ip)
 
     def resolve(self, peer: str | None, header_lines: Sequence[str]) -> str | None:
         """The client's address, given the peer of the connection and all lines of the header. None without a peer."""
         client = canonical_ip(peer) if peer is not None else None
-        if client is None or not self._networks or not self._is_trusted(client):
+        if client is None or not self._is_trusted(client):
             return client
-        header = ",".join(header_lines)
+        return self.behind(client, ",".join(header_lines))
+
+    def behind(self, proxy: str, header: str) -> str:
+        """The client's address in a request of a trusted proxy, whose address is canonical. `header` is all its lines.
+
+        The lines are joined with commas.
+        """
+        if self._elements is _listed_addresses and is_ipv4(header):
+            return header  # the steps below would return it, too, whether it is trusted or not
         if len(header) > MAX_ADDRESS_HEADER_CHARS:  # the proxies append at the right end; only the left end is cut off
             header = header[-MAX_ADDRESS_HEADER_CHARS:].partition(",")[2]
+        client = proxy
         for ip in self._elements(header):
             if ip is None:  # not an address: nobody knows who wrote the elements to the left of it
                 return client
@@ -139,8 +112,14 @@ class ClientIp:
         return client
 
     def _in_networks(self, ip: str) -> bool:
-        address = ipaddress.ip_address(ip)
-        return any(address in network for network in self._networks)
+        version = 6 if ":" in ip else 4
+        number = int(ipaddress.IPv6Address(ip)) if version == 6 else _ipv4_number(ip)
+        return any(first <= number <= last for first, last in self._ranges[version])
+
+
+def _ipv4_number(ip: str) -> int:
+    a, b, c, d = map(int, ip.split("."))
+    return a << 24 | b << 16 | c << 8 | d
 
 
 def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
@@ -226,6 +205,8 @@ def _forwarded_address(element: str) -> str | None:
 
 def _node_address(node: str) -> str | None:
     """The address of ``ip``, ``ip:port``, ``[v6]``, ``[v6]:port`` or a bare v6; None for anything else."""
+    if is_ipv4(node):  # most are, and more of them than the cache of canonical_ip holds
+        return node
     if node.startswith("["):
         host, bracket, rest = node[1:].partition("]")
         if not bracket or ":" not in host or (rest and not _is_port(rest)):

@@ -8,7 +8,7 @@ same visit back. No other module knows this escaping or the columns.
 import re
 from collections.abc import Iterator
 
-from tracker.core.client_ip import IPV4, canonical_ip
+from tracker.core.ip_address import IPV4, canonical_ip
 from tracker.core.visit import (
     MAX_HEADER_CHARS,
     MAX_MESSAGE_LINES,
@@ -103,7 +103,7 @@ def parse_line(line: bytes) -> Visit:
     canonical = canonical_ip(ip.decode("iso-8859-1"))
     if canonical is None:
         raise MalformedMessage("the last column is not an IP address")
-    return Visit(utc_time(time.decode("iso-8859-1")), _unescape(referrer), _unescape(user_agent), canonical)
+    return Visit(utc_time(time.decode("iso-8859-1")), unescape(referrer), unescape(user_agent), canonical)
 
 
 def escape(text: str) -> str:
@@ -119,7 +119,8 @@ def _column(text: str | None) -> str:
     return escape(text)
 
 
-def _unescape(column: bytes) -> str | None:
+def unescape(column: bytes) -> str | None:
+    """The text that a column stands for; None for a missing one."""
     if column in (b"", b"null"):
         return None
     # A backslash that does not begin an escape is kept: the legacy .NET services wrote it, and they escape nothing.

@@ -161,8 +161,10 @@ class _Envelope(msgspec.Struct):
     Type: Any = None
     Message: Any = None
     MessageAttributes: Any = None
+    Token: Any = None
 
 
+_CONFIRMATIONS = ("SubscriptionConfirmation", "UnsubscribeConfirmation")
 _envelope_decoder = msgspec.json.Decoder(_Envelope)
 
 
@@ -170,6 +172,10 @@ def _open_envelope(body: str) -> tuple[dict[str, str], str] | None:
     """Attributes and body of a message in an SNS envelope (raw delivery off); None when there is no envelope."""
     try:
         envelope = _envelope_decoder.decode(body)
+        if envelope.Type in _CONFIRMATIONS and isinstance(envelope.Token, str):
+            raise MalformedMessage(
+                f"a {envelope.Type} of SNS, and no visit: see whether the queue's subscription is confirmed"
+            )
         if envelope.Type != "Notification" or not isinstance(envelope.Message, str):
             return None
         attributes = msgspec.convert(envelope.MessageAttributes or {}, dict[str, _EnvelopeAttribute])

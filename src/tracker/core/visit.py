@@ -13,7 +13,7 @@ from typing import Annotated
 
 import msgspec
 
-from tracker.core.client_ip import canonical_ip, is_ipv4
+from tracker.core.ip_address import canonical_ip, is_ipv4
 from tracker.errors import MalformedMessage
 
 MAX_HEADER_CHARS = 2048
@@ -57,6 +57,12 @@ class JournalLine(msgspec.Struct, gc=False):
     visited_at: str = msgspec.field(name="VisitedAt", default="")
 
 
+class _LineHead(msgspec.Struct, gc=False):
+    referrer: str | None = msgspec.field(name="Referer")
+    user_agent: str | None = msgspec.field(name="UserAgent")
+    ip: str = msgspec.field(name="IpAddress")
+
+
 _encode = msgspec.json.Encoder().encode
 _decoder = msgspec.json.Decoder(JournalLine)
 
@@ -81,21 +87,30 @@ def header_text(value: str) -> str:
     return value
 
 
-def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, ip: str) -> bytes:
-    """The journal line of a visit, with its newline. `visited_at` comes from `visited_at_text`."""
+def line_head(referrer: str | None, user_agent: str | None, ip: str) -> bytes:
+    """A journal line up to its time: visits that are recorded together have one time, so one `line_tail`."""
     try:
-        line = _encode(JournalLine(referrer or None, user_agent or None, ip, visited_at))
-        if line.isascii():
-            return line + b"\n"
+        head = _encode(_LineHead(referrer or None, user_agent or None, ip))
+        if head.isascii():
+            return head[:-1]
     except UnicodeEncodeError:
         pass  # a lone surrogate; header_text below replaces it
     keys = {
         "Referer": header_text(referrer) if referrer else None,
         "UserAgent": header_text(user_agent) if user_agent else None,
         "IpAddress": ip,
-        "VisitedAt": visited_at,
     }
-    return json.dumps(keys, separators=(",", ":")).encode("ascii") + b"\n"
+    return json.dumps(keys, separators=(",", ":")).encode("ascii")[:-1]
+
+
+def line_tail(visited_at: str) -> bytes:
+    """The rest of a journal line, with its newline. `visited_at` comes from `visited_at_text`."""
+    return b',"VisitedAt":"%b"}\n' % visited_at.encode()
+
+
+def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, ip: str) -> bytes:
+    """The journal line of a visit, with its newline."""
+    return line_head(referrer, user_agent, ip) + line_tail(visited_at)
 
 
 def decode_line(line: bytes | str) -> Visit:

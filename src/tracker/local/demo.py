@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
+from urllib.parse import quote_plus
 
 from aiohttp import web
 from yarl import URL
@@ -22,6 +23,7 @@ from tracker.local.demo_report import LiveReport
 RECENT_BYTES = 4096  # of the log, shown when the page is opened
 POLL_SECONDS = 0.1  # between two reads of the log
 CHUNK = 65_536
+FIRST_PAGE = "  countPage();\n"  # the last line of the app's script
 RUN_PATH = "run"  # says which run this page belongs to, for a second `make run` that finds the port in use
 REPLACED = "replaced"  # an event id that belongs to no file: the next file is shown from its start
 
@@ -32,18 +34,47 @@ def embed_snippet(pixel_url: str) -> str:
     return f'<img src="{source}" alt="" width="1" height="1" referrerpolicy="no-referrer-when-downgrade">'
 
 
+def newsletter_snippet(pixel_url: str, parameter: str) -> str:
+    """The HTML tag for a mail. `parameter` is `http.page_parameter`; a mail program fills in ``{{random}}``."""
+    source = html.escape(f"{pixel_url}?{quote_plus(parameter)}=newsletter%2F2026-11&u={{{{random}}}}")
+    return f'<img src="{source}" alt="" width="1" height="1">'
+
+
+def app_snippet(pixel_url: str) -> str:
+    """The script for a single-page app, which calls `countPage` whenever it has changed the address."""
+    return f"""<script>
+  function countPage() {{
+    fetch({json.dumps(pixel_url)}, {{
+      mode: "no-cors", keepalive: true, referrerPolicy: "no-referrer-when-downgrade",
+    }});
+  }}
+{FIRST_PAGE}</script>"""
+
+
 class Demo:
+    """`page_parameter` is `http.page_parameter` of the pixel; if it is None, the page shows nothing of named pages."""
+
     def __init__(
-        self, *, host: str, port: int, pixel_url: str, pixel_admin_url: str, storage_admin_url: str, log_path: Path
+        self,
+        *,
+        host: str,
+        port: int,
+        pixel_url: str,
+        page_parameter: str | None,
+        pixel_admin_url: str,
+        storage_admin_url: str,
+        log_path: Path,
     ) -> None:
         self._host = host
         self._port = port
         self._log_path = log_path
         self._report = LiveReport(log_path)
-        self._page = _render(pixel_url, pixel_admin_url, storage_admin_url, log_path)
+        newsletter = newsletter_snippet(pixel_url, page_parameter) if page_parameter else ""
+        self._page = _render(pixel_url, newsletter, pixel_admin_url, storage_admin_url, log_path)
         # With this policy the browser loads nothing from other sites.
+        pixel = URL(pixel_url).origin()
         self._policy = (
-            f"default-src 'none'; img-src data: {URL(pixel_url).origin()}; connect-src 'self'; "
+            f"default-src 'none'; img-src data: {pixel}; connect-src 'self' {pixel}; "
             "script-src 'unsafe-inline'; style-src 'unsafe-inline'"
         )
         self._runner: web.AppRunner | None = None
@@ -51,6 +82,7 @@ class Demo:
     async def start(self) -> None:
         app = web.Application()
         app.router.add_get("/", self._show)
+        app.router.add_get("/app/{page}", self._show)  # the pages of the single-page app
         app.router.add_get("/lines", self._lines)
         app.router.add_get("/report", self._show_report)
         app.router.add_get(f"/{RUN_PATH}", self._show_run)
@@ -183,12 +215,17 @@ class Tail:
             yield f"id: {self._after}\ndata: {json.dumps(line.decode('ascii', 'backslashreplace'))}\n\n"
 
 
-def _render(pixel_url: str, pixel_admin_url: str, storage_admin_url: str, log_path: Path) -> str:
+def _render(pixel_url: str, newsletter: str, pixel_admin_url: str, storage_admin_url: str, log_path: Path) -> str:
     snippet = embed_snippet(pixel_url)
+    app = app_snippet(pixel_url)
     page = resources.files(__package__).joinpath("demo.html").read_text(encoding="utf-8")
     for name, value in {
         "pixel": snippet,
         "snippet": html.escape(snippet, quote=False),
+        "newsletter": html.escape(newsletter, quote=False),
+        "newsletter_hidden": "" if newsletter else "hidden",
+        "app": html.escape(app, quote=False),
+        "count_page": app.replace(FIRST_PAGE, ""),  # the tag has counted the first page
         "pixel_url": html.escape(pixel_url),
         "pixel_admin": html.escape(pixel_admin_url),
         "storage_admin": html.escape(storage_admin_url),

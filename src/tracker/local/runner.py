@@ -54,6 +54,7 @@ class Runner:
             host=broker.HOST,
             port=plan.demo_port,
             pixel_url=plan.pixel_url,
+            page_parameter=plan.pixel.http.page_parameter,
             pixel_admin_url=plan.pixel_admin_url,
             storage_admin_url=plan.storage_admin_url,
             log_path=Path(plan.storage.log.path),

@@ -13,8 +13,6 @@ import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
@@ -22,27 +20,14 @@ import aiohttp
 from tracker import __version__
 from tracker.config import PixelConfig, StorageConfig
 from tracker.core.visit import CANARY_AGENT
-from tracker.operations.findings import Finding, fault, ok, unknown
+from tracker.operations.canary_findings import Trace, findings_of, no_gif
+from tracker.operations.findings import Finding
 from tracker.operations.service_checks import Metrics, address, fetch
 from tracker.pixel.outbox_files import committed_offset, journals, segment_path, segments
 
 POLL_SECONDS = 0.02  # between two checks of one step
 TAIL_BYTES = 1 << 20  # of a segment, in which the canary is searched
 RECEIVED = "tracker_storage_messages_received_total"
-
-
-@dataclass
-class Trace:
-    """When each step was seen, by the monotonic clock; None where it was not seen."""
-
-    token: str
-    sent: float
-    answered: float | None = None
-    accepted: float | None = None
-    received: float | None = None
-    line: float | None = None
-    ip: str = ""
-    unseen: dict[str, str] = field(default_factory=dict)  # steps that could not be checked from here, and why
 
 
 async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str | None, within: float) -> list[Finding]:
@@ -63,12 +48,12 @@ async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str |
             body, kind = await reply.read(), reply.headers.get("Content-Type", "")
             status = reply.status
     except (aiohttp.ClientError, OSError) as error:
-        return [_no_gif(url, f"{type(error).__name__}: {error}")]
+        return [no_gif(url, f"{type(error).__name__}: {error}")]
     if status != 200 or not body.startswith(b"GIF89a"):
-        return [_no_gif(url, f"{status} {kind}")]
+        return [no_gif(url, f"{status} {kind}")]
     seen.answered = time.monotonic()
     await asyncio.gather(*(watcher.watch(seen, seen.answered + within) for watcher in watchers))
-    return list(_findings(seen, followed=storage is not None))
+    return list(findings_of(seen, followed=storage is not None))
 
 
 class Watcher(ABC):
@@ -197,84 +182,3 @@ class _Log(Watcher):
 
     def note(self, seen: Trace) -> None:
         seen.ip = self._found.decode("ascii", "backslashreplace").rpartition("|")[2]
-
-
-def _findings(seen: Trace, *, followed: bool) -> list[Finding]:
-    assert seen.answered is not None
-    findings = [ok("canary", f"answered with the GIF after {_ms(seen.answered - seen.sent)}")]
-    steps: list[tuple[str, str, Callable[[], Finding]]] = [
-        ("accepted", "accepted by SNS", _not_accepted),
-        ("received", "received by storage from SQS", _not_received),
-        ("line", "a line of the visit log", _no_line),
-    ]
-    before = seen.answered
-    for step, words, missing in steps if followed else steps[:1]:
-        at = getattr(seen, step)
-        if at is not None:
-            at = max(at, before)
-            findings.append(ok("canary", f"{words} after {_ms(at - before)}"))
-            before = at
-        elif step in seen.unseen:
-            findings.append(
-                unknown(
-                    "canary",
-                    f"{words}: this step could not be checked from here: {seen.unseen[step]}",
-                    fix=_RUN_AS_THE_SERVICE,
-                )
-            )
-        elif seen.line is None:
-            findings.append(missing())
-            break
-    if seen.line is not None:
-        total = _ms(seen.line - seen.sent)
-        findings.append(ok("canary", f"from the request to its line {total}, logged with the address {seen.ip}"))
-    elif not followed and seen.accepted is not None:
-        findings.append(_on_the_other_host(seen.token))
-    return findings
-
-
-_RUN_AS_THE_SERVICE = "run the doctor where the service runs, as its user: sudo -u tracker tracker doctor …"
-
-
-def _no_gif(url: str, what: str) -> Finding:
-    return fault(
-        "canary",
-        f"no GIF from {url}: {what}",
-        why="visitors get no GIF either",
-        fix="check that the pixel runs, that the URL is right (http.path), and that proxies in front let it through",
-    )
-
-
-def _not_accepted() -> Finding:
-    return fault(
-        "canary",
-        "answered, but SNS did not accept it in time (or it was not recorded)",
-        why="visits wait in the outbox, or are discarded",
-        fix="read the pixel's findings above; a rate limit or a privacy signal discards a canary too",
-    )
-
-
-def _not_received() -> Finding:
-    return fault(
-        "canary",
-        "accepted by SNS, but storage received nothing in time",
-        why="SNS or SQS still has it, or it was delivered to another consumer, or to none",
-        fix="read the findings on subscription, filter and policy above; check what else reads this queue",
-    )
-
-
-def _no_line() -> Finding:
-    return fault(
-        "canary",
-        "the visit log did not get its line in time",
-        why="it is still in the queue, or storage cannot write, or storage writes to another file than log.path",
-        fix="read storage's findings above; check that storage runs with this configuration",
-    )
-
-
-def _on_the_other_host(token: str) -> Finding:
-    return ok("canary", f"its line was not looked for (no --storage); on storage's host: grep -c {token} <log.path>")
-
-
-def _ms(seconds: float) -> str:
-    return f"{seconds * 1000:.0f} ms"

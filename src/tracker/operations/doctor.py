@@ -18,7 +18,8 @@ from tracker.operations.archive_checks import check_archive
 from tracker.operations.canary import trace
 from tracker.operations.findings import Finding, Report, fault, ok, unknown
 from tracker.operations.queue_checks import check_queue
-from tracker.operations.topic_checks import Setup, check_topic, with_aws_errors
+from tracker.operations.remedies import setup_of
+from tracker.operations.topic_checks import check_topic, with_aws_errors
 
 WITHIN_SECONDS = 30.0
 
@@ -58,14 +59,14 @@ def run(options: argparse.Namespace) -> int:
 async def examine(options: argparse.Namespace, environ: Mapping[str, str], report: Report) -> None:
     """Run every check that the given configurations allow, in the order of a visit's path."""
     pixel, storage = _configurations(options, environ, report)
-    setup = Setup(topic_arn=pixel.sns.topic_arn if pixel else "", provision=provision_command(pixel, storage))
+    setup = setup_of(pixel, storage)
     if pixel is not None:
         await _run_checks(report, "the outbox", _as_async(host_checks.check_outbox(pixel.outbox)))
         await _run_checks(report, "the pixel", service_checks.check_pixel(pixel))
     if storage is not None:
-        await _run_checks(report, "the queue", with_aws_errors(check_queue(storage.sqs, setup), "queue"))
+        await _run_checks(report, "the queue", with_aws_errors(check_queue(storage.sqs, setup), "queue", setup))
     if pixel is not None:
-        await _run_checks(report, "the topic", with_aws_errors(check_topic(pixel.sns, setup), "topic"))
+        await _run_checks(report, "the topic", with_aws_errors(check_topic(pixel.sns, setup), "topic", setup))
     if storage is not None:
         await _run_checks(report, "the visit log", _as_async(host_checks.check_log(storage.log)))
         await _run_checks(report, "the archive", with_aws_errors(check_archive(storage), "archive"))
@@ -73,22 +74,6 @@ async def examine(options: argparse.Namespace, environ: Mapping[str, str], repor
     if pixel is not None and not options.no_canary:
         report.begin("following the canary")
         report.add(*await trace(pixel, storage, url=options.url, within=options.within))
-
-
-def provision_command(pixel: PixelConfig | None, storage: StorageConfig | None) -> str:
-    """The command that sets up the topic, the queue and the subscription of these two configurations."""
-    words = ["tracker provision"]
-    region = storage.sqs.region if storage else None
-    endpoint = storage.sqs.endpoint_url if storage else None
-    if pixel is not None:
-        _, _, _, arn_region, _, topic = pixel.sns.topic_arn.split(":")
-        region, endpoint = region or pixel.sns.region or arn_region, endpoint or pixel.sns.endpoint_url
-        words.append(f"--topic {topic}")
-    if storage is not None:
-        words.append(f"--queue {storage.sqs.queue.rpartition('/')[2]}")
-    words += [f"--region {region}"] if region else []
-    words += [f"--endpoint-url {endpoint}"] if endpoint else []
-    return " ".join(words)
 
 
 def _configurations(

@@ -1,17 +1,45 @@
-"""What exists at AWS: a queue by its name, its attributes, its subscription to a topic. Nothing is changed."""
+"""What exists at AWS: topics, queues by name, URL or ARN, their attributes, and the subscriptions of a topic.
 
+Nothing is changed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from tracker.aws import ask, incomplete_reply
-from tracker.errors import AwsRefused
+from tracker.aws import ask, incomplete_reply, queue_parameters
+from tracker.core.queue_address import QueueAddress, parse_queue
+from tracker.errors import AwsRefused, ConfigurationError, UsageError
 
 
-async def queue_url(sqs: Any, name: str) -> str | None:
-    """The URL of the queue called `name`; None if there is none. A URL is returned as it is."""
-    if "://" in name:
-        return name
+@dataclass(frozen=True)
+class Subscription:
+    """An SQS subscription of a topic. It has no `settings` before it is confirmed, or if they could not be read."""
+
+    arn: str
+    queue_arn: str
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_confirmed(self) -> bool:
+        return self.arn.startswith("arn:") and self.settings.get("PendingConfirmation") != "true"
+
+
+def named_queue(option: str, text: str) -> QueueAddress:
+    """The queue that an option of a command names. Raises UsageError."""
     try:
-        return str((await ask(sqs.get_queue_url(QueueName=name), "QueueUrl"))["QueueUrl"])
+        return parse_queue(text)
+    except ConfigurationError as error:
+        raise UsageError(f"{option}: {error}") from error
+
+
+async def queue_url(sqs: Any, text: str) -> str | None:
+    """The URL of the queue with this name, URL or ARN; None if there is none. A URL is returned as it is."""
+    address = parse_queue(text)
+    if address.url is not None:
+        return address.url
+    try:
+        return str((await ask(sqs.get_queue_url(**queue_parameters(address)), "QueueUrl"))["QueueUrl"])
     except AwsRefused as error:
         if error.is_missing:
             return None
@@ -26,18 +54,52 @@ async def queue_attributes(sqs: Any, url: str) -> dict[str, str]:
     return dict(attributes)
 
 
-async def subscription(sns: Any, topic_arn: str, queue_arn: str) -> tuple[str, dict[str, str]] | None:
-    """ARN and attributes of the queue's subscription to the topic, if any; no attributes before it is confirmed."""
+async def find_queue(sqs: Any, text: str) -> tuple[str, dict[str, str]] | None:
+    """URL and attributes of the queue with this name, URL or ARN; None if there is none."""
+    url = await queue_url(sqs, text)
+    try:
+        return None if url is None else (url, await queue_attributes(sqs, url))
+    except AwsRefused as error:
+        if error.is_missing:
+            return None
+        raise
+
+
+async def find_topic(sns: Any, name: str) -> str | None:
+    """The ARN of the topic with this name, among those of the account and Region of the client."""
+    token: dict[str, str] = {}
+    while True:
+        reply = await ask(sns.list_topics(**token))
+        for topic in reply.get("Topics", ()):
+            if topic.get("TopicArn", "").rpartition(":")[2] == name:
+                return str(topic["TopicArn"])
+        if not reply.get("NextToken"):
+            return None
+        token = {"NextToken": reply["NextToken"]}
+
+
+async def subscriptions(sns: Any, topic_arn: str) -> list[Subscription]:
+    """All subscriptions of queues to the topic."""
+    found: list[Subscription] = []
     token: dict[str, str] = {}
     while True:
         reply = await ask(sns.list_subscriptions_by_topic(TopicArn=topic_arn, **token))
         for each in reply.get("Subscriptions", ()):
-            if each.get("Protocol") == "sqs" and each.get("Endpoint") == queue_arn:
+            if each.get("Protocol") == "sqs":
                 arn = str(each.get("SubscriptionArn"))
-                if not arn.startswith("arn:"):
-                    return arn, {}
-                reply = await ask(sns.get_subscription_attributes(SubscriptionArn=arn), "Attributes")
-                return arn, dict(reply["Attributes"])
+                found.append(Subscription(arn, str(each.get("Endpoint")), await _settings(sns, arn)))
         if not reply.get("NextToken"):
-            return None
+            return found
         token = {"NextToken": reply["NextToken"]}
+
+
+async def _settings(sns: Any, arn: str) -> dict[str, str]:
+    if not arn.startswith("arn:"):
+        return {}  # AWS lists a subscription that is not confirmed as PendingConfirmation
+    try:
+        reply = await ask(sns.get_subscription_attributes(SubscriptionArn=arn), "Attributes")
+    except AwsRefused as error:
+        if error.is_denied or error.is_missing or error.is_unsupported:  # of another account; removed; another broker
+            return {}
+        raise
+    return dict(reply["Attributes"])

@@ -1,50 +1,57 @@
-"""`tracker provision`: creates or completes what is between the services, in this order.
+"""Creates or completes what is between the services, in this order.
 
 1. The topic.
 2. The dead-letter queue, and its policy, by which SNS may send to it on behalf of the topic.
 3. The queue, its policy, and its redrive policy, which names the dead-letter queue.
-4. The subscription of the queue to the topic, with raw delivery, the filter and the dead-letter queue.
+4. The subscription of the queue to the topic, with raw delivery, the filter and a dead-letter queue.
 
-It is idempotent: whatever existed before, complete or not, the state after a run is the same. No message in a queue is
-touched. A queue is created without attributes, and they are set afterwards, because SQS refuses to create an existing
-queue with other attributes, but changes them when they are set. Other statements of a queue's policy stay.
+It is idempotent: a second run changes nothing. No message in a queue is touched. `wanted_settings` decides what is set.
+A queue is created without attributes, and they are set afterwards, because SQS refuses to create an existing queue with
+other attributes, but changes them when they are set. A queue that has a dead-letter queue keeps it, unless another one
+is asked for by its name.
 """
 
-import argparse
 import asyncio
-import json
-import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tracker import exit_status
-from tracker.aws import ask, open_client
-from tracker.errors import AwsRefused, UsageError
-from tracker.operations.lookups import queue_attributes, queue_url, subscription
+from tracker.aws import ask
+from tracker.core.queue_address import parse_queue
+from tracker.errors import AwsRefused, TrackerError
+from tracker.operations.lookups import (
+    Subscription,
+    find_queue,
+    find_topic,
+    queue_attributes,
+    subscriptions,
+)
+from tracker.operations.wanted_settings import (
+    dead_letter_target,
+    may_topic_send,
+    number,
+    queue_settings,
+    subscription_settings,
+    with_our_statement,
+)
 
 TOPIC = "tracking"
 QUEUE = "visits"
 DEAD_LETTER_QUEUE = "visits-dlq"
 
-RETENTION_SECONDS = 14 * 24 * 3600  # the longest SQS keeps a message
-# SQS also counts the receives after which storage was killed or its disk was full. With three, a common choice, good
-# visits would be moved to the dead-letter queue after three crashes.
-MAX_RECEIVE_COUNT = 100
-FILTER_POLICY = {"Type": ["Visit"]}
-STATEMENT = "TopicMaySend"  # the Sid of our statement in the policy of a queue
-
 NEW_QUEUE_TRIES = 5  # one second apart: AWS may need some seconds until it knows a queue that it has created
-
-# These settings are JSON documents. SNS and SQS may return them formatted in another way than they were set.
-_DOCUMENTS = {"FilterPolicy", "RedrivePolicy"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
+    """A topic by its name or ARN, a queue by its name, URL or ARN.
+
+    `dead_letter_queue` is a name; None stands for the one that the queue has, or else for the queue's name with `-dlq`.
+    """
+
     topic: str = TOPIC
     queue: str = QUEUE
-    dead_letter_queue: str = DEAD_LETTER_QUEUE
+    dead_letter_queue: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,18 +65,21 @@ class Change:
 
     def __str__(self) -> str:
         if not self.setting:
-            return f"{self.thing}: is created"
-        return f"{self.thing}: {self.setting}: {'nothing' if self.before is None else self.before} -> {self.after}"
+            return f"{self.thing}: {self.after}"
+        return f"{self.thing}: {self.setting}: {self.before or 'nothing'} -> {self.after or 'nothing'}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Provisioned:
+    """What there is afterwards. `left` says what still keeps visits away, and is not provision's to change."""
+
     topic_arn: str
     queue_url: str
     queue_arn: str
     dead_letter_queue_url: str
     subscription_arn: str
     changes: list[Change] = field(compare=False)
+    left: list[str] = field(compare=False)
 
 
 async def provision(sns: Any, sqs: Any, names: Names | None = None) -> Provisioned:
@@ -83,14 +93,15 @@ async def provision(sns: Any, sqs: Any, names: Names | None = None) -> Provision
         dead_letter_queue_url=work.urls["dead"],
         subscription_arn=work.arns["subscription"],
         changes=work.changes,
+        left=work.left,
     )
 
 
-async def differences(sns: Any, sqs: Any, names: Names | None = None) -> list[Change]:
-    """What `provision` would change. Nothing is changed."""
+async def differences(sns: Any, sqs: Any, names: Names | None = None) -> tuple[list[Change], list[str]]:
+    """What `provision` would change, and what it would leave to the operator. Nothing is changed."""
     work = _Provisioning(sns, sqs, names or Names(), dry_run=True)
     await work.run()
-    return work.changes
+    return work.changes, work.left
 
 
 class _Provisioning:
@@ -107,122 +118,125 @@ class _Provisioning:
         self.arns: dict[str, str] = {}
         self.urls: dict[str, str] = {}
         self.changes: list[Change] = []
+        self.left: list[str] = []
 
     async def run(self) -> None:
         await self._topic()
-        await self._queue("dead", self._names.dead_letter_queue)
+        found = await find_queue(self._sqs, self._names.queue)
+        have = found[1] if found else {}
+        retention = number({**have, **queue_settings(have, dead="")}, "MessageRetentionPeriod")
+        usual_dead = dead_letter_target(have.get("RedrivePolicy")) or f"{parse_queue(self._names.queue).name}-dlq"
+        if await find_queue(self._sqs, usual_dead) is None:
+            usual_dead = parse_queue(usual_dead).name
+        await self._queue("dead", self._names.dead_letter_queue or usual_dead, least_retention=retention or 0)
         await self._queue("queue", self._names.queue)
         await self._subscription()
 
     async def _topic(self) -> None:
-        if (arn := await self._find_topic()) is None:
-            self._note(f"topic {self._names.topic}", "", None, "")
-            if self._dry_run:
-                return
-            arn = str((await ask(self._sns.create_topic(Name=self._names.topic), "TopicArn"))["TopicArn"])
-        self.arns["topic"] = arn
-
-    async def _find_topic(self) -> str | None:
-        token: dict[str, str] = {}
-        while True:
-            reply = await ask(self._sns.list_topics(**token))
-            for topic in reply.get("Topics", ()):
-                if topic.get("TopicArn", "").rpartition(":")[2] == self._names.topic:
-                    return str(topic["TopicArn"])
-            if not reply.get("NextToken"):
-                return None
-            token = {"NextToken": reply["NextToken"]}
-
-    async def _queue(self, role: str, name: str) -> None:
-        thing = f"queue {name}"
-        have: dict[str, str] = {}
-        if (url := await queue_url(self._sqs, name)) is None:
-            self._note(thing, "", None, "")
+        if self._names.topic.startswith("arn:"):
+            self.arns["topic"] = self._names.topic
+        elif (arn := await find_topic(self._sns, self._names.topic)) is not None:
+            self.arns["topic"] = arn
+        else:
+            self._note(f"topic {self._names.topic}", "", None, "is created")
             if not self._dry_run:
-                url = str((await ask(self._sqs.create_queue(QueueName=name), "QueueUrl"))["QueueUrl"])
-        if url is not None:
-            have = await _until_queue_exists(lambda: queue_attributes(self._sqs, url))
+                reply = await ask(self._sns.create_topic(Name=self._names.topic), "TopicArn")
+                self.arns["topic"] = str(reply["TopicArn"])
+
+    async def _queue(self, role: str, text: str, *, least_retention: int = 0) -> None:
+        queue = parse_queue(text)
+        thing = f"queue {queue.name}"
+        found = await find_queue(self._sqs, text)
+        if found is None:
+            if text != queue.name:  # of which account it would be, only its owner's credentials decide
+                raise TrackerError(f"{text} does not exist; create it by its name, with credentials of its account")
+            self._note(thing, "", None, "is created")
+            if not self._dry_run:
+                found = await self._create(text)
+        url, have = found or ("", {})
+        if found is not None:
             self.urls[role], self.arns[role] = url, have["QueueArn"]
-        wanted = self._queue_attributes(role, have)
-        changed = {key: value for key, value in wanted.items() if not _same(key, have.get(key), value)}
+        dead = self.arns.get("dead", "(new)") if role == "queue" else None
+        changed = queue_settings(have, dead=dead, least_retention=least_retention)
         for key, value in changed.items():
-            words = f"SNS may send, on behalf of topic {self._names.topic} alone" if key == "Policy" else value
-            self._note(thing, key, have.get(key), words)
-        if changed and url is not None and not self._dry_run:
+            self._note(thing, key, have.get(key), value)
+        changed.update(self._policy(thing, role, have))
+        if changed and have.get("Policy"):  # moto, the local broker, forgets a policy that is not set along
+            changed.setdefault("Policy", have["Policy"])
+        if changed and found is not None and not self._dry_run:
             await _until_queue_exists(lambda: ask(self._sqs.set_queue_attributes(QueueUrl=url, Attributes=changed)))
 
-    def _queue_attributes(self, role: str, have: Mapping[str, str]) -> dict[str, str]:
-        own, topic, dead = (self.arns.get(each, "(new)") for each in (role, "topic", "dead"))
-        wanted = {
-            "MessageRetentionPeriod": str(RETENTION_SECONDS),
-            "Policy": with_our_statement(have.get("Policy"), own, topic),
-        }
-        if not have.get("KmsMasterKeyId"):  # otherwise a key of the operator encrypts already
-            wanted["SqsManagedSseEnabled"] = "true"
-        if role == "queue":
-            wanted["RedrivePolicy"] = json.dumps({"deadLetterTargetArn": dead, "maxReceiveCount": MAX_RECEIVE_COUNT})
-        return wanted
+    async def _create(self, name: str) -> tuple[str, dict[str, str]]:
+        url = str((await ask(self._sqs.create_queue(QueueName=name), "QueueUrl"))["QueueUrl"])
+        attributes: dict[str, str] = await _until_queue_exists(lambda: queue_attributes(self._sqs, url))
+        return url, attributes
+
+    def _policy(self, thing: str, role: str, have: dict[str, str]) -> dict[str, str]:
+        """The new policy of a queue, if it needs one."""
+        own, topic = (self.arns.get(each, "arn:aws:new:::(new)") for each in (role, "topic"))
+        decision = may_topic_send(have.get("Policy"), own, topic)
+        if decision.denied_by:
+            self.left.append(f"{thing}: Policy: {decision.denied_by} keeps SNS out; narrow or remove it")
+        if decision.allowed is True or decision.allowed_by:
+            return {}
+        try:
+            policy = with_our_statement(have.get("Policy"), own, topic)
+        except ValueError as error:
+            raise TrackerError(f"{thing}: its policy cannot be read: {error}") from error
+        self._note(thing, "Policy", None, f"a statement: SNS may send on behalf of topic {self._names.topic}")
+        return {"Policy": policy}
 
     async def _subscription(self) -> None:
-        topic, queue, dead = (self.arns.get(role) for role in ("topic", "queue", "dead"))
-        wanted = {
-            "RawMessageDelivery": "true",
-            "FilterPolicy": json.dumps(FILTER_POLICY),
-            # Messages that SNS itself cannot deliver (after a changed policy or a deleted queue) are kept too.
-            "RedrivePolicy": json.dumps({"deadLetterTargetArn": dead or "(new)"}),
-        }
-        thing = f"subscription of queue {self._names.queue}"
-        existing = await subscription(self._sns, topic, queue) if topic and queue else None
-        if existing is None:
-            self._note(thing, "", None, "")
-            if not self._dry_run:
-                # The same call sets the attributes, so that no message is delivered before the filter is set.
-                call = self._sns.subscribe(
-                    TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=wanted, ReturnSubscriptionArn=True
-                )
-                self.arns["subscription"] = str((await ask(call, "SubscriptionArn"))["SubscriptionArn"])
+        topic, queue = self.arns.get("topic"), self.arns.get("queue")
+        thing = f"subscription of queue {parse_queue(self._names.queue).name}"
+        all_of_topic = await subscriptions(self._sns, topic) if topic and queue else []
+        ours = next((each for each in all_of_topic if each.queue_arn == queue), None)
+        others = [each for each in all_of_topic if each.queue_arn != queue]
+        wanted = subscription_settings(ours.settings if ours else {}, others, dead=await self._undelivered(ours))
+        if ours is None or not ours.is_confirmed:
+            self._note(thing, "", None, "is created" if ours is None else "is confirmed")
+            if not self._dry_run and topic and queue:
+                await self._subscribe(topic, queue, wanted, may_wait=ours is not None)
             return
-        self.arns["subscription"], have = existing
+        self.arns["subscription"] = ours.arn
         for key, value in wanted.items():
-            if _same(key, have.get(key), value):
-                continue
-            self._note(thing, key, have.get(key), value)
+            self._note(thing, key, ours.settings.get(key), value)
             if not self._dry_run:
                 setting = {"AttributeName": key, "AttributeValue": value}
-                await ask(self._sns.set_subscription_attributes(SubscriptionArn=existing[0], **setting))
+                await ask(self._sns.set_subscription_attributes(SubscriptionArn=ours.arn, **setting))
+
+    async def _undelivered(self, ours: Subscription | None) -> str | None:
+        """The dead-letter queue to set for what SNS cannot deliver; None if the subscription keeps what it has."""
+        target = dead_letter_target(ours.settings.get("RedrivePolicy")) if ours else None
+        dead = self.arns.get("dead", "(new)")
+        topic, queue = (self.arns.get(role, ":::").split(":")[3] for role in ("topic", "queue"))
+        if topic and queue and topic != queue:
+            if target is None:
+                self.left.append("subscription: RedrivePolicy: SNS takes a queue of the topic's Region only")
+            return None
+        if target in (None, dead) or (found := await find_queue(self._sqs, str(target))) is None:
+            return dead
+        self.arns["undelivered"] = str(target)
+        changed = self._policy(f"queue {parse_queue(str(target)).name}", "undelivered", found[1])
+        if changed and not self._dry_run:
+            await ask(self._sqs.set_queue_attributes(QueueUrl=found[0], Attributes=changed))
+        return None
+
+    async def _subscribe(self, topic: str, queue: str, wanted: dict[str, str], *, may_wait: bool) -> None:
+        """Subscribe. The same call sets the attributes, so that no message is delivered before the filter is set."""
+        call = self._sns.subscribe(
+            TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=wanted, ReturnSubscriptionArn=True
+        )
+        self.arns["subscription"] = str((await ask(call, "SubscriptionArn"))["SubscriptionArn"])
+        owner = queue.split(":")[4]
+        if not may_wait and owner == topic.split(":")[4]:
+            return  # SNS confirms a subscription within one account by itself
+        for each in await subscriptions(self._sns, topic):
+            if each.queue_arn == queue and not each.is_confirmed:
+                self.left.append(f"subscription: not confirmed; run this with credentials of account {owner}")
 
     def _note(self, thing: str, setting: str, before: str | None, after: str) -> None:
         self.changes.append(Change(thing, setting, before, after))
-
-
-def with_our_statement(policy: str | None, queue_arn: str, topic_arn: str) -> str:
-    """The queue's policy, with the statement that SNS may send to the queue on behalf of this topic only."""
-    ours = {
-        "Sid": STATEMENT,
-        "Effect": "Allow",
-        "Principal": {"Service": "sns.amazonaws.com"},
-        "Action": "sqs:SendMessage",
-        "Resource": queue_arn,
-        "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
-    }
-    document: dict[str, Any] = json.loads(policy) if policy else {"Version": "2012-10-17", "Statement": []}
-    statements = document.get("Statement", [])
-    statements = [statements] if isinstance(statements, dict) else statements
-    if ours in statements:
-        return policy or ""
-    others = [statement for statement in statements if statement.get("Sid") != STATEMENT]
-    return json.dumps({**document, "Statement": [*others, ours]})
-
-
-def _same(setting: str, have: str | None, wanted: str) -> bool:
-    if have is None or setting not in _DOCUMENTS:
-        return have is not None and have.lower() == wanted.lower()
-    return bool(_normal(have) == _normal(wanted))
-
-
-def _normal(document: str) -> Any:
-    """The parsed document, its numbers as text: SQS returns 100 or "100", in the form in which it was set."""
-    return json.loads(document, parse_int=str) if document else None
 
 
 async def _until_queue_exists(call: Callable[[], Awaitable[Any]]) -> Any:
@@ -233,50 +247,3 @@ async def _until_queue_exists(call: Callable[[], Awaitable[Any]]) -> Any:
             if not error.is_missing or not left:
                 raise
         await asyncio.sleep(1.0)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--region", metavar="REGION", help="default: the region of the AWS tools (AWS_REGION, the profile)"
-    )
-    parser.add_argument("--endpoint-url", metavar="URL", help="an SNS and SQS other than those of AWS")
-    parser.add_argument("--topic", default=TOPIC, metavar="NAME", help=f"default: {TOPIC}")
-    parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"default: {QUEUE}")
-    parser.add_argument(
-        "--dead-letter-queue", default=DEAD_LETTER_QUEUE, metavar="NAME", help=f"default: {DEAD_LETTER_QUEUE}"
-    )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="only show what would change; the exit status is 1 if anything would"
-    )
-
-
-def run(options: argparse.Namespace) -> int:
-    for option, name, longest in (
-        ("--topic", options.topic, 256),
-        ("--queue", options.queue, 80),
-        ("--dead-letter-queue", options.dead_letter_queue, 80),
-    ):
-        if not re.fullmatch(rf"[A-Za-z0-9_-]{{1,{longest}}}", name):
-            raise UsageError(f"{option}: expected up to {longest} letters, digits, - and _, got {name!r}")
-    if options.queue == options.dead_letter_queue:
-        raise UsageError("--dead-letter-queue: expected another name than the queue's")
-    return asyncio.run(_run(options))
-
-
-async def _run(options: argparse.Namespace) -> int:
-    names = Names(topic=options.topic, queue=options.queue, dead_letter_queue=options.dead_letter_queue)
-    async with (
-        open_client("sns", options.region, options.endpoint_url) as sns,
-        open_client("sqs", options.region, options.endpoint_url) as sqs,
-    ):
-        if options.dry_run:
-            changes = await differences(sns, sqs, names)
-            print("\n".join(map(str, changes)) or "nothing to change")
-            return exit_status.FOUND if changes else exit_status.OK
-        made = await provision(sns, sqs, names)
-        region = sqs.meta.region_name
-    print("\n".join(map(str, made.changes)) or "nothing to change")
-    endpoint = f"\n  endpoint_url: {options.endpoint_url}" if options.endpoint_url else ""
-    print(f"\n# pixel.yaml\nsns:\n  topic_arn: {made.topic_arn}{endpoint}")
-    print(f"# storage.yaml\nsqs:\n  queue: {options.queue}\n  region: {region}{endpoint}")
-    return exit_status.OK

@@ -1,26 +1,28 @@
-"""Checks of the queue and its dead-letter queue at AWS: whether SNS may deliver, and how long messages stay."""
+"""Checks of the queue at AWS: whether SNS may deliver everything to it, at once, and how long messages stay."""
 
 import json
-from collections.abc import AsyncIterator
-from fnmatch import fnmatchcase
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 from tracker.aws import open_client
 from tracker.config import SqsConfig
-from tracker.operations.findings import Finding, fault, ok, warning
-from tracker.operations.lookups import queue_attributes, queue_url
-from tracker.operations.provision import MAX_RECEIVE_COUNT
-from tracker.operations.topic_checks import Setup
-from tracker.storage.dead_letters import FEWEST_RECEIVES
+from tracker.operations.dead_letter_checks import check_dead_letters
+from tracker.operations.findings import Finding, fault, ok, unknown, warning
+from tracker.operations.key_checks import check_queue_encryption
+from tracker.operations.lookups import find_queue
+from tracker.operations.remedies import Setup
+from tracker.operations.sent_messages import largest
+from tracker.operations.verdicts import Unknown
+from tracker.operations.wanted_settings import may_topic_send, number
 
 DAY = 86_400
 IN_FLIGHT_LIMIT = 120_000
+UNDELIVERED = "SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one"
 
 
 async def check_queue(config: SqsConfig, setup: Setup) -> AsyncIterator[Finding]:
-    async with open_client("sqs", config.region, config.endpoint_url) as sqs:
-        url = await queue_url(sqs, config.queue)
-        if url is None:
+    async with open_client("sqs", config.client_region, config.client_endpoint) as sqs:
+        found = await find_queue(sqs, config.queue)
+        if found is None:
             yield fault(
                 "queue",
                 f"there is no queue {config.queue} in {sqs.meta.region_name}",
@@ -28,21 +30,23 @@ async def check_queue(config: SqsConfig, setup: Setup) -> AsyncIterator[Finding]
                 fix=f"correct sqs.queue and sqs.region, or create it: {setup.provision}",
             )
             return
-        setup.queue = attributes = await queue_attributes(sqs, url)
+        attributes = found[1]
+        setup.queue = attributes
         yield ok("queue", attributes["QueueArn"])
-        for finding in (
-            _retention(attributes, setup),
-            _policy(attributes, setup),
-            _encryption(attributes, setup),
-            _in_flight(attributes),
-        ):
+        yield _retention(attributes, setup)
+        for finding in _policy(attributes, setup):
             yield finding
-        async for finding in _check_dead_letters(sqs, attributes, setup):
+        yield await check_queue_encryption(attributes, setup, config.client_endpoint)
+        for finding in (*_limits(attributes, setup), _in_flight(attributes)):
+            yield finding
+        async for finding in check_dead_letters(sqs, attributes, setup):
             yield finding
 
 
 def _retention(attributes: dict[str, str], setup: Setup) -> Finding:
-    seconds = int(attributes.get("MessageRetentionPeriod", 0))
+    seconds = number(attributes, "MessageRetentionPeriod")
+    if seconds is None:
+        return _not_told("how long it keeps messages")
     if seconds < 4 * DAY:
         return (fault if seconds < DAY else warning)(
             "queue",
@@ -53,78 +57,75 @@ def _retention(attributes: dict[str, str], setup: Setup) -> Finding:
     return ok("queue", f"keeps messages for {seconds // DAY} days")
 
 
-def _policy(attributes: dict[str, str], setup: Setup) -> Finding:
-    statements = json.loads(attributes.get("Policy") or "{}").get("Statement", [])
-    statements = [statements] if isinstance(statements, dict) else statements
-    ours = [each for each in statements if _lets_sns_send(each)]
-    if not ours:
-        return fault(
+def _policy(attributes: dict[str, str], setup: Setup) -> Iterator[Finding]:
+    policy, queue_arn = attributes.get("Policy"), attributes["QueueArn"]
+    if setup.topic_arn:
+        yield _topic_may_send(policy, queue_arn, setup)
+    elif not policy:
+        yield fault("queue", "its policy does not let SNS send to it", why=UNDELIVERED, fix=setup.provision)
+    partition, _, region = queue_arn.split(":")[1:4]
+    stranger = may_topic_send(policy, queue_arn, f"arn:{partition}:sns:{region}:999999999999:of-somebody-else")
+    if stranger.allowed is True:
+        condition = {"ArnEquals": {"aws:SourceArn": setup.topic_arn or "(the topic's ARN)"}}
+        yield warning(
             "queue",
-            "its policy does not let SNS send to it",
-            why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            fix=setup.provision,
-        )
-    sources = [source for statement in ours for source in _sources(statement)]
-    if None in sources:
-        return warning(
-            "queue",
-            "its policy lets SNS send on behalf of any topic of any account",
+            f"{stranger.allowed_by} of its policy lets SNS send on behalf of any topic of any account",
             why="everybody who knows the queue can send messages to it through SNS",
-            fix=setup.provision,
+            fix=f"give {stranger.allowed_by} this Condition: {json.dumps(condition)}",
         )
-    if setup.topic_arn and not any(fnmatchcase(setup.topic_arn, source or "") for source in sources):
+
+
+def _topic_may_send(policy: str | None, queue_arn: str, setup: Setup) -> Finding:
+    decision = may_topic_send(policy, queue_arn, setup.topic_arn)
+    if decision.allowed is True:
+        return ok("queue", "its policy lets the topic send")
+    if isinstance(decision.allowed, Unknown):
+        return unknown(
+            "queue",
+            f"cannot tell whether its policy lets the topic send: {decision.allowed.reason}",
+            why=UNDELIVERED,
+            fix=f"look at that statement; if it is an Allow, this adds one that is certain: {setup.provision}",
+        )
+    if decision.denied_by:
         return fault(
             "queue",
-            f"its policy lets SNS send, but not on behalf of {setup.topic_arn}",
-            why="SNS cannot deliver: messages end in the subscription's dead-letter queue, or are lost without one",
-            fix=setup.provision,
+            f"{decision.denied_by} of its policy denies that SNS sends on behalf of {setup.topic_arn}",
+            why=UNDELIVERED,
+            fix=f"narrow or remove {decision.denied_by}; then: {setup.provision}",
         )
-    return ok("queue", "its policy lets the topic send")
-
-
-def _lets_sns_send(statement: dict[str, Any]) -> bool:
-    principal, action = statement.get("Principal"), statement.get("Action")
-    services = principal.get("Service") if isinstance(principal, dict) else principal
-    actions = [action] if isinstance(action, str) else action or []
-    return (
-        statement.get("Effect") == "Allow"
-        and ("sns.amazonaws.com" in (services or "") or services == "*")
-        and any(each.lower() in ("sqs:sendmessage", "sqs:*", "*") for each in actions)
-    )
-
-
-def _sources(statement: dict[str, Any]) -> list[str | None]:
-    """The ARNs (patterns) on whose behalf a statement lets SNS send; None when it has no such condition."""
-    conditions = statement.get("Condition", {}).values()
-    named = {key.lower(): value for condition in conditions for key, value in condition.items()}
-    if "aws:sourceaccount" in named and "aws:sourcearn" not in named:
-        return ["*"]  # any topic of the accounts that the operator has named
-    arns = named.get("aws:sourcearn")
-    return list(arns) if isinstance(arns, list) else [arns]
-
-
-def _encryption(attributes: dict[str, str], setup: Setup) -> Finding:
-    key = attributes.get("KmsMasterKeyId", "")
-    if key.endswith("alias/aws/sqs"):
-        return fault(
-            "queue",
-            "it is encrypted with the key alias/aws/sqs",
-            why="SNS may not use that key, so nothing is delivered",
-            fix="set SqsManagedSseEnabled=true, or a key of your own whose policy lets sns.amazonaws.com use it",
-        )
-    if key or attributes.get("SqsManagedSseEnabled", "").lower() == "true":
-        return ok("queue", f"encrypted at rest{f' with {key}' if key else ''}")
-    return warning(
+    return fault(
         "queue",
-        "it is not encrypted at rest",
-        why="it holds visitors' addresses while storage is down",
+        f"its policy does not let SNS send to it on behalf of {setup.topic_arn}",
+        why=UNDELIVERED,
         fix=setup.provision,
     )
 
 
+def _limits(attributes: dict[str, str], setup: Setup) -> Iterator[Finding]:
+    size, needed = number(attributes, "MaximumMessageSize"), largest(setup.format)
+    if size is None:
+        yield _not_told("how long a message it accepts")
+    elif size < needed:
+        yield fault(
+            "queue",
+            f"it accepts messages of {size} bytes at most (MaximumMessageSize)",
+            why=f"the pixel sends up to {needed}: SNS cannot deliver the larger messages, and nobody can redrive them",
+            fix=setup.provision,
+        )
+    else:
+        yield ok("queue", f"accepts messages of {size} bytes")
+    if delay := number(attributes, "DelaySeconds"):
+        yield warning(
+            "queue",
+            f"it hides each new message for {delay} seconds (DelaySeconds)",
+            why="each visit is in the log that much later",
+            fix=setup.provision,
+        )
+
+
 def _in_flight(attributes: dict[str, str]) -> Finding:
-    waiting = int(attributes.get("ApproximateNumberOfMessages", 0))
-    in_flight = int(attributes.get("ApproximateNumberOfMessagesNotVisible", 0))
+    waiting = number(attributes, "ApproximateNumberOfMessages") or 0
+    in_flight = number(attributes, "ApproximateNumberOfMessagesNotVisible") or 0
     if in_flight > IN_FLIGHT_LIMIT * 0.8:
         return warning(
             "queue",
@@ -135,52 +136,5 @@ def _in_flight(attributes: dict[str, str]) -> Finding:
     return ok("queue", f"about {waiting} messages wait, {in_flight} are in flight")
 
 
-async def _check_dead_letters(sqs: Any, attributes: dict[str, str], setup: Setup) -> AsyncIterator[Finding]:
-    redrive = json.loads(attributes.get("RedrivePolicy") or "{}")
-    if "deadLetterTargetArn" not in redrive:
-        yield warning(
-            "dead letters",
-            "the queue has no dead-letter queue",
-            why="a message that cannot be read is delivered again and again, and is lost when the retention ends",
-            fix=setup.provision,
-        )
-        return
-    yield _receive_count(int(redrive.get("maxReceiveCount", 0)), setup)
-    name = str(redrive["deadLetterTargetArn"]).rpartition(":")[2]
-    url = await queue_url(sqs, name)
-    if url is None:
-        yield fault(
-            "dead letters",
-            f"the dead-letter queue {name} does not exist",
-            why="SQS cannot move messages that storage cannot read",
-            fix=setup.provision,
-        )
-        return
-    dead = await queue_attributes(sqs, url)
-    waiting = int(dead.get("ApproximateNumberOfMessages", 0))
-    if waiting:
-        yield warning(
-            "dead letters",
-            f"about {waiting} messages are in {name}",
-            why="they may be visits that are not in the log; they are lost when the retention ends",
-            fix=f"look for message_malformed in storage's log, fix the cause, then: "
-            f"tracker redrive --queue {attributes['QueueArn'].rpartition(':')[2]} --dead-letter-queue {name}",
-        )
-    if int(dead.get("MessageRetentionPeriod", 0)) < int(attributes.get("MessageRetentionPeriod", 0)):
-        yield warning(
-            "dead letters",
-            f"{name} keeps messages for a shorter time than the queue",
-            why="a message keeps its age when it is moved, so it may be deleted at once",
-            fix=setup.provision,
-        )
-
-
-def _receive_count(count: int, setup: Setup) -> Finding:
-    if count < FEWEST_RECEIVES:
-        return warning(
-            "dead letters",
-            f"the queue moves messages to the dead-letter queue after {count} receives",
-            why="each crash or stop of storage counts as one receive, so good visits are moved too",
-            fix=f"set maxReceiveCount to {MAX_RECEIVE_COUNT}: {setup.provision}",
-        )
-    return ok("dead letters", f"messages are moved to the dead-letter queue after {count} receives")
+def _not_told(what: str) -> Finding:
+    return unknown("queue", f"cannot tell {what}: the endpoint does not say", fix="ask whoever runs this broker")

@@ -20,7 +20,7 @@ from typing import Any
 from tracker.aws import BATCH_BYTES, ask, open_client
 from tracker.core.delivery import BATCH_ENTRIES
 from tracker.errors import TrackerError, UsageError
-from tracker.operations.lookups import queue_url
+from tracker.operations.lookups import named_queue, queue_url
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
 
 HIDDEN_SECONDS = 60  # longer than the two calls for a batch may take
@@ -94,15 +94,17 @@ def _groups(messages: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--region", metavar="REGION", help="default: the region of the AWS tools (AWS_REGION, the profile)"
+        "--region",
+        metavar="REGION",
+        help="default: that of the ARNs or URLs, or else the region of the AWS tools (AWS_REGION, the profile)",
     )
     parser.add_argument("--endpoint-url", metavar="URL", help="an SQS other than that of AWS")
-    parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"name or URL; default: {QUEUE}")
+    parser.add_argument("--queue", default=QUEUE, metavar="NAME", help=f"name, URL or ARN; default: {QUEUE}")
     parser.add_argument(
         "--dead-letter-queue",
         default=DEAD_LETTER_QUEUE,
         metavar="NAME",
-        help=f"name or URL; default: {DEAD_LETTER_QUEUE}",
+        help=f"name, URL or ARN; default: {DEAD_LETTER_QUEUE}",
     )
     parser.add_argument("--most", type=int, metavar="COUNT", help="move at most this many messages; try 1 first")
 
@@ -112,7 +114,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _run(options: argparse.Namespace) -> int:
-    async with open_client("sqs", options.region, options.endpoint_url) as sqs:
+    queues = (named_queue("--queue", options.queue), named_queue("--dead-letter-queue", options.dead_letter_queue))
+    regions = {queue.region for queue in queues if queue.region}
+    if len(regions) > 1:
+        raise UsageError(f"--dead-letter-queue: expected a queue in the queue's Region, got {' and '.join(regions)}")
+    async with open_client("sqs", options.region or next(iter(regions), None), options.endpoint_url) as sqs:
         urls = {}
         for option, name in (("--dead-letter-queue", options.dead_letter_queue), ("--queue", options.queue)):
             if (url := await queue_url(sqs, name)) is None:

@@ -26,10 +26,13 @@ LOST_REASONS = {
 
 
 class Metrics:
-    """The samples of one answer of /metrics."""
+    """The samples of one answer of /metrics. Raises aiohttp.ClientError if it is none: another program answers."""
 
     def __init__(self, text: str) -> None:
-        self._samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        try:
+            self._samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        except ValueError as error:
+            raise aiohttp.ClientError("another program answers there") from error
 
     def total(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples with these labels; 0 when there is none."""
@@ -93,6 +96,7 @@ async def check_storage(config: StorageConfig) -> AsyncIterator[Finding]:
     elif status == 200:
         yield ok("storage", "runs, reads the queue and can write")
     yield judge_visibility(config.sqs)
+    yield judge_polling(config.sqs)
     for finding in judge_storage_metrics(metrics):
         yield finding
     for finding in _exposed("storage", config.admin):
@@ -178,6 +182,17 @@ def judge_visibility(config: SqsConfig) -> Finding:
         why="if SQS cannot be reached for some seconds, messages become visible and are delivered again. Their visits "
         "are not stored twice, but each delivery costs money and counts towards maxReceiveCount",
         fix=f"set sqs.visibility_timeout to {SHORT_VISIBILITY}",
+    )
+
+
+def judge_polling(config: SqsConfig) -> Finding:
+    if config.wait_time:
+        return ok("polling", f"waits up to {config.wait_time} s for messages")
+    return warning(
+        "polling",
+        "sqs.wait_time is 0: storage polls without waiting",
+        why="SQS charges each receive, also an empty one, and a poll without a wait asks only some of its servers",
+        fix="set sqs.wait_time to 10",
     )
 
 

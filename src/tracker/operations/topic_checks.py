@@ -1,8 +1,6 @@
-"""Checks of the topic and of the queue's subscription at AWS, with the credentials of whoever runs the doctor."""
+"""Checks of the topic at AWS, with the credentials of whoever runs the doctor, and how errors of AWS are reported."""
 
-import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -10,45 +8,70 @@ from typing import Any
 from tracker.aws import ask, open_client
 from tracker.config import SnsConfig
 from tracker.errors import AwsRefused, AwsUnreachable
+from tracker.operations.access_policy import Request, decide
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
-from tracker.operations.lookups import subscription
-from tracker.operations.provision import FILTER_POLICY
+from tracker.operations.key_checks import check_topic_encryption
+from tracker.operations.remedies import Setup
+from tracker.operations.subscription_checks import check_subscriptions, no_subscription
 
 SKEW_SECONDS = 5.0
 REFUSED_SKEW_SECONDS = 240.0  # AWS refuses a signature whose time is five minutes off
-
-
-@dataclass
-class Setup:
-    """What the checks know of the topic and the queue; `provision` is the command that sets them up."""
-
-    topic_arn: str = ""
-    queue: dict[str, str] | None = None
-    provision: str = "tracker provision"
+REFUSED_BY_SNS = "SNS refuses every message, and visits wait in the outbox until it is full"
 
 
 async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]:
     region = config.region or config.topic_arn.split(":")[3]
     async with open_client("sns", region, config.endpoint_url) as sns:
         reply = await ask(sns.get_topic_attributes(TopicArn=config.topic_arn), "Attributes")
+        attributes = reply["Attributes"]
         yield ok("topic", config.topic_arn)
-        if (finding := clock(reply)) is not None:
-            yield finding
-        confirmed = int(reply["Attributes"].get("SubscriptionsConfirmed", 0))
-        if setup.queue is not None:
-            async for finding in _check_subscription(sns, setup):
+        encryption = await check_topic_encryption(attributes, region, config.endpoint_url)
+        for finding in (
+            clock(reply),
+            _publish_denied(attributes, config.topic_arn),
+            encryption,
+            _throttle(attributes),
+        ):
+            if finding is not None:
                 yield finding
-        elif not confirmed:
-            yield _no_subscription("the topic has no confirmed subscription", setup)
+        if setup.queue is not None and setup.sqs is not None:
+            async with open_client("sqs", region, setup.sqs.client_endpoint) as sqs:
+                for finding in await check_subscriptions(sns, sqs, setup):
+                    yield finding
+        elif not int(attributes.get("SubscriptionsConfirmed", 0)):
+            yield no_subscription("the topic has no confirmed subscription", setup)
 
 
-async def with_aws_errors(checks: AsyncIterator[Finding], subject: str) -> AsyncIterator[Finding]:
+def _publish_denied(attributes: dict[str, str], topic_arn: str) -> Finding | None:
+    """Who the pixel is, is not known here; but a Deny may concern everybody."""
+    request = Request(action="sns:Publish", resource=topic_arn, service=None, context={"aws:securetransport": "true"})
+    denied_by = decide(attributes.get("Policy"), request).denied_by
+    if not denied_by:
+        return None
+    return fault(
+        "topic",
+        f"{denied_by} of its policy denies sns:Publish to everybody",
+        why=REFUSED_BY_SNS,
+        fix=f"narrow or remove {denied_by} of the topic's policy",
+    )
+
+
+def _throttle(attributes: dict[str, str]) -> Finding | None:
+    """It applies to HTTP endpoints only: SNS Developer Guide, "Amazon SNS message delivery retries"."""
+    if "maxReceivesPerSecond" not in attributes.get("DeliveryPolicy", ""):
+        return None
+    return ok("topic", "its delivery policy has a throttle, which applies to HTTP endpoints and not to queues")
+
+
+async def with_aws_errors(
+    checks: AsyncIterator[Finding], subject: str, setup: Setup | None = None
+) -> AsyncIterator[Finding]:
     """The findings of `checks`. If AWS refuses a call or cannot be reached, the last finding says so."""
     try:
         async for finding in checks:
             yield finding
     except AwsRefused as error:
-        yield _refusal(subject, error)
+        yield _refusal(subject, error, setup or Setup())
     except AwsUnreachable as error:
         yield unknown(
             subject,
@@ -58,7 +81,7 @@ async def with_aws_errors(checks: AsyncIterator[Finding], subject: str) -> Async
         )
 
 
-def _refusal(subject: str, error: AwsRefused) -> Finding:
+def _refusal(subject: str, error: AwsRefused, setup: Setup) -> Finding:
     text = str(error)
     skew = _skew(error.date)
     if error.is_unknown_caller and skew is not None and abs(skew) > REFUSED_SKEW_SECONDS:
@@ -76,86 +99,25 @@ def _refusal(subject: str, error: AwsRefused) -> Finding:
             f"these credentials have no permission to look: {text}",
             fix="run the doctor with the policy DoctorPolicy of deploy/aws/tracker.yaml; the services need less",
         )
+    if error.is_unsupported:
+        return unknown(
+            subject,
+            f"the endpoint does not have this call: {text}",
+            why="the checks after this one could not be made",
+            fix="check endpoint_url; if it is another broker than AWS, look there for what the doctor cannot see",
+        )
     if error.is_missing:
         return fault(
             subject,
             f"AWS does not know it: {text}",
-            why="SNS refuses every message, and visits wait in the outbox until it is full",
-            fix="correct sns.topic_arn (region and account are in it), or create it: tracker provision",
+            why=REFUSED_BY_SNS,
+            fix=f"correct sns.topic_arn (region and account are in it), or create it: {setup.provision}",
         )
     return fault(
         subject,
         f"AWS refuses the call: {text}",
         why="the checks after this one could not be made",
         fix="fix what the answer names",
-    )
-
-
-async def _check_subscription(sns: Any, setup: Setup) -> AsyncIterator[Finding]:
-    assert setup.queue is not None
-    found = await subscription(sns, setup.topic_arn, setup.queue["QueueArn"])
-    if found is None:
-        yield _no_subscription("the queue is not subscribed to the topic", setup)
-        return
-    arn, attributes = found
-    if not attributes or attributes.get("PendingConfirmation") == "true":
-        yield _no_subscription(f"the queue's subscription is not confirmed: {arn}", setup)
-        return
-    yield ok("subscription", arn)
-    if attributes.get("RawMessageDelivery") != "true":
-        yield warning(
-            "subscription",
-            "raw message delivery is off",
-            why="each message is wrapped and signed: larger, more expensive and slower to read (storage accepts it)",
-            fix=setup.provision,
-        )
-    yield _filter(attributes, setup)
-    if not attributes.get("RedrivePolicy"):
-        yield warning(
-            "subscription",
-            "it has no dead-letter queue",
-            why="messages that SNS cannot deliver, after a changed policy or a deleted queue, are lost",
-            fix=setup.provision,
-        )
-
-
-def _filter(attributes: dict[str, str], setup: Setup) -> Finding:
-    text = attributes.get("FilterPolicy")
-    policy = json.loads(text) if text else None
-    if not policy:
-        return warning(
-            "subscription",
-            "it has no filter",
-            why="messages of other publishers reach storage too, which leaves them to the dead-letter queue",
-            fix=setup.provision,
-        )
-    if "Visit" not in policy.get("Type", ()) or attributes.get("FilterPolicyScope") == "MessageBody":
-        return fault(
-            "subscription",
-            f"its filter drops visits: {text}",
-            why="SNS accepts visits and delivers them to nobody: they are lost",
-            fix=setup.provision,
-        )
-    if policy != FILTER_POLICY:
-        return warning(
-            "subscription",
-            f"its filter is {text}",
-            why=f"storage reads {json.dumps(FILTER_POLICY)}; other messages are left to the dead-letter queue",
-            fix=setup.provision,
-        )
-    return ok("subscription", "raw delivery, filter and queue agree" if _is_raw(attributes) else "the filter is right")
-
-
-def _is_raw(attributes: dict[str, str]) -> bool:
-    return attributes.get("RawMessageDelivery") == "true"
-
-
-def _no_subscription(what: str, setup: Setup) -> Finding:
-    return fault(
-        "subscription",
-        what,
-        why="SNS accepts every message and delivers it to nobody: visits are lost",
-        fix=setup.provision,
     )
 
 

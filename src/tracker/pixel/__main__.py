@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tracker.start import prepare_service
 
@@ -16,16 +17,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         prepare_service()
     # These imports take long. The process must be prepared before, because a signal may arrive meanwhile.
-    from tracker.config import load_pixel
+    from tracker.aws import read_settings
+    from tracker.config import PixelConfig, load_pixel
     from tracker.lifecycle import run_command
     from tracker.pixel import service
+
+    def load(path: Path, environ: Mapping[str, str]) -> PixelConfig:
+        return load_pixel(path, environ, read_settings())
 
     parser = argparse.ArgumentParser(prog="tracker-pixel", description="Answers GET /track, publishes visits to SNS.")
     return run_command(
         parser,
         arguments,
-        load_pixel,
-        lambda config, options: service.run(config, lambda: load_pixel(options.config, os.environ)),
+        load,
+        lambda config, options: service.run(config, lambda: load(options.config, os.environ)),
     )
 
 

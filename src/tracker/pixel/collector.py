@@ -1,69 +1,103 @@
-"""The collector: makes the journal line of a visit from the headers of a request, or discards the visit.
+"""The collector: makes the head of a visit's journal line from the headers of a request, or discards the visit.
 
-The fast path and the fallback both call it with the headers they have read, so both make the same line. In order:
+The fast path and the fallback both call it with the headers they have read, so both make the same head. The time of the
+visit follows when the line is recorded (`tracker.core.visit.line_tail`). In order:
 
 1. If the request has a privacy signal that `privacy.honor` names, the visit is discarded as `privacy`.
 2. The client's IP address is found. If there is none, the visit is discarded as `no_address`.
 3. If the client exceeds its rate limit, the visit is discarded as `rate_limited`.
 4. The address is truncated if `privacy.ip` says so. Nothing after this step knows the full address.
-5. The headers are made valid text and cut to their maximum length.
+5. The page is the Referer, or the page that the query names in `http.page_parameter`. If `privacy.referrer` says so,
+   parts of it are removed. Nothing after this step knows them.
+6. Page and user agent are made valid text and cut to their maximum length.
 """
 
 import time
-from collections.abc import Sequence
+from typing import NamedTuple
 
 from tracker.config import PixelConfig
-from tracker.core.client_ip import ClientIp, truncate_ip
+from tracker.core.client_ip import ClientIp
+from tracker.core.ip_address import truncate_ip
+from tracker.core.page import NamedPage, reduced_page
 from tracker.core.rate_limit import RateLimit
-from tracker.core.visit import MAX_HEADER_CHARS, cut_header, encode_line, header_text, visited_at_text
+from tracker.core.visit import MAX_HEADER_CHARS, cut_header, header_text, line_head
 from tracker.pixel.recorder import Recorder
 
 _SIGNALS = {"gpc": "Sec-GPC", "dnt": "DNT"}
 
 
+class Peer(NamedTuple):
+    """The other end of a connection."""
+
+    ip: str | None
+    """Its canonical address."""
+    is_proxy: bool
+    """Whether it is a trusted proxy, so that a header of each request names the client."""
+
+
 class Collector:
-    """Makes lines. `signals` and `ip_header` are the names of the headers whose values it needs."""
+    """Makes heads of lines. `wanted` are the headers whose values it needs, with `ip_header` and `signals`.
+
+    `named_page` finds the page that a request names itself; None if none may.
+    """
 
     def __init__(self, *, config: PixelConfig, recorder: Recorder) -> None:
         self.signals = [_SIGNALS[name] for name in dict.fromkeys(config.privacy.honor)]
         self.ip_header = config.http.client_ip_header
+        self.wanted = ["Referer", "User-Agent", self.ip_header, *self.signals]
+        parameter = config.http.page_parameter
+        self.named_page = NamedPage(parameter) if parameter is not None else None
         self._recorder = recorder
         self._client_ip = ClientIp(config.http.trusted_proxies, config.http.client_ip_header)
+        self._keep = config.privacy.referrer
         self._truncate = config.privacy.ip == "truncated"
         self._rate_limit = RateLimit(config.http.rate_limit) if config.http.rate_limit is not None else None
 
-    def line(
+    def peer(self, address: str | None) -> Peer:
+        """What the collector needs to know of a connection's peer, whose address is None if it is not known."""
+        return Peer(self._client_ip.resolve(address, ()), self._client_ip.needs_header(address))
+
+    def line_head(
         self,
-        *,
-        peer: str | None,
-        signals: Sequence[str | None],
-        ip_lines: Sequence[str],
+        peer: Peer,
+        named: str | None,
         referrer: str | None,
         user_agent: str | None,
+        ip_header: str | None,
+        *signals: str | None,
     ) -> bytes | None:
-        """The visit's journal line, with its newline; None if the visit is discarded, which is counted here."""
+        """The visit's journal line up to its time; None if the visit is discarded, which is counted here.
+
+        `named` is what `named_page` finds in the request. After it come the values of the headers in the order of
+        `wanted`.
+        """
         if "1" in signals:
             self._recorder.discard("privacy")
             return None
-        if ip_lines and not self._client_ip.needs_header(peer):
-            self._recorder.count_untrusted_header()
-        ip = self._client_ip.resolve(peer, ip_lines)
+        ip = peer.ip
         if ip is None:
             self._recorder.discard("no_address")
             return None
+        if ip_header is not None:
+            if peer.is_proxy:
+                ip = self._client_ip.behind(ip, ip_header)
+            else:
+                self._recorder.count_untrusted_header()
         if self._rate_limit is not None and not self._rate_limit.allows(ip, time.monotonic()):
             self._recorder.discard("rate_limited")
             return None
         if self._truncate:
             ip = truncate_ip(ip)
-        return encode_line(visited_at_text(time.time_ns() // 1000), self._cut(referrer), self._cut(user_agent), ip)
+        page = referrer if named is None else named
+        if page and self._keep != "full":
+            page = reduced_page(page, self._keep, is_named=named is not None)
+        head = line_head(page, user_agent, ip)
+        if len(head) <= MAX_HEADER_CHARS:  # nearly all: neither header can be too long
+            return head
+        return line_head(self._cut(page), self._cut(user_agent), ip)
 
     def _cut(self, value: str | None) -> str | None:
-        if not value:
-            return None
-        if len(value) <= MAX_HEADER_CHARS and value.isascii():  # nearly all; this saves two calls
-            return value
-        text = header_text(value)
+        text = header_text(value) if value else ""
         if len(text) > MAX_HEADER_CHARS:
             self._recorder.count_cut_header()
         return cut_header(text)

@@ -78,7 +78,8 @@ class Connection(asyncio.Protocol):
             return
         self.transport.set_write_buffer_limits(WRITE_BYTES)
         address = transport.get_extra_info("peername")
-        self.peer = address[0] if address else None  # None if the connection was reset while it was accepted
+        # There is no address if the connection was reset while it was accepted.
+        self.peer = self._connections.collector.peer(address[0] if address else None)
         loop = asyncio.get_running_loop()
         self.answered_at = loop.time()
         self._timer = loop.call_at(self.answered_at + self._connections.keepalive_timeout, self._close_if_idle)
@@ -195,15 +196,9 @@ class Connection(asyncio.Protocol):
         if request.method not in ("GET", "HEAD"):
             return NOT_ALLOWED
         if request.method == "GET":
-            line = self._connections.collector.line(
-                peer=self.peer,
-                signals=request.signals,
-                ip_lines=request.ip_lines,
-                referrer=request.referrer,
-                user_agent=request.user_agent,
-            )
-            if line is not None:
-                self._connections.recorder.record(line)
+            head = self._connections.collector.line_head(self.peer, *request.fields)
+            if head is not None:
+                self._connections.record([head])
         return PIXEL
 
     def _check_unfinished(self, head: bytes) -> None:

@@ -1,23 +1,26 @@
 """All visitors' connections of one worker, and the fast path that they share.
 
-    read ─▶ FastPath.find ─▶ Collector.line ─▶ (end of the pass) Recorder.record ─▶ GIF      fast path
-      └──▶ one head at a time ─▶ Fallback.read ─▶ Collector.line ─▶ Recorder.record ─▶ answer      fallback
+    read ─▶ FastPath.find ─▶ Collector.line_head ─▶ (end of the pass) Recorder.record ─▶ GIF      fast path
+      └──▶ one head at a time ─▶ Fallback.read ─▶ Collector.line_head ─▶ Recorder.record ─▶ answer      fallback
 
 A pass is one iteration of the event loop, in which it reads from every connection that has data. One write to the
 journal records all visits that came on the fast path in one pass, on all connections:
 
-1. `collect` makes the lines of a plain read's visits and remembers its connection.
-2. `answer` runs at the end of the pass, or once PASS_VISITS lines are collected. It records all lines with one write.
+1. `collect` makes the lines of a plain read's visits, up to their time, and remembers its connection.
+2. `answer` runs at the end of the pass, or once PASS_VISITS visits are collected. It completes their lines with the
+   current time and records all of them with one write.
 3. Then `answer` sends the GIFs. No GIF is sent before its visit is recorded or discarded.
 
 What happens to the reads of one connection is in `connection`.
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from tracker.core.visit import line_tail, visited_at_text
 from tracker.pixel.answers import LAST_GET, PIXEL, PLAIN_GET
 from tracker.pixel.collector import Collector
 from tracker.pixel.fast_path import FastPath
@@ -55,11 +58,11 @@ class Connections:
         self.collector = collector
         self.recorder = recorder
         self.draining = False
-        self.fast_path = FastPath(path, ["Referer", "User-Agent", collector.ip_header, *collector.signals])
+        self.fast_path = FastPath(path, collector.wanted, named_page=collector.named_page)
         self._path = path
         self._fallback: Fallback | None = None
         self._loop = asyncio.get_running_loop()
-        self._lines: list[bytes] = []  # of this pass, not recorded yet
+        self._heads: list[bytes] = []  # the lines of this pass up to their time, not recorded yet
         self._unanswered: list[tuple[Connection, int]] = []  # connections, and how many GIFs to send on each
         self._waiting: deque[Connection] = deque()  # connections that have requests left for a later pass
 
@@ -70,7 +73,10 @@ class Connections:
             from tracker.pixel.fallback import Fallback
 
             self._fallback = Fallback(
-                path=self._path, ip_header=self.collector.ip_header, signals=self.collector.signals
+                path=self._path,
+                named_page=self.collector.named_page,
+                ip_header=self.collector.ip_header,
+                signals=self.collector.signals,
             )
         return self._fallback
 
@@ -79,30 +85,23 @@ class Connections:
         requests = self.fast_path.find(read)
         if not requests:
             return False
-        for request in requests:
-            referrer, user_agent, ip, *signals = request.group(*self.fast_path.groups)
-            line = self.collector.line(
-                peer=connection.peer,
-                signals=signals,
-                ip_lines=(ip,) if ip else (),
-                referrer=referrer,
-                user_agent=user_agent,
-            )
-            if line is not None:
-                self._lines.append(line)
+        for fields in requests:
+            head = self.collector.line_head(connection.peer, *fields)
+            if head is not None:
+                self._heads.append(head)
         if not self._unanswered:
             self._loop.call_soon(self.answer)
         self._unanswered.append((connection, len(requests)))
-        if len(self._lines) >= PASS_VISITS:
+        if len(self._heads) >= PASS_VISITS:
             self.answer()
         return True
 
     def answer(self) -> None:
         """Record the collected visits with one write. Then send all GIFs, also those of discarded visits."""
-        lines, self._lines = self._lines, []
+        heads, self._heads = self._heads, []
         unanswered, self._unanswered = self._unanswered, []
-        if lines:
-            self.recorder.record(b"".join(lines), len(lines))
+        if heads:
+            self.record(heads)
         gif = PIXEL[PLAIN_GET].render()
         now = self._loop.time()
         for connection, count in unanswered:
@@ -114,6 +113,11 @@ class Connections:
                 connection.transport.close()
             else:
                 connection.transport.write(gif * count)
+
+    def record(self, heads: list[bytes]) -> None:
+        """Record the visits of these heads of lines, all with the current time."""
+        tail = line_tail(visited_at_text(time.time_ns() // 1000))
+        self.recorder.record(tail.join(heads) + tail, len(heads))
 
     def continue_later(self, connection: "Connection") -> None:
         """Call the connection's `go_on` in a later pass: one connection in each pass, in the order of these calls."""

@@ -22,6 +22,9 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpRequestParser, RawRequestMessage
 from aiohttp.http_exceptions import HttpProcessingError
 
+from tracker.core.page import NamedPage
+from tracker.pixel.known_requests import Fields
+
 _RAW = re.compile(rb"[^!-~ \r\n]")
 
 # The headers that aiohttp refuses when they occur twice, except those that decide where a request ends.
@@ -40,17 +43,18 @@ class Request(NamedTuple):
     """Whether the visitor wants the connection to stay open."""
     body: int | None
     """How many bytes of body follow; None if the head does not say."""
-    referrer: str | None
-    user_agent: str | None
-    ip_lines: Sequence[str]
-    signals: Sequence[str | None]
+    fields: Fields
+    """The named page; Referer, User-Agent, the client IP header (its lines joined), the signals."""
 
 
 class Fallback:
     """Reads heads of requests. `ip_header` and `signals` are headers to read, with Referer and User-Agent."""
 
-    def __init__(self, *, path: str, ip_header: str, signals: Sequence[str]) -> None:
+    def __init__(
+        self, *, path: str, ip_header: str, signals: Sequence[str], named_page: NamedPage | None = None
+    ) -> None:
         self._path = path
+        self._named_page = named_page
         self._path_query = f"{path}?"
         self._ip_header = ip_header
         self._signals = signals
@@ -71,11 +75,20 @@ class Fallback:
             http11=message.version >= (1, 1),
             keep_alive=not message.should_close,
             body=None if message.method == "CONNECT" else _body(headers),
-            referrer=headers.get("Referer"),
-            user_agent=headers.get("User-Agent"),
-            ip_lines=headers.getall(self._ip_header, ()),
-            signals=[headers.get(name) for name in self._signals],
+            fields=[
+                self._named(target),
+                headers.get("Referer"),
+                headers.get("User-Agent"),
+                ",".join(headers.getall(self._ip_header)) if self._ip_header in headers else None,
+                *map(headers.get, self._signals),
+            ],
         )
+
+    def _named(self, target: str) -> str | None:
+        if self._named_page is None:
+            return None
+        sent = target.encode("utf-8", "surrogateescape")  # aiohttp has decoded it in this way
+        return self._named_page.find(sent, sent.find(b"?"))
 
     def _parse(self, head: bytes) -> RawRequestMessage | None:
         size = len(head)  # the caller has checked all limits

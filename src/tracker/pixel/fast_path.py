@@ -9,6 +9,9 @@ The fallback would answer a plain request in the same way. tests/pixel/test_fast
 import re
 from functools import cache
 
+from tracker.core.page import NamedPage
+from tracker.pixel.known_requests import Fields, KnownRequests
+
 READ_BYTES = 8_190
 """A longer read is not plain. This is also the limit of a request line, so no line of a plain request exceeds it."""
 
@@ -32,11 +35,12 @@ class FastPath:
     """Recognises `GET <path>[?query] HTTP/1.1` with a `Host` and headers in printable ASCII, none of them special.
 
     `wanted` are the names of the headers to read, in any case. A request with one of them or `Host` twice is not plain.
+    `named_page` finds the page that the query of a request names; None if that is not wanted.
     """
 
-    def __init__(self, path: str, wanted: list[str]) -> None:
+    def __init__(self, path: str, wanted: list[str], *, named_page: NamedPage | None = None) -> None:
         names = list(dict.fromkeys(name.lower() for name in ("Host", *wanted)))
-        self.groups = tuple(names.index(name.lower()) + 1 for name in wanted)
+        self._groups = tuple(names.index(name.lower()) + 1 for name in wanted)
         # (?(1)(?!)) fails if group 1 is set, that is, if the header was there before.
         once = [f"{_any_case(name)}: (?({group})(?!))({_VALUE})" for group, name in enumerate(names, 1)]
         others = [*map(_any_case, _SPECIAL.split()), *(f"{_any_case(name)}:" for name in names)]
@@ -46,26 +50,40 @@ class FastPath:
             others.append(_COMMON)
         # No line matches two of the alternatives. Otherwise 64 lines would be tried in 2^64 ways.
         lines.append(f"(?!{'|'.join(others)}){_NAME}++: {_VALUE}")
-        target = re.escape(path) + r"(?:\?[!-~]*+)?"
+        request_line = rf"GET {re.escape(path)}(?:\?[!-~]*+)? HTTP/1\.1"
         if any(name.startswith(special) for special in _SPECIAL.split() for name in names):
-            target = "(?!)"  # one of the headers to read is special: no request is plain
+            request_line = "(?!)"  # one of the headers to read is special: no request is plain
         headers = rf"(?:(?:{'|'.join(lines)})\r\n){{1,{HEADERS}}}(?(1)|(?!))"
-        self.pattern = re.compile(rf"GET {target} HTTP/1\.1\r\n{headers}\r\n")
+        self.pattern = re.compile(rf"{request_line}\r\n{headers}\r\n")
+        self._named_page = named_page.find if named_page is not None else None
+        self._path_end = len(f"GET {path}")  # from the beginning of a request
+        self._known = KnownRequests(request_line=request_line, value=_VALUE, wanted=wanted)
 
-    def find(self, read: bytes) -> list[re.Match[str]]:
-        """The requests in `read`, in order; none if it contains anything else. `groups` has the wanted headers."""
-        match, length = self.pattern.match, len(read)
+    def find(self, read: bytes) -> list[Fields]:
+        """The fields of each request in `read`, in order; empty if it contains anything else.
+
+        The first field is the named page, None if there is none. The wanted headers follow.
+        """
+        length = len(read)
         if length > READ_BYTES:
             return []
+        if (fields := self._known.find(read)) is not None:
+            if self._named_page is not None:
+                fields[0] = self._named_page(read, self._path_end)
+            return [fields]
+        match, groups = self.pattern.match, self._groups
         text = read.decode("latin-1")
-        requests: list[re.Match[str]] = []
+        requests: list[Fields] = []
         end = 0
         while end < length:
             request = match(text, end)
             if request is None or len(requests) == PIPELINED:
                 return []
-            requests.append(request)
+            named = self._named_page(read, end + self._path_end) if self._named_page is not None else None
+            requests.append([named, *(request[group] for group in groups)])
             end = request.end()
+        if self._known.learning and len(requests) == 1:
+            self._known.learn(read, requests[0])
         return requests
 
 

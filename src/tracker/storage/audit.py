@@ -9,12 +9,11 @@ ledger. Storage may be running.
 """
 
 import argparse
-import gzip
+import io
 import math
 import os
 import re
 import time
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -24,10 +23,11 @@ from pathlib import Path
 from tracker.config import load_storage
 from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line, parse_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
+from tracker.decompression import DamagedFile, IncompleteFile, decompressed
 from tracker.errors import MalformedMessage, TrackerError
-from tracker.storage import ledger_reader
+from tracker.storage import erasure_log, ledger_reader
 from tracker.storage.ledger_reader import Account, LedgerCopy
-from tracker.visit_log_files import is_compressed, ledger_path
+from tracker.visit_log_files import ledger_path, why_no_log
 
 CONFIG = Path("config/storage.yaml")
 SHOWN_LINES = 10
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="FILE",
-        help="check these logs too, also closed and .gz ones; without --config, the ledger beside one of them is read",
+        help="check these logs too, also closed or compressed; without --config, the ledger beside one of them is read",
     )
     parser.add_argument(
         "--grace",
@@ -78,8 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the audit. Returns the exit status: 0 when nothing was found, otherwise 1."""
     logs: list[Path] = options.log
-    live = _live_log(options.config, logs)
-    well = True
+    live, well = _live_log(options.config, logs), True
     if live is not None:
         for journal in options.forget:
             ledger_reader.give_up(ledger_path(live), journal)
@@ -88,8 +87,12 @@ def run(options: argparse.Namespace) -> int:
             print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
         with ledger_reader.open_copy(ledger_path(live)) as copy:
             well = _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
+        print("".join(f"{text}\n" for text in erasure_log.summary(live)), end="")
     for file in logs:
-        well &= _print_check(_check(file, live))
+        if reason := why_no_log(str(file), [str(other) for other in logs]):
+            print(f"{file}: not read: {reason}")
+        else:
+            well &= _print_check(_check(file, live))
     return 0 if well else 1
 
 
@@ -172,8 +175,7 @@ def _mean_line_bytes(log: Path) -> float:
             sample = file.read(SAMPLE_BYTES)
     except OSError:
         sample = b""
-    lines = sample.count(b"\n")
-    return len(sample) / lines if lines else USUAL_LINE_BYTES
+    return len(sample) / lines if (lines := sample.count(b"\n")) else USUAL_LINE_BYTES
 
 
 @dataclass(slots=True)
@@ -188,13 +190,14 @@ class LogCheck:
 
 
 def check_log(file: Path, limit: int | None = None) -> LogCheck:
-    """Read a log up to `limit` bytes, gzipped if it is named `.gz`. Raises TrackerError when it cannot be read."""
+    """Read a log, compressed or not, up to `limit` bytes. Raises TrackerError when it cannot be read."""
     check = LogCheck(file)
     try:
-        with gzip.open(file) if is_compressed(file) else file.open("rb") as source:
+        with file.open("rb") as opened:
+            source = io.BufferedReader(decompressed(opened))
             _check_lines(check, iter(partial(source.readline, MAX_LOG_LINE_BYTES), b""), limit)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        check.problems.append(f"TORN: not a whole gzip file: {error}")
+    except (IncompleteFile, DamagedFile) as error:
+        check.problems.append(f"TORN: {error}, after {check.lines} lines of visits")
     except OSError as error:
         raise TrackerError(f"{file}: cannot be read: {error.strerror}") from error
     return check

@@ -19,7 +19,8 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tracker.files import sync_directory
+from tracker.errors import HeldByAnother
+from tracker.files import open_exclusively, sync_directory
 from tracker.owner_thread import OwnerThread
 from tracker.visit_log_files import compressed_path, is_compressed, partial_path
 
@@ -53,7 +54,7 @@ class Compressor:
                         continue
                     try:
                         await thread.call(compress, self._files[0], self._ending)
-                    except OSError as error:
+                    except (OSError, HeldByAnother) as error:  # `tracker erase` may work on the file
                         log.error(
                             "compression_failed error=%s; A closed log could not be compressed. It is kept as it is, "
                             "and storage tries again every minute. Fix what the error names.",
@@ -68,14 +69,14 @@ class Compressor:
 
 
 def compress(file: Path, ending: threading.Event) -> None:
-    """Replace `file` by `<file>.gz`. When `ending` is set before that is done, nothing is changed. Raises OSError.
+    """Replace `file` by `<file>.gz`. When `ending` is set before that is done, nothing is changed.
 
-    A file that somebody else has removed is skipped.
+    A file that somebody else has removed is skipped. Raises OSError, and HeldByAnother while somebody works on it.
     """
     done = compressed_path(file)
     part = partial_path(done)
     try:
-        with file.open("rb") as source, part.open("wb") as target:
+        with open_exclusively(file) as source, part.open("wb") as target:
             shutil.copymode(file, part)
             with gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0) as packed:
                 while chunk := source.read(CHUNK_BYTES):

@@ -228,7 +228,12 @@ def _refusal(path: Path, ledger: Ledger) -> LogChanged:
     size = size_of(path)
     found = "is missing" if size is None else f"has {size} bytes"
     expected = f"{ledger.size}" if ledger.pending is None else f"{ledger.size} to {ledger.pending.end}"
+    if size is None or (ledger.size is not None and size < ledger.size):
+        cost = "the visits that the log lacks are not written again, except those that SQS still has"
+    else:
+        cost = "visits whose messages SQS delivers again may be in the log twice"
     return LogChanged(
-        f"{path} {found}, the ledger expects {expected} bytes: {CHANGED_BY}; put the log back, or start once with "
-        "--accept-log to continue with it as it is"
+        f"{path} {found}, the ledger expects {expected} bytes: {CHANGED_BY}, or the log and {ledger_directory(path)} "
+        "are copies of different times; put back the log and that directory from the same copy, or start once with "
+        f"--accept-log to continue with the log as it is ({cost})"
     )

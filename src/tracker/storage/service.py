@@ -24,7 +24,7 @@ import msgspec
 from tracker import __version__, telemetry
 from tracker.admin import AdminServer
 from tracker.aws import open_queue
-from tracker.config import LogConfig, StorageConfig
+from tracker.config import StorageConfig
 from tracker.core.delivery import Delivery, Queue
 from tracker.files import refuse_network_file_system
 from tracker.lifecycle import Budget, install_stop_signals, on_hangup, wait_while_held
@@ -39,6 +39,7 @@ from tracker.storage.ledger import Ledger
 from tracker.storage.ledger_start import only_writer
 from tracker.storage.receiver import Outage, Receiver
 from tracker.storage.recovery import open_ledger
+from tracker.storage.retention import Retention
 from tracker.storage.visit_log import VisitLog, open_visit_log
 from tracker.storage.writer import Writer
 from tracker.systemd import Manager
@@ -51,13 +52,13 @@ MAX_RECEIVED = 20  # how many deliveries may wait for the writer; then the recei
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """The log and its ledger, which are used in `thread` only, and the compressor of closed logs, if there is one."""
+    """The log and its ledger, which are used in `thread` only, and what is done with closed logs."""
 
     path: Path
     thread: OwnerThread
     ledger: Ledger
     visit_log: VisitLog
-    compressor: Compressor | None
+    closed_logs: list[Compressor | Retention]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
     """Run until SIGTERM or SIGINT; raises TrackerError when the log or its ledger cannot be used."""
     stop = install_stop_signals().requested
     async with AsyncExitStack() as stack:
-        files = await _open_files(stack, config.log, stop, accept_log=accept_log)
+        files = await _open_files(stack, config, stop, accept_log=accept_log)
         on_hangup(files.visit_log.request_reopen)
         queue = await stack.enter_async_context(open_queue(config.sqs))
         stages = _make_stages(config, queue, files, stop)
@@ -98,21 +99,37 @@ async def serve(config: StorageConfig, *, accept_log: bool) -> None:
     )
 
 
-async def _open_files(stack: AsyncExitStack, config: LogConfig, stop: asyncio.Event, *, accept_log: bool) -> _Files:
+async def _open_files(stack: AsyncExitStack, config: StorageConfig, stop: asyncio.Event, *, accept_log: bool) -> _Files:
     """Step 1: lock the log, bring it and its ledger into agreement, and open both. `stack` undoes all of it."""
-    path, mode = Path(config.path), int(config.mode, 8)
+    path, mode, rotate = Path(config.log.path), int(config.log.mode, 8), config.log.rotate
     refuse_network_file_system(path.parent, "log.path")
     await wait_while_held(lambda: stack.enter_context(only_writer(path)), stop)
     thread = OwnerThread(stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="writer")))
     ledger = await thread.call(open_ledger, path, mode, accept=accept_log)
     stack.push_async_callback(thread.call, ledger.close)
-    compressor = Compressor(closed_logs(path)) if config.rotate.compress == "gzip" else None
+    keepers: list[Compressor | Retention] = []
+    if rotate.compress == "gzip":
+        keepers.append(Compressor(closed_logs(path)))
+    if rotate.keep is not None:
+        keepers.append(
+            Retention(
+                path=path,
+                rotate=rotate,
+                archived_only=config.archive.url is not None,
+                recorded_inode=lambda: ledger.inode,
+            )
+        )
+
+    def on_closed(file: Path) -> None:
+        for keeper in keepers:
+            keeper.add(file)
+
     visit_log = await open_visit_log(
-        path=path, mode=mode, rotate=config.rotate, thread=thread, ledger=ledger, compressor=compressor
+        path=path, mode=mode, rotate=rotate, thread=thread, ledger=ledger, on_closed=on_closed
     )
     stack.push_async_callback(visit_log.close)
     telemetry.LOG_BYTES.set(ledger.size or 0)
-    return _Files(path, thread, ledger, visit_log, compressor)
+    return _Files(path, thread, ledger, visit_log, keepers)
 
 
 def _make_stages(config: StorageConfig, queue: Queue, files: _Files, stop: asyncio.Event) -> _Stages:
@@ -185,8 +202,7 @@ async def _run(config: StorageConfig, stages: _Stages, files: _Files, stop: asyn
                 group.create_task(gauges.update(files.ledger, files.path, files.thread)),
                 group.create_task(manager.heartbeat(alive)),
             ]
-            if files.compressor is not None:
-                background.append(group.create_task(files.compressor.run()))
+            background += [group.create_task(keeper.run()) for keeper in files.closed_logs]
             manager.ready()
             await stop.wait()
             manager.stopping()

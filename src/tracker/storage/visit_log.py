@@ -20,7 +20,6 @@ from pathlib import Path
 from tracker.config import Rotate
 from tracker.errors import AppendPaused
 from tracker.owner_thread import OwnerThread
-from tracker.storage.compressor import Compressor
 from tracker.storage.ledger import Ledger
 from tracker.storage.log_file import LogFile, error_between_appends, open_log_file
 from tracker.storage.rotation import Rotation
@@ -31,7 +30,7 @@ log = logging.getLogger(__name__)
 class VisitLog:
     """The log `file` that is open, its ledger, and its rotation; `open_visit_log` makes one.
 
-    `compressor` gets every closed log; None when they are not compressed.
+    `on_closed` is called with every closed log.
     """
 
     def __init__(
@@ -42,14 +41,14 @@ class VisitLog:
         thread: OwnerThread,
         ledger: Ledger,
         rotation: Rotation,
-        compressor: Compressor | None,
+        on_closed: Callable[[Path], None],
     ) -> None:
         self.file = file
         self.rotation = rotation
         self._path = path
         self._thread = thread
         self._ledger = ledger
-        self._compressor = compressor
+        self._on_closed = on_closed
         self._reopen_requested = False
         self._must_open = False  # whether the ledger has recorded another file as the log than the open one
 
@@ -108,8 +107,7 @@ class VisitLog:
         if closed is None:
             return
         log.info("log_rotated file=%s; This is a closed log now. Visits are appended to a new file.", closed)
-        if self._compressor is not None:
-            self._compressor.add(closed)
+        self._on_closed(closed)
         await self._open()
 
     async def _open(self) -> None:
@@ -136,10 +134,10 @@ async def open_visit_log(
     rotate: Rotate,
     thread: OwnerThread,
     ledger: Ledger,
-    compressor: Compressor | None = None,
+    on_closed: Callable[[Path], None],
     clock: Callable[[], float] = time.time,
 ) -> VisitLog:
     """Open the log `path`; recovery has made sure that it exists. Raises OSError."""
     rotation = Rotation(path=path, mode=mode, config=rotate, ledger=ledger, clock=clock)
     file = await open_log_file(path, thread)
-    return VisitLog(path=path, file=file, thread=thread, ledger=ledger, rotation=rotation, compressor=compressor)
+    return VisitLog(path=path, file=file, thread=thread, ledger=ledger, rotation=rotation, on_closed=on_closed)

@@ -1,0 +1,118 @@
+"""Removes selected lines from one closed log, plain or gzipped, whichever call fails and wherever the process ends.
+
+1. The file is locked, so that neither the compressor nor another `tracker erase` works on it.
+2. It is read once, and the selected lines are counted. If there are none, or only the count is wanted, it ends here.
+3. The other lines are written to `<name>.erase.part`, which gets the owner, the mode, the times and the extended
+   attributes (such as SELinux's) of the file, and is synced.
+4. The caller records what is about to be erased.
+5. The new file is renamed to the name of the old one, and the directory is synced.
+
+A crash before step 5 leaves the old file, and one after it the new file. Memory does not grow with the file: one line
+is held at a time. What a crash leaves of step 3 is removed by the next run.
+"""
+
+import gzip
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from tracker.core.erasure import Key, Selection
+from tracker.core.log_line import MAX_LOG_LINE_BYTES
+from tracker.errors import MalformedMessage
+from tracker.files import open_exclusively, sync_directory
+from tracker.visit_log_files import erasing_path
+
+_GZIP = b"\x1f\x8b"
+
+
+@dataclass(slots=True)
+class Counts:
+    """What was found in one file. `unreadable` lines are no lines of visits: they are kept."""
+
+    lines: int = 0
+    unreadable: int = 0
+    other_names: int = 0  # further hard links of the file, which keep the old content
+    selected: dict[Key, int] = field(default_factory=lambda: dict.fromkeys(Key, 0))
+
+    @property
+    def total_selected(self) -> int:
+        return sum(self.selected.values())
+
+
+def erase_lines(
+    file: Path, selection: Selection, *, check: Callable[[int], None], record: Callable[[Counts], None] | None
+) -> Counts:
+    """Remove the selected lines of `file`; without `record`, only count them. `record` is step 4.
+
+    `check` gets the inode of the locked file, and raises an error if it must not be touched. Raises HeldByAnother when
+    another process works on the file, OSError, and EOFError or zlib.error for a damaged gzip file.
+    """
+    part = erasing_path(file)
+    with open_exclusively(file) as source:
+        status = os.fstat(source.fileno())
+        check(status.st_ino)
+        if record is not None:
+            part.unlink(missing_ok=True)
+        counts = Counts(other_names=status.st_nlink - 1)
+        for _ in _kept_lines(source, selection, counts):
+            pass
+        if record is None or not counts.total_selected:
+            return counts
+        try:
+            with part.open("xb") as target:
+                os.fchmod(target.fileno(), 0o600)  # until it has the owner that the file's mode is meant for
+                _write_kept(source, target, selection)
+                target.flush()
+                os.fchown(target.fileno(), status.st_uid, status.st_gid)
+                shutil.copystat(file, part)
+                os.fsync(target.fileno())
+            record(counts)
+            part.rename(file)
+            sync_directory(file.parent)
+        finally:
+            part.unlink(missing_ok=True)
+    return counts
+
+
+def _write_kept(source: IO[bytes], target: IO[bytes], selection: Selection) -> None:
+    output: AbstractContextManager[IO[bytes] | gzip.GzipFile] = nullcontext(target)
+    if _is_gzip(source):
+        output = gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0)
+    with output as writer:
+        for line in _kept_lines(source, selection, Counts()):
+            writer.write(line)
+
+
+def _kept_lines(source: IO[bytes], selection: Selection, counts: Counts) -> Iterator[bytes]:
+    """The lines that are not selected, from the first one on. A line that is too long to be a visit comes in pieces."""
+    source.seek(0)
+    stream = gzip.GzipFile(fileobj=source) if _is_gzip(source) else source
+    within_long_line = False
+    for piece in iter(partial(stream.readline, MAX_LOG_LINE_BYTES), b""):
+        is_whole = piece.endswith(b"\n") or len(piece) < MAX_LOG_LINE_BYTES  # the last line may have no newline
+        if within_long_line:
+            within_long_line = not is_whole
+            yield piece
+            continue
+        counts.lines += 1
+        key = None
+        try:
+            if not is_whole:
+                within_long_line = True
+                raise MalformedMessage("too long for the line of a visit")
+            key = selection.key_of(piece)
+        except MalformedMessage:
+            counts.unreadable += 1
+        if key is None:
+            yield piece
+        else:
+            counts.selected[key] += 1
+
+
+def _is_gzip(source: IO[bytes]) -> bool:
+    return os.pread(source.fileno(), len(_GZIP), 0) == _GZIP

@@ -1,0 +1,228 @@
+"""The deployment guide on a machine whose process 1 is systemd, and then what can happen to it.
+
+1. The guide's commands install everything, make topic and queues at the local broker, and start both services.
+2. Visitors come all the time. Meanwhile: the doctor, reloads, SIGKILL of everything, a worker that hangs, logrotate by
+   its timer, a full disk, a reboot, and the commands of the operations guide.
+3. Every visit that was answered is in the log once.
+"""
+
+import shutil
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.guides import guide
+from tests.launched import Launched
+from tests.rehearse.machine import Machine
+from tests.rehearse.prepared import debian, program, run, sources, wheels
+from tests.system.wire import Load, wait_for
+
+BROKER = "http://127.0.0.1:4566"
+REGION = "eu-central-1"  # that of the guide's commands
+LOG_DISK_MEBIBYTES = 32
+# The blocks that this part types, by page and heading.
+TYPED = [
+    ("deployment.md", "Before you begin: the commands"),
+    ("deployment.md", "1. AWS"),
+    ("deployment.md", "2. Linux with systemd"),
+    ("deployment.md", "Reports on the server"),
+    ("deployment.md", "Rotation"),
+    ("deployment.md", "6. See that it works"),
+    ("operations.md", "Operations"),
+    ("operations.md", "Changing things without losing a visit"),
+]
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "rehearsal", "AWS_SECRET_ACCESS_KEY": "rehearsal", "AWS_ENDPOINT_URL": BROKER}
+
+
+def prepare(base: Path) -> None:
+    program("systemd-nspawn", "systemd-container")
+    debian(base)
+    wheels(base, Path(sys.executable))
+
+
+def rehearse(base: Path, home: Path, say: Callable[[str], None]) -> None:
+    """Raises AssertionError if anything is not as the guides say. `home` is an empty folder."""
+    tree = home / "tree"
+    run("cp", "-a", base / "debian", tree)
+    sources(tree / "root/tracker")
+    shutil.copytree(base / "wheels", tree / "wheels")
+    log_disk = tree / "var/log/tracker"
+    log_disk.mkdir()
+    run("mount", "-t", "tmpfs", "-o", f"size={LOG_DISK_MEBIBYTES}m,mode=0750", "rehearsal", log_disk)
+    environment = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/wheels", "PIP_ROOT_USER_ACTION": "ignore"}
+    with ExitStack() as stack:
+        broker = Launched([sys.executable, "-m", "tracker.local", "broker"], output_file=home / "broker.log", home=home)
+        stack.enter_context(broker)
+        broker.wait_alive(lambda: "ready " in broker.output, "the broker starts")
+        machine = Machine(tree, home=home, environment={**environment, **CREDENTIALS}, directory="/root/tracker")
+        stack.callback(machine.power_off)
+        story = Story(machine, log_disk, say)
+        try:
+            story.install()
+            with Load(8080, pause=0.01) as visitors:
+                for step in story.steps():
+                    visitors.wait_answered(200)
+                    say(step)
+            story.account(visitors)
+        except AssertionError as error:
+            units = machine.run("journalctl -q --no-pager -n 60 -u tracker-pixel -u tracker-storage").stdout
+            raise AssertionError(f"{error}\nThe last lines of both services:\n{units}") from error
+
+
+class Story:
+    """What happens to the machine. Each step raises AssertionError if it does not go as the guides say."""
+
+    def __init__(self, machine: Machine, log_folder: Path, say: Callable[[str], None]) -> None:
+        self._machine = machine
+        self._logs = log_folder
+        self._say = say
+        self._typed: list[tuple[str, str]] = []
+
+    def type(self, page: str, heading: str) -> None:
+        """Paste the blocks of a guide, one after the other."""
+        for block in guide(page, heading):
+            if block.mark == "rehearsed":
+                self._say(f"the commands of {block}")
+                self._machine.type(block.text)
+                self._after(block.heading)
+
+    def install(self) -> None:
+        self.type("deployment.md", "Before you begin: the commands")
+        dry, real = (
+            line
+            for block in guide("deployment.md", "1. AWS")
+            for line in block.text.splitlines()
+            if "provision" in line
+        )
+        self._say("the commands of provision")
+        self._machine.type(dry, expected=1)
+        self._machine.type(real)
+        self._machine.type(dry)
+        self.type("deployment.md", "2. Linux with systemd")
+        self.type("deployment.md", "Reports on the server")
+        self.type("deployment.md", "Rotation")
+
+    def _after(self, heading: str) -> None:
+        """What the guide asks the person to write into the files, between two blocks."""
+        if heading != "2. Linux with systemd":
+            return
+        lines = "\n".join(f"{name}={value}" for name, value in CREDENTIALS.items())
+        for service in ("pixel", "storage"):
+            self._machine.type(f"echo '{lines}' > /etc/tracker/{service}.env")
+        self._machine.type(f"sed -i s/us-east-1/{REGION}/ /etc/tracker/pixel.yaml /etc/tracker/storage.yaml")
+
+    def steps(self) -> Iterator[str]:
+        """Each step happens while visitors come; its name is given when it is over."""
+        as_storage = self._machine.type("tracker-as storage sh -c 'id -un; pwd; echo $AWS_ACCESS_KEY_ID; exit 5'", 5)
+        on_a_terminal = self._machine.type("script --quiet --return --command 'tracker-as storage tty' /dev/null")
+        assert "/dev/pts/" in on_a_terminal, on_a_terminal
+        assert as_storage.split() == ["tracker", "/var/log/tracker", "rehearsal"], as_storage
+        self.type("deployment.md", "6. See that it works")
+        self.type("operations.md", "Operations")
+        yield "the doctor finds no fault"
+        self._reload()
+        yield "a reload, and one of a configuration with a mistake"
+        self._kill_everything()
+        yield "SIGKILL of everything"
+        self._hang_a_worker()
+        yield "a worker that hangs is replaced"
+        self._rotate_by_the_timer()
+        yield "logrotate by its timer"
+        self._fill_the_disk()
+        yield "a full disk below the log"
+        self._install_again()
+        yield "an upgrade, by the same commands"
+        self._machine.reboot()
+        yield "a reboot"
+        self.type("operations.md", "Changing things without losing a visit")
+        yield "the commands of the operations guide"
+
+    def _reload(self) -> None:
+        self._machine.type("test ! -e /bin/kill")  # a minimal system
+        self._machine.type("echo 'logging: {level: info}' >> /etc/tracker/pixel.yaml && systemctl reload tracker-pixel")
+        self._await_log("reload_applied")
+        self._machine.type("cp /etc/tracker/pixel.yaml /root/good && echo 'nonsense: 1' >> /etc/tracker/pixel.yaml")
+        self._machine.type("systemctl reload tracker-pixel", expected=1)
+        self._machine.type("systemctl is-active tracker-pixel && cp /root/good /etc/tracker/pixel.yaml")
+        self._machine.type("systemctl reload tracker-pixel tracker-storage")
+
+    def _kill_everything(self) -> None:
+        self._machine.type("systemctl kill --signal=KILL tracker-pixel tracker-storage")
+        self._await_active()
+
+    def _hang_a_worker(self) -> None:
+        main = "$(systemctl show --property=MainPID --value tracker-pixel)"
+        worker = self._machine.type(
+            f"read -r first rest < /proc/{main}/task/{main}/children || true; echo $first"
+        ).strip()
+        self._machine.type(f"kill -{int(signal.SIGSTOP)} {worker}")
+        self._await_log("worker_killed")
+
+    def _rotate_by_the_timer(self) -> None:
+        self._machine.type(
+            "mkdir -p /etc/systemd/system/logrotate.timer.d\n"
+            r"printf '[Timer]\nOnCalendar=\nOnCalendar=*:*:0/2\nAccuracySec=1\nRandomizedDelaySec=0\n'"
+            " > /etc/systemd/system/logrotate.timer.d/rehearsal.conf\n"
+            "mkdir -p /var/lib/logrotate\n"
+            r"""printf 'logrotate state -- version 2\n"/var/log/tracker/visits.log" 2020-1-1-0:0:0\n'"""
+            " > /var/lib/logrotate/status\n"
+            "systemctl daemon-reload && systemctl restart logrotate.timer"
+        )
+        self._until(lambda: len(list(self._logs.glob("visits.log-*"))) == 1, "logrotate puts the log aside")
+        self._machine.type(
+            "rm -r /etc/systemd/system/logrotate.timer.d\nsystemctl daemon-reload && systemctl restart logrotate.timer"
+        )
+        self._until(lambda: (self._logs / "visits.log").stat().st_size > 0, "storage goes on in the new log")
+
+    def _install_again(self) -> None:
+        """What the person has written into the files must stay."""
+        files = "/etc/tracker/pixel.env /etc/tracker/storage.env /etc/tracker/pixel.yaml /etc/tracker/storage.yaml"
+        before = self._machine.type(f"sha256sum {files}")
+        self.type("deployment.md", "Before you begin: the commands")
+        self._machine.type(guide("deployment.md", "2. Linux with systemd")[0].text)
+        assert self._machine.type(f"sha256sum {files}") == before
+        self._machine.type("systemctl restart tracker-storage tracker-pixel")
+
+    def _fill_the_disk(self) -> None:
+        filler = self._logs / "filler"
+        with filler.open("wb", buffering=0) as file:
+            try:
+                while True:
+                    file.write(bytes(1 << 12))
+            except OSError:
+                pass
+        self._await_log("append_paused")
+        assert self._machine.status("curl -fsS http://127.0.0.1:8082/readyz") != 0
+        filler.unlink()
+        self._await_active()
+
+    def account(self, visitors: Load) -> None:
+        """Compare the visits that were answered with the lines of all logs. Raises AssertionError."""
+        self._until(lambda: visitors.answered <= set(self._lines()), "every answered visit is in the log", 120)
+        twice = [page for page, times in self._lines().items() if times > 1]
+        assert not twice, f"{len(twice)} visits are in the log more than once: {twice[:5]}"
+        self._say(f"{len(visitors.answered):,} visits were answered: each is in the log once, none is missing")
+
+    def _lines(self) -> Counter[str]:
+        pages: Counter[str] = Counter()
+        for log in self._logs.glob("visits.log*"):
+            if log.is_file():
+                text = run("zcat", "-f", log)
+                pages.update(line.split("|")[1] for line in text.splitlines() if "|load|" in line)
+        return pages
+
+    def _await_log(self, event: str) -> None:
+        units = "-u tracker-pixel -u tracker-storage"
+        self._until(lambda: self._machine.status(f"journalctl -q --no-pager {units} | grep -q {event}") == 0, event)
+
+    def _await_active(self) -> None:
+        ports = ("8081", "8082")
+        probes = " && ".join(f"curl -fsS http://127.0.0.1:{port}/readyz" for port in ports)
+        self._until(lambda: self._machine.status(probes) == 0, "both services are ready")
+
+    @staticmethod
+    def _until(condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+        wait_for(condition, what, seconds, 0.5)
