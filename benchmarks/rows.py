@@ -4,7 +4,7 @@ To add one, let a measurement return one more value, and add a line here. A new 
 `Bench` and returns `Values`; it gets a group of its own.
 """
 
-from benchmarks import analysis_rows, pixel_rows, storage_rows, system_rows
+from benchmarks import analysis_rows, archive_rows, pixel_rows, storage_rows, system_rows
 from benchmarks.peers import PEERS
 from benchmarks.pixel_rows import FIXED_RATE, MANY_CONNECTIONS, SATURATED_SECONDS, SHARES
 from benchmarks.report import Group, Row
@@ -243,6 +243,22 @@ GROUPS = {
             *(
                 Row(what=f"a report of {lines:,} lines, CPU a line", value=f"report of {share}: CPU a line", unit="µs")
                 for lines, share in ((1_000_000, "10%"), (3_000_000, "30%"), (10_000_000, "100%"))
+            ),
+        ],
+    ),
+    "archive": Group(
+        "The archive",
+        archive_rows.archive,
+        "The Parquet objects of one closed log, made by one thread from a text in the page cache, without the time\n"
+        "of S3 and without the start of the process. The log is that of the reports, with the times of one day.",
+        [
+            Row(what="archive: CPU a visit", value="CPU a visit", unit="µs", least=1.5, aim=1.5),
+            Row(what="archive: peak memory", value="peak", unit="MiB", digits=0),
+            Row(what="archive: bytes a visit", value="bytes a visit", unit="bytes", digits=1),
+            Row(what="the same visits as text: bytes a visit", value="text bytes a visit", unit="bytes", digits=1),
+            Row(
+                what="report of text over report of Parquet, CPU", value="report of text: CPU",
+                over="report of Parquet: CPU", unit="times", least=1, aim=1, more_is_better=True,
             ),
         ],
     ),

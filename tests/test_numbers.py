@@ -75,7 +75,7 @@ NUMBERS: dict[str, list[Place]] = {
     ],
     "the port of storage's admin listener": [
         Place("config/storage.reference.yaml", r"^admin:\n(?: .*\n)*?  port: (\d+)"),
-        Place("deploy/docker/docker-compose.yml", r"127\.0\.0\.1:(\d+)/healthz"),
+        Place("deploy/docker/docker-compose.yml", r"^  storage:\n(?:    .*\n)*?.*127\.0\.0\.1:(\d+)/healthz"),
         Place("deploy/kubernetes/storage.statefulset.yaml", r"name: admin, containerPort: (\d+)"),
         Place("docs/operations.md", r"\(ports \d+ and (\d+)\)"),
     ],

@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "audit": ("tracker.storage.audit", "Reports what the visit log holds, and what is missing."),
     "erase": ("tracker.storage.erase", "Removes the lines of a person from closed logs."),
     "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as an HTML page."),
+    "archive": ("tracker.archive.command", "Writes closed logs as Parquet objects to S3, each line once."),
     "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),
 }
 

@@ -110,6 +110,10 @@ class UnknownJournal(TrackerError):
     """A ledger does not know the journal that a person has named."""
 
 
+class ArchiveConflict(TrackerError):
+    """An object of the archive has the name of a closed log's, and other lines. The operator has to look."""
+
+
 class AppendFailed(TrackerError):
     """A batch could not be written to the visit log or its ledger; none of its messages may be deleted from SQS."""
 

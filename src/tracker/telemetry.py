@@ -17,6 +17,7 @@ from tracker.processes import Processes
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 PIXEL = CollectorRegistry()
+ARCHIVE = CollectorRegistry()
 STORAGE = CollectorRegistry()
 
 CALL_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -158,6 +159,30 @@ WRITING = Gauge(
 )
 RECEIVING = Gauge("tracker_storage_receiving", "1 while SQS can be reached, 0 while it cannot.", registry=STORAGE)
 
+# -- the archive ----------------------------------------------------------------------------------------------
+ARCHIVED_LOGS = Counter(
+    "tracker_archive_logs_archived", "Closed logs of which each line is in the archive.", registry=ARCHIVE
+)
+ARCHIVED_VISITS = Counter("tracker_archive_visits_archived", "Visits of these closed logs.", registry=ARCHIVE)
+ARCHIVED_MALFORMED = Counter(
+    "tracker_archive_lines_malformed", "Lines of these closed logs that are no visits.", registry=ARCHIVE
+)
+ARCHIVE_REMOVED = Counter(
+    "tracker_archive_logs_removed", "Closed logs removed after archive.keep_local.", registry=ARCHIVE
+)
+ARCHIVE_FAILURES = Counter(
+    "tracker_archive_failures", "Closed logs and passes that failed. The next pass tries again.", registry=ARCHIVE
+)
+ARCHIVE_WAITING = Gauge("tracker_archive_logs_waiting", "Closed logs that are not archived yet.", registry=ARCHIVE)
+ARCHIVE_AGE = Gauge(
+    "tracker_archive_oldest_waiting_seconds",
+    "Time since the rotation of the oldest closed log that is not archived; 0 when none waits.",
+    registry=ARCHIVE,
+)
+ARCHIVE_WORKING = Gauge(
+    "tracker_archive_working", "1 after a pass without a failure, 0 after one with a failure.", registry=ARCHIVE
+)
+
 # Every value of a label is created at the start, so that its counter is shown as zero before the first event.
 for _reason in (*NOT_RECORDED, *NOT_PUBLISHED):
     DISCARDED.labels(_reason)
@@ -178,7 +203,7 @@ ADMIN_CONNECTIONS_CUT = Counter(
     registry=None,
 )
 LOG_LINES_DROPPED = LogLinesDropped()
-for _registry in (PIXEL, STORAGE):
+for _registry in (PIXEL, STORAGE, ARCHIVE):
     _registry.register(ADMIN_CONNECTIONS_CUT)
     Gauge("tracker_build_info", "1; the version is the label.", ["version"], registry=_registry).labels(
         __version__
@@ -206,7 +231,7 @@ def table(registry: CollectorRegistry) -> str:
 
 def page(text: str) -> str:
     """`text`, the metrics page, with new tables between its markers."""
-    for name, registry in (("pixel", PIXEL), ("storage", STORAGE)):
+    for name, registry in (("pixel", PIXEL), ("storage", STORAGE), ("archive", ARCHIVE)):
         begin, end = f"<!-- {name}: made by `make metrics` -->\n", f"\n<!-- {name}: end -->"
         before, _, rest = text.partition(begin)
         text = before + begin + table(registry) + end + rest.partition(end)[2]

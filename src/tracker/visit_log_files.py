@@ -6,14 +6,15 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log.TIME                  a closed log; TIME is that of its rotation, so names sort in the order of writing
     visits.log.TIME.gz               a closed log, compressed
     visits.log.TIME.gz.part          a compression that is not complete
+    visits.log-DATE, visits.log-DATE.gz   a closed log of logrotate with `dateext`; DATE has digits and hyphens
+    visits.log.N, visits.log.N.gz    a closed log of logrotate without `dateext`; it gets another name each time
     visits.log.torn-TIME             the tail of a torn append, which recovery has copied before it cut the log
     visits.log.TIME.erase.part       a closed log without the lines that `tracker erase` removes, while it is written
-    visits.log-20261124-120000, visits.log.1   closed logs that logrotate has made, also with `.gz`
     visits.log.d/erased.log          what `tracker erase` has removed, without the data itself
     visits.log.d/ledger.sqlite       the ledger; SQLite keeps `-wal` and `-shm` files beside it
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
-    visits.log.d/archived/visits.log.TIME   the archive creates this file when it has stored the whole closed log
+    visits.log.d/archived/NAME       a marker: each line of the closed log NAME (without `.gz`) is in the archive
 
 An empty file with the name of a closed log is not a closed log but a reserved name: a rotation creates it before it
 renames the log to this name, so that it overwrites nobody's file.
@@ -30,7 +31,8 @@ PART_SUFFIX = ".part"
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 _CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?", re.ASCII)
-_LOGROTATE = re.compile(r"(?:-\d{8}(?:-\d{6})?|\.\d{1,6})(?:\.gz)?", re.ASCII)
+_LOGROTATE = re.compile(r"-\d{8}[\d-]*(\.gz)?", re.ASCII)
+_NUMBERED = re.compile(r"\.\d{1,6}(\.gz)?", re.ASCII)
 _TORN = ".torn-"
 
 
@@ -135,9 +137,19 @@ def closed_or_reserved(log: Path) -> list[Path]:
     return [file for file in _beside(log, log.name) if closed_at(log, file) is not None]
 
 
-def closed_logs_of_logrotate(log: Path) -> list[Path]:
-    """The closed logs whose names logrotate makes, in the order of their names. Raises OSError."""
+def closed_name(closed: Path) -> str:
+    """The name of a closed log, the same before and after its compression."""
+    return closed.name.removesuffix(GZIP_SUFFIX)
+
+
+def logs_of_logrotate(log: Path) -> list[Path]:
+    """The closed logs that logrotate has renamed with `dateext`, compressed or not. Raises OSError."""
     return [file for file in beside_the_log(log) if _LOGROTATE.fullmatch(file.name.removeprefix(log.name))]
+
+
+def numbered_logs(log: Path) -> list[Path]:
+    """The closed logs of logrotate without `dateext`. Their names change with each rotation. Raises OSError."""
+    return [file for file in beside_the_log(log) if _NUMBERED.fullmatch(file.name.removeprefix(log.name))]
 
 
 def beside_the_log(log: Path) -> list[Path]:
@@ -154,9 +166,14 @@ def erased_log_path(log: Path) -> Path:
     return ledger_directory(log) / "erased.log"
 
 
+def archived_directory(log: Path) -> Path:
+    """The folder of the markers of archived closed logs."""
+    return ledger_directory(log) / "archived"
+
+
 def archived_marker(log: Path, closed: Path) -> Path:
-    """The file that says that this closed log, compressed or not, is in the archive as a whole."""
-    return ledger_directory(log) / "archived" / closed.name.removesuffix(GZIP_SUFFIX)
+    """The file that exists once each line of `closed` is in the archive. With an archive, a log without it stays."""
+    return archived_directory(log) / closed_name(closed)
 
 
 def size_of(file: Path) -> int | None:

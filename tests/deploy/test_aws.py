@@ -2,8 +2,10 @@
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tracker.operations import provision, wanted_settings
@@ -29,13 +31,17 @@ def _short(loader: yaml.Loader, tag: str, node: yaml.Node) -> Any:
 _Loader.add_multi_constructor("!", _short)
 
 
-def resources() -> dict[str, dict[str, Any]]:
-    document = yaml.load(TEMPLATE.read_text(), _Loader)
+ARCHIVE = DEPLOY / "aws/archive.yaml"
+
+
+def resources(template: Path = TEMPLATE) -> dict[str, dict[str, Any]]:
+    document = yaml.load(template.read_text(), _Loader)
     return {name: resource["Properties"] for name, resource in document["Resources"].items()}
 
 
-def test_cfn_lint_has_nothing_to_say() -> None:
-    assert run("cfn-lint", "--include-checks", "I", "--", TEMPLATE).strip() == ""
+@pytest.mark.parametrize("template", [TEMPLATE, ARCHIVE], ids=lambda path: path.name)
+def test_cfn_lint_has_nothing_to_say(template: Path) -> None:
+    assert run("cfn-lint", "--include-checks", "I", "--", template).strip() == ""
 
 
 def test_it_makes_what_provision_makes() -> None:
@@ -70,9 +76,9 @@ def test_topic_and_queues_refuse_plain_http() -> None:
     assert refused == {"!Ref Topic", "!GetAtt Queue.Arn", "!GetAtt DeadLetterQueue.Arn"}
 
 
-def actions(policy: str) -> set[str]:
+def actions(policy: str, template: Path = TEMPLATE) -> set[str]:
     found: set[str] = set()
-    for statement in resources()[policy]["PolicyDocument"]["Statement"]:
+    for statement in resources(template)[policy]["PolicyDocument"]["Statement"]:
         action = statement["Action"]
         found |= {action} if isinstance(action, str) else set(action)
     return found

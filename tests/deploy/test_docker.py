@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tracker.aws import bucket_and_prefix
 from tracker.config import load_pixel, load_storage
 from tracker.pixel.__main__ import main as pixel_main
 from tracker.storage.__main__ import main as storage_main
@@ -39,7 +40,9 @@ def test_everything_is_installed_from_a_lock_with_hashes() -> None:
     for install in installs:
         words = shlex.split(install)
         assert "--require-hashes" in words
-        assert (ROOT / words[words.index("-r") + 1]).exists()
+        named = words[words.index("-r") + 1]
+        for lock in ("runtime", "analysis"):  # without and with what the archive needs
+            assert (ROOT / named.replace("$LOCK", lock)).exists()
 
 
 def test_what_is_copied_is_there_and_let_into_the_build() -> None:
@@ -62,13 +65,17 @@ def test_it_runs_in_exec_form_as_nobody_in_particular() -> None:
 
 def test_the_services_run_without_privileges_on_a_read_only_root() -> None:
     services = composition()["services"]
-    assert services.keys() == {"localstack", "provision", "pixel", "storage"}
-    for name in ("provision", "pixel", "storage"):
+    assert services.keys() == {"localstack", "provision", "pixel", "storage", "archive"}
+    for name in ("provision", "pixel", "storage", "archive"):
         service = services[name]
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
-    for name, target in (("pixel", "/var/lib/tracker/outbox"), ("storage", "/var/log/tracker")):
+    for name, target in (
+        ("pixel", "/var/lib/tracker/outbox"),
+        ("storage", "/var/log/tracker"),
+        ("archive", "/var/log/tracker"),
+    ):
         volumes = {volume["target"]: volume for volume in services[name]["volumes"]}
         assert volumes[target]["type"] == "volume"
         assert services[name]["depends_on"]["provision"]["condition"] == "service_completed_successfully"
@@ -81,6 +88,7 @@ def test_its_configurations_load_and_fit_its_volumes(tmp_path: Path) -> None:
     storage = load_storage(DEPLOY / "docker/storage.yaml", {})
     assert pixel.outbox.dir == "/var/lib/tracker/outbox"
     assert storage.log.path == "/var/log/tracker/visits.log"
+    assert bucket_and_prefix(storage.archive)[0] in (DEPLOY / "docker/make-bucket.sh").read_text()
     assert max(pixel.shutdown.timeout, storage.shutdown.timeout) < 30
 
 
@@ -94,11 +102,9 @@ def test_the_commands_of_the_composition_are_those_of_the_package(capsys: pytest
     assert storage_main(["--config", str(DEPLOY / "docker/storage.yaml"), "--check"]) == 0
 
 
-@pytest.mark.parametrize("port", [8081, 8082])
+@pytest.mark.parametrize("port", [8081, 8082, 8083])
 def test_the_health_checks_are_python_that_runs(port: int) -> None:
     text = DOCKERFILE.read_text() if port == 8081 else COMPOSE.read_text()
-    found = re.search(r'"-c", ("import urllib[^"]+")', text)
-    assert found is not None
-    program = json.loads(found[1])
-    assert f":{port}/healthz" in program
+    programs = [json.loads(found) for found in re.findall(r'"-c", ("import urllib[^"]+")', text)]
+    [program] = [each for each in programs if f":{port}/healthz" in each]
     compile(program, "healthcheck", "exec")

@@ -13,6 +13,7 @@ import pytest
 
 from tests.system.wire import wait_for
 from tracker.config import load_pixel, load_storage
+from tracker.visit_log_files import archived_directory
 
 from .tools import DEPLOY, run, tool
 
@@ -27,7 +28,10 @@ def setting(unit: str, name: str) -> str:
     return str(values[-1])
 
 
-@pytest.mark.parametrize("unit", UNITS)
+ARCHIVE = "tracker-archive.service"
+
+
+@pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
 def test_systemd_verifies_the_unit(unit: str, tmp_path: Path) -> None:
     # As installed, but for the commands, which are those of this environment.
     scripts = Path(tool("tracker-pixel")).parent
@@ -37,7 +41,7 @@ def test_systemd_verifies_the_unit(unit: str, tmp_path: Path) -> None:
     assert unit not in said, said
 
 
-@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
 def test_systemd_finds_the_unit_little_exposed(unit: str) -> None:
     run("systemd-analyze", "security", "--offline=true", "--threshold=20", "--no-pager", SYSTEMD / unit)
 
@@ -56,6 +60,15 @@ def test_the_unit_fits_its_service(unit: str, name: str) -> None:
     assert float(setting(unit, "TimeoutStopSec")) > config.shutdown.timeout
     assert setting(unit, "RestartPreventExitStatus") == "78"
     assert setting(unit, "ReadWritePaths") in str(getattr(config, "outbox", None) or config)
+
+
+def test_the_archive_has_a_user_of_its_own_who_may_write_the_markers_only() -> None:
+    config = load_storage(SYSTEMD / "storage.yaml", {})
+    assert setting(ARCHIVE, "ExecStart") == "/opt/tracker/bin/tracker archive --config /etc/tracker/storage.yaml"
+    assert setting(ARCHIVE, "ReadWritePaths") == str(archived_directory(Path(config.log.path)))
+    assert setting(ARCHIVE, "User") not in {setting(unit, "User") for unit in UNITS}
+    assert setting(ARCHIVE, "Group") == setting("tracker-storage.service", "Group")
+    run("systemd-analyze", "calendar", setting("tracker-archive.timer", "OnCalendar"))
 
 
 @pytest.fixture
@@ -116,6 +129,9 @@ def test_the_user_and_the_directories_are_made(tmp_path: Path) -> None:
     found = re.search(r"^tracker:[^:]*:(\d+):(\d+):[^:]*:/var/lib/tracker:/usr/sbin/nologin$", users, re.MULTILINE)
     assert found is not None, users
     run("systemd-tmpfiles", f"--root={tmp_path}", "--create", SYSTEMD / "tracker.tmpfiles.conf")
+    markers = archived_directory(tmp_path / "var/log/tracker/visits.log").stat()
+    assert (stat.S_IMODE(markers.st_mode), markers.st_gid) == (0o750, int(found[2]))
+    assert f"tracker-archive:x:{markers.st_uid}:{found[2]}:" in users
     for folder, owner in (("etc", 0), ("var/lib", int(found[1])), ("var/log", int(found[1]))):
         made = (tmp_path / folder / "tracker").stat()
         assert stat.S_IMODE(made.st_mode) == 0o750

@@ -17,9 +17,9 @@ DASHBOARD = DEPLOY / "grafana/tracker.json"
 
 
 def declared() -> set[str]:
-    """The names that a scrape can show, of both services."""
+    """The names that a scrape can show, of both services and of the archive."""
     names: set[str] = set()
-    registries: list[CollectorRegistry] = [telemetry.PIXEL, telemetry.STORAGE]
+    registries: list[CollectorRegistry] = [telemetry.PIXEL, telemetry.STORAGE, telemetry.ARCHIVE]
     for registry in registries:
         for family in registry.collect():
             suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}

@@ -12,17 +12,28 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 import duckdb
 
 from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
-from tracker.analysis.plain import shortened
+from tracker.analysis.plain import CHECKSUM_CHARACTERS, LONG_TEXT, SHORTENED, WHOLE_CHARACTERS, shortened
 from tracker.errors import TrackerError
 
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
+READ_PLAIN = (
+    "auto_detect=false, header=false, delim='|', quote='', escape='', nullstr='null', new_line='\\n', "
+    f"max_line_size={LONGEST_PLAIN_LINE}, buffer_size={2 * LONGEST_PLAIN_LINE}"
+)
+"""The options of read_csv for plain lines, without their columns."""
+
+# Without hive partitioning: `date=` in a path is no column that we need.
+_READ_PARQUET = "read_parquet(?, hive_partitioning = false, union_by_name = true)"
+_PARQUET_COLUMNS = {"time": "TIMESTAMP WITH TIME ZONE", "page": "VARCHAR", "user_agent": "VARCHAR", "ip": "VARCHAR"}
+
 # DuckDB's threads share this memory, and each needs some of it to sort. So their number does not grow with the machine.
 REPORT_THREADS = min(4, os.cpu_count() or 1)
 # With two, writing a million sorted visits as CSV needs more than this memory. One takes no more CPU time.
@@ -31,14 +42,34 @@ _PIPE_BYTES = 1_048_576
 _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
 
-# The escapes of the log are those of a BLOB literal of DuckDB, so a cast to BLOB reads them.
+# The escapes of the log are those of a BLOB literal of DuckDB, so a cast to BLOB reads them. A cast back writes them,
+# but it escapes quotes too, and not `|`.
 _MACROS = r"""
 CREATE MACRO unescape(c) AS CASE WHEN contains(c, '\') THEN decode(c::BLOB) ELSE c END;
+CREATE MACRO escape(c) AS CASE
+    WHEN c = 'null' THEN '\x6Eull' WHEN regexp_full_match(c, '[ -\[\]-{}~]*') THEN c
+    ELSE replace(replace(replace(encode(c)::VARCHAR, '\x27', chr(39)), '\x22', '"'), '|', '\x7C') END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
 CREATE MACRO is_url(page) AS strpos(page, '://') BETWEEN 1 AND strpos(page, '/');  -- the first slash is in `://`
 CREATE MACRO site_of(page) AS
     nullif(CASE WHEN is_url(page) THEN lower(split_part(page, '/', 3)) ELSE split_part(page, '/', 1) END, '');
 """
+# The same as `plain.shortened`, for texts that are escaped as in the log.
+_SHORT_MACROS = rf"""
+CREATE MACRO short_text(c) AS CASE
+    WHEN strlen(c) <= {LONG_TEXT} THEN c
+    ELSE regexp_extract(c[:{LONG_TEXT}], '^(?:{WHOLE_CHARACTERS})*') || '{SHORTENED}'
+        || sha256(c)[:{CHECKSUM_CHARACTERS}] END;
+CREATE MACRO short_page(c) AS CASE
+    WHEN strlen(c) <= {LONG_TEXT} OR NOT contains(c, '?') THEN short_text(c)
+    ELSE short_text(page_of(c)) || '?' || short_text(c[strpos(c, '?') + 1:]) END;
+"""
+
+
+class Blocks(Protocol):
+    """Plain lines, from which several threads take blocks."""
+
+    def next_block(self) -> bytes | None: ...
 
 
 @contextmanager
@@ -56,7 +87,7 @@ def open_database(threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
         database = duckdb.connect(str(Path(folder) / "visits.duckdb"), config=settings)
         try:
             database.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
-            database.execute(_MACROS)
+            database.execute(_MACROS + _SHORT_MACROS)
             yield database
         except duckdb.Error as error:
             raise TrackerError(str(error)) from error
@@ -69,7 +100,56 @@ def open_database(threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 @contextmanager
-def scan(logs: LogFiles, readers: int, *, short: bool = False) -> Iterator[str]:
+def visits_of(
+    database: duckdb.DuckDBPyConnection, logs: LogFiles, readers: int, *, short: bool = False
+) -> Iterator[str]:
+    """Yields the SQL to write after FROM for all visits of `logs`: `scan`, behind those of their Parquet files.
+
+    Raises TrackerError when a Parquet file is not one of ours.
+    """
+    parquet = _parquet(database, logs.parquet.paths, short) if logs.parquet.paths else ""
+    if parquet and not logs.files:
+        yield parquet
+    else:
+        with scan(logs, readers, short=short) as texts:
+            yield f"(FROM {parquet} UNION ALL FROM {texts})" if parquet else texts
+    logs.parquet.rows = sum(_rows(database, path) for path in logs.parquet.paths)
+
+
+def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[str], short: bool) -> str:
+    for path in paths:
+        found = {name: kind for name, kind, *_ in _ask(database, f"DESCRIBE FROM {_READ_PARQUET}", path)}
+        for name, kind in _PARQUET_COLUMNS.items():
+            if found.get(name) != kind:
+                raise TrackerError(
+                    f"{path}: expected a column {name} of type {kind}, as the archive and `tracker export --to "
+                    f"parquet` write it; found {found.get(name, 'none')}"
+                )
+    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
+    page, agent = "escape(page)", "escape(user_agent)"
+    if short:
+        page, agent = f"short_page({page})", f"short_text({agent})"
+    return (
+        f"(SELECT time AT TIME ZONE 'UTC' AS t, {page} AS r, {agent} AS u, ip AS i "
+        f"FROM {_READ_PARQUET.replace('?', f'[{listed}]')})"
+    )
+
+
+def _rows(database: duckdb.DuckDBPyConnection, path: str) -> int:
+    """The number of rows, which is at the end of the file."""
+    [(rows,)] = _ask(database, "SELECT num_rows FROM parquet_file_metadata(?)", path)
+    return int(rows)
+
+
+def _ask(database: duckdb.DuckDBPyConnection, question: str, path: str) -> list[Any]:
+    try:
+        return database.execute(question, [path]).fetchall()
+    except duckdb.Error as error:
+        raise TrackerError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+@contextmanager
+def scan(logs: Blocks, readers: int, *, short: bool = False) -> Iterator[str]:
     """Yields the SQL to write after FROM. Its columns are t (a TIMESTAMP in UTC), r (referrer), u (user agent), i (IP).
 
     Texts are escaped as in the log; a missing one is NULL. With `short`, long ones are shortened (`plain.shortened`).
@@ -84,9 +164,8 @@ def scan(logs: LogFiles, readers: int, *, short: bool = False) -> Iterator[str]:
     paths = ", ".join(f"'/dev/fd/{read}'" for read, _ in pipes)
     try:
         yield (
-            f"read_csv([{paths}], auto_detect=false, header=false, delim='|', quote='', escape='', nullstr='null', "
-            "columns={'t': 'TIMESTAMP', 'r': 'VARCHAR', 'u': 'VARCHAR', 'i': 'VARCHAR'}, new_line='\\n', "
-            f"max_line_size={LONGEST_PLAIN_LINE}, buffer_size={2 * LONGEST_PLAIN_LINE})"
+            f"read_csv([{paths}], columns={{'t': 'TIMESTAMP', 'r': 'VARCHAR', 'u': 'VARCHAR', 'i': 'VARCHAR'}}, "
+            f"{READ_PLAIN})"
         )
     finally:
         for read, _ in pipes:
@@ -97,7 +176,7 @@ def scan(logs: LogFiles, readers: int, *, short: bool = False) -> Iterator[str]:
         raise failures[0]
 
 
-def _feed(logs: LogFiles, write: int, failures: list[BaseException], short: bool) -> None:
+def _feed(logs: Blocks, write: int, failures: list[BaseException], short: bool) -> None:
     try:
         if _SET_PIPE_SIZE is not None:
             try:

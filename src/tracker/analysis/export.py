@@ -78,21 +78,22 @@ def run(options: argparse.Namespace) -> int:
     require_extra()
     if options.agents and options.to == "combined":
         raise UsageError("--agents: the Combined Log Format has no column for it; expected another format after --to")
+    chosen = selection.selection_of(options)
     complete = True  # also when the reader of standard output ended
     if options.output is not None:
-        with open_logs(options.logs) as logs, replaced(options.output, logs.mode) as path:
+        with open_logs(options.logs, chosen.since, chosen.until) as logs, replaced(options.output, logs.mode) as path:
             complete = _export(options, logs, path)
     elif options.to == "parquet":
         raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
     else:
-        with open_logs(options.logs) as logs, _standard_output() as path:
+        with open_logs(options.logs, chosen.since, chosen.until) as logs, _standard_output() as path:
             complete = _export(options, logs, path)
     return OK if complete else COULD_NOT_LOOK
 
 
 def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
     """Returns whether all logs could be read to their ends."""
-    from tracker.analysis.database import EXPORT_THREADS, open_database, scan
+    from tracker.analysis.database import EXPORT_THREADS, open_database, visits_of
     from tracker.analysis.progress import progress
     from tracker.analysis.visits import classify_agents
 
@@ -113,7 +114,7 @@ def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
             )
 
         with progress(logs):
-            with scan(logs, readers=1) as source:
+            with visits_of(database, logs, readers=1) as source:
                 chosen = f"SELECT {distinct} * FROM {source} WHERE {condition}"
                 if options.agents:
                     database.execute(f"CREATE TABLE chosen AS {chosen}", values)

@@ -10,8 +10,10 @@ import os
 import stat
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from types import TracebackType
 
+from tracker.analysis.parquet_files import ParquetFiles
 from tracker.analysis.plain import plain_lines
 from tracker.analysis.text import counted, number
 from tracker.decompression import DamagedFile, IncompleteFile, decompressed
@@ -54,10 +56,12 @@ class LogFile(io.FileIO):
 class LogFiles:
     """Blocks of plain lines, for several threads at once. As a context it closes the files."""
 
-    def __init__(self, files: list[LogFile], skipped: list[str]) -> None:
+    def __init__(self, files: list[LogFile], skipped: list[str], parquet: ParquetFiles) -> None:
         self.files = files
         self.skipped = skipped
         """The named files that are no logs, with the reason."""
+        self.parquet = parquet
+        """The Parquet files among the names. The database reads them."""
         self.unfinished = 0
         """Files that end within a line, which is still being written."""
         self._unread: list[str] = []
@@ -82,7 +86,7 @@ class LogFiles:
     @property
     def mode(self) -> int:
         """The permissions that all of the files have: what is made of them is as private as they are."""
-        mode = 0o666
+        mode = self.parquet.permissions
         for file in self.files:
             mode &= file.permissions
         return mode or 0o600
@@ -94,7 +98,7 @@ class LogFiles:
     @property
     def lines(self) -> int:
         """Read, the malformed ones included."""
-        return sum(file.lines for file in self.files)
+        return sum(file.lines for file in self.files) + self.parquet.rows
 
     @property
     def malformed(self) -> int:
@@ -167,8 +171,10 @@ class LogFiles:
             self.unfinished += 1
 
 
-def open_logs(names: Sequence[str]) -> LogFiles:
+def open_logs(names: Sequence[str], since: datetime | None = None, until: datetime | None = None) -> LogFiles:
     """Open all files at once, so that a later rotation changes nothing. ``-`` is standard input.
+
+    Parquet files are not opened here. Those whose days lie outside of `since` and `until` are left out.
 
     These are skipped:
 
@@ -180,8 +186,9 @@ def open_logs(names: Sequence[str]) -> LogFiles:
     Raises TrackerError for a file that cannot be opened.
     """
     files: list[LogFile] = []
-    skipped = []
-    for name in names:
+    parquet = ParquetFiles(names, since, until)
+    skipped = list(parquet.skipped)
+    for name in parquet.others:
         try:
             if reason := why_no_log(name, names):
                 skipped.append(f"{name}: {reason}")
@@ -196,4 +203,4 @@ def open_logs(names: Sequence[str]) -> LogFiles:
             for file in files:
                 file.close()
             raise TrackerError(f"{name}: {error.strerror}") from error
-    return LogFiles(files, skipped)
+    return LogFiles(files, skipped, parquet)

@@ -10,7 +10,8 @@ the database can split every line at ``|``, cast its time and read its ``\xHH`` 
 """
 
 import re
-from hashlib import blake2b
+from collections.abc import Iterator
+from hashlib import sha256
 
 from tracker.core.ip_address import IPV4
 from tracker.core.log_line import format_line, parse_line
@@ -49,7 +50,10 @@ PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\
 
 _EMPTY_LINES = re.compile(rb"\n+")
 LONG_TEXT = 1000  # bytes
-_WHOLE_CHARACTERS = re.compile(rf"(?>{_UNESCAPED}|{_ESCAPED})*".encode("ascii"))
+SHORTENED = r"\xE2\x80\xA6"  # an ellipsis between the beginning of a long text and its checksum
+CHECKSUM_CHARACTERS = 32  # of the hexadecimal digits of SHA-256, which DuckDB has too
+WHOLE_CHARACTERS = rf"{_UNESCAPED}|{_ESCAPED}"
+_BEGINNING = re.compile(rf"(?>{WHOLE_CHARACTERS})*".encode("ascii"))
 
 
 def shortened(block: bytes) -> bytes:
@@ -80,15 +84,27 @@ def _shortened(line: bytes) -> bytes:
 def _short_text(text: bytes) -> bytes:
     if len(text) <= LONG_TEXT:
         return text
-    kept = _WHOLE_CHARACTERS.match(text[:LONG_TEXT])
+    kept = _BEGINNING.match(text[:LONG_TEXT])
     assert kept is not None  # it also matches none
-    return kept[0] + b"\\xE2\\x80\\xA6" + blake2b(text, digest_size=16).hexdigest().encode()
+    return kept[0] + f"{SHORTENED}{sha256(text).hexdigest()[:CHECKSUM_CHARACTERS]}".encode()
 
 
 def plain_lines(block: bytes) -> tuple[bytes, int]:
     """The lines of a block of whole lines in plain form, in their order, and the number of malformed lines."""
     kept = []
-    malformed = start = 0
+    malformed = 0
+    for plain, refused in plain_pieces(block):
+        kept.append(plain)
+        malformed += refused.count(b"\n")
+    return b"".join(kept), malformed
+
+
+def plain_pieces(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """The lines of a block of whole lines, in their order: some in plain form, then one malformed line or empty lines.
+
+    Each half of a pair may be empty.
+    """
+    start = 0
     while start < len(block):
         plain = PLAIN_LINES.match(block, start)
         assert plain is not None  # it also matches zero lines
@@ -96,16 +112,14 @@ def plain_lines(block: bytes) -> tuple[bytes, int]:
         if block.startswith(b"\n", end):  # a file can hold millions of them, and they compress well
             empty = _EMPTY_LINES.match(block, end)
             assert empty is not None
-            kept.append(block[start:end])
-            malformed += empty.end() - end
+            yield block[start:end], empty[0]
             end = empty.end()
         elif end == start:
             end = block.index(b"\n", start) + 1
             try:
-                kept.append(format_line(parse_line(block[start:end])))
+                yield format_line(parse_line(block[start:end])), b""
             except MalformedMessage:
-                malformed += 1
+                yield b"", block[start:end]
         else:
-            kept.append(block[start:end])
+            yield block[start:end], b""
         start = end
-    return b"".join(kept), malformed

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     from tracker.analysis.terminal import show
 
     chosen = selection.selection_of(options)
-    with open_logs(options.logs) as logs, progress(logs) as on_step:
+    with open_logs(options.logs, chosen.since, chosen.until) as logs, progress(logs) as on_step:
         summary = summarise(
             logs, chosen, options.tz, top=options.top or _PAGE_ROWS, with_query=options.query, on_step=on_step
         )

@@ -41,7 +41,12 @@ class Selection:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("logs", nargs="+", metavar="LOG", help="log files, rotated and gzipped ones too; - is stdin")
+    parser.add_argument(
+        "logs",
+        nargs="+",
+        metavar="LOG",
+        help="log files, rotated and compressed ones too; Parquet files of the archive and folders of them; - is stdin",
+    )
     parser.add_argument(
         "--since",
         type=_moment,

@@ -142,7 +142,7 @@ class _Queries:
         return Summary(
             zone=self._zone,
             selection=selection,
-            files=[file.name for file in logs.files],
+            files=logs.parquet.paths + [file.name for file in logs.files],
             notes=logs.notes + ([f"{counted(doctor, 'visit')} of tracker doctor left out"] if doctor else []),
             lines=logs.lines,
             malformed=logs.malformed,

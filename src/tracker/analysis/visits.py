@@ -3,7 +3,7 @@
 import duckdb
 
 from tracker.analysis.agents import classify
-from tracker.analysis.database import REPORT_THREADS, scan
+from tracker.analysis.database import REPORT_THREADS, visits_of
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
 from tracker.core.visit import CANARY_AGENT
@@ -19,7 +19,7 @@ def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: 
     """Make the table `visits`, with texts escaped as in the log. `visitor` is a 64-bit hash of address and agent."""
     condition, values = selection.condition()
     database.execute("SET preserve_insertion_order = false")
-    with scan(logs, REPORT_THREADS, short=True) as source:
+    with visits_of(database, logs, REPORT_THREADS, short=True) as source:
         database.execute(
             f"CREATE TABLE visits AS SELECT t, {'r' if with_query else 'path'} AS page, site_of(path) AS site, "
             f"coalesce(u, '') AS agent, hash(u, i) AS visitor "

@@ -1,8 +1,10 @@
-"""SNS and SQS as the services see them: `SnsTopic` publishes messages, `SqsQueue` receives deliveries.
+"""SNS, SQS and S3 as the others see them.
+
+`SnsTopic` publishes messages, `SqsQueue` receives deliveries, `S3Bucket` keeps the archive.
 
 No other package imports botocore. The modules, from the caller down:
 
-1. `topic` and `queue` implement the interfaces that the services use.
+1. `topic`, `queue` and `bucket` implement the interfaces that the services and the archive use.
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
 4. `settings` reads the settings of the AWS tools before a service starts, and finds what is wrong with them.
@@ -13,6 +15,7 @@ Every failure of AWS is raised as one of the errors of `tracker.errors`. botocor
 callers handle outages of any length: they try again, after longer and longer pauses.
 """
 
+from tracker.aws.bucket import bucket_and_prefix, open_bucket
 from tracker.aws.calls import ask, incomplete_reply, open_client
 from tracker.aws.queue import SqsQueue, open_queue, queue_parameters
 from tracker.aws.settings import read_settings
@@ -23,7 +26,9 @@ __all__ = [
     "SnsTopic",
     "SqsQueue",
     "ask",
+    "bucket_and_prefix",
     "incomplete_reply",
+    "open_bucket",
     "open_client",
     "open_queue",
     "open_topic",

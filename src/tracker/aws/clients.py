@@ -119,6 +119,8 @@ class Clients:
                             read_timeout=each.read_seconds,
                             max_pool_connections=max(10, each.connections),
                             http_session_cls=ReceivingSession if each.receives else HttpSession,
+                            # Servers other than AWS have no host name for each bucket.
+                            s3={"addressing_style": "auto" if ".amazonaws." in endpoint else "path"},
                         ),
                     )
                 )

@@ -14,6 +14,7 @@ from typing import TypeVar
 from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import ConfigurationError, ConfigurationUnreadable, UsageError
 from tracker.operations import host_checks, service_checks
+from tracker.operations.archive_checks import check_archive
 from tracker.operations.canary import trace
 from tracker.operations.findings import Finding, Report, fault, ok, unknown
 from tracker.operations.queue_checks import check_queue
@@ -68,6 +69,7 @@ async def examine(options: argparse.Namespace, environ: Mapping[str, str], repor
         await _run_checks(report, "the topic", with_aws_errors(check_topic(pixel.sns, setup), "topic", setup))
     if storage is not None:
         await _run_checks(report, "the visit log", _as_async(host_checks.check_log(storage.log)))
+        await _run_checks(report, "the archive", with_aws_errors(check_archive(storage), "archive"))
         await _run_checks(report, "storage", service_checks.check_storage(storage))
     if pixel is not None and not options.no_canary:
         report.begin("following the canary")

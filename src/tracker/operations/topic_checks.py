@@ -29,7 +29,7 @@ async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]
         yield ok("topic", config.topic_arn)
         encryption = await check_topic_encryption(attributes, region, config.endpoint_url)
         for finding in (
-            _clock(reply),
+            clock(reply),
             _publish_denied(attributes, config.topic_arn),
             encryption,
             _throttle(attributes),
@@ -125,7 +125,7 @@ def _refusal(subject: str, error: AwsRefused, setup: Setup) -> Finding:
     )
 
 
-def _clock(reply: dict[str, Any]) -> Finding | None:
+def clock(reply: dict[str, Any]) -> Finding | None:
     skew = _skew(reply.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"))
     if skew is None:
         return None

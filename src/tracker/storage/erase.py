@@ -20,7 +20,14 @@ from tracker.storage import erasure_log
 from tracker.storage.audit import CONFIG
 from tracker.storage.erasing import Counts, erase_lines
 from tracker.storage.ledger_reader import read_extent
-from tracker.visit_log_files import beside_the_log, closed_logs, closed_logs_of_logrotate, ledger_path, size_of
+from tracker.visit_log_files import (
+    beside_the_log,
+    closed_logs,
+    ledger_path,
+    logs_of_logrotate,
+    numbered_logs,
+    size_of,
+)
 
 HOW_TO_ROTATE = (
     "rotate it first, with logrotate --force /etc/logrotate.d/tracker, or by moving it to another name in its "
@@ -69,7 +76,9 @@ def _files(log: Path, named: list[Path]) -> Iterator[Path]:
         yield from dict.fromkeys(named)
         return
     seen: set[Path] = set()
-    while new := [file for file in (*closed_logs(log), *closed_logs_of_logrotate(log)) if file not in seen]:
+    while new := [
+        file for find in (closed_logs, logs_of_logrotate, numbered_logs) for file in find(log) if file not in seen
+    ]:
         seen.update(new)
         yield from new
 

@@ -1,0 +1,106 @@
+"""An S3 bucket as the archive needs it: an object is put once and never replaced, and its digest can be read.
+
+S3 decides, not we: each put says `If-None-Match: *`, so S3 refuses it with 412 when the key exists. A put whose reply
+is lost has either happened or not; `digest` shows which. An object of several parts appears as a whole, with the
+completion of its upload, and the completion carries the same condition. S3 checks each body against a CRC-32 that
+botocore sends with it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tracker.aws.calls import ask
+from tracker.aws.clients import Clients, ClientSettings
+from tracker.config import ArchiveConfig
+from tracker.errors import AwsRefused, AwsUnreachable, ConfigurationError
+
+PART_BYTES = 16 << 20
+"""The longest body of one request, held in memory. S3 takes at most 10,000 parts, so 156 GiB for an object."""
+BODY_SECONDS = 120.0  # for one request with a body
+
+_DIGEST = "digest"  # S3's header is x-amz-meta-digest
+_EXISTS = 412
+
+
+class S3Bucket:
+    """One bucket. It implements `tracker.archive.archiver.Bucket`."""
+
+    def __init__(self, clients: Clients, name: str) -> None:
+        self._clients = clients
+        self._name = name
+
+    async def digest(self, key: str) -> str | None:
+        """The digest in the metadata of an object: None without an object, empty when the object has none.
+
+        Raises AwsRefused and AwsUnreachable.
+        """
+        (client,) = await self._clients.ready()
+        try:
+            reply = await ask(client.head_object(Bucket=self._name, Key=key), "ETag")
+        except AwsRefused as error:
+            if error.status == 404:
+                return None
+            raise
+        return str(reply.get("Metadata", {}).get(_DIGEST, ""))
+
+    async def put(self, key: str, file: Path, digest: str) -> None:
+        """Put `file` with its digest. An object that exists already is left as it is, which is no error.
+
+        Raises AwsRefused, AwsUnreachable and OSError. After an error the object may exist all the same.
+        """
+        (client,) = await self._clients.ready()
+        target = {"Bucket": self._name, "Key": key}
+        with file.open("rb") as source:
+            body = await asyncio.to_thread(source.read, PART_BYTES)
+            try:
+                if len(body) < PART_BYTES:
+                    call = client.put_object(**target, Body=body, Metadata={_DIGEST: digest}, IfNoneMatch="*")
+                    await ask(call, "ETag", seconds=BODY_SECONDS)
+                else:
+                    await _put_parts(client, target, body, source, digest)
+            except AwsRefused as error:
+                if error.status != _EXISTS:
+                    raise
+
+
+async def _put_parts(client: Any, target: dict[str, str], body: bytes, source: BinaryIO, digest: str) -> None:
+    reply = await ask(client.create_multipart_upload(**target, Metadata={_DIGEST: digest}), "UploadId")
+    upload = {**target, "UploadId": reply["UploadId"]}
+    try:
+        parts: list[dict[str, Any]] = []
+        while body:
+            number = len(parts) + 1
+            call = client.upload_part(**upload, PartNumber=number, Body=body)
+            reply = await ask(call, "ETag", seconds=BODY_SECONDS)
+            parts.append({"PartNumber": number, "ETag": reply["ETag"]})
+            body = await asyncio.to_thread(source.read, PART_BYTES)
+        call = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+        await ask(call, "ETag", seconds=BODY_SECONDS)
+    except BaseException:
+        # A rule of the bucket removes what this leaves behind, and what a killed process leaves behind.
+        with suppress(AwsRefused, AwsUnreachable):
+            await ask(client.abort_multipart_upload(**upload))
+        raise
+
+
+@asynccontextmanager
+async def open_bucket(config: ArchiveConfig) -> AsyncIterator[S3Bucket]:
+    """The bucket of the archive. The first call makes its client. Raises ConfigurationError without a URL."""
+    name, _ = bucket_and_prefix(config)
+    clients = Clients("s3", config.region, config.endpoint_url, ClientSettings(BODY_SECONDS))
+    try:
+        yield S3Bucket(clients, name)
+    finally:
+        await clients.close()
+
+
+def bucket_and_prefix(config: ArchiveConfig) -> tuple[str, str]:
+    """The name of the bucket, and what the key of each object begins with. Raises ConfigurationError without a URL."""
+    if config.url is None:
+        raise ConfigurationError("archive.url: expected s3://bucket/prefix, where closed logs are archived; got null")
+    bucket, _, prefix = config.url.removeprefix("s3://").partition("/")
+    prefix = prefix.strip("/")
+    return bucket, prefix and f"{prefix}/"

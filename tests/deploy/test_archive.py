@@ -1,0 +1,51 @@
+"""The template of the archive is one with the code that writes the archive."""
+
+import re
+import threading
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tests.archive.closed import close, line
+from tests.deploy.test_aws import ARCHIVE, actions, resources
+from tracker.archive.lines import ClosedLog
+from tracker.archive.objects import make_objects
+
+from .tools import ROOT
+
+# What IAM calls the permission of each call of S3.
+PERMISSIONS = {
+    "head_object": "s3:GetObject",
+    "put_object": "s3:PutObject",
+    "create_multipart_upload": "s3:PutObject",
+    "upload_part": "s3:PutObject",
+    "complete_multipart_upload": "s3:PutObject",
+    "abort_multipart_upload": "s3:AbortMultipartUpload",
+}
+TYPES = {"timestamp": "timestamp[us, tz=UTC]", "string": "string", "bigint": "int64"}
+
+
+def test_the_policy_allows_what_the_archiver_calls_and_nothing_at_the_queue() -> None:
+    calls = set(re.findall(r"client\.([a-z_]+)\(", (ROOT / "src/tracker/aws/bucket.py").read_text()))
+    assert actions("ArchivePolicy", ARCHIVE) == {PERMISSIONS[call] for call in calls} | {"s3:ListBucket"}
+
+
+def test_the_table_has_the_columns_of_an_object_and_finds_its_day(tmp_path: Path) -> None:
+    with ClosedLog(close(tmp_path / "visits.log", line(1))) as log:
+        [made] = make_objects(log, tmp_path, threading.Event()).objects
+    table = resources(ARCHIVE)["Table"]["TableInput"]
+    assert {each["Name"]: TYPES[each["Type"]] for each in table["StorageDescriptor"]["Columns"]} == {
+        field.name: str(field.type) for field in pq.read_schema(made.file)
+    }
+    location = table["Parameters"]["storage.location.template"].removeprefix("!Sub ")
+    pattern = location.rpartition("}/")[2].replace("${!date}", r"\d{4}-\d\d-\d\d")
+    assert re.fullmatch(pattern, made.name.partition("/")[0])
+
+
+def test_the_bucket_is_private_encrypted_and_keeps_versions() -> None:
+    bucket = resources(ARCHIVE)["Bucket"]
+    assert all(bucket["PublicAccessBlockConfiguration"].values())
+    assert bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert bucket["VersioningConfiguration"] == {"Status": "Enabled"}
+    rules = bucket["LifecycleConfiguration"]["Rules"]
+    assert any("AbortIncompleteMultipartUpload" in rule for rule in rules)
