@@ -256,6 +256,16 @@ async def test_provision_completes_one_shard_and_leaves_its_part(bench: Bench) -
     assert await asyncio.to_thread(cli.main, [*arguments, "--queue", shards[1].queue]) == 0
     for each in shards:
         assert not (await provision(bench.sns, bench.sqs, each)).changes
+    await bench.sns.unsubscribe(SubscriptionArn=made[0].subscription_arn)
+    assert await asyncio.to_thread(cli.main, [*arguments, "--queue", shards[1].queue]) == 0
+    assert not (await provision(bench.sns, bench.sqs, shards[1])).changes  # also while the other shard is missing
+
+
+@pytest.mark.parametrize("queue", ["visits", f"{ARN}visits", "https://sqs.eu-west-1.amazonaws.com/000000000000/visits"])
+def test_the_remedy_names_all_shards_in_the_form_in_which_the_queue_is_configured(queue: str) -> None:
+    first, _ = shards(2)
+    [finding] = check_coverage([first], f"tracker provision --topic tracking --queue {queue}-0 --region {REGION}")
+    assert finding.fix == f"tracker provision --topic tracking --queue {queue} --shards 2 --region {REGION}"
 
 
 def test_the_command_of_the_guide_makes_shards(broker: Broker, capsys: pytest.CaptureFixture[str]) -> None:
