@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,17 @@ Clients = tuple[Any, Any]
 async def clients(broker: Broker) -> AsyncIterator[Clients]:
     async with local_client("sns", broker.endpoint, REGION) as sns, local_client("sqs", broker.endpoint, REGION) as sqs:
         yield sns, sqs
+
+
+class OverHttps:
+    """A client whose endpoint seems to be called by HTTPS. The local broker has HTTP only, and obeys no policy."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.meta = SimpleNamespace(endpoint_url="https://aws.example")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
 
 
 async def attributes(sqs: Any, url: str) -> dict[str, str]:
@@ -143,3 +155,19 @@ def test_names_that_cannot_be_are_refused_before_anything_is_asked(arguments: li
 
 def test_a_dry_run_that_cannot_look_is_told_from_one_that_finds_a_difference() -> None:
     assert cli.main(["provision", "--dry-run", "--endpoint-url", "http://127.0.0.1:9", "--region", REGION]) == 3
+
+
+async def test_what_is_created_where_https_is_spoken_refuses_plain_http(clients: Clients) -> None:
+    sns, sqs = map(OverHttps, clients)
+    names = Names(topic="encrypted", queue="encrypted-visits")
+    made = await provision(sns, sqs, names)
+    topic = await sns.get_topic_attributes(TopicArn=made.topic_arn)
+    policies = [topic["Attributes"]["Policy"]]
+    policies += [(await attributes(sqs, url))["Policy"] for url in (made.queue_url, made.dead_letter_queue_url)]
+    for policy, action in zip(policies, ("sns:Publish", "sqs:*", "sqs:*"), strict=True):
+        [statement] = [each for each in json.loads(policy)["Statement"] if each["Sid"] == "NoPlainHttp"]
+        assert (statement["Effect"], statement["Action"]) == ("Deny", action)
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert await differences(sns, sqs, names) == ([], [])
+    plain = await provision(*clients, Names(topic="plain", queue="plain-visits"))
+    assert "NoPlainHttp" not in (await attributes(clients[1], plain.queue_url))["Policy"]

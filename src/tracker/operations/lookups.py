@@ -28,6 +28,11 @@ class Subscription:
         return self.arn.startswith("arn:") and self.settings.get("PendingConfirmation") != "true"
 
 
+def is_https(client: Any) -> bool:
+    """Whether the client calls its endpoint by HTTPS. Local brokers have HTTP only."""
+    return str(client.meta.endpoint_url).startswith("https:")
+
+
 def named_queue(option: str, text: str) -> QueueAddress:
     """The queue that an option of a command names. Raises UsageError."""
     try:

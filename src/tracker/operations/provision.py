@@ -5,10 +5,9 @@
 3. The queue, its policy, and its redrive policy, which names the dead-letter queue.
 4. The subscription of the queue to the topic, with raw delivery, the filter and a dead-letter queue.
 
-It is idempotent: a second run changes nothing. No message in a queue is touched. `wanted_settings` decides what is set.
-A queue is created without attributes, and they are set afterwards, because SQS refuses to create an existing queue with
-other attributes, but changes them when they are set. A queue that has a dead-letter queue keeps it, unless another one
-is asked for by its name.
+A second run changes nothing. No message is touched. `wanted_settings` decides what is set. A queue is created without
+attributes, which are set afterwards: SQS refuses to create an existing queue with other attributes, but changes them. A
+queue keeps the dead-letter queue that it has, unless another one is named.
 """
 
 from collections.abc import Mapping
@@ -22,6 +21,7 @@ from tracker.operations.lookups import (
     Subscription,
     find_queue,
     find_topic,
+    is_https,
     queue_attributes,
     subscriptions,
     until_queue_exists,
@@ -33,6 +33,7 @@ from tracker.operations.wanted_settings import (
     number,
     queue_settings,
     subscription_settings,
+    topic_policy,
     with_our_statement,
 )
 
@@ -148,8 +149,10 @@ class _Provisioning:
         else:
             self._note(f"topic {self._names.topic}", "", None, "is created")
             if not self._dry_run:
-                reply = await ask(self._sns.create_topic(Name=self._names.topic), "TopicArn")
-                self.arns["topic"] = str(reply["TopicArn"])
+                arn = str((await ask(self._sns.create_topic(Name=self._names.topic), "TopicArn"))["TopicArn"])
+                self.arns["topic"] = arn
+                if is_https(self._sns):
+                    await ask(self._sns.set_topic_attributes(TopicArn=arn, **topic_policy(arn)))
 
     async def _queue(self, role: str, text: str, *, least_retention: int = 0) -> None:
         queue = parse_queue(text)
@@ -176,8 +179,7 @@ class _Provisioning:
 
     async def _create(self, name: str) -> tuple[str, dict[str, str]]:
         url = str((await ask(self._sqs.create_queue(QueueName=name), "QueueUrl"))["QueueUrl"])
-        attributes: dict[str, str] = await until_queue_exists(lambda: queue_attributes(self._sqs, url))
-        return url, attributes
+        return url, await until_queue_exists(lambda: queue_attributes(self._sqs, url))
 
     def _policy(self, thing: str, role: str, have: dict[str, str]) -> dict[str, str]:
         """The new policy of a queue, if it needs one."""
@@ -188,7 +190,7 @@ class _Provisioning:
         if decision.allowed is True or decision.allowed_by:
             return {}
         try:
-            policy = with_our_statement(have.get("Policy"), own, topic)
+            policy = with_our_statement(have.get("Policy"), own, topic, https=is_https(self._sqs))
         except ValueError as error:
             raise TrackerError(f"{thing}: its policy cannot be read: {error}") from error
         self._note(thing, "Policy", None, f"a statement: SNS may send on behalf of topic {self._names.topic}")

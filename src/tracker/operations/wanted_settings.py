@@ -97,10 +97,11 @@ def statement_id(topic_arn: str) -> str:
     return f"{STATEMENT}{hashlib.sha256(topic_arn.encode()).hexdigest()[:12]}"
 
 
-def with_our_statement(policy: str | None, queue_arn: str, topic_arn: str) -> str:
+def with_our_statement(policy: str | None, queue_arn: str, topic_arn: str, *, https: bool = False) -> str:
     """The queue's policy, with the statement that SNS may send to the queue on behalf of this topic only.
 
-    Raises ValueError if the policy cannot be read.
+    `https`: the queue is called by HTTPS. Then a queue without a policy also refuses plain HTTP. Raises ValueError if
+    the policy cannot be read.
     """
     ours = {
         "Sid": statement_id(topic_arn),
@@ -111,8 +112,28 @@ def with_our_statement(policy: str | None, queue_arn: str, topic_arn: str) -> st
         "Condition": {"ArnEquals": {"aws:SourceArn": topic_arn}},
     }
     others = [statement for statement in statements_of(policy) if statement.get("Sid") != ours["Sid"]]
+    if https and not policy:
+        others.append(no_plain_http("sqs:*", queue_arn))
     document: dict[str, Any] = json.loads(policy) if policy else {"Version": "2012-10-17"}
     return json.dumps({**document, "Statement": [*others, ours]})
+
+
+def no_plain_http(action: str, arn: str) -> dict[str, Any]:
+    """The statement that refuses calls without encryption, as in the stack (deploy/aws/tracker.yaml)."""
+    return {
+        "Sid": "NoPlainHttp",
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": action,
+        "Resource": arn,
+        "Condition": {"Bool": {"aws:SecureTransport": "false"}},
+    }
+
+
+def topic_policy(arn: str) -> dict[str, str]:
+    """The setting of a new topic: its policy. Who may publish is said by the policies of the account's roles."""
+    policy = {"Version": "2012-10-17", "Statement": [no_plain_http("sns:Publish", arn)]}
+    return {"AttributeName": "Policy", "AttributeValue": json.dumps(policy)}
 
 
 def is_aws_key(key: str | None) -> bool:
