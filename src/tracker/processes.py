@@ -53,13 +53,16 @@ def _cpu_seconds(role: str, pids: Iterable[int]) -> float:
     times = os.times()
     if role == "main":
         return times.user + times.system
-    # The system keeps the sum of the workers that have ended and were waited for.
-    return times.children_user + times.children_system + sum(map(_running_cpu_seconds, pids))
+    # The system keeps the sum of the workers that have ended and were waited for. The sum is made of whole clock ticks: one
+    # of fractions of seconds could be smaller by a rounding error after a worker has ended, and a counter never falls.
+    ticks = os.sysconf("SC_CLK_TCK")
+    ended = round((times.children_user + times.children_system) * ticks)
+    return (ended + sum(map(_running_cpu_ticks, pids))) / ticks
 
 
-def _running_cpu_seconds(pid: int) -> float:
+def _running_cpu_ticks(pid: int) -> int:
     fields = _stat(pid)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+    return int(fields[11]) + int(fields[12]) if fields else 0
 
 
 def _stat(pid: int) -> list[str]:

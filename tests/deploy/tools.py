@@ -23,8 +23,10 @@ def tool(name: str) -> str:
 
 
 def sections_of_the_guide() -> set[str]:
-    """The anchors of the third-level headings of docs/operations.md."""
-    guide = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+    """The anchors of the third-level headings of the part on alarms of docs/operations.md."""
+    guide = (
+        (ROOT / "docs/operations.md").read_text(encoding="utf-8").partition("\n## Alarms\n")[2].partition("\n## ")[0]
+    )
     headings = re.findall(r"^### (.+)$", guide, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
