@@ -53,8 +53,8 @@ def _cpu_seconds(role: str, pids: Iterable[int]) -> float:
     times = os.times()
     if role == "main":
         return times.user + times.system
-    # The system keeps the sum of the workers that have ended and were waited for. The sum is made of whole clock ticks: a
-    # sum of fractions could be smaller by a rounding error after a worker has ended, and a counter must never fall.
+    # The system keeps the sum of the workers that have ended and were waited for. The sum is made of whole clock ticks:
+    # a sum of fractions could be smaller by a rounding error after a worker has ended, and a counter must never fall.
     ticks = os.sysconf("SC_CLK_TCK")
     ended = round((times.children_user + times.children_system) * ticks)
     return (ended + sum(map(_running_cpu_ticks, pids))) / ticks
