@@ -4,7 +4,7 @@ import ipaddress
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tracker.core.client_ip import ClientIp, is_known_header
@@ -357,8 +357,12 @@ _networks = st.builds(
 
 
 @given(st.lists(_networks, max_size=4), _addresses)
+@example(["::ffff:0:0/96"], ipaddress.IPv4Address("0.0.0.0"))
 def test_a_trusted_peer_is_one_in_a_trusted_network(networks: list[str], address: ipaddress.IPv4Address) -> None:
     parsed = [ipaddress.ip_network(network, strict=False) for network in networks]
     trusting = ClientIp([str(network) for network in parsed], "X-Forwarded-For")
     canonical = ipaddress.ip_address(canonical_ip(str(address)) or "")
-    assert trusting.needs_header(str(address)) == any(canonical in network for network in parsed)
+    # A network within ::ffff:0:0/96 is one of IPv4 addresses.
+    mapped = ipaddress.ip_address(f"::ffff:{canonical}") if canonical.version == 4 else canonical
+    wanted = any(canonical in network or (network.prefixlen >= 96 and mapped in network) for network in parsed)
+    assert trusting.needs_header(str(address)) == wanted
