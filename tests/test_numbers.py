@@ -143,7 +143,7 @@ def test_a_number_is_the_same_wherever_it_stands(name: str) -> None:
 
 
 def rows(page: str, first_cell: str) -> list[list[str]]:
-    """The cells of the rows of tables whose first cell matches."""
+    """From all tables of a page, the rows whose first cell matches `first_cell`; a row is the list of its cells."""
     text = (ROOT / page).read_text(encoding="utf-8")
     lines = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line] for line in lines if re.fullmatch(first_cell, line[0].strip())]

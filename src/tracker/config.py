@@ -127,12 +127,12 @@ class SqsConfig(Section, frozen=True):
 
     @property
     def client_region(self) -> str | None:
-        """None: the Region is the one of the AWS tools."""
+        """The Region to call; None if the settings of the AWS tools decide."""
         return self.region or self.address.region
 
     @property
     def client_endpoint(self) -> str | None:
-        """None: the endpoint is the one of the AWS tools."""
+        """The endpoint to call; None if the settings of the AWS tools decide."""
         return self.endpoint_url or self.address.endpoint
 
     def mistakes(self, aws: AwsSettings | None) -> Iterator[tuple[str, str, str]]:

@@ -104,7 +104,7 @@ def _zstd() -> Any:
 
 
 def _zstd_error() -> type[Exception]:
-    """The error of the module, if that has been imported."""
+    """The error that the zstd module raises. Without that module no file is read as zstd, so any error type will do."""
     for name in ("compression.zstd", "backports.zstd"):
         if name in sys.modules:
             error: type[Exception] = sys.modules[name].ZstdError

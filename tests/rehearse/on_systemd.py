@@ -47,7 +47,7 @@ def rehearse(base: Path, home: Path, say: Callable[[str], None]) -> None:
     """Raises AssertionError if anything is not as the guides say. `home` is an empty folder."""
     tree = home / "tree"
     run("cp", "-a", base / "debian", tree)
-    sources(tree / "root/tracker")
+    sources(tree / "srv/tracker")
     shutil.copytree(base / "wheels", tree / "wheels")
     log_disk = tree / "var/log/tracker"
     log_disk.mkdir()
@@ -57,7 +57,7 @@ def rehearse(base: Path, home: Path, say: Callable[[str], None]) -> None:
         broker = Launched([sys.executable, "-m", "tracker.local", "broker"], output_file=home / "broker.log", home=home)
         stack.enter_context(broker)
         broker.wait_alive(lambda: "ready " in broker.output, "the broker starts")
-        machine = Machine(tree, home=home, environment={**environment, **CREDENTIALS}, directory="/root/tracker")
+        machine = Machine(tree, home=home, environment={**environment, **CREDENTIALS}, directory="/srv/tracker")
         stack.callback(machine.power_off)
         story = Story(machine, log_disk, say)
         try:
@@ -144,9 +144,9 @@ class Story:
         self._machine.type("test ! -e /bin/kill")  # a minimal system
         self._machine.type("echo 'logging: {level: info}' >> /etc/tracker/pixel.yaml && systemctl reload tracker-pixel")
         self._await_log("reload_applied")
-        self._machine.type("cp /etc/tracker/pixel.yaml /root/good && echo 'nonsense: 1' >> /etc/tracker/pixel.yaml")
+        self._machine.type("cp /etc/tracker/pixel.yaml /srv/good && echo 'nonsense: 1' >> /etc/tracker/pixel.yaml")
         self._machine.type("systemctl reload tracker-pixel", expected=1)
-        self._machine.type("systemctl is-active tracker-pixel && cp /root/good /etc/tracker/pixel.yaml")
+        self._machine.type("systemctl is-active tracker-pixel && cp /srv/good /etc/tracker/pixel.yaml")
         self._machine.type("systemctl reload tracker-pixel tracker-storage")
 
     def _kill_everything(self) -> None:

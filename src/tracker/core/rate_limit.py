@@ -51,7 +51,7 @@ class RateLimit:
 
 @lru_cache(maxsize=16384)
 def client_of(ip: str) -> str:
-    """The client of an address: an IPv4 address itself; the /64 of an IPv6 address, which belongs to one subscriber."""
+    """What counts as one client: an IPv4 address, or the /64 network of an IPv6 address, which one subscriber has."""
     if ":" not in ip:
         return ip
     return str(ipaddress.IPv6Address(int(ipaddress.IPv6Address(ip)) >> 64 << 64))
