@@ -12,16 +12,14 @@ replaced by a placeholder, whose time is NULL. The line itself goes into one of 
 import hashlib
 import re
 import threading
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, cast
-
-from isal import igzip, igzip_lib
+from typing import IO
 
 from tracker.analysis.log_files import CHUNK
 from tracker.analysis.plain import plain_pieces
+from tracker.decompression import DamagedFile, IncompleteFile, decompressed
 from tracker.errors import StopRequested, TrackerError
 
 FORMAT = b"tracker archive 1\n"
@@ -31,9 +29,7 @@ PLACEHOLDER = b"null|null|null|null\n"
 READ_BYTES = 1 << 16  # glibc maps larger blocks anew each time, which costs a quarter of a microsecond a line
 SAMPLE_BYTES = 16 << 20  # of which the most frequent day is the main day
 
-_GZIP = b"\x1f\x8b"
 _DAYS = re.compile(rb"^([0-9]{4}-[0-9]{2}-[0-9]{2})T", re.MULTILINE)
-_UNREADABLE = (OSError, EOFError, zlib.error, cast(type[Exception], igzip_lib.error))
 
 
 class ClosedLog:
@@ -53,13 +49,10 @@ class ClosedLog:
         """The content, uncompressed, from the beginning. Raises TrackerError when it cannot be read to its end."""
         try:
             self._file.seek(0)
-            compressed = self._file.peek(2)[:2] == _GZIP
-            stream: IO[bytes] = self._file
-            if compressed:
-                stream = igzip.IGzipFile(fileobj=self._file, mode="rb")  # type: ignore[no-untyped-call, assignment]
+            stream = decompressed(self._file)
             while chunk := stream.read(READ_BYTES):
                 yield chunk
-        except _UNREADABLE as error:
+        except (OSError, IncompleteFile, DamagedFile) as error:
             raise TrackerError(f"{self.path}: cannot be read: {error}") from error
 
     def main_day(self) -> str:
