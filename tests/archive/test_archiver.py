@@ -1,14 +1,18 @@
 """The archiver: which logs it archives, what it does when S3 fails, and when a closed log may be removed."""
 
 import asyncio
+import bz2
 import gzip
 import json
+import lzma
 import os
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from tests.archive.closed import CONFIG, NOON, close, line, rows
 from tests.fake_aws.s3 import FakeBucket, Object
@@ -67,6 +71,23 @@ def test_a_log_that_is_compressed_after_it_was_archived_is_not_archived_again(lo
     archived_marker(log, closed).unlink()  # as after a crash before the marker
     assert archive(log, bucket) == Pass(archived=1)
     assert numbers(bucket) == [1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress), (".zst", zstd.compress)],
+)
+def test_a_log_is_archived_once_however_it_is_compressed(
+    log: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    closed, bucket = close(log, line(1)), FakeBucket()
+    archive(log, bucket)
+    archived_marker(log, closed).unlink()
+    closed.with_name(closed.name + suffix).write_bytes(compress(closed.read_bytes()))
+    closed.unlink()
+    assert archive(log, bucket) == Pass(archived=1)
+    assert archive(log, bucket) == Pass()
+    assert list(bucket.objects) == [f"years/date=2026-11-24/{closed.name}.parquet"]
 
 
 def test_the_uncompressed_log_counts_while_its_compression_is_being_written(log: Path) -> None:

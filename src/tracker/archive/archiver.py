@@ -13,8 +13,8 @@ One closed log, in this order:
 5. Only a log with a marker may be removed.
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
-and the same digest, so what was stored before is found. A closed log is known by its name without `.gz`, and the digest
-is that of its lines, so a log that is compressed meanwhile stays the same log.
+and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
+`.bz2`, `.zst`), and the digest is that of its lines, so a log that is compressed meanwhile stays the same log.
 """
 
 import asyncio

@@ -9,7 +9,7 @@ import gzip
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
@@ -18,7 +18,7 @@ import duckdb
 
 from tracker.analysis.database import READ_PLAIN, open_database, scan
 from tracker.archive.lines import ClosedLog, Lines
-from tracker.visit_log_files import closed_name, compressed_path
+from tracker.visit_log_files import closed_name, forms
 
 # Measured with realistic data, see docs/adr/0042. Version 2 of the data pages has the encodings by differences.
 PARQUET = "FORMAT parquet, COMPRESSION zstd, PARQUET_VERSION v2, ROW_GROUP_SIZE 245760"
@@ -61,12 +61,16 @@ async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
 
 
 def _make(closed: Path, folder: Path, ending: threading.Event) -> MadeObjects:
-    try:
-        opened = ClosedLog(closed)
-    except FileNotFoundError:
-        opened = ClosedLog(compressed_path(closed))  # it was compressed in between
-    with opened:
+    with _open(closed) as opened:
         return make_objects(opened, folder, ending)
+
+
+def _open(closed: Path) -> ClosedLog:
+    """The log, which may have been compressed since it was listed. Raises OSError."""
+    for name in forms(closed):
+        with suppress(FileNotFoundError):
+            return ClosedLog(name)
+    return ClosedLog(closed)  # raises FileNotFoundError
 
 
 def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> MadeObjects:
