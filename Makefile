@@ -95,6 +95,7 @@ lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--up
 	cd requirements && $(COMPILE) -c development.txt run.in -o run.txt
 	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
+	cd requirements && $(COMPILE) -c development.txt archive.in -o archive.txt
 	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
 	cd requirements && $(COMPILE) -c development.txt testing.in -o testing.txt
 	cd requirements && $(COMPILE) -c development.txt dist.in -o dist.txt

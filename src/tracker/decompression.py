@@ -101,7 +101,7 @@ def _zstd() -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise TrackerError(f"a zstd file needs {name}, which is in the analysis extra") from error
+        raise TrackerError(f"a zstd file needs {name}, which is in the extras analysis and archive") from error
 
 
 def _zstd_error() -> type[Exception]:
