@@ -196,6 +196,39 @@ def test_a_closed_log_is_removed_only_when_it_was_archived_long_ago(log: Path) -
     assert [old.exists(), young.exists(), waiting.exists(), log.exists()] == [False, True, True, True]
 
 
+@pytest.mark.parametrize("lost", ["all objects", "one object", "the marker's content"])
+def test_a_closed_log_that_s3_does_not_have_any_more_stays_and_is_archived_again(log: Path, lost: str) -> None:
+    closed, bucket = close(log, line(1) + b"odd\n"), FakeBucket()
+    config = ArchiveConfig(url="s3://archive/years", keep_local=3600)
+    archive(log, bucket, config)
+    marker = archived_marker(log, closed)
+    if lost == "all objects":  # as when moto, which had the bucket in memory, has ended
+        bucket.objects.clear()
+    elif lost == "one object":
+        del bucket.objects[f"years/_malformed/{closed.name}.gz"]
+    else:
+        marker.write_bytes(b"{}")
+    os.utime(marker, (0, 0))
+    assert archive(log, bucket, config) == Pass()
+    assert closed.exists()
+    assert archive(log, bucket, config) == Pass(archived=1)
+    assert (numbers(bucket), len(bucket.objects)) == ([1], 2)
+    os.utime(marker, (0, 0))
+    archive(log, bucket, config)
+    assert not closed.exists()
+
+
+def test_nothing_is_removed_while_s3_does_not_answer(log: Path) -> None:
+    closed = close(log, line(1))
+    config = ArchiveConfig(url="s3://archive/years", keep_local=3600)
+    archive(log, FakeBucket(), config)
+    os.utime(archived_marker(log, closed), (0, 0))
+    done = archive(log, Refusing(), config)
+    assert (len(done.problems), done.conflicts) == (1, 0)
+    assert closed.exists()
+    assert archived_marker(log, closed).exists()
+
+
 def test_without_a_url_the_configuration_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"archive\.url"):
         bucket_and_prefix(ArchiveConfig())
