@@ -201,7 +201,7 @@ class Runner:
                 clean &= await self._drain()
             clean &= await self._storage.stop(self._plan.storage.shutdown.timeout + KILL_SECONDS)
         if self._archive is not None:
-            clean &= await self._archive.stop(KILL_SECONDS)
+            clean &= await self._archive.stop(self._plan.storage.shutdown.timeout + KILL_SECONDS)
             with contextlib.suppress(OSError):  # the next run removes what is left
                 remove_markers(Path(self._plan.storage.log.path))
         await self._demo.stop()
