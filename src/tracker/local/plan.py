@@ -52,7 +52,8 @@ class Plan:
     def _move(self) -> None:
         """Other ports and another folder, as overrides in the environments of the services."""
         services = (self.pixel.http.port, self.pixel.admin.port, self.storage.admin.port)
-        highest = max(self.broker_port, self.demo_port, self.archive_port, *(port + self.offset for port in services))
+        own = (self.broker_port, self.demo_port, *([self.archive_port] if self.bucket else []))
+        highest = max(*own, *(port + self.offset for port in services))
         if highest > HIGHEST_PORT:
             raise UsageError(f"--port-offset {self.offset} gives port {highest}; the highest port is {HIGHEST_PORT}")
         self.pixel_environ = {
