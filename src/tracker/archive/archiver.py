@@ -28,7 +28,7 @@ from typing import Protocol
 
 from tracker import telemetry, visit_log_files
 from tracker.archive.objects import Made, MadeObjects, objects_of
-from tracker.archive.removal import remove_archived
+from tracker.archive.removal import Removal
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
 from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, TrackerError
@@ -71,7 +71,7 @@ class Archiver:
         self._bucket = bucket
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
-        self._keep_seconds = config.keep_local
+        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
         self._backoff = backoff or Backoff()
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
@@ -177,10 +177,11 @@ class Archiver:
             )
 
     async def _remove_archived(self, done: Pass) -> None:
-        if self._keep_seconds is None:
+        if self._removal is None:
             return
         try:
-            await remove_archived(self._path, self._keep_seconds, self._bucket.digest, self._prefix)
+            for problem in await self._removal.run(self._prefix):
+                self._failed(done, problem)
         except (AwsRefused, AwsUnreachable) as error:
             self._failed(done, f"{self._url}: {error}")
         except OSError as error:
