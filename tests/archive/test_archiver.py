@@ -217,6 +217,51 @@ def test_a_closed_log_is_removed_only_when_it_was_archived_long_ago(log: Path) -
     assert [old.exists(), young.exists(), waiting.exists(), log.exists()] == [False, True, True, True]
 
 
+@pytest.mark.parametrize("lost", ["all objects", "one object", "the lines", "the marker's content"])
+def test_a_closed_log_that_s3_does_not_have_any_more_stays_until_the_operator_decides(log: Path, lost: str) -> None:
+    closed, bucket = close(log, line(1) + b"odd\n"), FakeBucket()
+    config = ArchiveConfig(url="s3://archive/years", keep_local=3600)
+    archiver = Archiver(log, bucket, config, AT_ONCE)
+    asyncio.run(archiver.run_once())
+    marker, malformed = archived_marker(log, closed), f"years/_malformed/{closed.name}.gz"
+    if lost == "all objects":  # as when moto, which had the bucket in memory, has ended
+        bucket.objects.clear()
+    elif lost == "one object":
+        del bucket.objects[malformed]
+    elif lost == "the lines":
+        bucket.objects[malformed] = Object(b"", "another")
+    else:
+        marker.write_bytes(b"{}")
+    os.utime(marker, (0, 0))
+    for _ in range(2):
+        done = asyncio.run(archiver.run_once())
+        assert (len(done.problems), done.archived) == (1, 0)
+        assert str(marker) in done.problems[0]
+        assert closed.exists()
+    calls = bucket.calls
+    asyncio.run(archiver.run_once())
+    assert bucket.calls == calls  # S3 is not asked in each pass
+
+    bucket.objects.clear()
+    marker.unlink()
+    assert asyncio.run(archiver.run_once()) == Pass(archived=1)
+    assert (numbers(bucket), len(bucket.objects)) == ([1], 2)
+    os.utime(marker, (1, 1))
+    assert asyncio.run(archiver.run_once()) == Pass()
+    assert not closed.exists()
+
+
+def test_nothing_is_removed_while_s3_does_not_answer(log: Path) -> None:
+    closed = close(log, line(1))
+    config = ArchiveConfig(url="s3://archive/years", keep_local=3600)
+    archive(log, FakeBucket(), config)
+    os.utime(archived_marker(log, closed), (0, 0))
+    done = archive(log, Refusing(), config)
+    assert (len(done.problems), done.conflicts) == (1, 0)
+    assert closed.exists()
+    assert archived_marker(log, closed).exists()
+
+
 def test_without_a_url_the_configuration_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"archive\.url"):
         bucket_and_prefix(ArchiveConfig())

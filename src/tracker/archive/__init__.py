@@ -4,9 +4,10 @@ The modules, from the caller down:
 
 1. `command` reads the command line and runs one pass, or passes for ever.
 2. `archiver` archives one closed log after the other. It opens with the protocol.
-3. `objects` makes the files of a closed log.
-4. `lines` reads the lines of a closed log, and `columns` reads thousands of them at once.
-5. `day_files` writes the Parquet files, one for each day.
+3. `removal` removes closed logs that were archived long ago.
+4. `objects` makes the files of a closed log.
+5. `lines` reads the lines of a closed log, and `columns` reads thousands of them at once.
+6. `day_files` writes the Parquet files, one for each day.
 
 Arrow is imported in this package only, and only when a command runs. It is the `archive` extra.
 """

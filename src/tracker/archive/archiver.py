@@ -10,7 +10,7 @@ One closed log, in this order:
    else's object has this name, which is an error. No object: it is put, on the condition that none exists, and S3 is
    asked again. So only what S3 says it has counts as stored, whether the reply to a put is lost, late or forged.
 4. When all objects are done, the marker of the log is written, synced, and renamed to its name.
-5. Only a log with a marker may be removed.
+5. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`).
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
 and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
@@ -28,6 +28,7 @@ from typing import Protocol
 
 from tracker import telemetry, visit_log_files
 from tracker.archive.objects import Made, MadeObjects, objects_of
+from tracker.archive.removal import Removal
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
 from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, TrackerError
@@ -70,7 +71,7 @@ class Archiver:
         self._bucket = bucket
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
-        self._keep_seconds = config.keep_local
+        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
         self._backoff = backoff or Backoff()
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
@@ -102,7 +103,7 @@ class Archiver:
                 left.remove((at, closed))
                 self._measure(left)
         done.waiting = len(left)
-        await asyncio.to_thread(self._remove_kept, done)
+        await self._remove_archived(done)
         self._logged &= set(done.problems)
         telemetry.ARCHIVE_WORKING.set(not done.problems)
         return done
@@ -175,19 +176,14 @@ class Archiver:
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
             )
 
-    def _remove_kept(self, done: Pass) -> None:
-        """Remove the closed logs that were archived longer ago than `archive.keep_local`."""
-        if self._keep_seconds is None:
+    async def _remove_archived(self, done: Pass) -> None:
+        if self._removal is None:
             return
         try:
-            for file in [*visit_log_files.closed_logs(self._path), *visit_log_files.logs_of_logrotate(self._path)]:
-                marker = archived_marker(self._path, file)
-                if marker.exists() and time.time() - marker.stat().st_mtime > self._keep_seconds:
-                    file.unlink(missing_ok=True)
-                    telemetry.ARCHIVE_REMOVED.inc()
-                    log.info(
-                        "closed_log_removed file=%s; It is in the archive for longer than archive.keep_local.", file
-                    )
+            for problem in await self._removal.run(self._prefix):
+                self._failed(done, problem)
+        except (AwsRefused, AwsUnreachable) as error:
+            self._failed(done, f"{self._url}: {error}")
         except OSError as error:
             self._failed(done, str(error))
 
