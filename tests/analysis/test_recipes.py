@@ -8,15 +8,13 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import duckdb
 import pytest
 
+from tests.analysis.archives import archive_of
 from tests.analysis.golden import LINES, TORN, write_golden
-from tracker.archive.lines import ClosedLog
-from tracker.archive.objects import make_objects
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/analysis.md").read_text(encoding="utf-8")
@@ -142,11 +140,7 @@ def test_the_commands_of_the_page_run(folder: Path) -> None:
 def test_the_archive_is_read_by_the_report_and_the_three_questions_are_answered_by_duckdb(tmp_path: Path) -> None:
     closed = tmp_path / "visits.log.20261125T000000.000000Z"
     closed.write_bytes(b"".join(LINES))
-    with ClosedLog(closed) as log:
-        for each in make_objects(log, tmp_path, threading.Event()).objects:
-            target = tmp_path / "archive" / each.name
-            target.parent.mkdir(parents=True)
-            each.file.rename(target)
+    archive_of(closed)
     run(PAGE.split("### The archive", 1)[1].split("test_recipes.py -->\n```sh\n", 1)[1].split("```", 1)[0], tmp_path)
     questions = [
         each.strip().replace("archive/", f"{tmp_path}/archive/")
