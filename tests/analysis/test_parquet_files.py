@@ -27,6 +27,7 @@ from tracker.core.log_line import escape, format_line
 from tracker.core.visit import Visit
 from tracker.errors import TrackerError
 from tracker.exit_status import COULD_NOT_LOOK
+from tracker.storage.log_check import check_log
 
 DAY = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -112,6 +113,15 @@ def test_a_damaged_object_is_named(tmp_path: Path) -> None:
         summary(archive)
 
 
+def test_parquet_where_text_is_expected_is_called_parquet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (made,) = archive_of(days_log(tmp_path, days=1)).rglob("*.parquet")
+    renamed = made.rename(tmp_path / "visits.log")
+    assert main(["report", str(renamed)]) == COULD_NOT_LOOK
+    assert "visits.log: cannot be read: it is Parquet and no text" in capsys.readouterr().err
+    [problem] = check_log(renamed).problems
+    assert "it is Parquet and no text" in problem
+
+
 def test_a_row_without_a_time_of_the_calendar_or_without_an_address_is_malformed(tmp_path: Path) -> None:
     file = tmp_path / "visits.parquet"
     times = [None, -(2**62), 2**62, 0, 0]
@@ -169,11 +179,15 @@ def test_a_closed_log_that_is_given_as_text_too_counts_once(tmp_path: Path) -> N
     assert summary(archive, archive, live).total == both.total  # the same folder twice
 
 
-def test_an_export_is_read_like_the_archive(tmp_path: Path) -> None:
-    closed = days_log(tmp_path)
-    export = tmp_path / "visits.parquet"
-    assert main(["export", str(closed), "--to", "parquet", "-o", str(export)]) == 0
-    assert summary(export).total == summary(closed).total
+def test_an_export_to_parquet_is_read_like_the_archive(tmp_path: Path) -> None:
+    closed = tmp_path / "visits.log.20261125T000000.000000Z"
+    closed.write_bytes(b"".join(LINES))
+    archive = archive_of(closed)
+    of_text, of_archive = tmp_path / "text.parquet", tmp_path / "archive.parquet"
+    for source, export in ((closed, of_text), (archive, of_archive)):
+        assert main(["export", str(source), "--to", "parquet", "--sort", "-o", str(export)]) == 0
+        assert comparable(summary(export)) == comparable(summary(closed))
+    assert pq.read_table(of_archive).equals(pq.read_table(of_text))
 
 
 def test_a_parquet_file_with_other_columns_is_refused_by_name(tmp_path: Path) -> None:
