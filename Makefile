@@ -65,7 +65,7 @@ coverage: ## every test, and which lines and branches of src they run; fails bel
 soak: $(READY) ## the long fault loops and outages; make soak ARGS="--seed 7 --rounds 20" repeats one
 	@$(BIN)/python -m tests.soak $(ARGS)
 
-rehearse: $(READY) ## the guides' commands on systemd, Docker and Compose, with visitors; make rehearse ARGS="systemd" for a part
+rehearse: $(READY) ## the guides' commands on systemd, Docker, Compose and Spark, with visitors; make rehearse ARGS="systemd" for a part
 	@$(BIN)/python -m tests.rehearse $(ARGS)
 
 load: $(READY) ## load a running pixel with wrk, and prove that every visit arrived; make load ARGS="--seconds 30"

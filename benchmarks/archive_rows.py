@@ -4,8 +4,11 @@ The log is that of `benchmarks/analysis_rows.py`, in the order of its times, as 
 two months are pressed into a day, because each day of a closed log has an object of its own.
 """
 
+import random
 import sys
 from pathlib import Path
+
+import duckdb
 
 from benchmarks.analysis_rows import made_log, measure, report
 from benchmarks.bench import Bench, Values
@@ -36,17 +39,35 @@ def archive(bench: Bench) -> Values:
         "text bytes a visit": log.stat().st_size / lines,
         "report of text: CPU": text.cpu_seconds,
         "report of Parquet: CPU": parquet.cpu_seconds,
-    }
+        "report of text: time": text.seconds,
+        "report of Parquet: time": parquet.seconds,
+        "export of text: CPU": measure(_export(log)).cpu_seconds,
+        "export of Parquet: CPU": measure(_export(file)).cpu_seconds,
+    } | _sizes(file, lines)
+
+
+def _export(log: Path) -> list[str]:
+    return [sys.executable, "-m", "tracker.cli", "export", str(log), "--to", "csv"]
 
 
 def _one_day(log: Path) -> Path:
-    """The same lines, all of one day and in the order of their times."""
+    """The same lines, all of one day and in the order of their times, which are as irregular as those of visitors."""
     day = log.with_suffix(".day")
     if not day.exists():
+        chance, at = random.Random(log.name), 0
         with log.open("rb") as source, day.open("wb") as target:
-            for number, line in enumerate(source):
-                second, micro = divmod(number * 28_000, 1_000_000)
+            for line in source:
+                at += round(chance.expovariate(1 / 28_000))  # microseconds
+                second, micro = divmod(at, 1_000_000)
                 hour, rest = divmod(second % 86_400, 3_600)
                 clock = f"2026-11-24T{hour:02}:{rest // 60:02}:{rest % 60:02}.{micro:06}+00:00"
                 target.write(clock.encode() + line[32:])
     return day
+
+
+def _sizes(file: Path, lines: int) -> Values:
+    """The bytes a visit of each column, from the metadata of the file."""
+    sums = duckdb.execute(
+        "SELECT path_in_schema, sum(total_compressed_size)::BIGINT FROM parquet_metadata(?) GROUP BY ALL", [str(file)]
+    ).fetchall()
+    return {f"bytes a visit: {column}": size / lines for column, size in sums}

@@ -255,10 +255,20 @@ GROUPS = {
             Row(what="archive: CPU a visit", value="CPU a visit", unit="µs", least=1.5, aim=1.5),
             Row(what="archive: peak memory", value="peak", unit="MiB", digits=0),
             Row(what="archive: bytes a visit", value="bytes a visit", unit="bytes", digits=1),
+            *(
+                Row(
+                    what=f"archive: bytes a visit of the column `{column}`",
+                    value=f"bytes a visit: {column}", unit="bytes", digits=1,
+                )
+                for column in ("time", "page", "user_agent", "ip")
+            ),
             Row(what="the same visits as text: bytes a visit", value="text bytes a visit", unit="bytes", digits=1),
-            Row(
-                what="report of text over report of Parquet, CPU", value="report of text: CPU",
-                over="report of Parquet: CPU", unit="times", least=1, aim=1, more_is_better=True,
+            *(
+                Row(
+                    what=f"{command} of text over {command} of Parquet, {what}", value=f"{command} of text: {what}",
+                    over=f"{command} of Parquet: {what}", unit="times", least=1, aim=1, more_is_better=True,
+                )
+                for command, what in (("report", "CPU"), ("report", "time"), ("export", "CPU"))
             ),
         ],
     ),

@@ -1,7 +1,7 @@
-"""The commands of the documents: the fenced blocks with a shell language, each with the mark that says who runs it.
+"""The commands of the documents: the fenced blocks of shell, SQL and Python, each with the mark that says who runs it.
 
-A mark is a comment of HTML on the line before the block: `<!-- commands: KIND -->`. A block without a mark is run by
-tests/test_guides.py in a folder with logs in it. The kinds are `KINDS`, or the path of the file that runs the block.
+A mark is a comment of HTML on the line before the block: `<!-- commands: KIND -->`. The kinds are `KINDS`, or the path
+of the file that runs the block. A block of shell without a mark is run by tests/test_guides.py in a folder with logs.
 """
 
 import re
@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 SHELLS = {"sh", "bash", "shell", "console", "zsh"}
+CODE = {"sql", "python"}
 KINDS = {
     "rehearsed": "`make rehearse` runs it on a real engine (tests/rehearse)",
     "aws": "it needs an account at AWS",
@@ -43,7 +44,7 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """The blocks of a page with a shell language, in their order."""
+    """The blocks of a page in these languages, in their order."""
     found: list[Block] = []
     heading = before = ""
     fence: tuple[int, str, str | None] | None = None
@@ -54,7 +55,7 @@ def blocks(page: Path) -> list[Block]:
             fence, body = (number, line[3:].strip(), mark[1] if mark else None), []
         elif fence is not None and line.startswith("```"):
             start, language, kind = fence
-            if language in SHELLS:
+            if language in SHELLS | CODE:
                 path = page.relative_to(ROOT).as_posix()
                 found.append(Block(path, heading, start, language, kind, "\n".join(body) + "\n"))
             fence = None

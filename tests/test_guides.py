@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.guides import KINDS, ROOT, SHELLS, Block, all_blocks, pages
+from tests.guides import CODE, KINDS, ROOT, SHELLS, Block, all_blocks, pages
 from tests.rehearse import on_docker, on_systemd
 from tracker.cli import COMMANDS
 from tracker.local.demo import embed_snippet
 
 BLOCKS = all_blocks()
-HERE = [block for block in BLOCKS if block.mark is None]
+HERE = [block for block in BLOCKS if block.mark is None and block.language in SHELLS]
 LINES = (
     "2026-11-23T07:09:24.932706+00:00|https://example.com/blog/a?user=7|Mozilla/5.0 (X11)|192.0.2.7\n"
     "2026-11-24T07:09:25.000000+00:00|null|Mozilla/5.0 (X11)|2001:db8::7\n"
@@ -30,6 +30,13 @@ def test_a_mark_is_a_kind_or_the_file_that_runs_the_block() -> None:
     for block in BLOCKS:
         if block.mark is not None and block.mark not in KINDS:
             assert (ROOT / block.mark).is_file(), f"{block}: {block.mark} is neither a kind nor a file"
+
+
+def test_sql_and_python_name_the_file_that_runs_them() -> None:
+    for block in BLOCKS:
+        if block.language in CODE:
+            assert block.mark is not None, f"{block}: which test runs it?"
+            assert block.mark not in KINDS, block
 
 
 def test_the_commands_that_nothing_runs_are_counted() -> None:

@@ -119,6 +119,19 @@ NUMBERS: dict[str, list[Place]] = {
         Place("docs/privacy.md", r"\| the ledger \| [^|]+\| (\d+) days"),
         Place("docs/delivery-guarantees.md", r"(\d+) days after its last delivery"),
     ],
+    "bytes of a visit in the archive": [
+        Place("docs/benchmarks.md", r"^\| archive: bytes a visit \| ([\d.]+) bytes"),
+        Place("docs/analysis.md", r"^\| [\d.]+ \| [\d.]+ \| [\d.]+ \| [\d.]+ \| below 0\.01 \| ([\d.]+) \|"),
+        Place("docs/archive.md", r"([\d.]+) GB for a billion visits"),
+        Place("docs/capacity.md", r"([\d.]+) bytes a visit in Parquet"),
+    ],
+    **{
+        f"bytes of a visit in the archive's column {column}": [
+            Place("docs/benchmarks.md", rf"^\| archive: bytes a visit of the column `{column}` \| ([\d.]+) bytes"),
+            Place("docs/analysis.md", r"^" + r"\| [\d.]+ " * place + r"\| ([\d.]+) (?:\| [\d.]+ )*\| below 0\.01 \|"),
+        ]
+        for place, column in enumerate(("time", "page", "user_agent", "ip"))
+    },
     "the oldest Python": [
         Place("setup.cfg", r"^python_requires = >=([\d.]+)"),
         Place("README.md", r"Python ([\d.]+) or newer"),
@@ -186,6 +199,29 @@ def test_the_table_of_quotas_is_what_its_formula_gives() -> None:
         assert at_default == quota * number("the default linger in seconds")
         assert at_one_second == quota
         assert visits == quota * each
+
+
+def test_what_a_question_and_the_archive_cost_is_what_the_formulas_give() -> None:
+    size = {
+        column: float(number(f"bytes of a visit in the archive's column {column}")) for column in ("time", "page", "ip")
+    }
+    least = [size["ip"], size["page"], size["ip"]]
+    most = [size["ip"], size["page"], size["ip"] + size["time"] + size["page"]]
+    asked = rows("docs/analysis.md", r"[123]")
+    assert [row[2] for row in asked] == [
+        f"{low:.1f} GB" if low == high else f"{low:.1f} to {high:.1f} GB" for low, high in zip(least, most, strict=True)
+    ]
+    costs = [[round(each * 5e-3 + 1e-9, 3) for each in pair] for pair in zip(least, most, strict=True)]
+    assert [row[3] for row in asked] == [
+        f"{low:.3f} USD" if low == high else f"{low:.3f} to {high:.3f} USD" for low, high in costs
+    ]
+    archive = float(number("bytes of a visit in the archive"))
+    assert f"{archive * 0.023:.2f} USD" in (ROOT / "docs/archive.md").read_text(encoding="utf-8")
+    [[_, _, kept]] = rows("docs/capacity.md", "archive")
+    assert f"; {86.4e9 * archive / 1e12:.1f} TB a day, {86.4 * archive * 0.023:.0f} USD a month" in kept
+    [[_, read, costs_a_day]] = rows("docs/capacity.md", "Athena")
+    assert f"; {size['ip']} GB a billion visits" in read
+    assert costs_a_day.startswith(f"{86.4 * size['ip'] * 5e-3:.2f} USD")
 
 
 def test_the_sizing_of_an_outbox_is_what_its_formula_gives() -> None:

@@ -17,6 +17,7 @@ from isal import isal_zlib
 from tracker.errors import TrackerError
 
 _CHUNK = 65_536  # compressed bytes
+_PARQUET = b"PAR1\x15"  # with the first byte of a page, so that no line of text is taken for it
 _NO_MORE = b"\0"  # padding that tape and block devices leave behind a file
 
 
@@ -29,8 +30,13 @@ class DamagedFile(Exception):
 
 
 def decompressed(source: "io.BufferedReader[Any]") -> "io.BufferedReader[Any] | Decompressed":
-    """`source` itself when it is not compressed. Raises TrackerError when the package for its format is missing."""
+    """`source` itself when it is not compressed. Raises TrackerError when the package for its format is missing.
+
+    Raises DamagedFile for Parquet, which is no text in any compression.
+    """
     start = source.peek(6)[:6]
+    if start.startswith(_PARQUET):
+        raise DamagedFile("it is Parquet and no text; tracker report and export read it by a name ending in .parquet")
     for magic, decompressor in _FORMATS.items():
         if start.startswith(magic):
             return Decompressed(source, magic, decompressor)

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from tests.analysis.golden import write_golden
 from tests.waiting import until
-from tracker import analysis, cli
+from tracker import cli, extras
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.progress import progress
 from tracker.analysis.summary import Summary
@@ -97,7 +97,7 @@ def test_a_wrong_word_is_a_usage_error(words: list[str], capsys: pytest.CaptureF
 def test_what_is_not_installed_is_named_with_the_extra_that_has_it(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(analysis, "find_spec", lambda name: None if name in ("duckdb", "rich") else True)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name in ("duckdb", "rich") else True)
     assert cli.main([*command, str(write_golden(tmp_path))]) == 3
     said = capsys.readouterr().err
     assert "DuckDB, rich" in said

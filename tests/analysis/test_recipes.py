@@ -1,5 +1,6 @@
 """The recipes of docs/analysis.md do what they say, with the tools they name."""
 
+import ast
 import csv
 import gzip
 import json
@@ -8,15 +9,14 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 
+from tests.analysis.archives import archive_of
 from tests.analysis.golden import LINES, TORN, write_golden
-from tracker.archive.lines import ClosedLog
-from tracker.archive.objects import make_objects
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "docs/analysis.md").read_text(encoding="utf-8")
@@ -139,22 +139,25 @@ def test_the_commands_of_the_page_run(folder: Path) -> None:
     assert duckdb.execute(f"SELECT count(*) FROM '{folder}/visits.parquet'").fetchall() == [(len(LINES),)]
 
 
-def test_the_archive_is_read_by_the_report_and_the_three_questions_are_answered_by_duckdb(tmp_path: Path) -> None:
+def test_the_report_of_the_archive_runs(tmp_path: Path) -> None:
     closed = tmp_path / "visits.log.20261125T000000.000000Z"
     closed.write_bytes(b"".join(LINES))
-    with ClosedLog(closed) as log:
-        for each in make_objects(log, tmp_path, threading.Event()).objects:
-            target = tmp_path / "archive" / each.name
-            target.parent.mkdir(parents=True)
-            each.file.rename(target)
+    archive_of(closed)
     run(PAGE.split("### The archive", 1)[1].split("test_recipes.py -->\n```sh\n", 1)[1].split("```", 1)[0], tmp_path)
-    questions = [
-        each.strip().replace("archive/", f"{tmp_path}/archive/")
-        for each in PAGE.split("**DuckDB**", 1)[1].split("```sql\n", 1)[1].split("```", 1)[0].split(";")
-    ]
-    by_day, pages = [duckdb.execute(each).fetchall() for each in questions[:2]]
-    assert sum(visits for _, visits, _ in by_day) == len(LINES)
-    assert len(by_day) == len({line[:10] for line in LINES})
-    assert ("https://example.com/a", 5) in pages
-    of_one = sum(line.endswith(b"|192.0.2.1\n") for line in LINES)
-    assert duckdb.execute(f"SELECT count(*) FROM ({questions[2]})").fetchall() == [(of_one,)]
+
+
+def test_pandas_reads_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    (folder / "visits.log").write_bytes(b"".join(LINES))
+    names: dict[str, Any] = {}
+    *read, asked = ast.parse(recipe("pandas")).body
+    exec(compile(ast.Module(read, []), "docs/analysis.md", "exec"), names)
+    addresses = eval(ast.unparse(asked), names)
+    found = {
+        day: {line[32:].split(b"|")[-1].strip() for line in LINES if line.startswith(day)}
+        for day in (b"2026-11-23", b"2026-11-24")
+    }
+    assert {str(day).encode(): count for day, count in addresses.items()} == {
+        day: len(ips) for day, ips in found.items()
+    }
+    assert names["visits"].page.isna().sum() == 5

@@ -1,9 +1,9 @@
 """`make rehearse`: the guides' own commands on real engines, with visitors.
 
-    python -m tests.rehearse [systemd] [docker] [compose] [--base FOLDER]
+    python -m tests.rehearse [systemd] [docker] [compose] [spark] [--base FOLDER]
 
-1. What the parts need from a network is made: a Debian tree, wheels, LocalStack. With `--base` it is kept for the next
-   run.
+1. What the parts need from a network is made: a Debian tree, wheels, LocalStack, Spark. With `--base` it is kept for
+   the next run.
 2. Each part runs in namespaces of its own for network, mounts and processes. So it has only a loopback, with every port
    free; and when it ends, however it ends, the kernel ends its processes and undoes its mounts.
 3. A part is skipped, with the reason, if this machine lacks what it needs.
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.launched import ROOT
-from tests.rehearse import on_docker, on_systemd
+from tests.rehearse import on_docker, on_spark, on_systemd
 from tests.rehearse.prepared import Missing, program, run
 
 INSIDE = "--inside"
@@ -39,6 +39,7 @@ PARTS = {
     "systemd": Part(on_systemd.prepare, on_systemd.rehearse),
     "docker": Part(on_docker.prepare, on_docker.rehearse),
     "compose": Part(on_docker.prepare_compose, on_docker.rehearse_compose),
+    "spark": Part(on_spark.prepare, on_spark.rehearse),
 }
 
 

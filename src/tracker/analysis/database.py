@@ -12,14 +12,15 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import duckdb
 
 from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
+from tracker.analysis.parquet_scan import name_damaged, parquet_visits
 from tracker.analysis.plain import CHECKSUM_CHARACTERS, LONG_TEXT, SHORTENED, WHOLE_CHARACTERS, shortened
 from tracker.errors import TrackerError
 
@@ -30,10 +31,6 @@ READ_PLAIN = (
 )
 """The options of read_csv for plain lines, without their columns."""
 
-# Without hive partitioning: `date=` in a path is no column that we need.
-_READ_PARQUET = "read_parquet(?, hive_partitioning = false, union_by_name = true)"
-_PARQUET_COLUMNS = {"time": "TIMESTAMP WITH TIME ZONE", "page": "VARCHAR", "user_agent": "VARCHAR", "ip": "VARCHAR"}
-
 # DuckDB's threads share this memory, and each needs some of it to sort. So their number does not grow with the machine.
 REPORT_THREADS = min(4, os.cpu_count() or 1)
 # With two, writing a million sorted visits as CSV needs more than this memory. One takes no more CPU time.
@@ -43,11 +40,10 @@ _FEEDER_END_SECONDS = 1.0
 _SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031) if sys.platform == "linux" else None
 
 # The escapes of the log are those of a BLOB literal of DuckDB, so a cast to BLOB reads them. A cast back writes them,
-# but it escapes quotes too, and not `|`.
+# but it escapes quotes too, and not `|`. A search for what needs no escape would take longer than these steps do.
 _MACROS = r"""
 CREATE MACRO unescape(c) AS CASE WHEN contains(c, '\') THEN decode(c::BLOB) ELSE c END;
-CREATE MACRO escape(c) AS CASE
-    WHEN c = 'null' THEN '\x6Eull' WHEN regexp_full_match(c, '[ -\[\]-{}~]*') THEN c
+CREATE MACRO escape(c) AS CASE c WHEN 'null' THEN '\x6Eull'
     ELSE replace(replace(replace(encode(c)::VARCHAR, '\x27', chr(39)), '\x22', '"'), '|', '\x7C') END;
 CREATE MACRO page_of(referrer) AS split_part(referrer, '?', 1);
 CREATE MACRO is_url(page) AS strpos(page, '://') BETWEEN 1 AND strpos(page, '/');  -- the first slash is in `://`
@@ -105,47 +101,18 @@ def visits_of(
 ) -> Iterator[str]:
     """Yields the SQL to write after FROM for all visits of `logs`: `scan`, behind those of their Parquet files.
 
-    Raises TrackerError when a Parquet file is not one of ours.
+    Raises TrackerError when a Parquet file is damaged or not one of ours.
     """
-    parquet = _parquet(database, logs.parquet.paths, short) if logs.parquet.paths else ""
-    if parquet and not logs.files:
-        yield parquet
-    else:
-        with scan(logs, readers, short=short) as texts:
-            yield f"(FROM {parquet} UNION ALL FROM {texts})" if parquet else texts
-    logs.parquet.rows = sum(_rows(database, path) for path in logs.parquet.paths)
-
-
-def _parquet(database: duckdb.DuckDBPyConnection, paths: Sequence[str], short: bool) -> str:
-    for path in paths:
-        found = {name: kind for name, kind, *_ in _ask(database, f"DESCRIBE FROM {_READ_PARQUET}", path)}
-        for name, kind in _PARQUET_COLUMNS.items():
-            if found.get(name) != kind:
-                raise TrackerError(
-                    f"{path}: expected a column {name} of type {kind}, as the archive and `tracker export --to "
-                    f"parquet` write it; found {found.get(name, 'none')}"
-                )
-    listed = ", ".join("'" + path.replace("'", "''") + "'" for path in paths)
-    page, agent = "escape(page)", "escape(user_agent)"
-    if short:
-        page, agent = f"short_page({page})", f"short_text({agent})"
-    return (
-        f"(SELECT time AT TIME ZONE 'UTC' AS t, {page} AS r, {agent} AS u, ip AS i "
-        f"FROM {_READ_PARQUET.replace('?', f'[{listed}]')})"
-    )
-
-
-def _rows(database: duckdb.DuckDBPyConnection, path: str) -> int:
-    """The number of rows, which is at the end of the file."""
-    [(rows,)] = _ask(database, "SELECT num_rows FROM parquet_file_metadata(?)", path)
-    return int(rows)
-
-
-def _ask(database: duckdb.DuckDBPyConnection, question: str, path: str) -> list[Any]:
     try:
-        return database.execute(question, [path]).fetchall()
-    except duckdb.Error as error:
-        raise TrackerError(f"{path}: cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+        parquet = parquet_visits(database, logs.parquet, short=short) if logs.parquet.paths else ""
+        if parquet and not logs.files:
+            yield parquet
+        else:
+            with scan(logs, readers, short=short) as texts:
+                yield f"(FROM {parquet} UNION ALL FROM {texts})" if parquet else texts
+    except duckdb.Error:
+        name_damaged(database, logs.parquet)
+        raise
 
 
 @contextmanager

@@ -102,12 +102,16 @@ class LogFiles:
 
     @property
     def malformed(self) -> int:
-        return sum(file.malformed for file in self.files)
+        return sum(file.malformed for file in self.files) + self.parquet.malformed
 
     @property
     def problems(self) -> list[str]:
         """What could not be read, as sentences for people. A report with a problem is not the whole truth."""
-        nothing = [file for file in self.files if file.lines and file.lines == file.malformed]
+        nothing = [
+            file
+            for file in self.files
+            if file.lines and file.lines == file.malformed and file.name not in self.parquet.refused
+        ]
         return self._unread + [
             f"{file.name}: {counted(file.lines, 'line')}, and none is a visit; "
             f"tracker audit --log {file.name} shows what they are"
@@ -188,7 +192,7 @@ def open_logs(names: Sequence[str], since: datetime | None = None, until: dateti
     files: list[LogFile] = []
     parquet = ParquetFiles(names, since, until)
     skipped = list(parquet.skipped)
-    for name in parquet.others:
+    for name in [*parquet.others, *parquet.refused]:
         try:
             if reason := why_no_log(name, names):
                 skipped.append(f"{name}: {reason}")

@@ -1,21 +1,27 @@
 """Parquet files of ours as logs: objects of the archive, copied to this machine, and exports.
 
-A folder is searched for `*.parquet`. A folder or a file below `date=YYYY-MM-DD` has the visits of this UTC day only, so
-it is not opened when the day lies outside of --since and --until. The columns `time`, `page`, `user_agent` and `ip` are
-read; in the archive there are `log` and `line`, too.
+1. A folder is searched for `*.parquet`, also behind symbolic links. As in Spark and DuckDB, folders that begin with `_`
+   or `.` are left out, except `_malformed`, whose files have the lines that are no visits.
+2. A file below `date=YYYY-MM-DD` has the visits of this UTC day only, so it is not opened when the day lies outside of
+   --since and --until.
+3. Of a closed log that is given as text too, the text is read.
+4. The columns `time`, `page`, `user_agent` and `ip` are read; in the archive there are `log` and `line`, too.
 """
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 from tracker.analysis.text import counted
 from tracker.errors import TrackerError
-from tracker.visit_log_files import closed_name
+from tracker.visit_log_files import GZIP_SUFFIX, closed_name
 
 SUFFIX = ".parquet"
+MALFORMED = "_malformed"
+"""The folder in which the archive has the malformed lines of each closed log."""
 
 _DAY = re.compile(r"date=(\d{4}-\d\d-\d\d)")
 
@@ -26,43 +32,59 @@ class ParquetFiles:
     def __init__(self, names: Sequence[str], since: datetime | None, until: datetime | None) -> None:
         """Names that are neither a folder with Parquet files nor one of them are left to others, in `others`."""
         self.paths: list[str] = []
+        self.refused: list[str] = []
+        """The files with malformed lines. They are read as text, and count as what they are."""
         self.others: list[str] = []
         self.skipped: list[str] = []
         """Why a file is not read, as sentences for people."""
         self.rows = 0
-        """Of all these files, once the database has read them."""
+        """Of all these files, the malformed ones included, once the database has read them."""
+        self.malformed = 0
+        """Rows without a time of the calendar or without an address, which neither the archive nor an export has."""
         self.permissions = 0o666
         """Those that all of these files have."""
-        texts = {closed_name(Path(name)) for name in names if not name.endswith(SUFFIX)}
-        seen = set[tuple[int, int]]()
-        outside = twice = 0
-        for name in names:
-            found = _found_in(name)
-            if found is None:
-                self.others.append(name)
-            for path in found or ():
-                day = _day_of(path)
-                if day is not None and not _overlaps(day, since, until):
-                    outside += 1
-                elif Path(path).name.removesuffix(SUFFIX) in texts:
-                    twice += 1
-                elif (identity := ((status := _status(path)).st_dev, status.st_ino)) in seen:
-                    self.skipped.append(f"{path}: the same file as another one given")
-                else:
-                    seen.add(identity)
-                    self.permissions &= status.st_mode
-                    self.paths.append(path)
+        self._seen = set[tuple[int, int]]()
+        found = {name: _found_in(name) for name in dict.fromkeys(names)}
+        self.others = [name for name in names if found[name] is None]
+        texts = Counter(closed_name(Path(name)) for name in dict.fromkeys(self.others))
+        twice = Counter[tuple[str, str]]()
+        outside = 0
+        for path in (path for paths in found.values() for path in paths or ()):
+            name, day = closed_name(Path(path)).removesuffix(SUFFIX), _day_of(path)
+            if day is not None and not _overlaps(day, since, until):
+                outside += 1
+            elif not self._is_new(path):
+                self.skipped.append(f"{path}: the same file as another one given")
+            elif name in texts:
+                twice[Path(path).parent.name, name] += 1
+                if twice[Path(path).parent.name, name] > texts[name]:
+                    raise TrackerError(
+                        f"{path}: a closed log of this name is given as text, and another Parquet file of it; two "
+                        "storages have logs of this name. Expected the text of both or of none"
+                    )
+            else:
+                (self.paths if path.endswith(SUFFIX) else self.refused).append(path)
         if outside:
             self.skipped.append(f"{counted(outside, 'Parquet file')} of days outside of --since and --until")
         if twice:
-            self.skipped.append(f"{counted(twice, 'Parquet file')} of closed logs that are given as text too")
+            self.skipped.append(f"{counted(twice.total(), 'file')} of the archive, of closed logs given as text too")
+
+    def _is_new(self, path: str) -> bool:
+        """Whether this file was not found by another name before. Raises TrackerError."""
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise TrackerError(f"{path}: {error.strerror}") from error
+        new = (status.st_dev, status.st_ino) not in self._seen
+        self._seen.add((status.st_dev, status.st_ino))
+        self.permissions &= status.st_mode
+        return new
 
 
 def _found_in(name: str) -> list[str] | None:
-    """The Parquet files that a name of the command line stands for; None when it is no name of Parquet files."""
+    """The files of the archive that a name of the command line stands for; None when it is no name of such files."""
     if Path(name).is_dir():
-        paths = list(_below(name))
-        return paths or None
+        return list(_below(name)) or None
     return [name] if name.endswith(SUFFIX) else None
 
 
@@ -72,9 +94,16 @@ def _below(folder: str) -> Iterator[str]:
             return  # a shell's `visits.log*` also names the folder of the ledger
         raise TrackerError(f"{error.filename}: {error.strerror}") from error
 
-    for path, folders, files in os.walk(folder, onerror=failed):
-        folders[:] = sorted(each for each in folders if not each.startswith(("_", ".")))
-        yield from (str(Path(path) / file) for file in sorted(files) if file.endswith(SUFFIX))
+    seen = set[str]()  # so that links to folders make no circle
+    for path, folders, files in os.walk(folder, onerror=failed, followlinks=True):
+        seen.add(os.path.realpath(path))
+        folders[:] = sorted(
+            each
+            for each in folders
+            if (each == MALFORMED or not each.startswith(("_", "."))) and os.path.realpath(f"{path}/{each}") not in seen
+        )
+        suffix = GZIP_SUFFIX if Path(path).name == MALFORMED else SUFFIX
+        yield from (str(Path(path) / file) for file in sorted(files) if file.endswith(suffix))
 
 
 def _day_of(path: str) -> date | None:
@@ -90,10 +119,3 @@ def _overlaps(day: date, since: datetime | None, until: datetime | None) -> bool
     if until is not None and begin >= until:
         return False
     return since is None or day == date.max or begin + timedelta(days=1) > since
-
-
-def _status(path: str) -> os.stat_result:
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise TrackerError(f"{path}: {error.strerror}") from error

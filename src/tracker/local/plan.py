@@ -31,8 +31,10 @@ class Options:
 
 
 class Plan:
-    """Raises ConfigurationError for a mistake in a configuration, UsageError for a port that cannot be, and TrackerError
-    when the packages of the archive are missing."""
+    """Raises ConfigurationError for a mistake in a configuration, and UsageError for a port that cannot be.
+
+    Raises TrackerError when the packages of the archive are missing.
+    """
 
     def __init__(self, options: Options, environ: Mapping[str, str]) -> None:
         self.options = options
