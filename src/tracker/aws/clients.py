@@ -27,6 +27,7 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import NoCredentialsError
 
 import tracker.aws.credential_helper  # noqa: F401  # it replaces aiobotocore's provider
+from tracker.aws.data_files import DataFiles
 from tracker.aws.form import write_form
 from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
 from tracker.aws.settings import error_text, find_ca_bundle, load_certificates
@@ -166,6 +167,7 @@ def _refuse_pipe(path: Path) -> None:
 
 def _session() -> AioSession:
     session = get_session()
+    session.get_component("data_loader").file_loader = DataFiles()
     # By default botocore tries once, for one second. A busy metadata service would then look like missing credentials.
     session.set_config_variable("metadata_service_timeout", 3)
     session.set_config_variable("metadata_service_num_attempts", 3)
