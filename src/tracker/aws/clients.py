@@ -31,6 +31,7 @@ from tracker.aws.data_files import DataFiles
 from tracker.aws.form import write_form
 from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
 from tracker.aws.settings import error_text, find_ca_bundle, load_certificates
+from tracker.cpus import let_others_run
 from tracker.errors import AwsUnreachable
 
 CREDENTIAL_SECONDS = 10.0
@@ -183,6 +184,9 @@ def _session() -> AioSession:
     for service in ("sns", "sqs"):
         session.register(f"before-parse.{service}", refuse_foreign_reply)
     session.register("before-call.sns", write_form)
+    # A request to SNS takes a millisecond of CPU time: to make it, to sign it, to send it.
+    for step in ("before-call.sns", "before-send.sns"):
+        session.register(step, lambda **_: let_others_run())
     return session
 
 
