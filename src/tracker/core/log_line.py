@@ -43,15 +43,17 @@ def format_lines(data: bytes) -> list[str]:
     """
     if data and not data.endswith(b"\n"):
         raise MalformedMessage("the last line is cut off")
-    if data.count(b"\n") > MAX_MESSAGE_LINES:
-        raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines")
-    return [
-        _format_other(other)
-        if other
-        else f"{time or utc_time_text(odd_time)}|{referrer or 'null'}|{agent or 'null'}|{ip or mandatory_ip(odd_ip)}\n"
-        for part in parts(data)
-        for referrer, agent, ip, odd_ip, time, odd_time, other in _find_lines(part.decode("iso-8859-1"))
-    ]
+    lines: list[str] = []
+    for part in parts(data):
+        lines += [
+            _format_other(other)
+            if other
+            else f"{time or utc_time_text(odd_time)}|{page or 'null'}|{agent or 'null'}|{ip or mandatory_ip(odd_ip)}\n"
+            for page, agent, ip, odd_ip, time, odd_time, other in _find_lines(part.decode("iso-8859-1"))
+        ]
+        if len(lines) > MAX_MESSAGE_LINES:
+            raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines")
+    return lines
 
 
 # `format_lines` reads nearly all lines by this one expression, because decoding the JSON and then examining each field
