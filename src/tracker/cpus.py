@@ -57,8 +57,7 @@ class Pauses:
     def let_others_run(self) -> None:
         """Pause for about 0.1 milliseconds, so that another thread that waits for this CPU runs now.
 
-        sched_yield(2) does not do this: it depends on the kernel whether the caller goes on at once, or gives up a
-        whole time slice.
+        sched_yield(2) is no replacement: what it costs the caller depends on the version of the kernel.
         """
         began = self._clock()
         if began >= self._next:
