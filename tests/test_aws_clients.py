@@ -723,3 +723,17 @@ async def test_a_command_names_the_provider_as_well(server: Server, helper: Help
     with pytest.raises(AwsUnreachable, match=r"credential_process: .*not now"):
         async with open_client("sqs", REGION, server.url):
             pass
+
+
+# -- The CPU time of a request --------------------------------------------------------------------------------
+
+
+async def test_others_may_run_before_a_request_is_signed_and_before_it_is_sent(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(clients, "let_others_run", lambda: pauses.append(server.requests))
+    async with open_topic(server.sns) as topic:
+        for number in range(2):
+            assert await topic.publish(messages(1)) == [None]
+            assert pauses == [each for each in range(number + 1) for _ in range(2)]

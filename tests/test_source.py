@@ -17,7 +17,7 @@ MODULE_LINES = 250  # of any kind, in one module
 PROCESS_MODULES = [
     *("lifecycle", "owner_thread", "processes", "start", "systemd"),
     *("pixel/control", "pixel/reload", "pixel/service", "pixel/start_worker"),
-    *("pixel/worker", "pixel/worker_pool", "pixel/worker_process"),
+    *("pixel/worker", "pixel/worker_pool", "pixel/worker_process", "pixel/worker_starter"),
     *("storage/service", "storage/shutdown"),
 ]
 

@@ -1,11 +1,72 @@
-"""How many CPUs this process may use: its affinity, and the CPU quota of its control group."""
+"""The CPUs that this process may use, and how main leaves them to the workers; see docs/adr/0046.
 
+`usable_cpus` is their number: the affinity of the process, and the CPU quota of its control group.
+
+Where main and a worker share a CPU, answers would wait for milliseconds while main publishes. Therefore:
+
+1. Main has a lower priority than the workers (`run_behind`), so a worker that has requests is chosen before it.
+2. Main's long work consists of units of about half a millisecond, with a pause between them (`let_others_run`): the
+   scheduler of Linux takes the CPU from a thread that computes only after some milliseconds, whatever its priority.
+"""
+
+import contextlib
 import math
 import os
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 _CGROUPS = "/sys/fs/cgroup"
+
+_PAUSE_SECONDS = 0.00005  # the system makes about 0.1 milliseconds of it
+_WORK_PER_PAUSE = 4  # after a pause, there is no other one for this many times as long as it lasted
+
+
+# Added to the nice value of main, by the number of workers or CPUs, whichever is greater. A thread's weight is 1 for 0,
+# and for each further one a fifth less. With these, main gets a fifth of the CPU time of the pixel where all CPUs are
+# busy. It needs less for publishing what so many workers record: m / c of docs/capacity.md. From four workers on, equal
+# priorities give it no more than that.
+NICE = {1: 5, 2: 3, 3: 1}
+
+
+def run_behind(workers: int) -> None:
+    """Lower the priority of the calling thread, and of the threads that it starts from now on. Linux only.
+
+    Elsewhere a process has one priority, and its workers would inherit it.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a sandbox may forbid it
+            os.nice(NICE.get(max(workers, usable_cpus()), 0))
+
+
+class Pauses:
+    """Pauses between units of work, for all threads of this process together.
+
+    When there is no idle CPU at all, a pause lasts until the scheduler takes the CPU away from others, several
+    milliseconds. Pauses are then so rare that they take at most a fifth of the time, and the work is not starved.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], object] = time.sleep
+    ) -> None:
+        self._clock = clock
+        self._sleep = sleep
+        self._next = 0.0  # no pause before this time
+
+    def let_others_run(self) -> None:
+        """Pause for about 0.1 milliseconds, so that another thread that waits for this CPU runs now.
+
+        sched_yield(2) is no replacement: what it costs the caller depends on the version of the kernel.
+        """
+        began = self._clock()
+        if began >= self._next:
+            self._sleep(_PAUSE_SECONDS)
+            ended = self._clock()
+            self._next = ended + _WORK_PER_PAUSE * (ended - began)
+
+
+let_others_run = Pauses().let_others_run
 
 
 def usable_cpus() -> int:

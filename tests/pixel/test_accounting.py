@@ -23,6 +23,7 @@ from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.outbox_files import segment_path
 from tracker.pixel.publisher import Publisher
+from tracker.pixel.segments import Segment
 
 
 class Sums:
@@ -65,8 +66,10 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
     reader = JournalReader(journal.path)
     reader.count(limit=1)
     assert 0 < reader.lines_counted < 10
-    reader.count(to=4 * len(line(0)))
-    assert 4 <= reader.lines_counted < 10
+    span = reader.take(4 * len(line(0)), start=2 * len(line(0)))
+    assert span is not None
+    reader.count_span(span)
+    assert reader.lines_counted == span.end // len(line(0))
     for _ in range(2):
         reader.count()
         assert reader.lines_counted == 10
@@ -79,6 +82,45 @@ def test_every_line_is_found_once_however_it_is_looked_for(tmp_path: Path, monke
     again = JournalReader(journal.path)
     again.count()
     assert again.lines_counted == 0
+    journal.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_span_and_a_scan_count_a_line_once_in_whatever_order_they_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr(line_counter, "COUNTED_BYTES", 100)
+    chance = random.Random(seed)
+    lines = [b"damaged\n" if chance.random() < 0.2 else line(number) for number in range(30)]
+    journal = journal_with(tmp_path, *lines, segment_bytes=7 * len(line(0)))
+    reader = JournalReader(journal.path)
+    whole, offset = b"".join(lines), 0
+    while (span := reader.take(chance.randrange(1, 6) * len(line(10)), start=offset)) is not None:
+        if chance.random() < 0.5:
+            reader.count(limit=chance.randrange(500))
+        counted = reader.lines_counted
+        reader.count_span(span)
+        assert reader.lines_counted >= max(counted, whole[: span.end].count(b"\n"))
+        offset = span.end
+    reader.count()
+    assert reader.lines_counted == 30
+    journal.close()
+
+
+def test_the_lines_of_a_span_are_counted_without_reading_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = journal_with(tmp_path, *map(line, range(10)))
+    reader = JournalReader(journal.path)
+    span = reader.take(1 << 20)
+    assert span is not None
+
+    def read(segment: Segment, offset: int, limit: int) -> bytes:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr(Segment, "read", read)
+    reader.count_span(span)
+    assert reader.lines_counted == 10
     journal.close()
 
 

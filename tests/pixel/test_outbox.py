@@ -15,8 +15,9 @@ from tracker import files
 from tracker.core.log_line import format_lines
 from tracker.core.visit import encode_line, split_lines
 from tracker.errors import ConfigurationError, HeldByAnother, MalformedMessage
-from tracker.pixel import journal_reader
+from tracker.pixel import journal_reader, packer
 from tracker.pixel import outbox as module
+from tracker.pixel import span as span_module
 from tracker.pixel.journal import Journal
 from tracker.pixel.journal_reader import JournalReader, UnreadableJournal
 from tracker.pixel.outbox import Outbox
@@ -29,7 +30,7 @@ from tracker.pixel.outbox_files import (
     segment_path,
     segments,
 )
-from tracker.pixel.span import Span, are_visits
+from tracker.pixel.span import Span, are_visits, first_span
 
 
 def reader_of(journal: Journal, *, orphan: bool = False) -> JournalReader:
@@ -144,6 +145,31 @@ def test_after_damage_to_any_byte_the_other_lines_are_published_and_storage_acce
 def test_lines_with_addresses_as_we_write_them_pass_the_fast_check(tmp_path: Path, address: str) -> None:
     data = encode_line(TIME, "https://example.org/", "agent", address) * 3
     assert are_visits(data)
+
+
+def test_others_may_run_between_the_units_of_work_for_a_long_span(monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[str] = []
+    monkeypatch.setattr(span_module, "let_others_run", lambda: pauses.append("check"))
+    monkeypatch.setattr(packer, "let_others_run", lambda: pauses.append("compress"))
+
+    def publish(lines: bytes) -> None:
+        packer.Packer("0" * 32).messages(first_span(0, lines, more=False), "packed")
+
+    publish(b"".join(map(line, range(500))))
+    assert pauses == []  # most spans are short
+    long = b"".join(map(line, range(12_000)))
+    publish(long)
+    assert pauses == [*["check"] * (len(long) // (256 << 10)), "compress"]
+
+
+def test_a_damaged_line_is_found_wherever_in_a_long_span_it_is() -> None:
+    lines = [line(number) for number in range(3_000)]
+    for at in (0, 1, 700, 1_500, 2_998, 2_999):
+        damaged = [*lines[:at], lines[at].replace(b"192", b"992"), *lines[at + 1 :]]
+        assert not are_visits(b"".join(damaged))
+        span = first_span(0, b"".join(damaged), more=False)
+        assert span.data == b"".join(lines[:at] or lines[1:])
+        assert span.skipped == (at == 0)
 
 
 @pytest.mark.parametrize(

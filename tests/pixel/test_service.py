@@ -1,7 +1,6 @@
 """What main does when a part of it fails: the answers go on and the failure is reported, or the start is undone."""
 
 import asyncio
-import os
 import socket
 import sys
 from pathlib import Path
@@ -28,13 +27,16 @@ SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
 
 def children() -> list[int]:
     """The process numbers of this process's children, those that have ended and were not waited for included."""
-    return [int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()]
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is read")
 @pytest.mark.parametrize("failing", ["http", "admin"])
-async def test_a_start_that_fails_undoes_the_steps_before(tmp_path: Path, failing: str) -> None:
+async def test_a_start_that_fails_undoes_the_steps_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     """The listening socket fails behind the lock, the admin listener behind the workers."""
+    monkeypatch.setattr(service, "run_behind", lambda workers: None)  # the tests keep their priority
     before, port = children(), free_port()
     hosts = {"http": "127.0.0.1", "admin": "127.0.0.1", failing: "192.0.2.1"}  # the last is an address that no host has
     config = PixelConfig(

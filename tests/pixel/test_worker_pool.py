@@ -25,6 +25,7 @@ from tracker.pixel.accounting import Accounting
 from tracker.pixel.reload import FIXED, check_reload
 from tracker.pixel.worker_pool import WorkerPool
 from tracker.pixel.worker_process import PATIENCE, Patience, WorkerProcess
+from tracker.pixel.worker_starter import WorkerStarter
 
 pytestmark = pytest.mark.slow
 
@@ -225,8 +226,14 @@ def test_nothing_is_sent_to_a_worker_that_has_closed_its_end_of_the_socket_pair(
 
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            starter = WorkerStarter()
             worker = WorkerProcess(
-                number=0, config=PixelConfig(sns=SNS), listener=listener, accounting=Accounting(), quota=0
+                number=0,
+                config=PixelConfig(sns=SNS),
+                listener=listener,
+                accounting=Accounting(),
+                quota=0,
+                starter=starter,
             )
             running = asyncio.create_task(worker.run())
             await until(lambda: worker.connected)
@@ -234,6 +241,7 @@ def test_nothing_is_sent_to_a_worker_that_has_closed_its_end_of_the_socket_pair(
             worker.set_quota(1)  # uvloop, unlike asyncio, raises on a closed transport
             running.cancel()
             await asyncio.wait([running])
+            starter.stop()
 
     start = asyncio.create_subprocess_exec
     monkeypatch.setattr(asyncio, "create_subprocess_exec", closing)

@@ -155,9 +155,7 @@ class Story:
 
     def _hang_a_worker(self) -> None:
         main = "$(systemctl show --property=MainPID --value tracker-pixel)"
-        worker = self._machine.type(
-            f"read -r first rest < /proc/{main}/task/{main}/children || true; echo $first"
-        ).strip()
+        worker = self._machine.type(f"set -- $(cat /proc/{main}/task/*/children); echo $1").strip()
         self._machine.type(f"kill -{int(signal.SIGSTOP)} {worker}")
         self._await_log("worker_killed")
 

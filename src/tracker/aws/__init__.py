@@ -8,8 +8,9 @@ No other package imports botocore. The modules, from the caller down:
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
 4. `settings` reads the settings of the AWS tools before a service starts, and finds what is wrong with them.
-5. `form` writes the body of a request to SNS.
-6. `http` sends the requests and checks that a reply comes from SNS or SQS.
+5. `data_files` reads the descriptions of the services that botocore ships.
+6. `form` writes the body of a request to SNS.
+7. `http` sends the requests and checks that a reply comes from SNS or SQS.
 
 Every failure of AWS is raised as one of the errors of `tracker.errors`. botocore repeats a failed call once. The
 callers handle outages of any length: they try again, after longer and longer pauses.

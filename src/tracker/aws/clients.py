@@ -27,9 +27,11 @@ from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import NoCredentialsError
 
 import tracker.aws.credential_helper  # noqa: F401  # it replaces aiobotocore's provider
+from tracker.aws.data_files import DataFiles
 from tracker.aws.form import write_form
 from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
 from tracker.aws.settings import error_text, find_ca_bundle, load_certificates
+from tracker.cpus import let_others_run
 from tracker.errors import AwsUnreachable
 
 CREDENTIAL_SECONDS = 10.0
@@ -166,6 +168,7 @@ def _refuse_pipe(path: Path) -> None:
 
 def _session() -> AioSession:
     session = get_session()
+    session.get_component("data_loader").file_loader = DataFiles()
     # By default botocore tries once, for one second. A busy metadata service would then look like missing credentials.
     session.set_config_variable("metadata_service_timeout", 3)
     session.set_config_variable("metadata_service_num_attempts", 3)
@@ -181,6 +184,9 @@ def _session() -> AioSession:
     for service in ("sns", "sqs"):
         session.register(f"before-parse.{service}", refuse_foreign_reply)
     session.register("before-call.sns", write_form)
+    # A request to SNS takes a millisecond of CPU time: to make it, to sign it, to send it.
+    for step in ("before-call.sns", "before-send.sns"):
+        session.register(step, lambda **_: let_others_run())
     return session
 
 

@@ -6,7 +6,6 @@ same visit back. No other module knows this escaping or the columns.
 """
 
 import re
-from collections.abc import Iterator
 
 from tracker.core.ip_address import IPV4, canonical_ip
 from tracker.core.visit import (
@@ -16,6 +15,7 @@ from tracker.core.visit import (
     cut_header,
     decode_fields,
     mandatory_ip,
+    parts,
     utc_time,
     utc_time_text,
 )
@@ -27,8 +27,6 @@ _ESCAPE = re.compile(rb"\\x([0-9A-F]{2})")
 MAX_LOG_LINE_BYTES = 2 * MAX_HEADER_CHARS * 4 * len(r"\xHH") + 256
 """No line of the visit log is longer. Two headers have up to four bytes a character, each byte escaped; 256 bytes are
 enough for the other columns."""
-
-_PART_BYTES = 1 << 16
 
 
 def format_line(visit: Visit) -> bytes:
@@ -45,24 +43,17 @@ def format_lines(data: bytes) -> list[str]:
     """
     if data and not data.endswith(b"\n"):
         raise MalformedMessage("the last line is cut off")
-    if data.count(b"\n") > MAX_MESSAGE_LINES:
-        raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines")
-    return [
-        _format_other(other)
-        if other
-        else f"{time or utc_time_text(odd_time)}|{referrer or 'null'}|{agent or 'null'}|{ip or mandatory_ip(odd_ip)}\n"
-        for part in _parts(data)
-        for referrer, agent, ip, odd_ip, time, odd_time, other in _find_lines(part.decode("iso-8859-1"))
-    ]
-
-
-def _parts(data: bytes) -> Iterator[bytes]:
-    """Whole lines, about 64 KiB at a time: the fields of a whole span would need several times its size of memory."""
-    start = 0
-    while start < len(data):
-        end = data.rfind(b"\n", start, start + _PART_BYTES) + 1 or data.index(b"\n", start) + 1
-        yield data[start:end]
-        start = end
+    lines: list[str] = []
+    for part in parts(data):
+        lines += [
+            _format_other(other)
+            if other
+            else f"{time or utc_time_text(odd_time)}|{page or 'null'}|{agent or 'null'}|{ip or mandatory_ip(odd_ip)}\n"
+            for page, agent, ip, odd_ip, time, odd_time, other in _find_lines(part.decode("iso-8859-1"))
+        ]
+        if len(lines) > MAX_MESSAGE_LINES:
+            raise MalformedMessage(f"more than {MAX_MESSAGE_LINES} lines")
+    return lines
 
 
 # `format_lines` reads nearly all lines by this one expression, because decoding the JSON and then examining each field

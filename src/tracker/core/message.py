@@ -147,9 +147,10 @@ def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | EndMarker |
     data = _decoded(encoding, body)
     if _crc32(data) != crc32:
         raise MalformedMessage("attribute Crc32 is not the CRC-32 of the body")
-    if not data.endswith(b"\n") or data.count(b"\n") != visits:
-        raise MalformedMessage("the body is not whole lines, or attribute Visits is not their number")
-    return StoredSpan(journal, start, data, int(crc32, 16), format_lines(data))
+    lines = format_lines(data)
+    if not lines or len(lines) != visits:
+        raise MalformedMessage("the body has no line, or attribute Visits is not their number")
+    return StoredSpan(journal, start, data, int(crc32, 16), lines)
 
 
 class _EnvelopeAttribute(msgspec.Struct):

@@ -7,6 +7,7 @@ returns the same text.
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated
@@ -27,6 +28,8 @@ MAX_MESSAGE_LINES = 32_768
 
 This bounds the time and the memory that storage needs for one message. The slowest lines take 35 microseconds each.
 """
+
+_PART_BYTES = 1 << 16
 
 MAX_TIME_CHARS = 64
 """A longer text is not a time. ISO 8601 with microseconds and an offset has 32 characters, a legacy .NET time 33."""
@@ -134,6 +137,15 @@ def decode_fields(line: bytes | str) -> JournalLine:
 def split_lines(data: bytes) -> list[bytes]:
     """The whole lines of `data`, with their newlines. bytes.splitlines would also split at a carriage return."""
     return [line + b"\n" for line in data.split(b"\n")[:-1]]
+
+
+def parts(lines: bytes) -> Iterator[bytes]:
+    """Whole lines, about 64 KiB at a time: what is made of a whole span would need several times its size of memory."""
+    start = 0
+    while start < len(lines):
+        end = lines.rfind(b"\n", start, start + _PART_BYTES) + 1 or lines.index(b"\n", start) + 1
+        yield lines[start:end]
+        start = end
 
 
 class _CheckedLine(msgspec.Struct, gc=False):

@@ -117,7 +117,7 @@ class JournalPublisher:
 
     def _fill_window(self, format: Format) -> None:
         while (span := self.reader.take(self._packer.limit(format))) is not None:
-            self.reader.count(to=span.end)
+            self.reader.count_span(span)
             if span.skipped:
                 self._damaged += span.skipped
                 log.error(

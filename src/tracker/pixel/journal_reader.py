@@ -101,9 +101,13 @@ class JournalReader:
         there = read_segments(self.path)
         return max(0, there[-1].end - self.committed) if there else 0
 
-    def count(self, *, to: int | None = None, limit: int | None = None) -> None:
+    def count(self, *, limit: int | None = None) -> None:
         """Count lines into `lines_counted`, as `LineCounter.count` does."""
-        self._lines.count(to=to, limit=limit)
+        self._lines.count(limit=limit)
+
+    def count_span(self, span: Span) -> None:
+        """Count all lines up to the end of `span` into `lines_counted`. Raises OSError."""
+        self._lines.count_read(span.start, span.data)
 
     def oldest(self) -> datetime | None:
         """When the first waiting visit was answered; None if no visit waits or its line is damaged. Raises OSError."""

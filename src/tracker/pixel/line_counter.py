@@ -40,6 +40,19 @@ class LineCounter:
                     self.counted += lines.count(b"\n")
                     self._counted_to += len(lines)
 
+    def count_read(self, start: int, lines: bytes) -> None:
+        """Count the lines up to the end of `lines`, which were read from the offset `start`. Raises OSError.
+
+        What is in `lines` is not read from the disk again.
+        """
+        if self._counted_to < start:
+            self.count(to=start)
+        with self._counting:
+            end = start + len(lines)
+            if self._counted_to < end:
+                self.counted += lines.count(b"\n", max(0, self._counted_to - start))
+                self._counted_to = end
+
     def _reached(self, offset: int | None) -> bool:
         return offset is not None and self._counted_to >= offset
 

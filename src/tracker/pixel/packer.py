@@ -12,6 +12,7 @@ from typing import Literal
 
 from tracker.core.message import MAX_SENT_BYTES, MAX_SPAN_BYTES, STEP_BYTES, Message, pack
 from tracker.core.visit import MAX_JOURNAL_LINE_BYTES, split_lines
+from tracker.cpus import let_others_run
 from tracker.pixel.span import Span
 
 Format = Literal["packed", "plain", "single"]
@@ -45,6 +46,8 @@ class Packer:
                 starts.append(starts[-1] + len(line))
             return [pack(self._journal, at, line, compress=False) for at, line in zip(starts, lines, strict=False)]
         data = span.data
+        if len(data) > STEP_BYTES:
+            let_others_run()  # the span was checked just now, and compressing it takes as long again
         message = pack(self._journal, span.start, data, compress=format == "packed")
         most = _whole_steps(message.size)
         while message.size > most and message.visits > 1:

@@ -6,12 +6,10 @@ The start:
 
 1. Lock the outbox. While another pixel holds the lock, wait for it.
 2. Open the listening socket and start the workers, which inherit it. Wait until the first one answers.
-3. Import the client of SNS. This takes long, and answers do not need it.
+3. Lower main's priority, and import the client of SNS: this takes long, and answers do not need it.
 4. Start the admin listener, the outbox monitor, the publisher and the reloads. Tell systemd that the service is ready.
 
-If a step fails, the steps before it are undone in reverse order. The table `SHUTDOWN` has the steps of a stop
-(`_Service.drain`), and divides the time among them.
-
+If a step fails, the steps before it are undone in reverse order. `SHUTDOWN` has the steps of a stop and their times.
 No failure of the outbox, the publisher or SNS stops the answers. A publisher that fails is started again. An outbox on
 a failing disk is opened again every second. The log, `/readyz` and the metrics report both failures.
 """
@@ -28,6 +26,7 @@ import msgspec
 from tracker import __version__, telemetry
 from tracker.admin import AdminServer
 from tracker.config import PixelConfig
+from tracker.cpus import run_behind
 from tracker.errors import ConfigurationError
 from tracker.lifecycle import Backoff, Budget, Deadline, Stop, install_stop_signals, on_hangup, wait_while_held
 from tracker.listening import listen
@@ -74,6 +73,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
         workers = WorkerPool(config=config, listener=listener, accounting=accounting)
         working = await stack.enter_async_context(_background(workers.run()))
         await workers.wait_answering(ANSWER_SECONDS)
+        run_behind(workers.size)
         # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
         from tracker.aws import open_topic
 

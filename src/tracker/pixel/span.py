@@ -8,8 +8,11 @@ its page for example, the change is not detected.
 import socket
 from typing import NamedTuple
 
-from tracker.core.visit import addresses_of, decode_line, split_lines
+from tracker.core.visit import addresses_of, decode_line, parts, split_lines
+from tracker.cpus import let_others_run
 from tracker.errors import MalformedMessage
+
+PARTS_AT_A_TIME = 4  # of a check: they take half a millisecond, then others may run
 
 
 class Span(NamedTuple):
@@ -44,13 +47,18 @@ def first_span(start: int, lines: bytes, *, more: bool) -> Span:
 
 
 def are_visits(lines: bytes) -> bool:
-    """Whether all lines are visits. They are checked together, which is fast.
+    """Whether all lines are visits. They are checked in parts, each as a whole, which is fast.
 
     False may be wrong for unusual lines. The caller then checks each line alone.
+
+    The check of a long span pauses now and then (`let_others_run`): call it from a thread.
     """
     try:
-        for address in addresses_of(lines):
-            socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
+        for number, part in enumerate(parts(lines)):
+            if number and number % PARTS_AT_A_TIME == 0:
+                let_others_run()
+            for address in addresses_of(part):
+                socket.inet_pton(socket.AF_INET6 if ":" in address else socket.AF_INET, address)
     except (MalformedMessage, OSError, ValueError):
         return False
     return True

@@ -28,6 +28,7 @@ from tracker.errors import ReloadFailed
 from tracker.lifecycle import Backoff, wait_for_event
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.worker_process import PATIENCE, Patience, WorkerProcess
+from tracker.pixel.worker_starter import WorkerStarter
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,13 @@ class WorkerPool:
         self._members: list[WorkerProcess] = []  # each is replaced when it dies; the index is its number
         self._running: dict[WorkerProcess, asyncio.Task[None]] = {}  # the members, and those being tried or drained
         self._tasks = asyncio.TaskGroup()
+        self._starter: WorkerStarter  # while `run` runs
         self._draining = asyncio.Event()
+
+    @property
+    def size(self) -> int:
+        """How many workers the configuration in force wants."""
+        return _worker_count(self.config)
 
     @property
     def answering(self) -> int:
@@ -83,11 +90,15 @@ class WorkerPool:
 
     async def run(self) -> None:
         """Keep all workers running until they are drained. If this is cancelled they are killed."""
-        async with self._tasks:
-            self._members = [self._start(n, self.config, _backoff()) for n in range(_worker_count(self.config))]
-            checking = self._tasks.create_task(self._check())
-            await self._draining.wait()
-            checking.cancel()
+        self._starter = WorkerStarter()
+        try:
+            async with self._tasks:
+                self._members = [self._start(n, self.config, _backoff()) for n in range(_worker_count(self.config))]
+                checking = self._tasks.create_task(self._check())
+                await self._draining.wait()
+                checking.cancel()
+        finally:
+            self._starter.stop()
 
     async def wait_answering(self, seconds: float) -> None:
         """Return once the first worker answers, or after `seconds`."""
@@ -131,6 +142,7 @@ class WorkerPool:
             listener=self._listener,
             accounting=self._accounting,
             quota=self._quota // workers,
+            starter=self._starter,
             patience=self._patience,
         )
         self._running[worker] = self._tasks.create_task(self._run(worker, backoff))

@@ -33,6 +33,7 @@ from typing import NamedTuple
 from tracker.config import PixelConfig
 from tracker.pixel.accounting import Accounting
 from tracker.pixel.control import ANSWERING, HEARTBEATS, NOT_RECORDING, Command, Counts, Hello, encode
+from tracker.pixel.worker_starter import WorkerStarter
 from tracker.processes import waits_for_disk
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class WorkerProcess:
         listener: socket.socket,
         accounting: Accounting,
         quota: int,
+        starter: WorkerStarter,
         patience: Patience = PATIENCE,
     ) -> None:
         self.number = number
@@ -92,6 +94,7 @@ class WorkerProcess:
         self._listener = listener
         self._accounting = accounting
         self._quota = quota
+        self._starter = starter
         self._patience = patience
         self._control: asyncio.StreamWriter | None = None
         self._counts: Counts | None = None
@@ -134,7 +137,7 @@ class WorkerProcess:
                 self._silent,
             )
             self.answers.clear()
-            self._process.kill()
+            self._starter.kill(self._process)
             self._process = None
 
     def set_quota(self, quota: int) -> None:
@@ -167,7 +170,7 @@ class WorkerProcess:
             self.started.set()
 
     async def _run(self) -> int:
-        process, counts, control = await self._start()
+        process, counts, control = await self._starter.call(self._start())
         self._process, self.pid, self._counts = process, process.pid, counts
         try:
             reader, self._control = await asyncio.open_unix_connection(sock=control)
@@ -175,22 +178,25 @@ class WorkerProcess:
             if self._drain_seconds is not None:  # `drain` was called while the process was being started
                 self._send(Command(drain=self._drain_seconds))
             await self._receive(reader)
-            return await process.wait()
+            return await self._starter.call(process.wait())
         finally:
             self._process = None
             self.answers.clear()
             main_end, self._control = self._control or control, None
             main_end.close()  # the worker then exits at once
             if process.returncode is None:
-                process.kill()
-                await asyncio.wait([asyncio.create_task(process.wait())], timeout=KILL_SECONDS)
+                self._starter.kill(process)
+                await asyncio.wait([asyncio.create_task(self._starter.call(process.wait()))], timeout=KILL_SECONDS)
             self.pid = None
             self.count()
             self._counts = None
             counts.close()
 
     async def _start(self) -> tuple[asyncio.subprocess.Process, Counts, socket.socket]:
-        """The process, its counts, and main's end of the socket pair. Raises OSError, with all of them closed."""
+        """The process, its counts, and main's end of the socket pair. Raises OSError, with all of them closed.
+
+        All of this runs in the starter's thread: nobody closes a descriptor while the process inherits it.
+        """
         with contextlib.ExitStack() as on_error, contextlib.ExitStack() as inherited:
             memory = Counts.create()
             inherited.callback(os.close, memory)
