@@ -262,9 +262,10 @@ _lines = (
     as_text=st.sets(st.integers(0, 2)),
     limits=st.tuples(st.none() | _days | _moments, st.none() | _days | _moments),
     zone=st.sampled_from(["UTC", "Europe/Berlin", "America/St_Johns"]),
+    page=st.sampled_from(["*", "https://example.com/*", "*?*"]),
 )
 def test_whatever_is_in_the_logs_their_archive_has_the_same_numbers_and_the_same_visits(
-    logs: list[list[bytes]], as_text: set[int], limits: tuple[date | None, date | None], zone: str
+    logs: list[list[bytes]], as_text: set[int], limits: tuple[date | None, date | None], zone: str, page: str
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
         archive, texts, mixed = Path(folder, "archive"), list[Path](), list[Path]()
@@ -276,7 +277,7 @@ def test_whatever_is_in_the_logs_their_archive_has_the_same_numbers_and_the_same
         chosen = [f"--{name}={limit}" for name, limit in zip(("since", "until"), limits, strict=True) if limit]
         numbers, exports = list[dict[str, object]](), list[str]()
         for names in (texts, [archive, *mixed]):
-            options = [*map(str, names), *chosen, "--tz", zone]
+            options = [*map(str, names), *chosen, "--tz", zone, *(["--page", page] if page != "*" else [])]
             numbers.append(json.loads(said_by("report", *options, "--json") or "{}"))
             exports.append(said_by("export", *options, "--to", "csv", "--sort"))
             # Of days that are not opened, the number of lines is not known.

@@ -100,8 +100,6 @@ def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
     columns, how = _FORMATS[options.to]
     if options.agents:
         columns += f", {_AGENT_CELLS if options.to == 'spreadsheet' else _AGENT}"
-    condition, values = selection.selection_of(options).condition()
-    distinct = "DISTINCT" if options.distinct else ""
     target = str(path).replace("'", "''")
     with open_database(EXPORT_THREADS) as database:
 
@@ -115,7 +113,9 @@ def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
 
         with progress(logs):
             with visits_of(database, logs, readers=1) as source:
-                chosen = f"SELECT {distinct} * FROM {source} WHERE {condition}"
+                chosen, values = selection.selection_of(options).visits_in(source)
+                if options.distinct:
+                    chosen = f"SELECT DISTINCT * FROM ({chosen})"
                 if options.agents:
                     database.execute(f"CREATE TABLE chosen AS {chosen}", values)
                 else:

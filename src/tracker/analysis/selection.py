@@ -1,4 +1,4 @@
-"""The filters of reports and exports: from the command line to a condition on a scan."""
+"""The filters of reports and exports: from the command line to a query on a scan."""
 
 import argparse
 import re
@@ -20,19 +20,26 @@ class Selection:
     """``*`` matches anything. If this has no ``?``, pages are compared without their query."""
     exclude_bots: bool = False
 
-    def condition(self) -> tuple[str, list[object]]:
-        """An SQL condition on the columns t and r of a scan, and its parameters. It does not exclude bots."""
+    def visits_in(self, source: str) -> tuple[str, list[object]]:
+        """A query for the visits of `source` (the SQL of a scan) that are chosen, and its parameters.
+
+        It does not leave out bots.
+        """
         terms, values = ["true"], list[object]()
         for operator, limit in ((">=", self.since), ("<", self.until)):
             if limit is not None:
                 terms.append(f"t {operator} ?")
                 values.append(limit.astimezone(UTC).replace(tzinfo=None))
+        query = f"SELECT * FROM {source} WHERE {' AND '.join(terms)}"
         if self.page is not None:
             # The pattern is escaped as in the log, so that no line has to be unescaped.
             parts = [re.sub(r"([%_~])", r"~\1", escape(part)) for part in self.page.split("*")]
-            terms.append(f"{'r' if '?' in self.page else 'page_of(r)'} LIKE ? ESCAPE '~'")
+            # Without OFFSET, DuckDB would put what `r` is computed by into the condition, several times. A report of
+            # one page from Parquet would take twice the CPU time.
+            column = "r" if "?" in self.page else "page_of(r)"
+            query = f"SELECT * FROM ({query} OFFSET 0) WHERE {column} LIKE ? ESCAPE '~'"
             values.append("%".join(parts))
-        return " AND ".join(terms), values
+        return query, values
 
     def __str__(self) -> str:
         said = [f"since {self.since}" if self.since else "", f"before {self.until}" if self.until else ""]

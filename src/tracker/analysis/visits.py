@@ -17,13 +17,13 @@ AGENTS_BATCH = 10_000  # user agents that are classified in one step
 
 def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: Selection, *, with_query: bool) -> None:
     """Make the table `visits`, with texts escaped as in the log. `visitor` is a 64-bit hash of address and agent."""
-    condition, values = selection.condition()
     database.execute("SET preserve_insertion_order = false")
     with visits_of(database, logs, REPORT_THREADS, short=True) as source:
+        chosen, values = selection.visits_in(source)
         database.execute(
             f"CREATE TABLE visits AS SELECT t, {'r' if with_query else 'path'} AS page, site_of(path) AS site, "
             f"coalesce(u, '') AS agent, hash(u, i) AS visitor "
-            f"FROM (SELECT *, page_of(r) AS path FROM {source} WHERE {condition})",
+            f"FROM (SELECT *, page_of(r) AS path FROM ({chosen}))",
             values,
         )
 
