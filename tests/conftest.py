@@ -1,5 +1,6 @@
 """What every test may use, and the rules of the whole run: fast tests first, files in memory, nothing skipped in CI."""
 
+import functools
 import os
 import shutil
 import sys
@@ -7,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
+import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -34,6 +36,10 @@ if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_us
 # On a busy machine an example takes longer than hypothesis' deadline of 200 ms.
 settings.register_profile("tracker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tracker")
+
+# The tests make hundreds of botocore sessions. Each one would read the same models again, and look through the
+# directories of all services of AWS.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
 
 
 def _rank(path: Path) -> int:
