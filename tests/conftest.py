@@ -5,7 +5,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import botocore.session
@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import ports
+from tests.system.processes import Broker
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -37,6 +38,9 @@ if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_us
 settings.register_profile("tracker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tracker")
 
+# coverage sets this variable; a Python process that has it in its environment measures itself.
+_COVERAGE_OF_PROCESSES = "COVERAGE_PROCESS_CONFIG"
+
 # The tests make hundreds of botocore sessions. Each one would read the same models again, and look through the
 # directories of all services of AWS.
 botocore.session.create_loader = functools.cache(botocore.session.create_loader)
@@ -59,15 +63,18 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Do not measure the coverage of a test that is marked `unmeasured`: it would take twice as long."""
+    """Do not measure a test that is marked `unmeasured`, nor its processes: it would take twice as long."""
     coverage = sys.modules.get("coverage") if item.get_closest_marker("unmeasured") else None
     measuring = coverage.Coverage.current() if coverage else None
     if measuring is None:
         return (yield)
     measuring.stop()
+    for_processes = os.environ.pop(_COVERAGE_OF_PROCESSES, None)
     try:
         return (yield)
     finally:
+        if for_processes is not None:
+            os.environ[_COVERAGE_OF_PROCESSES] = for_processes
         measuring.start()
 
 
@@ -105,3 +112,12 @@ def free_ports() -> Callable[[int], list[int]]:
 def free_port() -> int:
     """A TCP port of the loopback that was free a moment ago."""
     return ports.free_port()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The local broker, one for all tests of this process: each test makes its own topic and queues on it."""
+    pytest.importorskip("moto", reason="the local broker is moto")
+    with Broker(tmp_path_factory.mktemp("broker")) as running:
+        running.wait_ready()
+        yield running
