@@ -53,7 +53,7 @@ async def drain(outbox: Outbox, topic: FakeTopic, format: str = "packed") -> Non
     outbox.scan()
     publisher = publisher_of(outbox, topic, format)
     publisher.drain()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await publisher.run()
 
 
