@@ -1,6 +1,7 @@
 """What every test may use, and the rules of the whole run: fast tests first, files in memory, nothing skipped in CI."""
 
 import functools
+import gc
 import os
 import shutil
 import sys
@@ -14,6 +15,10 @@ from hypothesis import HealthCheck, settings
 
 from tests import ports
 from tests.system.processes import Broker
+from tracker.start import imports_done
+
+# The garbage collector is off while all tests are imported, as in a service: see `tracker.start.imports_done`.
+gc.disable()
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -59,6 +64,11 @@ def _rank(path: Path) -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _rank(item.path))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    imports_done()
 
 
 @pytest.hookimpl(wrapper=True)

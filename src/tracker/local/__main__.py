@@ -65,7 +65,9 @@ def _run(options: argparse.Namespace) -> int:
         broker.serve(options.port)
         return 0
     from tracker.local import plan, runner
+    from tracker.start import imports_done
 
+    imports_done()
     chosen = plan.Options(
         pixel_config=options.pixel_config,
         storage_config=options.storage_config,
