@@ -1,16 +1,24 @@
 """What every test may use, and the rules of the whole run: fast tests first, files in memory, nothing skipped in CI."""
 
+import functools
+import gc
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
+import botocore.session
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import ports
+from tests.system.processes import Broker
+from tracker.start import imports_done
+
+# The garbage collector is off while all tests are imported, as in a service: see `tracker.start.imports_done`.
+gc.disable()
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent
@@ -35,6 +43,13 @@ if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_us
 settings.register_profile("tracker", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tracker")
 
+# coverage sets this variable; a Python process that has it in its environment measures itself.
+_COVERAGE_OF_PROCESSES = "COVERAGE_PROCESS_CONFIG"
+
+# The tests make hundreds of botocore sessions. Each one would read the same models again, and look through the
+# directories of all services of AWS.
+botocore.session.create_loader = functools.cache(botocore.session.create_loader)
+
 
 def _rank(path: Path) -> int:
     folder = path.relative_to(TESTS).parts[0] if path.is_relative_to(TESTS) else ""
@@ -51,17 +66,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: _rank(item.path))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    imports_done()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Do not measure the coverage of a test that is marked `unmeasured`: it would take twice as long."""
+    """Do not measure a test that is marked `unmeasured`, nor its processes: it would take twice as long."""
     coverage = sys.modules.get("coverage") if item.get_closest_marker("unmeasured") else None
     measuring = coverage.Coverage.current() if coverage else None
     if measuring is None:
         return (yield)
     measuring.stop()
+    for_processes = os.environ.pop(_COVERAGE_OF_PROCESSES, None)
     try:
         return (yield)
     finally:
+        if for_processes is not None:
+            os.environ[_COVERAGE_OF_PROCESSES] = for_processes
         measuring.start()
 
 
@@ -99,3 +122,12 @@ def free_ports() -> Callable[[int], list[int]]:
 def free_port() -> int:
     """A TCP port of the loopback that was free a moment ago."""
     return ports.free_port()
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The local broker, one for all tests of this process: each test makes its own topic and queues on it."""
+    pytest.importorskip("moto", reason="the local broker is moto")
+    with Broker(tmp_path_factory.mktemp("broker")) as running:
+        running.wait_ready()
+        yield running

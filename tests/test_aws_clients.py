@@ -536,11 +536,11 @@ async def test_a_helper_that_cannot_be_started_is_named(server: Server, tmp_path
         assert "credential_process: " in await failure(topic)
 
 
-@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("provider", ["container-role", "iam-role", "assume-role-with-web-identity"])
 async def test_a_provider_that_does_not_answer_is_named(
     provider: str, server: Server, mute: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(clients, "CREDENTIAL_SECONDS", 2.0)  # time for the steps before
     (tmp_path / "token").write_text("token")
     settings = {
         "container-role": {"AWS_CONTAINER_CREDENTIALS_FULL_URI": mute},

@@ -14,7 +14,7 @@ from tracker import logs
 
 SOURCE = Path(logs.__file__).parent
 
-_LOGS = re.compile(r"log\.(debug|info|warning|error|critical|exception)")
+_LEVELS = {"debug", "info", "warning", "error", "critical", "exception"}
 
 HOSTILE = "Mozilla\x1b[2J\x07\r\n2026-11-23T07:09:24.932+00:00 INFO     tracker.x forged\x85\u2028\u202e\ud800\x00é"
 
@@ -171,8 +171,9 @@ def _calls() -> Iterator[tuple[str, ast.Call]]:
     """Every call of a logger in the code, and where it is."""
     for path in sorted(SOURCE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and _LOGS.fullmatch(ast.unparse(node.func)):
-                yield f"{path.relative_to(SOURCE)}:{node.lineno}", node
+            match node:
+                case ast.Call(func=ast.Attribute(value=ast.Name(id="log"), attr=level)) if level in _LEVELS:
+                    yield f"{path.relative_to(SOURCE)}:{node.lineno}", node
 
 
 def _faults(call: ast.Call) -> Iterator[str]:
@@ -201,9 +202,10 @@ def _faults(call: ast.Call) -> Iterator[str]:
         yield f"{text!r} is no sentence for people"
 
 
-@pytest.mark.parametrize(("place", "call"), list(_calls()), ids=lambda value: value if isinstance(value, str) else "")
-def test_every_message_has_an_event_then_pairs_then_a_text(place: str, call: ast.Call) -> None:
-    assert list(_faults(call)) == [], place
+def test_every_message_has_an_event_then_pairs_then_a_text() -> None:
+    calls = list(_calls())
+    assert len(calls) > 50
+    assert {place: faults for place, call in calls if (faults := list(_faults(call)))} == {}
 
 
 def test_every_logger_has_the_name_of_its_module() -> None:

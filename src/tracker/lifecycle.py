@@ -21,6 +21,7 @@ from tracker.core.printable import printable
 from tracker.errors import ConfigurationError, HeldByAnother, StopRequested, TrackerError
 from tracker.logs import setup_logging
 from tracker.standard_error import STREAM
+from tracker.start import imports_done
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,9 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], where: str = "") -> int:
     """
     status = 0
     try:
-        uvloop.run(main())
+        running = main()  # which imports the last modules
+        imports_done()
+        uvloop.run(running)
     except* ConfigurationError as errors:
         for error in _leaves(errors):
             exit_status.print_error(f"{where}{error}")

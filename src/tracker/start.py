@@ -8,9 +8,11 @@ before they import modules that take long to load:
 2. Standard error is replaced by a stream that never blocks.
 3. The signals that a service acts on are blocked until it has handlers for them. Workers ignore them instead.
 4. The C library is told to give freed memory back to the system.
+5. The garbage collector is turned off, until `imports_done`.
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -35,6 +37,7 @@ _MALLOPT = {
 
 def prepare_service() -> None:
     """Prepare the process that an operator or a supervisor has started."""
+    gc.disable()
     _open_standard_descriptors()
     standard_error.install()
     _give_back_freed_memory()
@@ -42,11 +45,23 @@ def prepare_service() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
 
 
+def imports_done() -> None:
+    """Turn the garbage collector on if it is off. It never looks at what exists now: modules stay until the end.
+
+    Imports leave nearly no garbage, but make so many objects that the collector would look through them all again and
+    again, for a fifth of the time. Without it the process is half a megabyte larger.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
+
+
 def prepare_worker(main: int) -> None:
     """Prepare a worker of the process `main`. Ends this process if `main` has ended already.
 
     A worker ignores the signals of a whole group or unit: main receives them too and stops its workers in order.
     """
+    gc.disable()
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     standard_error.install()

@@ -1,7 +1,7 @@
-"""A local broker for the session, and for each test a topic, queues and configurations of its own on it."""
+"""For each test a topic, queues and configurations of its own, on the one local broker of the test process."""
 
 import argparse
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,14 +19,6 @@ from tracker.operations.findings import Finding, Report
 from tracker.operations.provision import Names, Provisioned, provision
 
 REGION = "eu-west-1"
-
-
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    pytest.importorskip("moto", reason="the local broker is moto")
-    with Broker(tmp_path_factory.mktemp("broker")) as running:
-        running.wait_ready()
-        yield running
 
 
 @dataclass(frozen=True, kw_only=True)

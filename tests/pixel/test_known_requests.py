@@ -110,6 +110,7 @@ def changed(draw: st.DrawFn) -> bytes:
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 @settings(max_examples=50_000 if SOAK else 500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(changed())
 def test_what_was_seen_before_changes_nothing(request: bytes) -> None:
@@ -117,6 +118,7 @@ def test_what_was_seen_before_changes_nothing(request: bytes) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 @settings(max_examples=5_000 if SOAK else 200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(changed(), min_size=1, max_size=3), st.sampled_from(["10.9.9.9", "203.0.113.5"]))
 def test_what_was_seen_before_is_answered_as_the_fallback_answers_it(reads: list[bytes], peer: str) -> None:
@@ -162,6 +164,7 @@ def test_most_visits_of_real_browsers_are_known(front: str) -> None:
     assert share_known(front, visits=5_000, seed=1) > 0.6
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("name", ["X", "User-Agent", "Referer", "Cookie"])
 def test_memory_is_bounded(name: str) -> None:
     known = KnownRequests(request_line="GET /track", value="a", wanted=["User-Agent", "Referer"])

@@ -290,6 +290,7 @@ def test_whichever_call_fails_or_is_the_last_the_file_is_the_old_or_the_new_one(
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc")
 def test_memory_stays_bounded_whatever_the_file_holds(log: Path) -> None:
     file = log.with_name(f"{NAME}.gz")

@@ -74,6 +74,7 @@ steps = st.lists(
 
 
 @pytest.mark.slow
+@pytest.mark.unmeasured
 @settings(max_examples=100)
 @given(script=steps)
 def test_kept_sums_equal_a_full_count_whatever_is_stored_closed_forgotten_and_pruned(

@@ -10,13 +10,6 @@ from .processes import Broker
 from .stack import FakeStack, Stack
 
 
-@pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    with Broker(tmp_path_factory.mktemp("broker")) as process:
-        process.wait_ready()
-        yield process
-
-
 @pytest.fixture
 def make_stack(broker: Broker, tmp_path: Path) -> Iterator[Callable[..., Stack]]:
     """Makes stacks on moto."""

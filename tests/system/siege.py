@@ -113,7 +113,7 @@ class Siege:
         raise_open_files()  # a flood's connections are files of this process
         try:
             self._start()
-            with Load(self._port, connections=4, pause=0.01) as load:
+            with Load(self._port, connections=4) as load:
                 for self.verdict.rounds in range(1, rounds + 1):
                     self._round(load)
                     self._measure()

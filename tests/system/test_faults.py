@@ -190,7 +190,7 @@ def test_a_full_outbox_answers_and_counts_what_it_gives_up(stack: FakeStack) -> 
     stack.sns.down()
     pixel = stack.start_pixel({"outbox": {"max_bytes": 200_000, "segment_bytes": 50_000}})
     stack.start_storage()
-    with Load(pixel.port, agent=LARGE_UA, pause=0.01) as load:
+    with Load(pixel.port, agent=LARGE_UA) as load:
         pixel.wait_metric("tracker_pixel_visits_discarded", 50, 'reason="outbox_full"')
     assert pixel.admin("/readyz").status == 200
     assert "full" in pixel.readiness() or "outbox" in pixel.readiness()

@@ -63,7 +63,7 @@ def test_every_look_adds_up_through_a_kill_and_an_adoption(stack: FakeStack) -> 
     pixel = stack.start_pixel(override)
     samples = []
     connections = 6
-    with Load(pixel.port, connections=connections) as load:
+    with Load(pixel.port, connections=connections, pause=0.002) as load:
         samples += load_and_look(pixel, load, 300)
         wait_for(lambda: len(pixel.workers()) == 2, "two workers")
         assert_figures_of_all_processes(scrape(pixel))
@@ -100,7 +100,7 @@ def test_every_look_adds_up_through_a_kill_and_an_adoption(stack: FakeStack) -> 
     assert visits(samples[-1], "accepted") == 0
     assert visits(samples[-1], "adopted") == visits(first_run, "waiting")
     stack.sns.up()
-    with Load(second.port) as more:
+    with Load(second.port, pause=0.002) as more:
         samples += load_and_look(second, more, 300)
     second.wait_alive(lambda: visits(scrape(second), "waiting") == 0, "all published")
     last = scrape(second)

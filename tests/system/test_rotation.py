@@ -86,7 +86,7 @@ def test_closed_logs_that_are_not_to_be_kept_are_removed_by_the_running_service(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets one process set the limits of another")
 def test_storage_without_descriptors_goes_on_in_the_old_log_and_rotates_later(stack: Stack) -> None:
-    due = 200_000
+    due = 80_000
     pixel = stack.start_pixel()
     storage = stack.start_storage({"log": {"rotate": {"max_bytes": due}}})
     limits = resource.prlimit(storage.pid, resource.RLIMIT_NOFILE)

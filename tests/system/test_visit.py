@@ -75,7 +75,7 @@ def test_every_format_arrives_end_to_end(fake_stack: FakeStack, format: str) -> 
     pixel = stack.start_pixel({"sns": {"format": format}, "workers": 2})
     stack.start_storage()
     stack.sns.hold()
-    with Load(pixel.port, pause=0.01) as load:
+    with Load(pixel.port) as load:
         load.wait_answered(150)
         stack.sns.up()
         load.wait_answered(150)

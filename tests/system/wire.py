@@ -139,7 +139,7 @@ class Load:
     or may not be there, but never twice. Connections that break are opened anew, so a load survives a restart.
     """
 
-    def __init__(self, port: int, *, connections: int = 6, pause: float = 0.002, agent: str = "load") -> None:
+    def __init__(self, port: int, *, connections: int = 6, pause: float = 0.01, agent: str = "load") -> None:
         self._port = port
         self._agent = agent
         self._pause = pause

@@ -71,7 +71,10 @@ def _offset(text: str) -> int:
 def _run(options: argparse.Namespace) -> int:
     from tracker.local import broker
     from tracker.local.environment import make_local
+    from tracker.start import imports_done
 
+    if options.command != "broker":  # which has moto to import
+        imports_done()
     make_local(os.environ, broker.REGION)
     if options.command == "broker":
         broker.serve(options.port, options.bucket)

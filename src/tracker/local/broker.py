@@ -21,7 +21,7 @@ from tracker.errors import TrackerError
 from tracker.extras import how_to_install
 from tracker.local.ports import Needed, check_free
 from tracker.local.provision import make_bucket, provision_at
-from tracker.start import SIGNALS
+from tracker.start import SIGNALS, imports_done
 
 HOST = "127.0.0.1"
 PORT = 4566
@@ -50,6 +50,7 @@ def serve(port: int, bucket: str | None = None) -> None:
     # moto's server waits for ever when its port is in use.
     check_free([Needed(HOST, port, "the local broker", "--port")])
     serialise_queues()
+    imports_done()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would log each request
 
     ended = threading.Event()
