@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,6 +20,12 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 def line(number: int, at: datetime = NOON) -> bytes:
     return format_line(Visit(at + timedelta(seconds=number), f"https://example.com/{number}", "agent | é", "192.0.2.1"))
+
+
+def incompressible(number: int, size: int = 64) -> bytes:
+    """The line of a visit whose page has so many random hexadecimal digits, half of which an object's size grows by."""
+    page = f"https://example.com/{random.Random(number).randbytes(size // 2).hex()}/{number}"
+    return format_line(Visit(NOON, page, None, "192.0.2.1"))
 
 
 def close(log: Path, content: bytes, hour: int = 13) -> Path:

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import os
+import resource
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from tests.archive.closed import CONFIG, NOON, close, line, rows
+from tests.archive.closed import CONFIG, NOON, close, incompressible, line, rows
 from tests.fake_aws.s3 import FakeBucket, Object
 from tests.metrics import value
 from tracker import telemetry
@@ -169,6 +170,38 @@ def test_an_unreadable_log_stops_no_other_log(log: Path) -> None:
     assert (done.archived, done.waiting) == (1, 1)
     assert broken.name in done.problems[0]
     assert numbers(bucket) == [2]
+
+
+OTHER_DAY = NOON.replace(day=25)
+
+
+@pytest.mark.parametrize(
+    ("content", "largest"),
+    [
+        (line(1), 600),  # the database
+        (b"".join(map(incompressible, range(1_000))), 20_000),  # the object of the main day
+        (b"odd\n" + os.urandom(100_000), 20_000),  # the malformed lines
+        (line(1) * 999 + b"".join(line(number, OTHER_DAY) for number in range(900)), 20_000),  # the other days
+    ],
+)
+def test_when_the_temporary_folder_is_full_the_log_waits_and_the_error_names_the_folder(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, largest: int
+) -> None:
+    folder, bucket = tmp_path / "temporary", FakeBucket()
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    closed = close(log, content)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        done = archive(log, bucket)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (done.archived, done.waiting, bucket.objects) == (0, 1, {})
+    assert str(folder) in done.problems[0]
+    assert list(folder.iterdir()) == []
+    assert archive(log, bucket) == Pass(archived=1)
+    assert archived_marker(log, closed).exists()
 
 
 def test_logs_of_logrotate_are_archived_once_storage_has_left_them(log: Path) -> None:

@@ -6,7 +6,6 @@ order of the log. Lines are validated by `tracker.analysis.plain`, as for a repo
 
 import asyncio
 import gzip
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -18,6 +17,9 @@ import duckdb
 
 from tracker.analysis.database import READ_PLAIN, open_database, scan
 from tracker.archive.lines import ClosedLog, Lines
+from tracker.errors import TrackerError
+from tracker.files import reason
+from tracker.temporary_folder import temporary_folder
 from tracker.visit_log_files import closed_name, forms
 
 # Measured with realistic data, see docs/adr/0042. Version 2 of the data pages has the encodings by differences.
@@ -50,10 +52,14 @@ class MadeObjects:
 async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
     """The objects of `closed`, in a temporary folder (under TMPDIR). Raises TrackerError and OSError."""
     ending = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="tracker-archive-") as folder:
-        making = asyncio.ensure_future(asyncio.to_thread(_make, closed, Path(folder), ending))
+    with temporary_folder() as folder:
+        making = asyncio.ensure_future(asyncio.to_thread(_make, closed, folder, ending))
         try:
             made = await asyncio.shield(making)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise TrackerError(f"{closed}: its objects cannot be written in {folder}: {reason(error)}") from error
         finally:
             ending.set()
             await asyncio.wait([making])  # a thread cannot be cancelled; it ends with the next block of lines
