@@ -53,5 +53,10 @@ def rows(objects: Mapping[str, Object]) -> list[tuple[str, int, Visit]]:
     return found
 
 
+def numbers(objects: Mapping[str, Object]) -> list[int]:
+    """The numbers of the visits in all objects."""
+    return sorted(int((visit.referrer or "").rpartition("/")[2]) for *_, visit in rows(objects))
+
+
 def malformed(objects: Mapping[str, Object]) -> list[bytes]:
     return [gzip.decompress(each.body) for key, each in objects.items() if "/_malformed/" in key]

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from tests.archive.closed import CONFIG, NOON, close, incompressible, line, rows
+from tests.archive.closed import CONFIG, NOON, close, incompressible, line, numbers
 from tests.fake_aws.s3 import FakeBucket, Object
 from tests.metrics import value
 from tracker import telemetry
@@ -34,11 +34,6 @@ def archive(log: Path, bucket: FakeBucket, config: ArchiveConfig = CONFIG) -> Pa
     return asyncio.run(Archiver(log, bucket, config, AT_ONCE).run_once())
 
 
-def numbers(bucket: FakeBucket) -> list[int]:
-    """The numbers of the visits in all objects."""
-    return sorted(int((visit.referrer or "").rpartition("/")[2]) for *_, visit in rows(bucket.objects))
-
-
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     live = tmp_path / "logs" / "visits.log"
@@ -51,7 +46,7 @@ def test_closed_logs_become_objects_and_get_a_marker_and_the_live_log_does_not(l
     first, second = close(log, line(1) + line(2), 13), close(log, line(3), 14)
     bucket = FakeBucket()
     assert archive(log, bucket) == Pass(archived=2)
-    assert numbers(bucket) == [1, 2, 3]
+    assert numbers(bucket.objects) == [1, 2, 3]
     assert set(bucket.objects) == {f"years/date=2026-11-24/{closed.name}.parquet" for closed in (first, second)}
     marker = json.loads(archived_marker(log, first).read_text())
     assert marker == {
@@ -71,7 +66,7 @@ def test_a_log_that_is_compressed_after_it_was_archived_is_not_archived_again(lo
     assert archive(log, bucket) == Pass()
     archived_marker(log, closed).unlink()  # as after a crash before the marker
     assert archive(log, bucket) == Pass(archived=1)
-    assert numbers(bucket) == [1]
+    assert numbers(bucket.objects) == [1]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +91,7 @@ def test_the_uncompressed_log_counts_while_its_compression_is_being_written(log:
     closed.with_name(closed.name + ".gz").write_bytes(gzip.compress(closed.read_bytes())[:15])
     closed.with_name(closed.name + ".gz.part").write_bytes(b"")
     assert archive(log, bucket) == Pass(archived=1)
-    assert numbers(bucket) == [1]
+    assert numbers(bucket.objects) == [1]
 
 
 def test_a_name_that_is_reserved_or_not_of_this_log_is_left_alone(log: Path) -> None:
@@ -113,7 +108,7 @@ def test_whichever_call_to_s3_fails_each_line_is_in_one_object_in_the_end(log: P
         closed, bucket = close(log, content), FakeBucket(at, late=late)
         done = archive(log, bucket)
         assert done == Pass(archived=1)  # it tries again by itself
-        assert numbers(bucket) == [1, 2, 3]
+        assert numbers(bucket.objects) == [1, 2, 3]
         assert len(bucket.objects) == 3
         archived_marker(log, closed).unlink()
         if bucket.calls < at:
@@ -169,7 +164,7 @@ def test_an_unreadable_log_stops_no_other_log(log: Path) -> None:
     done = archive(log, bucket)
     assert (done.archived, done.waiting) == (1, 1)
     assert broken.name in done.problems[0]
-    assert numbers(bucket) == [2]
+    assert numbers(bucket.objects) == [2]
 
 
 OTHER_DAY = NOON.replace(day=25)
@@ -214,7 +209,7 @@ def test_logs_of_logrotate_are_archived_once_storage_has_left_them(log: Path) ->
         log.write_bytes(line(100))
         ledger.record_log(log.stat().st_size, log.stat().st_ino)
         assert archive(log, bucket) == Pass(archived=1)
-    assert numbers(bucket) == [99]
+    assert numbers(bucket.objects) == [99]
     assert archived_marker(log, rotated).exists()
 
 
@@ -224,7 +219,7 @@ def test_logs_of_logrotate_wait_when_the_ledger_cannot_be_read(log: Path) -> Non
     bucket = FakeBucket()
     done = archive(log, bucket)
     assert "ledger.sqlite" in done.problems[0]
-    assert numbers(bucket) == [1]
+    assert numbers(bucket.objects) == [1]
 
 
 @pytest.mark.parametrize("name", ["visits.log.1", "visits.log.12.gz"])

@@ -55,7 +55,8 @@ class Archiving:
     async def run(self, root: Path, world: World) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("TMPDIR", str(root / "work"))
-            await Archiver(root / LOG, WorldBucket(world), REMOVING, Backoff(0.0, 0.0)).run_once()
+            for _ in range(2):  # the second pass removes what the first one has archived
+                await Archiver(root / LOG, WorldBucket(world), REMOVING, Backoff(0.0, 0.0)).run_once()
 
     async def check(self, root: Path, world: World) -> None:
         # Whatever was removed is in the bucket, also before the next life.

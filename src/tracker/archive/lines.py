@@ -10,6 +10,7 @@ replaced by a placeholder, whose time is NULL. The line itself goes into one of 
 """
 
 import hashlib
+import os
 import re
 import threading
 from collections import Counter
@@ -38,6 +39,7 @@ class ClosedLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._file = path.open("rb")
+        self._status = os.fstat(self._file.fileno())
 
     def __enter__(self) -> "ClosedLog":
         return self
@@ -54,6 +56,20 @@ class ClosedLog:
                 yield chunk
         except (OSError, IncompleteFile, DamagedFile) as error:
             raise TrackerError(f"{self.path}: cannot be read: {error}") from error
+
+    def is_unchanged(self) -> bool:
+        """Whether the file is as it was when it was opened. Its name may be gone: it is compressed now, or removed."""
+        now = os.fstat(self._file.fileno())
+        try:
+            named = self.path.lstat()
+        except FileNotFoundError:
+            named = now
+        old = self._status
+        return all(
+            (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns)
+            == (old.st_dev, old.st_ino, old.st_size, old.st_mtime_ns)
+            for each in (now, named)
+        )
 
     def main_day(self) -> str:
         """The most frequent day at the beginning of the log; of a log without visits, the first day of 1970."""

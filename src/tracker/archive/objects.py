@@ -68,7 +68,12 @@ async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
 
 def _make(closed: Path, folder: Path, ending: threading.Event) -> MadeObjects:
     with _open(closed) as opened:
-        return make_objects(opened, folder, ending)
+        made = make_objects(opened, folder, ending)
+        if not opened.is_unchanged():
+            raise TrackerError(
+                f"{opened.path}: it was changed or replaced while it was read, so it is no closed log yet"
+            )
+        return made
 
 
 def _open(closed: Path) -> ClosedLog:
