@@ -42,7 +42,8 @@ log = logging.getLogger(__name__)
 
 TRIES = 5  # of one object in one pass, when S3 fails in a way that may be over soon
 _PASSING = {408, 409, 429}
-_PASSING_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout"}  # status 400: the body did not arrive whole
+# A body that did not arrive whole, and an upload that somebody has aborted, such as `tracker erase`.
+_PASSING_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "NoSuchUpload"}
 
 
 class Bucket(Protocol):
@@ -156,17 +157,18 @@ class Archiver:
         key = f"{self._prefix}{made.name}"
         self._backoff.reset()
         tries = 0
+        failure: AwsRefused | AwsUnreachable | None = None
         while True:
             try:
                 found = await self._bucket.digest(key)
                 if found is None:
-                    tries += 1
-                    if tries > TRIES:
-                        raise AwsUnreachable(f"{made.name} was put {TRIES} times, and S3 has no such object")
+                    if tries == TRIES:
+                        raise failure or AwsUnreachable(f"{made.name} was put {TRIES} times, and S3 has no such object")
                     await self._put(key, made.file, digest)
+                    tries, failure = tries + 1, None
                     continue
             except (AwsRefused, AwsUnreachable) as error:
-                tries += 1
+                tries, failure = tries + 1, error
                 if tries > TRIES or not _may_be_over_soon(error):
                     raise
                 await asyncio.sleep(self._backoff.next())
