@@ -30,10 +30,12 @@ def read_marker(file: Path) -> Marker | None:
     except FileNotFoundError:
         return None
     try:
-        with open(descriptor, "rb") as opened:
-            return msgspec.json.decode(opened.read(), type=Marker)
+        content = b"".join(iter(lambda: os.read(descriptor, 1 << 20), b""))
+        return msgspec.json.decode(content, type=Marker)
     except (IsADirectoryError, msgspec.MsgspecError, UnicodeError):
         return None
+    finally:
+        os.close(descriptor)
 
 
 def is_archived(log: Path, closed: Path) -> bool:
