@@ -10,9 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.fake_aws.s3 import Object
+from tracker.archive_marker import is_archived
 from tracker.config import ArchiveConfig
-from tracker.core.log_line import format_line
+from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import Visit
+from tracker.visit_log_files import closed_logs, closed_name, is_compressed
 
 CONFIG = ArchiveConfig(url="s3://archive/years")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -56,6 +58,21 @@ def rows(objects: Mapping[str, Object]) -> list[tuple[str, int, Visit]]:
 def numbers(objects: Mapping[str, Object]) -> list[int]:
     """The numbers of the visits in all objects."""
     return sorted(int((visit.referrer or "").rpartition("/")[2]) for *_, visit in rows(objects))
+
+
+def union(log: Path, objects: Mapping[str, Object]) -> list[str | None]:
+    """The referrers of the visits in the live log, in the closed logs without marker, and in the archive.
+
+    What S3 has of a closed log without marker is the same line. Lines that are no visits must read `odd`.
+    """
+    waiting = [file for file in closed_logs(log) if not is_archived(log, file)]
+    names = {closed_name(file) for file in waiting}
+    found = [visit.referrer for name, _, visit in rows(objects) if name not in names]
+    # A rotation in between two steps, or a compression, may have left a log under two names.
+    for file in [*{closed_name(file): file for file in waiting}.values(), *([log] if log.exists() else [])]:
+        content = gzip.decompress(file.read_bytes()) if is_compressed(file) else file.read_bytes()
+        found += [parse_line(line).referrer for line in content.splitlines() if line != b"odd"]
+    return found
 
 
 def malformed(objects: Mapping[str, Object]) -> list[bytes]:

@@ -5,7 +5,6 @@ The states of the disk are those of `tests.seam.disk`. What S3 has stored is not
 
 import asyncio
 import errno
-import gzip
 import shutil
 import tempfile
 from collections import Counter
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.closed import rows
+from tests.archive.closed import union
 from tests.archive.test_every_call import LOG, REMOVING, Archiving, WorldBucket
 from tests.seam.disk import Note, look
 from tests.seam.faults import CALLS, Fault
@@ -23,13 +22,11 @@ from tests.seam.method import LONG, SEED, World, cut_power, cuts, live, stage
 from tests.storage.rig import A, pages
 from tests.storage.test_every_call import store
 from tracker.archive.archiver import Archiver
-from tracker.archive_marker import is_archived
 from tracker.config import Rotate
-from tracker.core.log_line import parse_line
 from tracker.lifecycle import Backoff
 from tracker.storage.ledger import Ledger
 from tracker.storage.rotation import Rotation
-from tracker.visit_log_files import closed_logs, closed_name, is_compressed, ledger_path
+from tracker.visit_log_files import ledger_path
 
 pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
@@ -139,12 +136,4 @@ def test_a_rotation_that_a_power_cut_could_undo_was_made_durable_before_its_log_
 
 
 def assert_in_one_place(root: Path, world: World, referrers: list[str]) -> None:
-    """Each of these visits is in one place. What S3 has of a closed log without marker is the same line."""
-    log = root / LOG
-    waiting = [file for file in closed_logs(log) if not is_archived(log, file)]
-    names = {closed_name(file) for file in waiting}
-    found = [visit.referrer for name, _, visit in rows(WorldBucket(world).objects) if name not in names]
-    for file in [*waiting, *([log] if log.exists() else [])]:
-        content = gzip.decompress(file.read_bytes()) if is_compressed(file) else file.read_bytes()
-        found += [parse_line(line).referrer for line in content.splitlines() if line != b"odd"]
-    assert Counter(found) == Counter(referrers)
+    assert Counter(union(root / LOG, WorldBucket(world).objects)) == Counter(referrers)

@@ -46,6 +46,8 @@ class S3Bucket:
         except AwsRefused as error:
             if error.status == 404:
                 return None
+            if error.status >= 500:
+                raise
             raise await self._with_reason(client, key, error) from error
         return str(reply.get("Metadata", {}).get(_DIGEST, ""))
 
