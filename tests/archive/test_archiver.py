@@ -12,6 +12,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from backports import zstd
 
@@ -252,7 +253,16 @@ def test_without_a_url_the_configuration_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("url", "expected"),
-    [("s3://logs", ("logs", "")), ("s3://logs/", ("logs", "")), ("s3://logs/a/b/", ("logs", "a/b/"))],
+    [
+        ("s3://logs", ("logs", "")),
+        ("s3://logs/", ("logs", "")),
+        ("s3://logs/a/b/", ("logs", "a/b/")),
+        ("s3://my.logs/a..b/.c/d=1/(e)*!'", ("my.logs", "a..b/.c/d=1/(e)*!'/")),
+        (
+            "s3://my-ap-hq3ub5jdu6mqgdjdi7h5cyrn4nfq4use1b-s3alias/x",
+            ("my-ap-hq3ub5jdu6mqgdjdi7h5cyrn4nfq4use1b-s3alias", "x/"),
+        ),
+    ],
 )
 def test_the_url_names_the_bucket_and_the_prefix(url: str, expected: tuple[str, str]) -> None:
-    assert bucket_and_prefix(ArchiveConfig(url=url)) == expected
+    assert bucket_and_prefix(msgspec.convert({"url": url}, ArchiveConfig)) == expected

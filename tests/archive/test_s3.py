@@ -55,8 +55,8 @@ def config(log: Path, s3: FakeS3) -> Path:
     return write_config(log.parent.parent / "storage.yaml", sections)
 
 
-async def archive(log: Path, url: str) -> Pass:
-    settings = ArchiveConfig(url=f"s3://{BUCKET}/a", endpoint_url=url, region="eu-west-1")
+async def archive(log: Path, url: str, prefix: str = "a") -> Pass:
+    settings = ArchiveConfig(url=f"s3://{BUCKET}/{prefix}", endpoint_url=url, region="eu-west-1")
     async with open_bucket(settings) as bucket:
         return await Archiver(log, bucket, settings, Backoff(0.0, 0.0)).run_once()
 
@@ -67,6 +67,12 @@ async def test_a_small_object_is_put_in_one_call_and_seen_to_be_there(log: Path,
     assert s3.calls == ["HeadObject", "PutObject", "HeadObject"] * 2
     assert numbers(s3.objects) == [1]
     assert malformed(s3.objects) == [b"2 odd\n"]
+
+
+async def test_odd_names_arrive_as_they_are(log: Path, s3: FakeS3) -> None:
+    closed = close(log.with_name("visits & Besuche, täglich.log"), line(1))
+    assert await archive(log.with_name("visits & Besuche, täglich.log"), s3.url, "a..b/.c/(e)*!'=1") == Pass(archived=1)
+    assert list(s3.objects) == [f"a..b/.c/(e)*!'=1/date=2026-11-24/{closed.name}.parquet"]
 
 
 @pytest.mark.slow
