@@ -20,8 +20,8 @@ from tracker.errors import AwsRefused, AwsUnreachable, ConfigurationError
 
 log = logging.getLogger(__name__)
 
-PART_BYTES = 16 << 20
-"""The longest body of one request, held in memory. S3 takes at most 10,000 parts, so 156 GiB for an object."""
+PART_BYTES = 8 << 20
+"""The longest body of one request, held in memory. S3 takes at most 10,000 parts, so 78 GiB for an object."""
 BODY_SECONDS = 120.0  # for one request with a body
 
 _DIGEST = "digest"  # S3's header is x-amz-meta-digest
