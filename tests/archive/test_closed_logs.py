@@ -1,9 +1,12 @@
 """What the archiver makes of the files beside a log: odd ones, damaged markers, logs that are no closed logs yet."""
 
 import asyncio
+import errno
 import os
+import shutil
+import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -157,3 +160,62 @@ def test_a_log_that_changes_while_it_is_read_waits_until_it_is_closed(
     assert "changed or replaced" in done.problems[0]
     assert archive(log, bucket) == Pass(archived=1)
     assert len(numbers(bucket.objects)) == closed.read_bytes().count(b"\n")
+
+
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of this user, who is not root as long as the fixture lasts: root may read and write everything."""
+    nobody = 65_534
+    folder = Path(tempfile.mkdtemp())
+    user = os.geteuid()
+    if user == 0:
+        os.chown(folder, nobody, nobody)
+        os.seteuid(nobody)
+    try:
+        yield folder
+    finally:
+        os.seteuid(user)
+        for each in folder.rglob("*"):
+            each.chmod(0o700)
+        shutil.rmtree(folder)
+
+
+def test_a_log_that_may_not_be_read_holds_up_no_other(unprivileged: Path) -> None:
+    log, bucket = unprivileged / "visits.log", FakeBucket()
+    secret, _ = close(log, line(1), 13), close(log, line(2), 14)
+    secret.chmod(0)
+    done = archive(log, bucket)
+    assert (done.archived, done.waiting, numbers(bucket.objects)) == (1, 1, [2])
+    assert f"Permission denied: '{secret}'" in done.problems[0]
+
+
+def test_a_log_folder_that_may_only_be_read_is_enough_but_for_a_removal(unprivileged: Path) -> None:
+    log, bucket = unprivileged / "visits.log", FakeBucket()
+    first, second = close(log, line(1), 13), close(log, line(2), 14)
+    archived_directory(log).mkdir(parents=True)
+    unprivileged.chmod(0o500)
+    assert archive(log, bucket) == Pass(archived=2)
+    done = archive(log, bucket, REMOVING)
+    assert done.problems == [f"{each} is not removed: Permission denied" for each in (first, second)]
+    archived_directory(log).chmod(0o500)
+    archiver_lock_path(log).chmod(0o400)
+    assert str(archiver_lock_path(log)) in archive(log, bucket).problems[0]
+    assert bucket.calls == 6 + 2  # the last pass asks nothing
+
+
+def test_the_disk_of_the_markers_is_full(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next log would have no marker either: it is not archived in vain, again in each pass."""
+    first, bucket = close(log, line(1), 13), FakeBucket()
+    close(log, line(2), 14)
+    archived_directory(log).mkdir(parents=True)
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        patch.setattr("tracker.archive.closed_logs.sync_directory", lambda path: None)
+        done = archive(log, bucket)
+    assert (done.archived, done.waiting, numbers(bucket.objects)) == (0, 2, [1])
+    assert done.problems == [f"{archived_marker(log, first)}: the marker cannot be written: No space left on device"]
+    assert archive(log, bucket) == Pass(archived=2)
