@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 TRIES = 5  # of one object in one pass, when S3 fails in a way that may be over soon
 _PASSING = {408, 409, 429}
-# A body that did not arrive whole, and an upload that somebody has aborted, such as `tracker erase`.
+# A body that did not arrive whole; an upload that was completed, whose reply was lost, or that somebody has aborted.
 _PASSING_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "NoSuchUpload"}
 
 
@@ -164,7 +164,7 @@ class Archiver:
                 if found is None:
                     if tries == TRIES:
                         raise failure or AwsUnreachable(f"{made.name} was put {TRIES} times, and S3 has no such object")
-                    await self._put(key, made.file, digest)
+                    await self._bucket.put(key, made.file, digest)
                     tries, failure = tries + 1, None
                     continue
             except (AwsRefused, AwsUnreachable) as error:
@@ -179,14 +179,6 @@ class Archiver:
                 f"{closed} differs from {self._url}/{made.name}, which has another digest ({found or 'none'}, expected "
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
             )
-
-    async def _put(self, key: str, file: Path, digest: str) -> None:
-        """Put an object. A refusal is no error if the object is there, by an earlier try whose reply was lost."""
-        try:
-            await self._bucket.put(key, file, digest)
-        except AwsRefused as error:
-            if _may_be_over_soon(error) or await self._bucket.digest(key) is None:
-                raise
 
     def _failed(self, done: Pass, problem: str) -> None:
         telemetry.ARCHIVE_FAILURES.inc()
