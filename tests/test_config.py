@@ -305,7 +305,28 @@ def test_a_duration_in_no_known_form_is_named_with_what_was_expected(file: Path,
         (SQS + 'log: {rotate: {keep: "30"}}', "log.rotate.keep: expected a number of files such as 30, or an age"),
         (SQS + "log: {rotate: {keep: 2 years}}", "log.rotate.keep: expected a number of files such as 30, or an age"),
         (SQS + "archive: {url: https://b/x}", "archive.url: expected the URL of a bucket of S3 and a prefix, s3://"),
-        (SQS + "archive: {url: s3://B_/x}", "archive.url: expected the URL of a bucket of S3 and a prefix, s3://"),
+        *(
+            (
+                SQS + f"archive: {{url: 's3://{url}'}}",
+                "archive.url: expected the URL of a bucket of S3 and a prefix, s3://",
+            )
+            for url in (
+                *(
+                    "B_/x",
+                    "a..b/x",
+                    "a.-b/x",
+                    "192.168.0.1/x",
+                    "ab/x",
+                    "a" * 64,
+                    "-ab/x",
+                    "ab-/x",
+                    "logs/a b",
+                    "logs/ü",
+                ),
+                *("logs//x", "logs/x//", "logs/../x", "logs/x/..", "logs/./x", "logs/x?y", "logs/" + "a" * 700),
+                "arn:aws:s3:eu-west-1:123456789012:accesspoint/my-ap/x",
+            )
+        ),
         (SQS + "archive: {keep_local: 7d}", "archive.keep_local: expected archive.url too"),
         (SQS + "archive: {url: s3://logs, keep_local: 7 days}", f"archive.keep_local: {A_DURATION}, got '7 days'"),
     ],

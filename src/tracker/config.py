@@ -180,8 +180,11 @@ class ArchiveConfig(Section, frozen=True):
         Annotated[
             str,
             _form(
-                r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()=/-]*)?",
-                "the URL of a bucket of S3 and a prefix, s3://BUCKET/PREFIX",
+                # An object's name is the prefix, 25 characters and the name of a file, and S3 takes 1,024 characters.
+                r"(?=.{8,700}$)s3://(?=[^/]{3,63}(?:/|$))(?![0-9]+(?:\.[0-9]+){3}(?:/|$))[a-z0-9]+(?:(?:\.|-+)[a-z0-9]+)*"
+                r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9!_.*'()=-]+)*/?",
+                "the URL of a bucket of S3 and a prefix, s3://BUCKET/PREFIX; the prefix has letters, digits and "
+                "!_.*'()=- between its slashes, and at most 600 characters; an access point is given by its alias",
             ),
         ]
         | None

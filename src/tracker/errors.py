@@ -114,6 +114,10 @@ class ArchiveConflict(TrackerError):
     """An object of the archive has the name of a closed log's, and other lines. The operator has to look."""
 
 
+class MarkerFailed(TrackerError):
+    """The marker of an archived closed log could not be written. That of the next log could not either."""
+
+
 class AppendFailed(TrackerError):
     """A batch could not be written to the visit log or its ledger; none of its messages may be deleted from SQS."""
 

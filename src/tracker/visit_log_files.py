@@ -16,6 +16,7 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
     visits.log.d/archived/NAME       a marker: each line of the closed log NAME (without `.gz`) is in the archive
+    visits.log.d/archived/lock       the lock of the one archiver of this log
 
 An empty file with the name of a closed log is not a closed log but a reserved name: a rotation creates it before it
 renames the log to this name, so that it overwrites nobody's file.
@@ -125,7 +126,7 @@ def closed_at(log: Path, closed: Path) -> datetime | None:
     if found is None:
         return None
     try:
-        return datetime.strptime(found[1], _TIME).replace(tzinfo=UTC)
+        return datetime.fromisoformat(found[1])
     except ValueError:  # such as a 13th month: storage did not make this file
         return None
 
@@ -140,9 +141,11 @@ def closed_or_reserved(log: Path) -> list[Path]:
     return [file for file in _beside(log, log.name) if closed_at(log, file) is not None]
 
 
-def closed_name(closed: Path) -> str:
-    """The name of a closed log, the same before and after its compression."""
-    return closed.stem if is_compressed(closed) else closed.name
+def closed_name(closed: Path | str) -> str:
+    """The name of a closed log, given by its path or its name, the same before and after its compression."""
+    name = os.path.basename(closed)
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix in _COMPRESSED else name
 
 
 def forms(closed: Path) -> list[Path]:
@@ -153,17 +156,32 @@ def forms(closed: Path) -> list[Path]:
 
 def logs_of_logrotate(log: Path) -> list[Path]:
     """The closed logs that logrotate has renamed with `dateext`, compressed or not. Raises OSError."""
-    return [file for file in beside_the_log(log) if _LOGROTATE.fullmatch(file.name.removeprefix(log.name))]
+    return [file for file in beside_the_log(log) if is_of_logrotate(log, file)]
+
+
+def is_of_logrotate(log: Path, file: Path) -> bool:
+    """Whether `file`, which is beside the log, has a name that logrotate gives with `dateext`."""
+    return _LOGROTATE.fullmatch(file.name.removeprefix(log.name)) is not None
 
 
 def numbered_logs(log: Path) -> list[Path]:
     """The closed logs of logrotate without `dateext`. Their names change with each rotation. Raises OSError."""
-    return [file for file in beside_the_log(log) if _NUMBERED.fullmatch(file.name.removeprefix(log.name))]
+    return [file for file in beside_the_log(log) if is_numbered(log, file)]
+
+
+def is_numbered(log: Path, file: Path) -> bool:
+    """Whether `file`, which is beside the log, has a name that logrotate gives without `dateext`."""
+    return _NUMBERED.fullmatch(file.name.removeprefix(log.name)) is not None
 
 
 def beside_the_log(log: Path) -> list[Path]:
     """Everything in the log's directory whose name begins with the log's, in the order of the names. Raises OSError."""
     return _beside(log, log.name)
+
+
+def names_beside(log: Path) -> list[str]:
+    """The same, as names: for 100,000 files that takes a tenth of the time. Raises OSError."""
+    return sorted(name for name in os.listdir(log.parent) if name.startswith(log.name))
 
 
 def erasing_path(closed: Path) -> Path:
@@ -181,8 +199,15 @@ def archived_directory(log: Path) -> Path:
 
 
 def archived_marker(log: Path, closed: Path) -> Path:
-    """The file that exists once each line of `closed` is in the archive. With an archive, a log without it stays."""
+    """The file that exists once each line of `closed` is in the archive. With an archive, a log without it stays.
+
+    `tracker.archive_marker` reads and writes it.
+    """
     return archived_directory(log) / closed_name(closed)
+
+
+def archiver_lock_path(log: Path) -> Path:
+    return archived_directory(log) / "lock"
 
 
 def size_of(file: Path) -> int | None:
@@ -194,8 +219,7 @@ def size_of(file: Path) -> int | None:
 
 
 def _beside(log: Path, prefix: str) -> list[Path]:
-    with os.scandir(log.parent) as entries:
-        return sorted(log.with_name(entry.name) for entry in entries if entry.name.startswith(prefix))
+    return [log.with_name(name) for name in names_beside(log) if name.startswith(prefix)]
 
 
 def _now() -> str:

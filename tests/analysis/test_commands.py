@@ -122,7 +122,7 @@ def test_nothing_is_left_in_the_temporary_folder(
 ) -> None:
     log, folder = write_golden(tmp_path), tmp_path / "tmp"
     folder.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    monkeypatch.setenv("TMPDIR", str(folder))
     assert cli.main(["report", str(log)]) == 0
     assert cli.main(["export", str(log), "--to", "csv", "--sort"]) == 0
     assert list(folder.iterdir()) == []

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import random
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,9 +10,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.fake_aws.s3 import Object
+from tracker.archive_marker import is_archived
 from tracker.config import ArchiveConfig
-from tracker.core.log_line import format_line
+from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import Visit
+from tracker.visit_log_files import closed_logs, closed_name, is_compressed
 
 CONFIG = ArchiveConfig(url="s3://archive/years")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -19,6 +22,12 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 def line(number: int, at: datetime = NOON) -> bytes:
     return format_line(Visit(at + timedelta(seconds=number), f"https://example.com/{number}", "agent | é", "192.0.2.1"))
+
+
+def incompressible(number: int, size: int = 64) -> bytes:
+    """The line of a visit whose page has so many random hexadecimal digits, half of which an object's size grows by."""
+    page = f"https://example.com/{random.Random(number).randbytes(size // 2).hex()}/{number}"
+    return format_line(Visit(NOON, page, None, "192.0.2.1"))
 
 
 def close(log: Path, content: bytes, hour: int = 13) -> Path:
@@ -43,6 +52,26 @@ def rows(objects: Mapping[str, Object]) -> list[tuple[str, int, Visit]]:
                     Visit(row["time"].replace(tzinfo=UTC), row["page"], row["user_agent"], row["ip"]),
                 )
             )
+    return found
+
+
+def numbers(objects: Mapping[str, Object]) -> list[int]:
+    """The numbers of the visits in all objects."""
+    return sorted(int((visit.referrer or "").rpartition("/")[2]) for *_, visit in rows(objects))
+
+
+def union(log: Path, objects: Mapping[str, Object]) -> list[str | None]:
+    """The referrers of the visits in the live log, in the closed logs without marker, and in the archive.
+
+    What S3 has of a closed log without marker is the same line. Lines that are no visits must read `odd`.
+    """
+    waiting = [file for file in closed_logs(log) if not is_archived(log, file)]
+    names = {closed_name(file) for file in waiting}
+    found = [visit.referrer for name, _, visit in rows(objects) if name not in names]
+    # A rotation in between two steps, or a compression, may have left a log under two names.
+    for file in [*{closed_name(file): file for file in waiting}.values(), *([log] if log.exists() else [])]:
+        content = gzip.decompress(file.read_bytes()) if is_compressed(file) else file.read_bytes()
+        found += [parse_line(line).referrer for line in content.splitlines() if line != b"odd"]
     return found
 
 

@@ -6,18 +6,21 @@ import gzip
 import json
 import lzma
 import os
+import resource
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 from backports import zstd
 
-from tests.archive.closed import CONFIG, NOON, close, line, rows
+from tests.archive.closed import CONFIG, NOON, close, incompressible, line, numbers
 from tests.fake_aws.s3 import FakeBucket, Object
 from tests.metrics import value
 from tracker import telemetry
+from tracker.archive import day_files
 from tracker.archive.archiver import Archiver, Pass
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
@@ -33,11 +36,6 @@ def archive(log: Path, bucket: FakeBucket, config: ArchiveConfig = CONFIG) -> Pa
     return asyncio.run(Archiver(log, bucket, config, AT_ONCE).run_once())
 
 
-def numbers(bucket: FakeBucket) -> list[int]:
-    """The numbers of the visits in all objects."""
-    return sorted(int((visit.referrer or "").rpartition("/")[2]) for *_, visit in rows(bucket.objects))
-
-
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     live = tmp_path / "logs" / "visits.log"
@@ -50,7 +48,7 @@ def test_closed_logs_become_objects_and_get_a_marker_and_the_live_log_does_not(l
     first, second = close(log, line(1) + line(2), 13), close(log, line(3), 14)
     bucket = FakeBucket()
     assert archive(log, bucket) == Pass(archived=2)
-    assert numbers(bucket) == [1, 2, 3]
+    assert numbers(bucket.objects) == [1, 2, 3]
     assert set(bucket.objects) == {f"years/date=2026-11-24/{closed.name}.parquet" for closed in (first, second)}
     marker = json.loads(archived_marker(log, first).read_text())
     assert marker == {
@@ -70,7 +68,7 @@ def test_a_log_that_is_compressed_after_it_was_archived_is_not_archived_again(lo
     assert archive(log, bucket) == Pass()
     archived_marker(log, closed).unlink()  # as after a crash before the marker
     assert archive(log, bucket) == Pass(archived=1)
-    assert numbers(bucket) == [1]
+    assert numbers(bucket.objects) == [1]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def test_the_uncompressed_log_counts_while_its_compression_is_being_written(log:
     closed.with_name(closed.name + ".gz").write_bytes(gzip.compress(closed.read_bytes())[:15])
     closed.with_name(closed.name + ".gz.part").write_bytes(b"")
     assert archive(log, bucket) == Pass(archived=1)
-    assert numbers(bucket) == [1]
+    assert numbers(bucket.objects) == [1]
 
 
 def test_a_name_that_is_reserved_or_not_of_this_log_is_left_alone(log: Path) -> None:
@@ -112,7 +110,7 @@ def test_whichever_call_to_s3_fails_each_line_is_in_one_object_in_the_end(log: P
         closed, bucket = close(log, content), FakeBucket(at, late=late)
         done = archive(log, bucket)
         assert done == Pass(archived=1)  # it tries again by itself
-        assert numbers(bucket) == [1, 2, 3]
+        assert numbers(bucket.objects) == [1, 2, 3]
         assert len(bucket.objects) == 3
         archived_marker(log, closed).unlink()
         if bucket.calls < at:
@@ -168,7 +166,41 @@ def test_an_unreadable_log_stops_no_other_log(log: Path) -> None:
     done = archive(log, bucket)
     assert (done.archived, done.waiting) == (1, 1)
     assert broken.name in done.problems[0]
-    assert numbers(bucket) == [2]
+    assert numbers(bucket.objects) == [2]
+
+
+OTHER_DAY = NOON.replace(day=25)
+
+
+@pytest.mark.parametrize(
+    ("content", "largest"),
+    [
+        (line(1), 600),  # the end of a Parquet file
+        (b"".join(map(incompressible, range(1_000))), 20_000),  # a row group of it
+        (b"odd\n" + os.urandom(100_000), 20_000),  # the malformed lines
+        (line(1) * 900 + b"".join(line(number, OTHER_DAY) for number in range(900)), 20_000),  # a day that is put aside
+    ],
+)
+def test_when_the_temporary_folder_is_full_the_log_waits_and_the_error_names_the_folder(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, largest: int
+) -> None:
+    folder, bucket = tmp_path / "temporary", FakeBucket()
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(day_files, "ROW_GROUP", 900)
+    monkeypatch.setattr(day_files, "MOST_OPEN", 1)
+    closed = close(log, content)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, limits[1]))
+    try:
+        done = archive(log, bucket)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (done.archived, done.waiting, bucket.objects) == (0, 1, {})
+    assert str(folder) in done.problems[0]
+    assert list(folder.iterdir()) == []
+    assert archive(log, bucket) == Pass(archived=1)
+    assert archived_marker(log, closed).exists()
 
 
 def test_logs_of_logrotate_are_archived_once_storage_has_left_them(log: Path) -> None:
@@ -181,7 +213,7 @@ def test_logs_of_logrotate_are_archived_once_storage_has_left_them(log: Path) ->
         log.write_bytes(line(100))
         ledger.record_log(log.stat().st_size, log.stat().st_ino)
         assert archive(log, bucket) == Pass(archived=1)
-    assert numbers(bucket) == [99]
+    assert numbers(bucket.objects) == [99]
     assert archived_marker(log, rotated).exists()
 
 
@@ -191,7 +223,7 @@ def test_logs_of_logrotate_wait_when_the_ledger_cannot_be_read(log: Path) -> Non
     bucket = FakeBucket()
     done = archive(log, bucket)
     assert "ledger.sqlite" in done.problems[0]
-    assert numbers(bucket) == [1]
+    assert numbers(bucket.objects) == [1]
 
 
 @pytest.mark.parametrize("name", ["visits.log.1", "visits.log.12.gz"])
@@ -217,7 +249,7 @@ def test_a_closed_log_is_removed_only_when_it_was_archived_long_ago(log: Path) -
     assert [old.exists(), young.exists(), waiting.exists(), log.exists()] == [False, True, True, True]
 
 
-@pytest.mark.parametrize("lost", ["all objects", "one object", "the lines", "the marker's content"])
+@pytest.mark.parametrize("lost", ["all objects", "one object", "the lines"])
 def test_a_closed_log_that_s3_does_not_have_any_more_stays_until_the_operator_decides(log: Path, lost: str) -> None:
     closed, bucket = close(log, line(1) + b"odd\n"), FakeBucket()
     config = ArchiveConfig(url="s3://archive/years", keep_local=3600)
@@ -228,10 +260,8 @@ def test_a_closed_log_that_s3_does_not_have_any_more_stays_until_the_operator_de
         bucket.objects.clear()
     elif lost == "one object":
         del bucket.objects[malformed]
-    elif lost == "the lines":
-        bucket.objects[malformed] = Object(b"", "another")
     else:
-        marker.write_bytes(b"{}")
+        bucket.objects[malformed] = Object(b"", "another")
     os.utime(marker, (0, 0))
     for _ in range(2):
         done = asyncio.run(archiver.run_once())
@@ -245,7 +275,7 @@ def test_a_closed_log_that_s3_does_not_have_any_more_stays_until_the_operator_de
     bucket.objects.clear()
     marker.unlink()
     assert asyncio.run(archiver.run_once()) == Pass(archived=1)
-    assert (numbers(bucket), len(bucket.objects)) == ([1], 2)
+    assert (numbers(bucket.objects), len(bucket.objects)) == ([1], 2)
     os.utime(marker, (1, 1))
     assert asyncio.run(archiver.run_once()) == Pass()
     assert not closed.exists()
@@ -269,7 +299,16 @@ def test_without_a_url_the_configuration_is_refused() -> None:
 
 @pytest.mark.parametrize(
     ("url", "expected"),
-    [("s3://logs", ("logs", "")), ("s3://logs/", ("logs", "")), ("s3://logs/a/b/", ("logs", "a/b/"))],
+    [
+        ("s3://logs", ("logs", "")),
+        ("s3://logs/", ("logs", "")),
+        ("s3://logs/a/b/", ("logs", "a/b/")),
+        ("s3://my.logs/a..b/.c/d=1/(e)*!'", ("my.logs", "a..b/.c/d=1/(e)*!'/")),
+        (
+            "s3://my-ap-hq3ub5jdu6mqgdjdi7h5cyrn4nfq4use1b-s3alias/x",
+            ("my-ap-hq3ub5jdu6mqgdjdi7h5cyrn4nfq4use1b-s3alias", "x/"),
+        ),
+    ],
 )
 def test_the_url_names_the_bucket_and_the_prefix(url: str, expected: tuple[str, str]) -> None:
-    assert bucket_and_prefix(ArchiveConfig(url=url)) == expected
+    assert bucket_and_prefix(msgspec.convert({"url": url}, ArchiveConfig)) == expected

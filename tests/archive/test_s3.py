@@ -13,9 +13,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.archive.closed import NOON, close, line, malformed, rows
+from tests.archive.closed import NOON, close, line, malformed, numbers
 from tests.fake_aws.faults import AFTER, BEFORE
-from tests.fake_aws.s3 import BUCKET, FakeS3, Object
+from tests.fake_aws.s3 import BUCKET, FakeS3
 from tests.launched import Launched
 from tests.ports import free_port
 from tests.seam.method import LONG, SEED
@@ -55,22 +55,24 @@ def config(log: Path, s3: FakeS3) -> Path:
     return write_config(log.parent.parent / "storage.yaml", sections)
 
 
-async def archive(log: Path, url: str) -> Pass:
-    settings = ArchiveConfig(url=f"s3://{BUCKET}/a", endpoint_url=url, region="eu-west-1")
+async def archive(log: Path, url: str, prefix: str = "a") -> Pass:
+    settings = ArchiveConfig(url=f"s3://{BUCKET}/{prefix}", endpoint_url=url, region="eu-west-1")
     async with open_bucket(settings) as bucket:
         return await Archiver(log, bucket, settings, Backoff(0.0, 0.0)).run_once()
-
-
-def visits(objects: dict[str, Object]) -> list[int]:
-    return sorted(int((visit.referrer or "").rpartition("/")[2]) for *_, visit in rows(objects))
 
 
 async def test_a_small_object_is_put_in_one_call_and_seen_to_be_there(log: Path, s3: FakeS3) -> None:
     close(log, line(1) + b"odd\n")
     assert await archive(log, s3.url) == Pass(archived=1)
     assert s3.calls == ["HeadObject", "PutObject", "HeadObject"] * 2
-    assert visits(s3.objects) == [1]
+    assert numbers(s3.objects) == [1]
     assert malformed(s3.objects) == [b"2 odd\n"]
+
+
+async def test_odd_names_arrive_as_they_are(log: Path, s3: FakeS3) -> None:
+    closed = close(log.with_name("visits & Besuche, täglich.log"), line(1))
+    assert await archive(log.with_name("visits & Besuche, täglich.log"), s3.url, "a..b/.c/(e)*!'=1") == Pass(archived=1)
+    assert list(s3.objects) == [f"a..b/.c/(e)*!'=1/date=2026-11-24/{closed.name}.parquet"]
 
 
 @pytest.mark.slow
@@ -86,7 +88,7 @@ async def test_an_object_is_stored_once_whichever_call_fails_and_however(
     s3.faults.inject(kind, action, times=3)  # more often than botocore tries
     assert await archive(log, s3.url) == Pass(archived=1)
     assert s3.faults.injected[kind]
-    assert visits(s3.objects) == list(range(20))
+    assert numbers(s3.objects) == list(range(20))
     assert archived_marker(log, closed).exists()
     assert list(s3.objects) == [f"a/date=2026-11-24/{closed.name}.parquet"]
 
@@ -107,10 +109,13 @@ async def test_two_that_upload_the_same_object_in_parts_make_one(
     log: Path, s3: FakeS3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bucket_module, "PART_BYTES", 400)
-    close(log, b"".join(map(line, range(20))))
-    done = await asyncio.gather(archive(log, s3.url), archive(log, s3.url))
+    copy = log.parent / "copy of the machine" / log.name
+    copy.parent.mkdir()
+    for each in (log, copy):
+        close(each, b"".join(map(line, range(20))))
+    done = await asyncio.gather(archive(log, s3.url), archive(copy, s3.url))
     assert list(done) == [Pass(archived=1), Pass(archived=1)]
-    assert visits(s3.objects) == list(range(20))
+    assert numbers(s3.objects) == list(range(20))
 
 
 async def test_refused_credentials_are_reported_at_once_and_used_again_in_the_next_pass(log: Path, s3: FakeS3) -> None:
@@ -220,7 +225,7 @@ async def test_a_siege_of_kills_while_logs_close_and_are_compressed(log: Path, s
     s3.faults.clear()
     done = await archive(log, s3.url)
     assert (done.problems, done.waiting) == ([], 0)
-    assert visits(s3.objects) == list(range(1, number)), f"TRACKER_SEED={seed}"
+    assert numbers(s3.objects) == list(range(1, number)), f"TRACKER_SEED={seed}"
 
 
 @pytest.mark.slow

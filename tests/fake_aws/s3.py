@@ -135,6 +135,8 @@ class FakeS3:
             if found is None:
                 return _error(404, "NoSuchKey", head=True)
             return web.Response(headers={"ETag": _etag(found.body), "x-amz-meta-digest": found.digest})
+        if action == "ListObjectsV2":
+            return _xml("<ListBucketResult/>")
         if action == "PutObject":
             self.objects[key] = Object(body, request.headers["x-amz-meta-digest"])
             return web.Response(headers={"ETag": _etag(body)})
@@ -163,6 +165,7 @@ class FakeS3:
 def _action(request: web.Request) -> str:
     upload = "uploadId" in request.query
     return {
+        "GET": "ListObjectsV2",
         "HEAD": "HeadObject",
         "PUT": "UploadPart" if upload else "PutObject",
         "POST": "CompleteMultipartUpload" if upload else "CreateMultipartUpload",

@@ -12,6 +12,7 @@ import pytest
 from tests.archive.closed import close, line
 from tests.fake_aws.s3 import FakeS3
 from tests.system.processes import Broker
+from tracker.archive_marker import Marker, write_marker
 from tracker.config import ArchiveConfig, LogConfig, SqsConfig, StorageConfig
 from tracker.local.provision import local_client
 from tracker.operations.archive_checks import check_archive
@@ -84,11 +85,11 @@ async def test_closed_logs_that_wait_for_long_are_reported(broker: Broker, s3: A
     first, second = close(log, line(1), 13), close(log, line(2), 14)
     marker = archived_marker(log, first)
     marker.parent.mkdir(parents=True)
-    marker.touch()
+    write_marker(marker, Marker("0" * 64, 1, 0, []))
     findings = await found(log, f"s3://{name}/a", broker.endpoint)
     assert findings[0].level is Level.WARNING
     assert findings[0].what.startswith("1 closed logs wait")
-    archived_marker(log, second).touch()
+    write_marker(archived_marker(log, second), Marker("0" * 64, 1, 0, []))
     (tmp_path / "visits.log.1").write_bytes(line(3))
     findings = await found(log, f"s3://{name}/a", broker.endpoint)
     assert [finding.level for finding in findings[:2]] == [Level.FAULT, Level.OK]

@@ -1,8 +1,9 @@
-"""`make soak`: a siege of hundreds of rounds, outages of two million visits with both services' memory, and every call.
+"""`make soak`: sieges of hundreds of rounds, outages of two million visits with both services' memory, and every call.
 
 make soak                                        all of it, some two hours
 make soak ARGS="--seed 7 --rounds 20"            a siege again, from its printed seed, and nothing else
-make soak ARGS="--rounds 0 --visits 100000"      no siege, smaller outages
+make soak ARGS="--seed 7 --rounds 0 --archived 20"   the siege of the archive again
+make soak ARGS="--rounds 0 --visits 100000"      no siege but that of the archive, smaller outages
 
 The last part is what `make test` runs a little of: each call of the code failing or the last, with all faults and
 hundreds of seeds, power cuts, the models with deeper bounds, and bad visitors by the thousand.
@@ -18,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.soak.archiving import ArchivedSiege
 from tests.soak.outage import Outages
 from tests.system.siege import Siege
 from tests.system.verdict import Verdict
@@ -25,20 +27,25 @@ from tests.system.verdict import Verdict
 DEEP = (
     *("tests/pixel/test_every_call.py", "tests/pixel/test_power_cut.py", "tests/pixel/test_fast_path_and_fallback.py"),
     *("tests/storage/test_every_call.py", "tests/storage/test_power_cut.py"),
-    *("tests/model", "tests/system/test_bad_visitors.py"),
+    *("tests/archive/test_every_call.py", "tests/archive/test_power_cut.py", "tests/archive/test_parts.py"),
+    *("tests/archive/test_s3.py", "tests/model", "tests/system/test_bad_visitors.py"),
 )
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make soak", description=__doc__.splitlines()[0])
-    parser.add_argument("--seed", type=int, help="of the siege; with one, nothing else is run")
+    parser.add_argument("--seed", type=int, help="of the sieges; with one, nothing else is run")
     parser.add_argument("--rounds", type=int, default=300, help="of the siege; 0 leaves it out")
+    parser.add_argument("--archived", type=int, help="rounds of the siege of the archive: 100, or 0 with a seed")
     parser.add_argument("--visits", type=int, default=2_000_000, help="of each outage; 0 leaves them out")
     parser.add_argument("--no-calls", action="store_true", help="leave every call and the models out")
     options = parser.parse_args()
     clean, alone = True, options.seed is not None
+    seed = options.seed if alone else secrets.randbits(32)
     if options.rounds:
-        clean = _siege(options.seed if alone else secrets.randbits(32), options.rounds)
+        clean = _siege(seed, options.rounds)
+    if archived := (0 if alone else 100) if options.archived is None else options.archived:
+        clean = _archived_siege(seed, archived) and clean
     if options.visits and not alone:
         with tempfile.TemporaryDirectory(prefix="tracker-outage-") as home:
             clean = Outages(Path(home), options.visits).run() and clean
@@ -63,6 +70,20 @@ def _siege(seed: int, rounds: int) -> bool:
     else:
         print(f"NOT CLEAN: {siege.repeat()}\n{siege.verdict}\nlog, outbox and output are in {home}")
     return siege.verdict.is_clean
+
+
+def _archived_siege(seed: int, rounds: int) -> bool:
+    print(f"siege of the archive of {rounds} rounds, seed {seed}", flush=True)
+    home = Path(tempfile.mkdtemp(prefix="tracker-archived-"))
+    siege = ArchivedSiege(home, seed)
+    clean = siege.run(rounds)
+    kills = ", ".join(f"{name} {count}" for name, count in sorted(siege.kills.items()))
+    print(f"{siege.answered} visits answered, {siege.archived} objects archived; killed: {kills}")
+    if clean:
+        shutil.rmtree(home)
+    else:
+        print("NOT CLEAN:", *siege.problems, f"logs and output are in {home}", sep="\n")
+    return clean
 
 
 def _progress(verdict: Verdict) -> None:

@@ -13,6 +13,7 @@ from tests.metrics import value
 from tests.storage.rig import A, open_rig, pages, span
 from tests.waiting import until
 from tracker import telemetry
+from tracker.archive_marker import Marker, write_marker
 from tracker.config import Rotate
 from tracker.storage import retention
 from tracker.storage.retention import Retention
@@ -94,7 +95,8 @@ def test_where_there_is_an_archive_nothing_goes_that_it_has_not_stored(path: Pat
     ledger_directory(path).mkdir()
     archived_marker(path, files[1]).parent.mkdir()
     for file in files[1:3]:
-        archived_marker(path, file).touch()
+        write_marker(archived_marker(path, file), Marker("0" * 64, 1, 0, []))
+    archived_marker(path, files[0]).touch()  # such a marker does not count
     retain(path, 1, archived_only=True).remove()
     assert closed_logs(path) == [files[0], files[3]]
     assert archived_marker(path, files[1]).name == closed_log_path(path, NOON - timedelta(hours=4)).name

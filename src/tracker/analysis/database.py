@@ -10,11 +10,9 @@ byte is read once.
 import fcntl
 import os
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import closing, contextmanager
 from typing import Protocol
 
 import duckdb
@@ -23,6 +21,7 @@ from tracker.analysis.log_files import LONGEST_PLAIN_LINE, LogFiles
 from tracker.analysis.parquet_scan import name_damaged, parquet_visits
 from tracker.analysis.plain import CHECKSUM_CHARACTERS, LONG_TEXT, SHORTENED, WHOLE_CHARACTERS, shortened
 from tracker.errors import TrackerError
+from tracker.temporary_folder import temporary_folder
 
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
 READ_PLAIN = (
@@ -71,28 +70,26 @@ class Blocks(Protocol):
 @contextmanager
 def open_database(threads: int) -> Iterator[duckdb.DuckDBPyConnection]:
     """A database in a temporary folder (under TMPDIR), removed afterwards. Raises TrackerError, as for a full disk."""
-    with tempfile.TemporaryDirectory(prefix="tracker-") as folder:
+    with temporary_folder() as folder:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": MEMORY_LIMIT,
             "threads": threads,
-            "temp_directory": str(Path(folder) / "spilled"),
+            "temp_directory": str(folder / "spilled"),
             # No statement may make DuckDB download an extension.
             "autoinstall_known_extensions": False,
             "autoload_known_extensions": False,
         }
-        database = duckdb.connect(str(Path(folder) / "visits.duckdb"), config=settings)
         try:
-            database.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
-            database.execute(_MACROS + _SHORT_MACROS)
-            yield database
+            with closing(duckdb.connect(str(folder / "visits.duckdb"), config=settings)) as database:
+                database.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
+                database.execute(_MACROS + _SHORT_MACROS)
+                yield database
         except duckdb.Error as error:
             raise TrackerError(str(error)) from error
         except RuntimeError as error:
             if str(error) != "Query interrupted":
                 raise
             raise KeyboardInterrupt from error  # DuckDB has turned Ctrl-C into this error
-        finally:
-            database.close()
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Archives closed logs: each line of a closed log becomes part of exactly one object.
 
-One closed log, in this order:
+One archiver works on a log at a time: it holds a lock during each pass. One closed log, in this order:
 
 1. The folder of the logs is listed and then synced. A power cut could otherwise undo the rename of a rotation that was
    seen here, and the same lines would be closed again under another name.
@@ -18,29 +18,32 @@ and the same digest, so what was stored before is found. A closed log is known b
 """
 
 import asyncio
-import json
 import logging
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from tracker import telemetry, visit_log_files
+from tracker import telemetry
+from tracker.archive.closed_logs import ClosedLogs, Waiting
 from tracker.archive.objects import Made, MadeObjects, objects_of
 from tracker.archive.removal import Removal
+from tracker.archive_marker import Marker, write_marker
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
-from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, TrackerError
-from tracker.files import make_directory, sync_directory
+from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, HeldByAnother, MarkerFailed, TrackerError
+from tracker.files import make_directory, reason, take_lock
 from tracker.lifecycle import Backoff
-from tracker.storage.ledger_reader import read_extent
-from tracker.visit_log_files import archived_marker, closed_name, partial_path
+from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path
 
 log = logging.getLogger(__name__)
 
 TRIES = 5  # of one object in one pass, when S3 fails in a way that may be over soon
 _PASSING = {408, 409, 429}
+# A body that did not arrive whole; an upload that was completed, whose reply was lost, or that somebody has aborted.
+_PASSING_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "NoSuchUpload"}
 
 
 class Bucket(Protocol):
@@ -71,7 +74,10 @@ class Archiver:
         self._bucket = bucket
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
-        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
+        self._closed_logs = ClosedLogs(path)
+        self._removal = None
+        if config.keep_local is not None:
+            self._removal = Removal(path, bucket, self._prefix, config.keep_local)
         self._backoff = backoff or Backoff()
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
@@ -79,60 +85,57 @@ class Archiver:
         """Archive every closed log that is not yet, the oldest first. Failures are logged and counted, not raised."""
         done = Pass()
         try:
-            waiting = await asyncio.to_thread(self._waiting, done)
+            make_directory(archived_directory(self._path), 0o750)
+            lock = take_lock(archiver_lock_path(self._path), "another archiver works on this log")
+        except (HeldByAnother, OSError) as error:
+            self._failed(done, str(error))
+        else:
+            try:
+                await self._run(done)
+            finally:
+                os.close(lock)
+        self._logged &= set(done.problems)
+        telemetry.ARCHIVE_WORKING.set(not done.problems)
+        return done
+
+    async def _run(self, done: Pass) -> None:
+        try:
+            look = await asyncio.to_thread(self._closed_logs.look)
         except OSError as error:
             self._failed(done, str(error))
-            telemetry.ARCHIVE_WORKING.set(0)
-            return done
-        self._measure(waiting)
-        left = list(waiting)
-        for at, closed in waiting:
+            return
+        for problem in look.problems:
+            self._failed(done, problem)
+        await self._archive_all(look.waiting, done)
+        if self._removal is not None:
+            async for problem in self._removal.remove(look.archived):
+                self._failed(done, problem)
+
+    async def _archive_all(self, waiting: Sequence[Waiting], done: Pass) -> None:
+        """Archive these logs. Ends early after a failure that the next log would have as well."""
+        oldest_failed: float | None = None
+        for at, closed, _ in waiting:
+            _measure(len(waiting) - done.archived, at if oldest_failed is None else oldest_failed)
+            ends = False
             try:
                 await self._archive(closed)
             except ArchiveConflict as error:
                 done.conflicts += 1
                 self._failed(done, str(error))
             except (AwsRefused, AwsUnreachable) as error:
-                # The next log would fail as well.
                 self._failed(done, f"{self._url}: {error}")
-                break
+                ends = not _concerns_one_object(error)
             except (TrackerError, OSError) as error:
                 self._failed(done, str(error))
+                ends = isinstance(error, MarkerFailed)
             else:
                 done.archived += 1
-                left.remove((at, closed))
-                self._measure(left)
-        done.waiting = len(left)
-        await self._remove_archived(done)
-        self._logged &= set(done.problems)
-        telemetry.ARCHIVE_WORKING.set(not done.problems)
-        return done
-
-    def _waiting(self, done: Pass) -> list[tuple[float, Path]]:
-        """The closed logs without a marker, with the times of their rotations, in this order. Raises OSError."""
-        make_directory(visit_log_files.archived_directory(self._path), 0o750)
-        for file in visit_log_files.numbered_logs(self._path):
-            self._failed(done, f"{file}: logrotate changes this name at each rotation: it needs `dateext`")
-        closed = visit_log_files.closed_logs(self._path)
-        if renamed := visit_log_files.logs_of_logrotate(self._path):
-            try:
-                inode = read_extent(visit_log_files.ledger_path(self._path)).inode
-            except TrackerError as error:
-                self._failed(done, str(error))
-            else:
-                # Until storage has opened the new log, it may append to the one that logrotate has renamed.
-                closed += [file for file in renamed if file.stat().st_ino != inode and file.stat().st_size]
-        found: dict[str, Path] = {}
-        for file in closed:  # `x` comes before `x.gz`, which is not complete while `x` exists
-            if not archived_marker(self._path, file).exists():
-                found.setdefault(closed_name(file), file)
-        sync_directory(self._path.parent)  # behind the listing: each name that was seen is durable now
-        return sorted((self._closed_at(file), file) for file in found.values())
-
-    def _closed_at(self, closed: Path) -> float:
-        """The time of the rotation by storage, or of the last line before one by logrotate, in seconds since 1970."""
-        at = visit_log_files.closed_at(self._path, closed)
-        return closed.stat().st_mtime if at is None else at.timestamp()
+                continue
+            oldest_failed = at if oldest_failed is None else oldest_failed
+            if ends:
+                break
+        done.waiting = len(waiting) - done.archived
+        _measure(done.waiting, oldest_failed)
 
     async def _archive(self, closed: Path) -> None:
         begin = time.monotonic()
@@ -154,17 +157,18 @@ class Archiver:
         key = f"{self._prefix}{made.name}"
         self._backoff.reset()
         tries = 0
+        failure: AwsRefused | AwsUnreachable | None = None
         while True:
             try:
                 found = await self._bucket.digest(key)
                 if found is None:
-                    tries += 1
-                    if tries > TRIES:
-                        raise AwsUnreachable(f"{made.name} was put {TRIES} times, and S3 has no such object")
+                    if tries == TRIES:
+                        raise failure or AwsUnreachable(f"{made.name} was put {TRIES} times, and S3 has no such object")
                     await self._bucket.put(key, made.file, digest)
+                    tries, failure = tries + 1, None
                     continue
             except (AwsRefused, AwsUnreachable) as error:
-                tries += 1
+                tries, failure = tries + 1, error
                 if tries > TRIES or not _may_be_over_soon(error):
                     raise
                 await asyncio.sleep(self._backoff.next())
@@ -175,17 +179,6 @@ class Archiver:
                 f"{closed} differs from {self._url}/{made.name}, which has another digest ({found or 'none'}, expected "
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
             )
-
-    async def _remove_archived(self, done: Pass) -> None:
-        if self._removal is None:
-            return
-        try:
-            for problem in await self._removal.run(self._prefix):
-                self._failed(done, problem)
-        except (AwsRefused, AwsUnreachable) as error:
-            self._failed(done, f"{self._url}: {error}")
-        except OSError as error:
-            self._failed(done, str(error))
 
     def _failed(self, done: Pass, problem: str) -> None:
         telemetry.ARCHIVE_FAILURES.inc()
@@ -198,26 +191,31 @@ class Archiver:
         self._logged.add(problem)
         done.problems.append(problem)
 
-    def _measure(self, waiting: list[tuple[float, Path]]) -> None:
-        telemetry.ARCHIVE_WAITING.set(len(waiting))
-        telemetry.ARCHIVE_AGE.set(max(0.0, time.time() - waiting[0][0]) if waiting else 0.0)
+
+def _measure(waiting: int, oldest: float | None) -> None:
+    telemetry.ARCHIVE_WAITING.set(waiting)
+    telemetry.ARCHIVE_AGE.set(0.0 if oldest is None else max(0.0, time.time() - oldest))
 
 
-def _write_marker(marker: Path, made: MadeObjects) -> None:
-    content = {
-        "digest": made.digest,
-        "visits": made.visits,
-        "malformed": made.malformed,
-        "objects": [each.name for each in made.objects],
-    }
-    part = partial_path(marker)
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(marker)
-    sync_directory(marker.parent)
+def _write_marker(file: Path, made: MadeObjects) -> None:
+    marker = Marker(made.digest, made.visits, made.malformed, [each.name for each in made.objects])
+    try:
+        write_marker(file, marker)
+    except OSError as error:
+        raise MarkerFailed(f"{file}: the marker cannot be written: {reason(error)}") from error
 
 
 def _may_be_over_soon(error: AwsRefused | AwsUnreachable) -> bool:
-    return not isinstance(error, AwsRefused) or error.status >= 500 or error.status in _PASSING
+    if not isinstance(error, AwsRefused):
+        return True
+    return error.status >= 500 or error.status in _PASSING or error.code in _PASSING_CODES
+
+
+def _concerns_one_object(error: AwsRefused | AwsUnreachable) -> bool:
+    """Whether S3 may take the next object. Credentials, bucket, policy and keys are the same for all of them."""
+    return (
+        isinstance(error, AwsRefused)
+        and error.status in (400, 405, 411, 413)
+        and not error.is_unknown_caller
+        and not error.code.startswith("KMS")
+    )

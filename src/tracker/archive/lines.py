@@ -11,6 +11,7 @@ last line of a log may. Malformed lines are kept byte for byte.
 
 import hashlib
 import io
+import os
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ class ClosedLog:
         self.path = path
         self._file = path.open("rb")
         self._stream: io.BufferedReader[Any] | Decompressed | None = None
+        self._status = os.fstat(self._file.fileno())
 
     def __enter__(self) -> "ClosedLog":
         return self
@@ -62,6 +64,20 @@ class ClosedLog:
         except (OSError, IncompleteFile, DamagedFile) as error:
             raise TrackerError(f"{self.path}: cannot be read: {error}") from error
         return filled
+
+    def is_unchanged(self) -> bool:
+        """Whether the file is as it was when it was opened. Its name may be gone: it is compressed now, or removed."""
+        now = os.fstat(self._file.fileno())
+        try:
+            named = self.path.lstat()
+        except FileNotFoundError:
+            named = now
+        old = self._status
+        return all(
+            (each.st_dev, each.st_ino, each.st_size, each.st_mtime_ns)
+            == (old.st_dev, old.st_ino, old.st_size, old.st_mtime_ns)
+            for each in (now, named)
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ of the log. Lines are validated by `tracker.analysis.plain`, as for a report. So
 
 import asyncio
 import gzip
-import tempfile
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +15,9 @@ from typing import IO, cast
 
 from tracker.archive.day_files import DayFiles
 from tracker.archive.lines import ClosedLog, Lines
+from tracker.errors import TrackerError
+from tracker.files import reason
+from tracker.temporary_folder import temporary_folder
 from tracker.visit_log_files import closed_name, forms
 
 
@@ -41,10 +43,14 @@ class MadeObjects:
 async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
     """The objects of `closed`, in a temporary folder (under TMPDIR). Raises TrackerError and OSError."""
     ending = threading.Event()
-    with tempfile.TemporaryDirectory(prefix="tracker-archive-") as folder:
-        making = asyncio.ensure_future(asyncio.to_thread(_make, closed, Path(folder), ending))
+    with temporary_folder() as folder:
+        making = asyncio.ensure_future(asyncio.to_thread(_make, closed, folder, ending))
         try:
             made = await asyncio.shield(making)
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise TrackerError(f"{closed}: its objects cannot be written in {folder}: {reason(error)}") from error
         finally:
             ending.set()
             await asyncio.wait([making])  # a thread cannot be cancelled; it ends with the next block of lines
@@ -53,7 +59,12 @@ async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
 
 def _make(closed: Path, folder: Path, ending: threading.Event) -> MadeObjects:
     with _open(closed) as opened:
-        return make_objects(opened, folder, ending)
+        made = make_objects(opened, folder, ending)
+        if not opened.is_unchanged():
+            raise TrackerError(
+                f"{opened.path}: it was changed or replaced while it was read, so it is no closed log yet"
+            )
+        return made
 
 
 def _open(closed: Path) -> ClosedLog:

@@ -7,6 +7,7 @@ botocore sends with it.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,8 +18,10 @@ from tracker.aws.clients import Clients, ClientSettings
 from tracker.config import ArchiveConfig
 from tracker.errors import AwsRefused, AwsUnreachable, ConfigurationError
 
-PART_BYTES = 16 << 20
-"""The longest body of one request, held in memory. S3 takes at most 10,000 parts, so 156 GiB for an object."""
+log = logging.getLogger(__name__)
+
+PART_BYTES = 8 << 20
+"""The longest body of one request, held in memory. S3 takes at most 10,000 parts, so 78 GiB for an object."""
 BODY_SECONDS = 120.0  # for one request with a body
 
 _DIGEST = "digest"  # S3's header is x-amz-meta-digest
@@ -43,8 +46,19 @@ class S3Bucket:
         except AwsRefused as error:
             if error.status == 404:
                 return None
-            raise
+            if error.status >= 500:
+                raise
+            raise await self._with_reason(client, key, error) from error
         return str(reply.get("Metadata", {}).get(_DIGEST, ""))
+
+    async def _with_reason(self, client: Any, key: str, error: AwsRefused) -> AwsRefused:
+        """The error with its reason, which a listing has. The reply to a HEAD has no body, only a status."""
+        with suppress(AwsUnreachable):
+            try:
+                await ask(client.list_objects_v2(Bucket=self._name, Prefix=key, MaxKeys=1))
+            except AwsRefused as reason:
+                return reason
+        return error
 
     async def put(self, key: str, file: Path, digest: str) -> None:
         """Put `file` with its digest. An object that exists already is left as it is, which is no error.
@@ -80,9 +94,14 @@ async def _put_parts(client: Any, target: dict[str, str], body: bytes, source: B
         call = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
         await ask(call, "ETag", seconds=BODY_SECONDS)
     except BaseException:
-        # A rule of the bucket removes what this leaves behind, and what a killed process leaves behind.
-        with suppress(AwsRefused, AwsUnreachable):
+        try:
             await ask(client.abort_multipart_upload(**upload))
+        except (AwsRefused, AwsUnreachable) as error:
+            log.warning(
+                "upload_left key=%s upload=%s error=%s; S3 charges for the parts of an upload that is not completed "
+                "or aborted. A rule of the bucket should remove them, also those of a killed process.",
+                *(target["Key"], upload["UploadId"], error),
+            )
         raise
 
 

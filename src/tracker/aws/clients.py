@@ -29,7 +29,7 @@ from botocore.exceptions import NoCredentialsError
 import tracker.aws.credential_helper  # noqa: F401  # it replaces aiobotocore's provider
 from tracker.aws.data_files import DataFiles
 from tracker.aws.form import write_form
-from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_reply
+from tracker.aws.http import HttpSession, ReceivingSession, refuse_foreign_redirect, refuse_foreign_reply
 from tracker.aws.settings import error_text, find_ca_bundle, load_certificates
 from tracker.cpus import let_others_run
 from tracker.errors import AwsUnreachable
@@ -183,6 +183,7 @@ def _session() -> AioSession:
     )
     for service in ("sns", "sqs"):
         session.register(f"before-parse.{service}", refuse_foreign_reply)
+    session.register("before-parse.s3", refuse_foreign_redirect)
     session.register("before-call.sns", write_form)
     # A request to SNS takes a millisecond of CPU time: to make it, to sign it, to send it.
     for step in ("before-call.sns", "before-send.sns"):

@@ -95,9 +95,7 @@ def refuse_foreign_reply(response_dict: dict[str, Any], operation_model: Any, **
     status, body = response_dict["status_code"], response_dict["body"]
     if status >= 400:
         return  # botocore raises an error for it
-    if 300 <= status < 400:
-        target = response_dict["headers"].get("location")
-        raise ForeignReply(f"status {status}, a redirect to {target!r}, is not followed: check endpoint_url")
+    _refuse_redirect(response_dict)
     if status != 200:
         raise ForeignReply(f"SNS and SQS do not answer with status {status}: check endpoint_url and proxies")
     if operation_model.service_model.resolved_protocol == "query":
@@ -110,6 +108,22 @@ def refuse_foreign_reply(response_dict: dict[str, Any], operation_model: Any, **
         sound = names is not None and (not names or not names.isdisjoint(members))
     if not sound:
         raise ForeignReply("the reply is not from SNS or SQS: check endpoint_url, and that no proxy answers instead")
+
+
+def refuse_foreign_redirect(response_dict: dict[str, Any], **_: Any) -> None:
+    """Raise ForeignReply for a redirect without the Region of the bucket, which S3 sends and where botocore then asks.
+
+    For any other redirect botocore asks for the Region, again and again if that is redirected, too.
+    """
+    if "x-amz-bucket-region" not in response_dict["headers"]:
+        _refuse_redirect(response_dict)
+
+
+def _refuse_redirect(response_dict: dict[str, Any]) -> None:
+    status = response_dict["status_code"]
+    if 300 <= status < 400:
+        target = response_dict["headers"].get("location")
+        raise ForeignReply(f"status {status}, a redirect to {target!r}, is not followed: check endpoint_url")
 
 
 def _member_names(body: bytes) -> set[str] | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tracker import visit_log_files
+from tracker.archive_marker import is_archived
 from tracker.aws import ask, bucket_and_prefix, open_client
 from tracker.config import ArchiveConfig, StorageConfig
 from tracker.errors import AwsRefused
@@ -37,7 +38,7 @@ def _waiting(log: Path) -> Iterator[Finding]:
                 fix="add dateext to the configuration of logrotate, and rename this file to visits.log-YYYYMMDD",
             )
         closed = visit_log_files.closed_logs(log)
-        waiting = [file for file in closed if not visit_log_files.archived_marker(log, file).exists()]
+        waiting = [file for file in closed if not is_archived(log, file)]
     except OSError as error:
         yield unknown("archive", f"the closed logs cannot be seen: {error}", fix="run the doctor as storage's user")
         return

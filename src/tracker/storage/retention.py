@@ -7,7 +7,7 @@ A file is removed only if all of this is true:
    and compressed counts as one.
 3. It is not the file that the ledger has recorded as the log. Before a rotation is finished, the file has its new name
    already and the ledger still expects it there.
-4. The archive has stored it, if there is an archive (`archived_marker`).
+4. The archive has stored it, if there is an archive (`archive_marker`).
 
 An error is logged, and the removal is tried again a minute later. It stops nothing else.
 """
@@ -21,11 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tracker import telemetry
+from tracker.archive_marker import is_archived
 from tracker.config import Rotate
 from tracker.files import reason, sync_directory
 from tracker.lifecycle import wait_for_event
 from tracker.owner_thread import OwnerThread
-from tracker.visit_log_files import archived_marker, closed_at, closed_or_reserved
+from tracker.visit_log_files import closed_at, closed_or_reserved
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,9 @@ class Retention:
         """Remove what is not kept now. Raises OSError when the directory cannot be read or synced."""
         removed = False
         for file in self._not_kept():
-            if self._archived_only and not archived_marker(self._path, file).exists():
-                continue
             try:
+                if self._archived_only and not is_archived(self._path, file):
+                    continue
                 file.unlink()
             except FileNotFoundError:
                 continue  # somebody else removed it, or it is compressed now
