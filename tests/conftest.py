@@ -15,9 +15,8 @@ from hypothesis import HealthCheck, settings
 
 from tests import ports
 from tests.system.processes import Broker
-from tracker.start import imports_done
 
-# The garbage collector is off while all tests are imported, as in a service: see `tracker.start.imports_done`.
+# The garbage collector is off while all tests are imported: see `tracker.start.imports_done`.
 gc.disable()
 
 TESTS = Path(__file__).parent
@@ -68,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
-    imports_done()
+    gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)
