@@ -10,7 +10,7 @@ One archiver works on a log at a time: it holds a lock during each pass. One clo
    else's object has this name, which is an error. No object: it is put, on the condition that none exists, and S3 is
    asked again. So only what S3 says it has counts as stored, whether the reply to a put is lost, late or forged.
 4. When all objects are done, the marker of the log is written, synced, and renamed to its name.
-5. Only a log with a marker may be removed (`removal`).
+5. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`).
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
 and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
@@ -75,9 +75,7 @@ class Archiver:
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
         self._closed_logs = ClosedLogs(path)
-        self._removal = None
-        if config.keep_local is not None:
-            self._removal = Removal(path, bucket, self._prefix, config.keep_local)
+        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
         self._backoff = backoff or Backoff()
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
@@ -108,7 +106,7 @@ class Archiver:
             self._failed(done, problem)
         await self._archive_all(look.waiting, done)
         if self._removal is not None:
-            async for problem in self._removal.remove(look.archived):
+            async for problem in self._removal.remove(look.archived, self._prefix):
                 self._failed(done, problem)
 
     async def _archive_all(self, waiting: Sequence[Waiting], done: Pass) -> None:
