@@ -196,7 +196,7 @@ def test_a_log_folder_that_may_only_be_read_is_enough_but_for_a_removal(unprivil
     unprivileged.chmod(0o500)
     assert archive(log, bucket) == Pass(archived=2)
     done = archive(log, bucket, REMOVING)
-    assert done.problems == [f"{each} is not removed: Permission denied" for each in (first, second)]
+    assert done.problems == [f"{each} cannot be removed: Permission denied" for each in (first, second)]
     archived_directory(log).chmod(0o500)
     archiver_lock_path(log).chmod(0o400)
     assert str(archiver_lock_path(log)) in archive(log, bucket).problems[0]

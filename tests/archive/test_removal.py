@@ -45,6 +45,7 @@ def test_a_closed_log_stays_when_the_archive_does_not_have_its_object_any_more(l
     assert (gone.exists(), there.exists()) == (True, False)
     assert str(gone) in done.problems[0]
     assert key.removeprefix("years/") in done.problems[0]
+    assert str(archived_marker(log, gone)) in done.problems[0]
     archived_marker(log, gone).unlink()  # as the problem says
     assert archive(log, bucket) == Pass(archived=1)
     assert key in bucket.objects

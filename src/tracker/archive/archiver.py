@@ -75,9 +75,7 @@ class Archiver:
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
         self._closed_logs = ClosedLogs(path)
-        self._removal = None
-        if config.keep_local is not None:
-            self._removal = Removal(path, bucket, self._prefix, config.keep_local)
+        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
         self._backoff = backoff or Backoff()
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
@@ -108,7 +106,7 @@ class Archiver:
             self._failed(done, problem)
         await self._archive_all(look.waiting, done)
         if self._removal is not None:
-            async for problem in self._removal.remove(look.archived):
+            async for problem in self._removal.remove(look.archived, self._prefix):
                 self._failed(done, problem)
 
     async def _archive_all(self, waiting: Sequence[Waiting], done: Pass) -> None:
