@@ -79,7 +79,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         told = tmp_path / "told"
         cases = "".join(f"--property={name}) printf '%s' '{value}' ;;\n" for name, value in settings.items())
         for name, script in (
-            ("systemctl", f"case $2 in {cases} esac"),
+            ("systemctl", f"echo $4 > {tmp_path}/asked\ncase $2 in {cases} esac"),
             ("systemd-run", f"printf '%s\\n' \"$@\" > {told}; exit 5"),
         ):
             path = tmp_path / name
@@ -109,6 +109,14 @@ def test_tracker_as_gives_a_command_what_the_unit_has(called: Callable[..., tupl
     assert "--wait" in told
 
 
+@pytest.mark.parametrize("service", ["pixel", "storage", "archive"])
+def test_tracker_as_asks_for_the_unit_of_its_service(
+    called: Callable[..., tuple[int, list[str]]], service: str, tmp_path: Path
+) -> None:
+    called({"User": "of-the-unit"}, service, "true")
+    assert (tmp_path / "asked").read_text().split() == [f"tracker-{service}.service"]
+
+
 @pytest.mark.parametrize("words", [(), ("pixel",), ("doctor", "tracker", "doctor"), ("--help",)])
 def test_tracker_as_refuses_what_it_does_not_know(
     called: Callable[..., tuple[int, list[str]]], words: tuple[str, ...]
@@ -119,6 +127,16 @@ def test_tracker_as_refuses_what_it_does_not_know(
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_reload_needs_no_other_package_than_a_shell(unit: str) -> None:
     assert setting(unit, "ExecReload") == "/bin/sh -c 'kill -HUP ${MAINPID}'"
+
+
+@root_only
+def test_only_root_may_read_credentials_also_those_of_an_earlier_installation(tmp_path: Path) -> None:
+    old = tmp_path / "etc/tracker/storage.env"
+    old.parent.mkdir(parents=True)
+    old.touch(0o644)
+    run("systemd-sysusers", f"--root={tmp_path}", SYSTEMD / "tracker.sysusers.conf")
+    run("systemd-tmpfiles", f"--root={tmp_path}", "--create", SYSTEMD / "tracker.tmpfiles.conf")
+    assert (stat.S_IMODE(old.stat().st_mode), old.stat().st_uid, old.stat().st_gid) == (0o600, 0, 0)
 
 
 @root_only
