@@ -31,14 +31,39 @@ def setting(unit: str, name: str) -> str:
 ARCHIVE = "tracker-archive.service"
 
 
-@pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
-def test_systemd_verifies_the_unit(unit: str, tmp_path: Path) -> None:
+DROP_INS = ["tracker-archive-follow.conf", "tracker-archive-keep-local.conf"]
+
+
+def verified(unit: str, folder: Path) -> str:
+    """What systemd says of the unit, and of its drop-ins in `folder`."""
     # As installed, but for the commands, which are those of this environment.
     scripts = Path(tool("tracker-pixel")).parent
-    installed = tmp_path / unit
-    installed.write_text((SYSTEMD / unit).read_text().replace("/opt/tracker/bin", str(scripts)))
-    said = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", installed)
+    for name in [unit, *(path.name for path in (folder / f"{unit}.d").glob("*"))]:
+        installed = folder / unit if name == unit else folder / f"{unit}.d" / name
+        installed.write_text((SYSTEMD / name).read_text().replace("/opt/tracker/bin", str(scripts)))
+    return run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", folder / unit)
+
+
+@pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
+def test_systemd_verifies_the_unit(unit: str, tmp_path: Path) -> None:
+    said = verified(unit, tmp_path)
     assert unit not in said, said
+
+
+@pytest.mark.parametrize("drop_in", DROP_INS)
+def test_systemd_verifies_the_archive_with_a_drop_in(drop_in: str, tmp_path: Path) -> None:
+    folder = tmp_path / f"{ARCHIVE}.d"
+    folder.mkdir()
+    (folder / drop_in).touch()
+    said = verified(ARCHIVE, tmp_path)
+    assert ARCHIVE not in said, said
+
+
+def test_the_archive_that_runs_all_the_time_serves_where_prometheus_asks() -> None:
+    command = setting("tracker-archive-follow.conf", "ExecStart").split()
+    assert command[:-3] == setting(ARCHIVE, "ExecStart").split()
+    assert command[-3:-1] == ["--follow", "--admin"]
+    assert f'targets: ["{command[-1]}"]' in (DEPLOY / "prometheus/prometheus.yml").read_text()
 
 
 @pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
@@ -229,6 +254,18 @@ def test_a_rotation_succeeds_while_the_service_is_down(tmp_path: Path, status: i
     run("logrotate", "--force", "--state", tmp_path / "state", config)
     assert (tmp_path / "calls").read_text() == "called\n"
     assert len(list(folder.glob("visits.log-*"))) == 1
+
+
+def test_logrotate_removes_nothing_that_the_archive_is_to_remove(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir(mode=0o750)
+    config = rotation(folder, "true")
+    config.write_text(config.read_text().replace("rotate 90", "rotate -1"))
+    for day in range(1, 5):
+        (folder / f"visits.log-2026010{day}-000000.gz").write_text("archived or not\n")
+    (folder / "visits.log").write_text("live\n")
+    run("logrotate", "--force", "--state", tmp_path / "state", config)
+    assert len(list(folder.glob("visits.log-*"))) == 5
 
 
 def test_an_empty_log_is_not_rotated(tmp_path: Path) -> None:
