@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pyarrow.parquet as pq
 
-from tests.system.wire import Load, wait_for
+from tests.system.wire import wait_for
 from tracker.local.provision import local_client
 
 # Prints the logs that are not archived. A file that is compressed meanwhile may be missing: it is asked for again.
@@ -61,22 +61,31 @@ class Bucket:
         return pages
 
 
-def account(visitors: Load, bucket: Bucket, print_logs: Callable[[], str], say: Callable[[str], None]) -> None:
-    """Compare the visits that were answered with all logs and objects. Raises AssertionError."""
+def account(
+    answered: set[str],
+    ask_archive: Callable[[], Counter[str]],
+    print_logs: Callable[[], str],
+    say: Callable[[str], None],
+    seconds: float = 120.0,
+) -> None:
+    """Compare the visits that were answered with all logs and objects, of which the last may need `seconds`.
+
+    Raises AssertionError.
+    """
     archived: Counter[str] = Counter()
     found: Counter[str] = Counter()
 
     def complete() -> bool:
         nonlocal archived, found
-        archived = bucket.pages()  # before the logs: a log that is archived meanwhile is then in neither, not in both
+        archived = ask_archive()  # before the logs: a log that is archived meanwhile is then in neither, not in both
         found = archived + Counter(line.split("|")[1] for line in print_logs().splitlines() if "|load|" in line)
-        return visitors.answered <= set(found)
+        return answered <= set(found)
 
-    wait_for(complete, "every answered visit is in a log or in the archive", 120, 1)
+    wait_for(complete, "every answered visit is in a log or in the archive", seconds, 1)
     twice = [page for page, times in found.items() if times > 1]
     assert not twice, f"{len(twice)} visits are there more than once: {twice[:5]}"
     assert archived, "no visit is in the archive"
     say(
-        f"{len(visitors.answered):,} visits were answered: each is there once, none is missing; "
+        f"{len(answered):,} visits were answered: each is there once, none is missing; "
         f"{len(archived):,} are in the archive"
     )

@@ -77,7 +77,8 @@ def rehearse(base: Path, home: Path, say: Callable[[str], None]) -> None:
             say("all are killed and started again")
             engine.type("docker stop --time 30 pixel && docker start pixel")
             visitors.wait_answered(500)
-        account(visitors, bucket, lambda: engine.type(f"docker exec -i storage sh <<'END'\n{PRINT_LOGS}END"), say)
+        print_logs = f"docker exec -i storage sh <<'END'\n{PRINT_LOGS}END"
+        account(visitors.answered, bucket.pages, lambda: engine.type(print_logs), say)
         engine.type(f"docker stop --time 30 {SERVICES}")
         statuses = engine.type(f"docker inspect --format '{{{{.State.ExitCode}}}}' {SERVICES}").split()
         assert statuses == ["0", "0", "0"], f"a clean stop has status 0, not {statuses}"
@@ -133,9 +134,8 @@ def rehearse_compose(base: Path, home: Path, say: Callable[[str], None]) -> None
                 visitors.wait_answered(500)
             say("all are killed and started again")
             bucket = Bucket(ENDPOINT, "us-east-1", "tracker-archive")
-            account(
-                visitors, bucket, lambda: engine.type(f"{compose} exec -T storage sh <<'END'\n{PRINT_LOGS}END"), say
-            )
+            print_logs = f"{compose} exec -T storage sh <<'END'\n{PRINT_LOGS}END"
+            account(visitors.answered, bucket.pages, lambda: engine.type(print_logs), say)
             _confined(engine, f"{compose} exec -T archive")
             engine.type(f"{compose} exec -T storage tracker doctor --storage /etc/tracker/storage.yaml")
             say("the doctor finds no fault")
