@@ -92,7 +92,7 @@ class ArchiveStory:
         self._machine.type(f"systemctl restart {UNIT}")
         self._machine.until(lambda: not waiting & self._closed(), "archive.keep_local removes them")
         assert waiting <= self._archived(), f"removed and not archived: {waiting - self._archived()}"
-        self._machine.type(f"journalctl -q --no-pager -u {UNIT} | grep -q closed_log_removed")
+        assert self._machine.logged(UNIT, "closed_log_removed")
         yield "no bucket for a while: no closed log was removed before it was archived"
 
     def _killed_in_a_pass(self) -> bool:

@@ -86,6 +86,10 @@ class Machine:
     def show(self, unit: str, name: str) -> str:
         return self.type(f"systemctl show --property={name} --value {unit}").strip()
 
+    def logged(self, units: str, event: str) -> bool:
+        """Whether the journal has a line with this event. `units` may be a pattern."""
+        return self.status(f"journalctl -q --no-pager -u '{units}' | grep -c {event}") == 0
+
     def override(self, unit: str, settings: str) -> None:
         """Change a unit by a drop-in. The next start has the settings."""
         folder = f"/etc/systemd/system/{unit}.d"

@@ -210,10 +210,7 @@ class Story:
         self._await_active()
 
     def _await_log(self, event: str) -> None:
-        units = "-u tracker-pixel -u tracker-storage"
-        self._machine.until(
-            lambda: self._machine.status(f"journalctl -q --no-pager {units} | grep -q {event}") == 0, event
-        )
+        self._machine.until(lambda: self._machine.logged("tracker-*", event), event)
 
     def _await_active(self) -> None:
         ports = ("8081", "8082")
