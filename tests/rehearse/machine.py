@@ -88,6 +88,7 @@ class Machine:
 
     def logged(self, units: str, event: str) -> bool:
         """Whether the journal has a line with this event. `units` may be a pattern."""
+        # grep -c reads all of it. grep -q ends early, and then the broken pipe is the status.
         return self.status(f"journalctl -q --no-pager -u '{units}' | grep -c {event}") == 0
 
     def override(self, unit: str, settings: str) -> None:
