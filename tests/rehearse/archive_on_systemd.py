@@ -59,6 +59,7 @@ class ArchiveStory:
         self._machine.type(f"systemctl stop {TIMER} tracker-storage\nsystemctl start {UNIT}")
         self._machine.type(f"systemctl start tracker-storage {TIMER}")
         yield "the archive by its timer, and while storage is stopped"
+        assert self._machine.type("tracker-as archive id -un").strip() == "tracker-archive"
         self._trespass([*FORBIDDEN, *REMOVALS])
         yield "the sandbox of the archiver"
 
