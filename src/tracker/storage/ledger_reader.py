@@ -211,10 +211,10 @@ def _problem(ledger: Path) -> str | None:
 def _connect(ledger: Path, mode: str) -> Iterator[sqlite3.Connection]:
     if problem := _problem(ledger):
         raise TrackerError(problem)
-    _, log, _ = sqlite_files(ledger)
+    _, ahead, _ = sqlite_files(ledger)
     # A stopped storage leaves no write-ahead log. SQLite creates one even to read, and a user who may only read cannot.
     # `immutable` reads without one. A storage that starts meanwhile creates it.
-    stopped = mode == "ro" and not log.exists() and not os.access(ledger.parent, os.W_OK)
+    stopped = mode == "ro" and not ahead.exists() and not os.access(ledger.parent, os.W_OK)
     uri = f"file:{quote(str(ledger))}?mode={mode}{'&immutable=1' if stopped else ''}"
     with (
         sqlite_errors(ledger),
@@ -225,5 +225,5 @@ def _connect(ledger: Path, mode: str) -> Iterator[sqlite3.Connection]:
                 f"{ledger} has layout {found}, expected {LAYOUT}: start storage once in the release of this command"
             )
         yield db
-        if stopped and log.exists():
+        if stopped and ahead.exists():
             raise LedgerBusy(f"storage has started while {ledger} was read: try again")
