@@ -41,6 +41,12 @@ NUMBERS: dict[str, list[Place]] = {
         Place("docs/capacity.md", r"\| `sns\.linger`, ([\d.]+) s \|"),
         Place("docs/operations.md", r"at the default linger of ([\d.]+) seconds"),
     ],
+    "the user of the archive in the image": [
+        Place("deploy/docker/Dockerfile", r"--uid (\d+) .* tracker-archive"),
+        Place("deploy/docker/Dockerfile", r"`tracker archive` runs as (\d+):"),
+        Place("deploy/docker/docker-compose.yml", r'user: "(\d+):'),
+        Place("docs/archive.md", r"as the user `(\d+):"),
+    ],
     "closed logs that logrotate keeps": [
         Place("deploy/logrotate/tracker", r"^ +rotate (\d+)$"),
         Place("docs/privacy.md", r"`rotate (\d+)` with `daily`"),

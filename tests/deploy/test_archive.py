@@ -30,6 +30,19 @@ def test_the_policy_allows_what_the_archiver_calls_and_nothing_at_the_queue() ->
     assert actions("ArchivePolicy", ARCHIVE) == {PERMISSIONS[call] for call in calls} | {"s3:ListBucket"}
 
 
+def test_the_doctor_may_look_at_the_bucket_and_at_no_object_but_the_one_that_it_asks_for() -> None:
+    source = (ROOT / "src/tracker/operations/archive_checks.py").read_text()
+    [key] = re.findall(r'f"\{prefix\}([\w-]+)"', source)
+    calls = set(re.findall(r"s3\.(get_\w+|head_\w+)\(", source))
+    named = {"head_bucket": "s3:ListBucket", "head_object": "s3:GetObject"}
+    assert actions("ArchiveDoctorPolicy", ARCHIVE) == {
+        named.get(call, f"s3:{call.title().replace('_', '')}".replace("GetPublic", "GetBucketPublic")) for call in calls
+    }
+    document = resources(ARCHIVE)["ArchiveDoctorPolicy"]["PolicyDocument"]
+    [read] = [each["Resource"] for each in document["Statement"] if "s3:GetObject" in each["Action"]]
+    assert read.endswith(f"/${{Prefix}}/{key}")
+
+
 def test_the_table_has_the_columns_of_an_object_and_finds_its_day(tmp_path: Path) -> None:
     with ClosedLog(close(tmp_path / "visits.log", line(1))) as log:
         [made] = make_objects(log, tmp_path, threading.Event()).objects

@@ -12,6 +12,7 @@ from tracker.aws import bucket_and_prefix
 from tracker.config import load_pixel, load_storage
 from tracker.pixel.__main__ import main as pixel_main
 from tracker.storage.__main__ import main as storage_main
+from tracker.visit_log_files import archived_directory
 
 from .tools import DEPLOY, ROOT, run
 
@@ -41,7 +42,7 @@ def test_everything_is_installed_from_a_lock_with_hashes() -> None:
         words = shlex.split(install)
         assert "--require-hashes" in words
         named = words[words.index("-r") + 1]
-        for lock in ("runtime", "analysis"):  # without and with what the archive needs
+        for lock in ("runtime", "archive"):  # without and with what the archive needs
             assert (ROOT / named.replace("$LOCK", lock)).exists()
 
 
@@ -81,6 +82,15 @@ def test_the_services_run_without_privileges_on_a_read_only_root() -> None:
         assert services[name]["depends_on"]["provision"]["condition"] == "service_completed_successfully"
         grace = services[name]["stop_grace_period"]
         assert grace == "30s"
+
+
+def test_the_archive_has_a_user_of_its_own_to_whom_the_folder_of_the_markers_belongs() -> None:
+    assert composition()["services"]["archive"]["user"] == "10002:10001"
+    [steps] = [step for step in instructions("RUN") if "useradd" in step]
+    users = dict(re.findall(r"useradd --uid (\d+) --gid tracker .*? (\S+) +&&", steps))
+    assert users == {"10001": "tracker", "10002": "tracker-archive"}
+    markers = archived_directory(Path(load_storage(DEPLOY / "docker/storage.yaml", {}).log.path))
+    assert f"install -d -o tracker-archive -g tracker -m 0750 {markers}" in steps
 
 
 def test_its_configurations_load_and_fit_its_volumes(tmp_path: Path) -> None:

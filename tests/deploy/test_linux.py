@@ -31,14 +31,39 @@ def setting(unit: str, name: str) -> str:
 ARCHIVE = "tracker-archive.service"
 
 
-@pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
-def test_systemd_verifies_the_unit(unit: str, tmp_path: Path) -> None:
+DROP_INS = ["tracker-archive-follow.conf", "tracker-archive-keep-local.conf"]
+
+
+def verified(unit: str, folder: Path) -> str:
+    """What systemd says of the unit, and of its drop-ins in `folder`."""
     # As installed, but for the commands, which are those of this environment.
     scripts = Path(tool("tracker-pixel")).parent
-    installed = tmp_path / unit
-    installed.write_text((SYSTEMD / unit).read_text().replace("/opt/tracker/bin", str(scripts)))
-    said = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", installed)
+    for name in [unit, *(path.name for path in (folder / f"{unit}.d").glob("*"))]:
+        installed = folder / unit if name == unit else folder / f"{unit}.d" / name
+        installed.write_text((SYSTEMD / name).read_text().replace("/opt/tracker/bin", str(scripts)))
+    return run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", folder / unit)
+
+
+@pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
+def test_systemd_verifies_the_unit(unit: str, tmp_path: Path) -> None:
+    said = verified(unit, tmp_path)
     assert unit not in said, said
+
+
+@pytest.mark.parametrize("drop_in", DROP_INS)
+def test_systemd_verifies_the_archive_with_a_drop_in(drop_in: str, tmp_path: Path) -> None:
+    folder = tmp_path / f"{ARCHIVE}.d"
+    folder.mkdir()
+    (folder / drop_in).touch()
+    said = verified(ARCHIVE, tmp_path)
+    assert ARCHIVE not in said, said
+
+
+def test_the_archive_that_runs_all_the_time_serves_where_prometheus_asks() -> None:
+    command = setting("tracker-archive-follow.conf", "ExecStart").split()
+    assert command[:-3] == setting(ARCHIVE, "ExecStart").split()
+    assert command[-3:-1] == ["--follow", "--admin"]
+    assert f'targets: ["{command[-1]}"]' in (DEPLOY / "prometheus/prometheus.yml").read_text()
 
 
 @pytest.mark.parametrize("unit", [*UNITS, ARCHIVE])
@@ -79,7 +104,7 @@ def called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tup
         told = tmp_path / "told"
         cases = "".join(f"--property={name}) printf '%s' '{value}' ;;\n" for name, value in settings.items())
         for name, script in (
-            ("systemctl", f"case $2 in {cases} esac"),
+            ("systemctl", f"echo $4 > {tmp_path}/asked\ncase $2 in {cases} esac"),
             ("systemd-run", f"printf '%s\\n' \"$@\" > {told}; exit 5"),
         ):
             path = tmp_path / name
@@ -109,6 +134,14 @@ def test_tracker_as_gives_a_command_what_the_unit_has(called: Callable[..., tupl
     assert "--wait" in told
 
 
+@pytest.mark.parametrize("service", ["pixel", "storage", "archive"])
+def test_tracker_as_asks_for_the_unit_of_its_service(
+    called: Callable[..., tuple[int, list[str]]], service: str, tmp_path: Path
+) -> None:
+    called({"User": "of-the-unit"}, service, "true")
+    assert (tmp_path / "asked").read_text().split() == [f"tracker-{service}.service"]
+
+
 @pytest.mark.parametrize("words", [(), ("pixel",), ("doctor", "tracker", "doctor"), ("--help",)])
 def test_tracker_as_refuses_what_it_does_not_know(
     called: Callable[..., tuple[int, list[str]]], words: tuple[str, ...]
@@ -119,6 +152,16 @@ def test_tracker_as_refuses_what_it_does_not_know(
 @pytest.mark.parametrize("unit", UNITS)
 def test_a_reload_needs_no_other_package_than_a_shell(unit: str) -> None:
     assert setting(unit, "ExecReload") == "/bin/sh -c 'kill -HUP ${MAINPID}'"
+
+
+@root_only
+def test_only_root_may_read_credentials_also_those_of_an_earlier_installation(tmp_path: Path) -> None:
+    old = tmp_path / "etc/tracker/storage.env"
+    old.parent.mkdir(parents=True)
+    old.touch(0o644)
+    run("systemd-sysusers", f"--root={tmp_path}", SYSTEMD / "tracker.sysusers.conf")
+    run("systemd-tmpfiles", f"--root={tmp_path}", "--create", SYSTEMD / "tracker.tmpfiles.conf")
+    assert (stat.S_IMODE(old.stat().st_mode), old.stat().st_uid, old.stat().st_gid) == (0o600, 0, 0)
 
 
 @root_only
@@ -211,6 +254,18 @@ def test_a_rotation_succeeds_while_the_service_is_down(tmp_path: Path, status: i
     run("logrotate", "--force", "--state", tmp_path / "state", config)
     assert (tmp_path / "calls").read_text() == "called\n"
     assert len(list(folder.glob("visits.log-*"))) == 1
+
+
+def test_logrotate_removes_nothing_that_the_archive_is_to_remove(tmp_path: Path) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir(mode=0o750)
+    config = rotation(folder, "true")
+    config.write_text(config.read_text().replace("rotate 90", "rotate -1"))
+    for day in range(1, 5):
+        (folder / f"visits.log-2026010{day}-000000.gz").write_text("archived or not\n")
+    (folder / "visits.log").write_text("live\n")
+    run("logrotate", "--force", "--state", tmp_path / "state", config)
+    assert len(list(folder.glob("visits.log-*"))) == 5
 
 
 def test_an_empty_log_is_not_rotated(tmp_path: Path) -> None:

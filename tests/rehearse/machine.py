@@ -5,6 +5,7 @@ no other address. Commands enter it by nsenter, because a minimal system has nei
 """
 
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from tests.launched import Launched
@@ -77,6 +78,33 @@ class Machine:
         done = self.run(script)
         assert done.returncode == expected, f"status {done.returncode}, expected {expected}:\n{script}\n{done.stdout}"
         return done.stdout
+
+    def until(self, condition: Callable[[], object], what: str, seconds: float = 60.0) -> None:
+        """Wait until the condition holds. Raises AssertionError if it never does."""
+        wait_for(condition, what, seconds, 0.5)
+
+    def show(self, unit: str, name: str) -> str:
+        return self.type(f"systemctl show --property={name} --value {unit}").strip()
+
+    def logged(self, units: str, event: str) -> bool:
+        """Whether the journal has a line with this event. `units` may be a pattern."""
+        # grep -c reads all of it. grep -q ends early, and then the broken pipe is the status.
+        return self.status(f"journalctl -q --no-pager -u '{units}' | grep -c {event}") == 0
+
+    def override(self, unit: str, settings: str) -> None:
+        """Change a unit by a drop-in. The next start has the settings."""
+        folder = f"/etc/systemd/system/{unit}.d"
+        self.type(f"mkdir -p {folder}\ncat > {folder}/rehearsal.conf <<'END'\n{settings}END\nsystemctl daemon-reload")
+
+    def as_installed(self, unit: str) -> None:
+        """Undo `override`."""
+        self.type(f"rm /etc/systemd/system/{unit}.d/rehearsal.conf\nsystemctl daemon-reload")
+
+    def hurry(self, timer: str) -> None:
+        """Let a timer elapse every three seconds; more often, systemd would refuse to start its unit."""
+        often = "[Timer]\nOnCalendar=\nOnCalendar=*:*:0/3\nAccuracySec=1\nRandomizedDelaySec=0\n"
+        self.override(timer, often)
+        self.type(f"systemctl restart {timer}")
 
     def reboot(self) -> None:
         self.status("systemctl reboot")

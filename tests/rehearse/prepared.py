@@ -16,7 +16,8 @@ SUITE = "bookworm"
 PACKAGES = "systemd,systemd-sysv,dbus,python3,python3-venv,ca-certificates,logrotate,curl"
 _SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
 # The last major version that asks for no account, with the packages of its day: it does not run with newer ones.
-LOCALSTACK = "localstack-core[runtime]==4.14.0"
+# awscli-local: the image of LocalStack has it too, for scripts such as make-bucket.sh.
+LOCALSTACK = ("localstack-core[runtime]==4.14.0", "awscli-local[ver1]")
 LOCALSTACK_DAY = "2026-03-20"
 
 
@@ -56,7 +57,7 @@ def debian(folder: Path) -> Path:
 def wheels(folder: Path, python: Path) -> Path:
     """The packages of the guide's locks as wheels, so that the engines need no network."""
     target, made = folder / "wheels", folder / "wheels.made"
-    locks = [ROOT / f"requirements/{lock}.txt" for lock in ("runtime", "build", "analysis")]
+    locks = [ROOT / f"requirements/{lock}.txt" for lock in ("runtime", "build", "analysis", "archive")]
     wanted = "".join(lock.read_text() for lock in locks)
     if made.exists() and made.read_text() == wanted:
         return target
@@ -78,16 +79,17 @@ def sources(target: Path) -> None:
 
 def localstack(folder: Path) -> Path:
     """The Python of an environment with LocalStack from PyPI. It needs Python 3.13. Raises Missing."""
-    python = folder / "localstack/bin/python"
-    if (folder / "localstack.made").exists():
+    python, made = folder / "localstack/bin/python", folder / "localstack.made"
+    wanted = " ".join((*LOCALSTACK, LOCALSTACK_DAY))
+    if made.exists() and made.read_text() == wanted:
         return python
     uv = Path(sys.executable).with_name("uv")  # of the development environment; pip cannot install as of a day
     run(uv, "venv", "--quiet", "--clear", "--python", _python_313(), folder / "localstack")
     try:
-        run(uv, "pip", "install", "--quiet", "--python", python, "--exclude-newer", LOCALSTACK_DAY, LOCALSTACK)
+        run(uv, "pip", "install", "--quiet", "--python", python, "--exclude-newer", LOCALSTACK_DAY, *LOCALSTACK)
     except AssertionError as error:
         raise Missing(f"LocalStack cannot be installed: {str(error).splitlines()[-1]}") from error
-    (folder / "localstack.made").touch()
+    made.write_text(wanted)
     return python
 
 

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +18,9 @@ from tests.waiting import until
 from tracker.errors import AppendFailed, ConfigurationError, LedgerBusy, LedgerDamaged, LogChanged
 from tracker.storage import ledger_schema, pending
 from tracker.storage import writer as writer_module
+from tracker.storage.ledger_reader import open_copy, read_extent
 from tracker.storage.recovery import open_ledger
-from tracker.visit_log_files import ledger_directory, ledger_path
+from tracker.visit_log_files import ledger_directory, ledger_path, sqlite_files
 
 
 @pytest.fixture
@@ -263,6 +265,54 @@ def test_a_ledger_of_another_user_is_a_configuration_error_that_names_it() -> No
         finally:
             if is_root:
                 os.seteuid(0)
+
+
+@contextmanager
+def another_user() -> Iterator[None]:
+    """Run as a user who may read what everybody may read, and write nothing."""
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+async def test_a_user_who_may_only_read_reads_the_ledger_of_a_storage_that_runs_or_is_stopped() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "visits.log"
+        async with open_rig(path) as rig:
+            await rig.write(span(A, 0, 2))
+            for file in (ledger_directory(path), *ledger_directory(path).iterdir()):
+                file.chmod(0o755)
+            with another_user():
+                running = read_extent(ledger_path(path))
+        assert not sqlite_files(ledger_path(path))[1].exists()
+        with another_user():
+            stopped = read_extent(ledger_path(path))
+            with open_copy(ledger_path(path)) as copy:
+                assert [account.journal for account in copy.accounts()] == [A]
+        assert stopped == running
+        assert (stopped.pending_end, stopped.inode) == (path.stat().st_size, path.stat().st_ino)
+
+
+async def test_a_storage_that_starts_while_its_ledger_is_only_read_makes_the_reader_try_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_rig(path) as rig:
+        await rig.write(span(A, 0, 2))
+    real = sqlite3.connect
+
+    def connect(database: str, **options: Any) -> sqlite3.Connection:
+        sqlite_files(ledger_path(path))[1].touch()  # as SQLite does in the storage that starts now
+        connection: sqlite3.Connection = real(database, **options)
+        return connection
+
+    monkeypatch.setattr(os, "access", lambda file, mode: mode != os.W_OK)
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(LedgerBusy, match="try again"):
+        read_extent(ledger_path(path))
 
 
 async def test_a_ledger_at_its_quota_pauses_the_writer_until_there_is_room(path: Path) -> None:

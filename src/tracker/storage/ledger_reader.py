@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from tracker.errors import TrackerError, UnknownJournal
+from tracker.errors import LedgerBusy, TrackerError, UnknownJournal
 from tracker.storage.ledger_schema import DAY_MS, KNOWN_END, LAYOUT, sqlite_errors, total_missing
+from tracker.visit_log_files import sqlite_files
 
 BUSY_SECONDS = 10.0  # how long a reader waits for the lock of another program
 GIVEN_UP_AT_ONCE = 500  # journals in one transaction, so that storage never waits longer than about 20 ms for its end
@@ -210,16 +211,19 @@ def _problem(ledger: Path) -> str | None:
 def _connect(ledger: Path, mode: str) -> Iterator[sqlite3.Connection]:
     if problem := _problem(ledger):
         raise TrackerError(problem)
+    _, ahead, _ = sqlite_files(ledger)
+    # A stopped storage leaves no write-ahead log. SQLite creates one even to read, and a user who may only read cannot.
+    # `immutable` reads without one. A storage that starts meanwhile creates it.
+    stopped = mode == "ro" and not ahead.exists() and not os.access(ledger.parent, os.W_OK)
+    uri = f"file:{quote(str(ledger))}?mode={mode}{'&immutable=1' if stopped else ''}"
     with (
         sqlite_errors(ledger),
-        closing(
-            sqlite3.connect(
-                f"file:{quote(str(ledger))}?mode={mode}", uri=True, timeout=BUSY_SECONDS, isolation_level=None
-            )
-        ) as db,
+        closing(sqlite3.connect(uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None)) as db,
     ):
         if (found := db.execute("PRAGMA user_version").fetchone()[0]) != LAYOUT:
             raise TrackerError(
                 f"{ledger} has layout {found}, expected {LAYOUT}: start storage once in the release of this command"
             )
         yield db
+        if stopped and ahead.exists():
+            raise LedgerBusy(f"storage has started while {ledger} was read: try again")
