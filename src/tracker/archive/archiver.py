@@ -4,13 +4,16 @@ One closed log, in this order:
 
 1. The folder of the logs is listed and then synced. A power cut could otherwise undo the rename of a rotation that was
    seen here, and the same lines would be closed again under another name.
-2. The log is opened and read to its end. Its objects are made as temporary files, one for each day and one for
-   malformed lines, and the digest of all its lines is known.
-3. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody
+2. The log is locked, the empty file `NAME.part` is made durable beside its marker to be, and the lock is released. From
+   now on `tracker erase` refuses this log. It would otherwise replace it between two objects, or after it was read.
+3. The log is read to its end. Its objects are made as temporary files, one for each day and one for malformed lines,
+   and the digest of all its lines is known.
+4. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody
    else's object has this name, which is an error. No object: it is put, on the condition that none exists, and S3 is
    asked again. So only what S3 says it has counts as stored, whether the reply to a put is lost, late or forged.
-4. When all objects are done, the marker of the log is written, synced, and renamed to its name.
-5. Only a log with a marker may be removed.
+   A digest that the log had before lines of it were erased is the same digest: the object is older than the erasure.
+5. When all objects are done, the marker is written into `NAME.part`, synced, and renamed to its name.
+6. Only a log with a marker may be removed.
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
 and the same digest, so what was stored before is found. A closed log is known by its name without `.gz`, and the digest
@@ -22,6 +25,7 @@ import json
 import logging
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -31,10 +35,11 @@ from tracker.archive.objects import Made, MadeObjects, objects_of
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
 from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, TrackerError
-from tracker.files import make_directory, sync_directory
+from tracker.files import make_directory, open_shared, sync_directory
 from tracker.lifecycle import Backoff
+from tracker.storage.erasure_log import digests
 from tracker.storage.ledger_reader import read_extent
-from tracker.visit_log_files import archived_marker, closed_name, partial_path
+from tracker.visit_log_files import archived_marker, archiving_path, closed_name, compressed_path
 
 log = logging.getLogger(__name__)
 
@@ -135,10 +140,12 @@ class Archiver:
 
     async def _archive(self, closed: Path) -> None:
         begin = time.monotonic()
+        part = archiving_path(self._path, closed)
+        await asyncio.to_thread(_begin, part, closed)
         async with objects_of(closed) as made:
             for each in made.objects:
                 await self._store(closed, each, made.digest)
-            await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), made)
+            await asyncio.to_thread(_write_marker, part, archived_marker(self._path, closed), made)
         telemetry.ARCHIVED_LOGS.inc()
         telemetry.ARCHIVED_VISITS.inc(made.visits)
         telemetry.ARCHIVED_MALFORMED.inc(made.malformed)
@@ -164,11 +171,11 @@ class Archiver:
                     continue
             except (AwsRefused, AwsUnreachable) as error:
                 tries += 1
-                if tries > TRIES or not _may_be_over_soon(error):
+                if tries > TRIES or not may_be_over_soon(error):
                     raise
                 await asyncio.sleep(self._backoff.next())
                 continue
-            if found == digest:
+            if found == digest or found in await asyncio.to_thread(digests, self._path, closed, digest):
                 return
             raise ArchiveConflict(
                 f"{closed} differs from {self._url}/{made.name}, which has another digest ({found or 'none'}, expected "
@@ -207,14 +214,24 @@ class Archiver:
         telemetry.ARCHIVE_AGE.set(max(0.0, time.time() - waiting[0][0]) if waiting else 0.0)
 
 
-def _write_marker(marker: Path, made: MadeObjects) -> None:
+def _begin(part: Path, closed: Path) -> None:
+    """Step 2. Raises HeldByAnother while `tracker erase` works on the log, and OSError."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(open_shared(closed))
+        except FileNotFoundError:
+            stack.enter_context(open_shared(compressed_path(closed)))  # it was compressed in between
+        part.touch(0o640)
+        sync_directory(part.parent)
+
+
+def _write_marker(part: Path, marker: Path, made: MadeObjects) -> None:
     content = {
         "digest": made.digest,
         "visits": made.visits,
         "malformed": made.malformed,
         "objects": [each.name for each in made.objects],
     }
-    part = partial_path(marker)
     with part.open("w", encoding="utf-8") as file:
         json.dump(content, file)
         file.flush()
@@ -223,5 +240,6 @@ def _write_marker(marker: Path, made: MadeObjects) -> None:
     sync_directory(marker.parent)
 
 
-def _may_be_over_soon(error: AwsRefused | AwsUnreachable) -> bool:
+def may_be_over_soon(error: AwsRefused | AwsUnreachable) -> bool:
+    """Whether it makes sense to make the same call again in this pass."""
     return not isinstance(error, AwsRefused) or error.status >= 500 or error.status in _PASSING

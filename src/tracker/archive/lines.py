@@ -9,7 +9,6 @@ replaced by a placeholder, whose time is NULL. The line itself goes into one of 
   does not end with a newline.
 """
 
-import hashlib
 import re
 import threading
 import zlib
@@ -22,10 +21,8 @@ from isal import igzip, igzip_lib
 
 from tracker.analysis.log_files import CHUNK
 from tracker.analysis.plain import plain_pieces
+from tracker.core.log_digest import begin_digest
 from tracker.errors import StopRequested, TrackerError
-
-FORMAT = b"tracker archive 1\n"
-"""Hashed before the lines. Change it when other lines become malformed, or when an object gets other columns."""
 
 PLACEHOLDER = b"null|null|null|null\n"
 READ_BYTES = 1 << 16  # glibc maps larger blocks anew each time, which costs a quarter of a microsecond a line
@@ -87,7 +84,7 @@ class Lines:
         self.malformed = 0
         self._chunks = log.chunks()
         self._prefix = day.encode() + b"T"
-        self._hash = hashlib.sha256(FORMAT)
+        self._hash = begin_digest()
         self._others = others
         self._malformed = malformed
         self._ending = ending
