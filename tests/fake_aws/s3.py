@@ -22,7 +22,7 @@ from tests.fake_aws.s3_store import Object as Object
 from tests.fake_aws.s3_store import Parts, Store
 from tests.ports import free_port
 from tracker.aws.versions import Held, Upload, Version, VersionsPage
-from tracker.errors import AwsUnreachable
+from tracker.errors import AwsRefused, AwsUnreachable
 
 BUCKET = "archive"
 
@@ -34,8 +34,8 @@ class FakeBucket:
         self.store = Store(versioned=versioned)
         self.objects = self.store.objects
         self.calls = 0
-        self._at = at
-        self._late = late
+        self.at = at
+        self.late = late
 
     async def digest(self, key: str) -> str | None:
         self._begin()
@@ -61,7 +61,10 @@ class FakeBucket:
         if found is not None:
             file.write_bytes(found.body)
         self._end()
-        return Held({"digest": found.digest}, None) if found is not None and found.etag == version.etag else None
+        if found is None or found.etag != version.etag:
+            return None
+        lock = f"it is locked until {found.locked_until:%Y-%m-%d}" if found.locked_until else None
+        return Held({"digest": found.digest}, lock)
 
     async def replace(self, version: Version, file: Path, held: Held) -> bool:
         self._begin()
@@ -74,8 +77,10 @@ class FakeBucket:
 
     async def delete(self, version: Version) -> None:
         self._begin()
-        self.store.delete(version.key, version.id)
+        done = self.store.delete(version.key, version.id)
         self._end()
+        if not done:
+            raise AwsRefused("AccessDenied", code="AccessDenied", status=403)
 
     async def uploads(self, prefix: str) -> list[Upload]:
         self._begin()
@@ -90,11 +95,11 @@ class FakeBucket:
 
     def _begin(self) -> None:
         self.calls += 1
-        if self.calls == self._at and not self._late:
+        if self.calls == self.at and not self.late:
             raise AwsUnreachable("the call was not made")
 
     def _end(self) -> None:
-        if self.calls == self._at and self._late:
+        if self.calls == self.at and self.late:
             raise AwsUnreachable("the reply was lost")
 
 

@@ -79,14 +79,14 @@ class ArchiveErasure:
         self._backoff = backoff or Backoff()
         self._begun = datetime.now(UTC)
         self._known: set[Version] = set()  # nothing more can be done with them
-        self._failed: set[str] = set()  # keys
+        self._uploads: set[Upload] = set()  # the same
+        self._failed: set[str] = set()  # keys, or the prefix for the uploads
 
     async def erase(self, bucket: Bucket) -> bool:
         """Steps 1 to 5. Returns whether there was a version that was not known.
 
         Raises AwsRefused and AwsUnreachable when it makes no sense to go on.
         """
-        await self._remove_uploads(bucket)
         found = False
         async for key, versions in self._keys(bucket):
             if key in self._failed or self._known.issuperset(versions):
@@ -99,11 +99,12 @@ class ArchiveErasure:
             self.objects.add(key)
             try:
                 await self._erase_object(bucket, key)
-            except (AwsRefused, *UNREADABLE) as error:
-                if isinstance(error, AwsRefused) and (error.is_unknown_caller or may_be_over_soon(error)):
+            except UNREADABLE as error:
+                if isinstance(error, AwsUnreachable) or _concerns_all(error):
                     raise
                 self._failed.add(key)
                 self._report.fail(f"{self._url}{key}", str(error))
+        await self._remove_uploads(bucket)
         return found
 
     async def _keys(self, bucket: Bucket) -> AsyncIterator[tuple[str, list[Version]]]:
@@ -131,7 +132,7 @@ class ArchiveErasure:
 
     async def _erase_object(self, bucket: Bucket, key: str) -> None:
         """Steps 2 to 4. Raises AwsRefused, AwsUnreachable, and the errors of a file that cannot be read."""
-        erased: dict[Version, Counts] = {}
+        erased: dict[Version, Counts] = {}  # one that is replaced and then deleted is the same version
         for _ in range(LOOKS):
             versions = [each async for each in self._versions(bucket, key) if each.key == key]
             for version in sorted(versions, key=lambda each: not each.is_current):
@@ -192,7 +193,7 @@ class ArchiveErasure:
         self._known.add(version)
         name = self._name(version)
         if counts.total_selected:
-            self._report.done(name, counts)
+            self._report.done(name, counts, "" if version.is_current else "; the whole older version would be deleted")
         if counts.unreadable:
             self._report.fail(
                 name,
@@ -201,11 +202,19 @@ class ArchiveErasure:
             )
 
     async def _remove_uploads(self, bucket: Bucket) -> None:
-        for upload in await self._patiently(lambda: bucket.uploads(self._prefix)):
-            if upload.begun < self._begun:
-                if not self._report.dry_run:
-                    await self._patiently(lambda upload=upload: bucket.abort(upload))  # type: ignore[misc]
-                print(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
+        try:
+            for upload in await self._patiently(lambda: bucket.uploads(self._prefix)):
+                if upload.begun < self._begun and upload not in self._uploads:
+                    self._uploads.add(upload)
+                    if not self._report.dry_run:
+                        await self._patiently(lambda upload=upload: bucket.abort(upload))  # type: ignore[misc]
+                    print(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
+        except AwsRefused as error:
+            if _concerns_all(error):
+                raise
+            if self._prefix not in self._failed:
+                self._failed.add(self._prefix)
+                self._report.fail(self._url + self._prefix, f"uploads that were not completed may be left: {error}")
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
         """The reply to a call, which is made again when S3 fails in a way that may be over soon."""
@@ -222,3 +231,8 @@ class ArchiveErasure:
     def _name(self, version: Version) -> str:
         """What people and `erased.log` call a version."""
         return f"{self._url}{version.key}" + ("" if version.is_current else f"?versionId={version.id}")
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether S3 would answer the calls for other objects in the same way."""
+    return isinstance(error, AwsRefused) and (error.is_unknown_caller or may_be_over_soon(error))
