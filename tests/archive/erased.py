@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from tests.archive.closed import CONFIG, NOON, close, line
 from tests.fake_aws.s3 import FakeBucket
+from tests.fake_aws.s3_store import Store
 from tracker.archive.archiver import Archiver, Pass
 from tracker.archive.erasing import ArchiveErasure
 from tracker.core.erasure import Selection
@@ -56,9 +57,9 @@ def erase(log: Path, bucket: FakeBucket, *, ips: Sequence[str] = (PERSON,)) -> i
     return Erasing(log, ips=ips).run(bucket)
 
 
-def assert_erased(bucket: FakeBucket, person: str = PERSON) -> None:
+def assert_erased(store: Store, person: str = PERSON) -> None:
     """No version of an object has the person's address, compressed or not."""
-    for key, each, _ in bucket.store.versions():
+    for key, each, _ in store.versions():
         if key.endswith(".parquet"):
             assert person not in pq.read_table(io.BytesIO(each.body))["ip"].to_pylist()
         else:

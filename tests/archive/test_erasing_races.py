@@ -36,7 +36,7 @@ def erase_all(log: Path, bucket: FakeBucket, ip: str = PERSON) -> int:
 def assert_done(log: Path, bucket: FakeBucket) -> None:
     """The archiver has nothing to do, and each other line is in the archive once, with its number."""
     assert archive(log, bucket).problems == []
-    assert_erased(bucket)
+    assert_erased(bucket.store)
     assert sorted(number for _, number, _ in rows(bucket.objects)) == [number + 1 for number in OTHERS]
 
 
@@ -48,7 +48,7 @@ def test_the_archiver_finds_a_log_done_that_was_erased_after_it_was_archived_eve
         assert erase_all(log, bucket, ip) == 0
         archived_marker(log, closed).unlink()
         assert archive(log, bucket) == Pass(archived=1)
-        assert_erased(bucket, ip)
+        assert_erased(bucket.store, ip)
     closed.write_bytes(closed.read_bytes() + line(21))
     archived_marker(log, closed).unlink()
     assert archive(log, bucket).conflicts == 1  # but a log with another line is another log
@@ -136,5 +136,5 @@ def test_a_log_that_is_erased_before_it_is_archived_is_archived_without_the_line
     bucket = FakeBucket(versioned=True)
     assert erase_all(log, bucket) == 0
     assert archive(log, bucket) == Pass(archived=1)
-    assert_erased(bucket)
+    assert_erased(bucket.store)
     assert sorted(number for _, number, _ in rows(bucket.objects)) == [1, 2, 3, 4, 5, 6]

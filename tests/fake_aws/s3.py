@@ -9,6 +9,7 @@ import asyncio
 import base64
 import threading
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -114,6 +115,12 @@ class FakeS3:
         self.page_length = 1000
         self.refuse: tuple[int, str] | None = None
         """The status and the code with which each call is refused, as for expired credentials."""
+        self.foreign = False
+        """Whether another program answers, with a page and status 200."""
+        self.cut_bodies = 0
+        """How many of the next objects that are read end amid their bodies."""
+        self.on_call: Callable[[str], None] = lambda _: None
+        """Gets the name of each call before it is performed."""
         self.faults = Faults()
         self.url = f"http://127.0.0.1:{free_port()}"
         self._loop = asyncio.new_event_loop()
@@ -143,12 +150,18 @@ class FakeS3:
         action = _action(request)
         body = await request.read()
         self.calls.append(action)
+        self.on_call(action)
+        if self.foreign:
+            return web.Response(text="<html>Welcome</html>", content_type="text/html")
         if self.refuse:
             return _error(*self.refuse, head=request.method == "HEAD")
         for kind in BEFORE:
             if self.faults.strikes(kind, action):
                 return self._fail(request, kind)
         response = self._perform(action, request, body)
+        if action == "GetObject" and self.cut_bodies:
+            self.cut_bodies -= 1
+            return await _cut_off(request, response)
         for kind in AFTER:
             if self.faults.strikes(kind, action):
                 return self._fail(request, kind)
@@ -161,7 +174,7 @@ class FakeS3:
         status, code = (503, "SlowDown") if kind == "throttle" else (500, "InternalError")
         return _error(status, code, head=request.method == "HEAD")
 
-    def _perform(self, action: str, request: web.Request, body: bytes) -> web.StreamResponse:
+    def _perform(self, action: str, request: web.Request, body: bytes) -> web.Response:
         bucket, _, key = unquote(request.path).lstrip("/").partition("/")
         assert bucket == BUCKET
         upload = request.query.get("uploadId", "")
@@ -271,6 +284,17 @@ def _action(request: web.Request) -> str:
         "POST": "CompleteMultipartUpload" if upload else "CreateMultipartUpload",
         "DELETE": "AbortMultipartUpload" if upload else "DeleteObject",
     }[request.method]
+
+
+async def _cut_off(request: web.Request, response: web.Response) -> web.StreamResponse:
+    assert isinstance(response.body, bytes)
+    cut = web.StreamResponse(headers=response.headers)
+    cut.content_length = len(response.body)
+    await cut.prepare(request)
+    await cut.write(response.body[: len(response.body) // 2])
+    assert request.transport is not None
+    request.transport.close()
+    return cut
 
 
 def _xml(text: str, status: int = 200) -> web.Response:
