@@ -177,7 +177,7 @@ class ArchiveErasure:
         try:
             await self._patiently(lambda: bucket.delete(version))
         except AwsRefused as error:
-            if not error.is_denied:
+            if _concerns_all(error):
                 raise
             self._report.fail(
                 self._name(version),

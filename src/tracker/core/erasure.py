@@ -38,8 +38,9 @@ class Selection:
     def __init__(self, *, ips: Sequence[str] = (), agents: Sequence[str] = (), pages: Sequence[str] = ()) -> None:
         networks = [_network(text) for text in ips]
         # Single addresses are looked up, so the time for a line does not grow with their number.
-        addresses = {str(each.network_address) for each in networks if each.num_addresses == 1}
+        self.addresses = frozenset(str(each.network_address) for each in networks if each.num_addresses == 1)
         wide = [each for each in networks if each.num_addresses > 1]
+        self.has_networks = bool(wide)
         self.agents = frozenset(agents)
         self.pages = frozenset(pages)
 
@@ -47,7 +48,7 @@ class Selection:
             text = canonical_ip(column.decode("iso-8859-1"))
             if text is None:
                 return None
-            return text in addresses or (bool(wide) and any(ipaddress.ip_address(text) in each for each in wide))
+            return text in self.addresses or (bool(wide) and any(ipaddress.ip_address(text) in each for each in wide))
 
         self._has_ip = _remembering(has_ip)
         self._has_agent = _remembering(lambda column: unescape(column) in self.agents)
