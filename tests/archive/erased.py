@@ -40,8 +40,10 @@ def archive(log: Path, bucket: FakeBucket) -> Pass:
 class Erasing:
     """One `tracker erase` of the person, without the command."""
 
-    def __init__(self, log: Path, *, ips: Sequence[str] = (PERSON,), dry_run: bool = False) -> None:
-        selection = Selection(ips=ips)
+    def __init__(
+        self, log: Path, *, ips: Sequence[str] = (PERSON,), agents: Sequence[str] = (), dry_run: bool = False
+    ) -> None:
+        selection = Selection(ips=ips, agents=agents)
         self.report = ErasureReport(log, dry_run=dry_run)
         self.logs = LogErasure(log, [], selection, self.report)
         self.archive = ArchiveErasure(CONFIG, selection, self.report, Backoff(0.0, 0.0))

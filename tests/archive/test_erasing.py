@@ -8,12 +8,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.archive.closed import close, line, rows
+from tests.archive.closed import NOON, close, line, rows
 from tests.archive.erased import (
     LINES,
     OTHERS,
@@ -31,6 +32,8 @@ from tests.fake_aws.s3 import FakeBucket
 from tests.fake_aws.s3_store import Parts, Store
 from tracker.archive.archiver import Pass
 from tracker.aws.versions import Held, Version, VersionsPage
+from tracker.core.log_line import format_line
+from tracker.core.visit import Visit
 from tracker.errors import AwsRefused, AwsUnreachable
 from tracker.visit_log_files import archived_marker, erased_log_path
 
@@ -248,6 +251,44 @@ def test_a_locked_version_is_named_with_its_date_and_everything_else_is_erased(
     locked.locked_until = None
     assert erase(log, bucket) == 0
     assert_erased(bucket.store)
+
+
+def test_nothing_of_an_erased_text_is_left_in_the_dictionaries_of_an_object(log: Path) -> None:
+    """Parquet holds each different text once, apart from the rows."""
+    lines = [format_line(Visit(NOON, f"https://example.com/{name}", name, "192.0.2.1")) for name in ("anna", "bob")]
+    bucket = archived(log, b"".join(lines) * 3)
+    erasing = Erasing(log, ips=[], agents=["anna"])
+    assert erasing.run(bucket) == 0
+    [left] = bucket.objects.values()
+    table = pq.read_table(io.BytesIO(left.body), read_dictionary=["page", "user_agent"])
+    assert [table[name].chunk(0).dictionary.to_pylist() for name in ("page", "user_agent")] == [
+        ["https://example.com/bob"], ["bob"],
+    ]  # fmt: skip
+    assert table["line"].to_pylist() == [2, 4, 6]
+
+
+def test_objects_with_many_row_groups_and_missing_texts_keep_their_order(log: Path) -> None:
+    bucket = archived(log)
+    rows_before: list[dict[str, Any]] = [
+        {"time": NOON, "page": None if number % 5 else "p", "user_agent": f"a{number % 7}" if number % 3 else None,
+         "ip": f"10.0.{number % 4}.{number % 250}", "log": "x", "line": number}
+        for number in range(3_000)
+    ]  # fmt: skip
+    body, key = io.BytesIO(), "years/date=2026-11-24/x.parquet"
+    old = next(each for name, each in bucket.objects.items() if name.endswith(".parquet"))
+    schema = pq.read_schema(io.BytesIO(old.body))
+    pq.write_table(pa.Table.from_pylist(rows_before, schema), body, row_group_size=100)
+    bucket.store.put(key, body.getvalue(), "")
+    erasing = Erasing(log, ips=["10.0.2.0/24", "10.0.3.7"], agents=["a1"])
+    assert erasing.run(bucket) == 0
+    left = pq.read_table(io.BytesIO(bucket.objects[key].body)).to_pylist()
+    gone = [
+        row
+        for row in rows_before
+        if row["ip"].startswith("10.0.2.") or row["ip"] == "10.0.3.7" or row["user_agent"] == "a1"
+    ]
+    assert left == [row for row in rows_before if row not in gone]
+    assert erasing.report.lines == len(gone)
 
 
 def test_a_dry_run_counts_in_every_version_and_changes_nothing(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,30 +2,38 @@
 
 Both kinds of objects are read: Parquet, also of others if it has the columns, and malformed lines. The other rows keep
 their order, and the columns and the numbers of the lines stay. An object of which every line is selected becomes one
-without lines. DuckDB works with one thread and in the memory that reports have, whatever the size of the object.
+without lines. A file is read in batches, and the rows of one row group are in memory until it is written.
 """
 
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-from tracker.analysis.database import open_database
-from tracker.archive.objects import PARQUET
 from tracker.core.erasure import Key, Selection
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage.erasing import Counts, kept_lines, write_kept
 
-_ROWS = "read_parquet($file, hive_partitioning = false, file_row_number = true)"
-_KEY = f"""CASE WHEN ip IN (SELECT ip FROM read_parquet($addresses)) THEN '{Key.IP.value}'
-    WHEN list_contains($agents, user_agent) THEN '{Key.AGENT.value}'
-    WHEN list_contains($pages, page) THEN '{Key.PAGE.value}' END"""
-UNREADABLE = (TrackerError, OSError, EOFError, zlib.error)
+UNREADABLE = (TrackerError, OSError, EOFError, ValueError, zlib.error, pa.ArrowException)
 """The errors of a file that cannot be read or written."""
-_CHUNK = 10_000  # of different addresses
+
+_BATCH_ROWS = 8_192
+# A row group is full with so many rows, or bytes in memory. Measured with realistic data, see docs/adr/0042.
+_ROW_GROUP = 245_760
+_ROW_GROUP_BYTES = 64 << 20
+
+_READ = ["ip", "user_agent", "page"]
+_TEXTS = ["page", "user_agent", "log"]  # they repeat themselves
+_OPTIONS: dict[str, Any] = {
+    "compression": "zstd",
+    "data_page_version": "2.0",
+    "dictionary_pagesize_limit": 1 << 30,  # never change to plain texts within a row group
+    "store_schema": False,  # the columns have the types of Parquet, whatever their form was in memory
+}
 
 
 def is_read(name: str) -> bool:
@@ -43,9 +51,9 @@ class ObjectFile:
     def __init__(self, name: str, file: Path, selection: Selection) -> None:
         self._is_malformed = _is_malformed(name)
         self._file = file
-        self._addresses = file.with_name(f"{file.name}.addresses")
-        self._has_found = False  # whether this file is written
         self._selection = selection
+        self._agents = pa.array(_possible(selection.agents), pa.string())
+        self._pages = pa.array(_possible(selection.pages), pa.string())
 
     def count(self) -> Counts:
         """What is selected. `unreadable` malformed lines are those that have one of the values as a part of them."""
@@ -57,13 +65,7 @@ class ObjectFile:
             with self._file.open("rb") as source, target.open("wb") as output:
                 write_kept(source, output, self._key_of)
         else:
-            path = str(target).replace("'", "''")
-            with self._open(self._file) as (database, values):
-                database.execute(
-                    f"COPY (SELECT * EXCLUDE (file_row_number) FROM {_ROWS} WHERE ({_KEY}) IS NULL "
-                    f"ORDER BY file_row_number) TO '{path}' ({PARQUET}, USE_TMP_FILE false)",
-                    values,
-                )
+            self._write_kept_rows(target)
         written = self._count(target)
         if written.total_selected or written.lines != counts.lines - counts.total_selected:
             raise TrackerError(
@@ -78,13 +80,47 @@ class ObjectFile:
                 for _ in kept_lines(source, self._key_of, counts):
                     pass
             return counts
-        with self._open(file) as (database, values):
-            found = database.execute(f"SELECT {_KEY} AS key, count(*) FROM {_ROWS} GROUP BY key", values).fetchall()
-        for key, lines in found:
-            counts.lines += lines
-            if key is not None:
-                counts.selected[Key(key)] = lines
+        with _open(file) as parquet:
+            for rows in parquet.iter_batches(_BATCH_ROWS, columns=_READ, use_threads=False):
+                counts.lines += len(rows)
+                left = pa.repeat(True, len(rows))
+                for key, is_selected in self._masks(rows):
+                    counts.selected[key] += pc.sum(pc.and_(left, is_selected)).as_py() or 0
+                    left = pc.and_not(left, is_selected)
         return counts
+
+    def _write_kept_rows(self, target: Path) -> None:
+        with _open(self._file) as parquet, _writer(target, parquet.schema_arrow) as writer:
+            for rows in _row_groups(self._kept_batches(parquet)):
+                writer.write_table(rows, row_group_size=len(rows))
+
+    def _kept_batches(self, parquet: Any) -> Iterator[Any]:
+        """The rows that are not selected. Each different text of a batch is held once."""
+        for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
+            left = pa.repeat(True, len(batch))
+            for _, is_selected in self._masks(batch):
+                left = pc.and_not(left, is_selected)
+            rows = pa.table(batch.filter(left))
+            for at, column in _texts(rows.schema):
+                rows = rows.set_column(at, column, rows[at].dictionary_encode())
+            yield rows
+
+    def _masks(self, rows: Any) -> Iterator[tuple[Key, Any]]:
+        """For each key, in the order of `Selection.key_of`, which rows have one of its values."""
+        for key, column, values in (
+            (Key.IP, "ip", self._addresses_of(rows)),
+            (Key.AGENT, "user_agent", self._agents),
+            (Key.PAGE, "page", self._pages),
+        ):
+            yield key, pc.is_in(rows[column], value_set=values)  # a missing one is in no set
+
+    def _addresses_of(self, rows: Any) -> Any:
+        """The selected addresses. Those of a network are the ones of it that the rows have."""
+        addresses: Iterable[str] = self._selection.addresses
+        if self._selection.has_networks:
+            found = rows["ip"].unique().drop_null().to_pylist()
+            addresses = (address for address in found if self._selection.has_address(address))
+        return pa.array(addresses, pa.string())
 
     def _key_of(self, piece: bytes) -> Key | None:
         """By what a line of malformed lines is selected; it follows its number and a space."""
@@ -96,37 +132,59 @@ class ObjectFile:
                 raise
             return None
 
-    @contextmanager
-    def _open(self, file: Path) -> Iterator[tuple[duckdb.DuckDBPyConnection, dict[str, Any]]]:
-        """A database, and the values that _ROWS and _KEY need for `file`."""
-        with open_database(threads=1) as database:
-            if not self._has_found:
-                self._find_addresses(database)
-                self._has_found = True
-            yield (
-                database,
-                {
-                    "file": str(file),
-                    "addresses": str(self._addresses),
-                    "agents": _texts(self._selection.agents),
-                    "pages": _texts(self._selection.pages),
-                },
+
+def _open(file: Path) -> Any:
+    """The Parquet file. Raises TrackerError when a column is missing or has another type."""
+    parquet = pq.ParquetFile(file)
+    found = {column.name: column.type for column in parquet.schema_arrow}
+    for name in _READ:
+        if found.get(name) != pa.string():
+            raise TrackerError(
+                f"expected a column {name} of type string, as the archive has it; found {found.get(name, 'none')}"
             )
-
-    def _find_addresses(self, database: duckdb.DuckDBPyConnection) -> None:
-        """Write the selected addresses into a file. Those of a network are the ones of it that the object has."""
-        insert = "INSERT INTO wanted SELECT unnest($found)"
-        database.execute("CREATE TABLE wanted (ip VARCHAR)")
-        database.execute(insert, {"found": list(self._selection.addresses)})
-        if self._selection.has_networks:
-            question = f"SELECT DISTINCT ip FROM {_ROWS} WHERE ip IS NOT NULL"
-            addresses = database.cursor().execute(question, {"file": str(self._file)})
-            while chunk := addresses.fetchmany(_CHUNK):
-                database.execute(insert, {"found": [ip for (ip,) in chunk if self._selection.has_address(ip)]})
-        path = str(self._addresses).replace("'", "''")
-        database.execute(f"COPY wanted TO '{path}' (FORMAT parquet)")
+    return parquet
 
 
-def _texts(values: frozenset[str]) -> list[str]:
+def _texts(schema: Any) -> list[tuple[int, Any]]:
+    """The columns of texts, by their numbers, as they are while each different text is held once."""
+    kind = pa.dictionary(pa.int32(), pa.string())
+    return [
+        (at, column.with_type(kind))
+        for at, column in enumerate(schema)
+        if column.name in _TEXTS and column.type == pa.string()
+    ]
+
+
+def _writer(target: Path, schema: Any) -> Any:
+    """Numbers and times are written as differences, and texts that repeat themselves once, as in the archive."""
+    texts = _texts(schema)
+    for at, column in texts:
+        schema = schema.set(at, column)
+    numbers = [column.name for column in schema if pa.types.is_int64(column.type) or pa.types.is_timestamp(column.type)]
+    return pq.ParquetWriter(
+        target,
+        schema,
+        use_dictionary=[column.name for _, column in texts],
+        column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
+        **_OPTIONS,
+    )
+
+
+def _row_groups(batches: Iterable[Any]) -> Iterator[Any]:
+    """The rows of the batches, as tables that fill a row group each."""
+    waiting: list[Any] = []
+    rows = size = 0
+    for batch in batches:
+        waiting.append(batch)
+        rows += len(batch)
+        size += batch.nbytes
+        if rows >= _ROW_GROUP or size >= _ROW_GROUP_BYTES:
+            yield pa.concat_tables(waiting).unify_dictionaries()
+            waiting, rows, size = [], 0, 0
+    if rows:
+        yield pa.concat_tables(waiting).unify_dictionaries()
+
+
+def _possible(values: frozenset[str]) -> list[str]:
     """The values that a Parquet file can have. Bytes of the command line that are no UTF-8 are in none."""
     return [value for value in values if not any("\ud800" <= character <= "\udfff" for character in value)]
