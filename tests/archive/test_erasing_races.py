@@ -127,8 +127,10 @@ def test_the_archiver_leaves_a_log_alone_that_an_erasure_works_on_and_shares_it_
     assert (done.archived, done.waiting, bucket.calls) == (0, 1, 0)
     assert f"another process works on {closed}" in done.problems[0]
     assert not archiving_path(log, closed).exists()
-    with open_shared(closed):  # as the compressor does
+    with open_shared(closed):  # as the compressor has it
         assert archive(log, bucket) == Pass(archived=1)
+        compress(closed, threading.Event())
+    assert compressed_path(closed).exists()
 
 
 def test_a_log_that_is_erased_before_it_is_archived_is_archived_without_the_lines(log: Path) -> None:

@@ -17,6 +17,7 @@ from tracker.core.log_line import escape, unescape
 from tracker.errors import MalformedMessage, UsageError
 
 _REMEMBERED = 8_192  # how many different columns are remembered, so that a repeated one costs a look-up
+_REMEMBERED_ADDRESSES = 1 << 18  # of the archive, about 40 MB: an object has the same ones again and again
 _REMEMBERED_BYTES = 512  # longer columns are not remembered: memory must stay small, whatever the log holds
 
 T = TypeVar("T")
@@ -51,12 +52,13 @@ class Selection:
             return text in self.addresses or (bool(wide) and any(ipaddress.ip_address(text) in each for each in wide))
 
         self._has_ip = _remembering(has_ip)
+        self._has_address = lru_cache(_REMEMBERED_ADDRESSES)(lambda text: bool(has_ip(text.encode())))
         self._has_agent = _remembering(lambda column: unescape(column) in self.agents)
         self._has_page = _remembering(lambda column: unescape(column) in self.pages)
 
     def has_address(self, text: str) -> bool:
         """Whether `text` is one of the addresses, or in one of the networks."""
-        return bool(self._has_ip(text.encode("utf-8")))
+        return self._has_address(text)
 
     def key_of(self, line: bytes) -> Key | None:
         """By what this line is selected; None if it is not.

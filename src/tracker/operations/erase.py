@@ -87,7 +87,7 @@ class _Archive:
         except TrackerError as error:
             self._report.fail(str(self._config.url), f"the archive was not looked at: {error}")
             return None
-        from tracker.archive.erasing import ArchiveErasure  # it imports DuckDB, which belongs to the extra
+        from tracker.archive.erasing import ArchiveErasure  # it imports packages of the extra
 
         return ArchiveErasure(self._config, selection, self._report)
 
