@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -124,6 +125,31 @@ def test_the_lines_are_erased_whichever_call_fails_and_however(
     assert_erased(s3.store)
     assert numbers(s3) == [1]
     assert not any(each.bodies or each.key == "a/x" for each in s3.uploads.values())
+
+
+@pytest.mark.parametrize("part_bytes", [bucket_module.PART_BYTES, 400])
+def test_an_object_keeps_its_digest_and_its_storage_class_however_it_is_put(
+    log: Path, s3: FakeS3, part_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(log, VISITS)
+    archive(log, s3.url)
+    for each in s3.objects.values():
+        each.storage_class = "STANDARD_IA"
+    before = {key: (each.digest, each.storage_class) for key, each in s3.objects.items()}
+    monkeypatch.setattr(bucket_module, "PART_BYTES", part_bytes)
+    assert main(command(log, s3.url)) == 0
+    assert {key: (each.digest, each.storage_class) for key, each in s3.objects.items()} == before
+    assert ("UploadPart" in s3.calls) == (part_bytes == 400)
+
+
+def test_a_locked_version_is_named_with_the_date(log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]) -> None:
+    close(log, LINES[1])
+    archive(log, s3.url)
+    [locked] = s3.objects.values()
+    locked.locked_until = datetime(2027, 3, 1, tzinfo=UTC)
+    assert main(command(log, s3.url)) == 3
+    expected = f"?versionId={locked.version}: 1 of 1 lines were not erased: it is locked until 2027-03-01 00:00 UTC"
+    assert f"{expected} (COMPLIANCE)" in capsys.readouterr().err
 
 
 def test_a_body_that_is_cut_off_is_not_taken_for_the_object(log: Path, s3: FakeS3) -> None:

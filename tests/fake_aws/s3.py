@@ -199,10 +199,10 @@ class FakeS3:
             done = self.store.delete(key, request.query["versionId"])
             return web.Response(status=204) if done else _error(403, "AccessDenied")
         if action == "PutObject":
-            return web.Response(headers={"ETag": self.store.put(key, body, request.headers["x-amz-meta-digest"]).etag})
+            return web.Response(headers={"ETag": self.store.put(key, body, *_settings(request)).etag})
         if action == "CreateMultipartUpload":
             upload = f"upload-{len(self.calls)}"
-            self.uploads[upload] = Parts(key, request.headers["x-amz-meta-digest"])
+            self.uploads[upload] = Parts(key, *_settings(request))
             return _xml(f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
         if action == "AbortMultipartUpload":
             self.uploads.pop(upload, None)
@@ -217,8 +217,8 @@ class FakeS3:
             int(each.text or "") for each in ElementTree.fromstring(body).iter() if each.tag.endswith("PartNumber")
         ]
         assert listed == sorted(parts)
-        self.store.put(key, b"".join(parts[number] for number in listed), self.uploads[upload].digest)
-        del self.uploads[upload]
+        made = self.uploads.pop(upload)
+        self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.storage_class)
         return _xml('<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>')
 
     def _refusal(self, key: str, request: web.Request) -> web.Response | None:
@@ -238,6 +238,8 @@ class FakeS3:
         if request.headers.get("If-Match", found.etag) != found.etag:
             return _error(412, "PreconditionFailed")
         headers = {"ETag": found.etag, "x-amz-meta-digest": found.digest}
+        if found.storage_class:
+            headers["x-amz-storage-class"] = found.storage_class
         if found.locked_until is not None:
             headers["x-amz-object-lock-mode"] = "COMPLIANCE"
             headers["x-amz-object-lock-retain-until-date"] = f"{found.locked_until:%Y-%m-%dT%H:%M:%SZ}"
@@ -295,6 +297,11 @@ async def _cut_off(request: web.Request, response: web.Response) -> web.StreamRe
     assert request.transport is not None
     request.transport.close()
     return cut
+
+
+def _settings(request: web.Request) -> tuple[str, str]:
+    """The digest and the storage class of a new object."""
+    return request.headers["x-amz-meta-digest"], request.headers.get("x-amz-storage-class", "")
 
 
 def _xml(text: str, status: int = 200) -> web.Response:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 @dataclass
 class Object:
-    """One version. Without versioning its id is `null`. A locked one cannot be deleted."""
+    """One version. Without versioning its id is `null`. A locked one cannot be deleted. S3 names no standard class."""
 
     body: bytes
     digest: str
     version: str = "null"
+    storage_class: str = ""
     locked_until: datetime | None = field(default=None, kw_only=True)
 
     @property
@@ -26,6 +27,7 @@ class Parts:
 
     key: str
     digest: str
+    storage_class: str = ""
     bodies: dict[int, bytes] = field(default_factory=dict)
     begun: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -42,11 +44,12 @@ class Store:
         self.uploads: dict[str, Parts] = {}
         self._made = 0
 
-    def put(self, key: str, body: bytes, digest: str) -> Object:
+    def put(self, key: str, body: bytes, digest: str, storage_class: str = "") -> Object:
         """Replace an object without a condition, as somebody else may do it, too."""
         self._put_aside(key)
         self._made += 1
-        self.objects[key] = made = Object(body, digest, f"version-{self._made}" if self.versioned else "null")
+        version = f"version-{self._made}" if self.versioned else "null"
+        self.objects[key] = made = Object(body, digest, version, storage_class)
         return made
 
     def mark_deleted(self, key: str) -> None:
