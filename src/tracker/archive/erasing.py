@@ -133,19 +133,20 @@ class ArchiveErasure:
     async def _erase_object(self, bucket: Bucket, key: str) -> None:
         """Steps 2 to 4. Raises AwsRefused, AwsUnreachable, and the errors of a file that cannot be read."""
         erased: dict[Version, Counts] = {}  # one that is replaced and then deleted is the same version
-        for _ in range(LOOKS):
-            versions = [each async for each in self._versions(bucket, key) if each.key == key]
-            for version in sorted(versions, key=lambda each: not each.is_current):
-                is_done = await self._erase_version(bucket, version, erased)
-                if version.is_current and not is_done:
-                    break  # older versions wait until the current one has no selected line
-            if self._known.issuperset(versions):
-                break
-        else:
-            raise TrackerError(f"something of it was changed {LOOKS} times meanwhile: give this command again")
-        for version, counts in erased.items():
-            how = "" if version.is_current else "; the whole older version was deleted"
-            self._report.done(self._name(version), counts, how)
+        try:
+            for _ in range(LOOKS):
+                versions = [each async for each in self._versions(bucket, key) if each.key == key]
+                for version in sorted(versions, key=lambda each: not each.is_current):
+                    is_done = await self._erase_version(bucket, version, erased)
+                    if version.is_current and not is_done:
+                        break  # older versions wait until the current one has no selected line
+                if self._known.issuperset(versions):
+                    return
+        finally:
+            for version, counts in erased.items():
+                how = "" if version.is_current else "; the whole older version was deleted"
+                self._report.done(self._name(version), counts, how)
+        raise TrackerError(f"something of it was changed {LOOKS} times meanwhile: give this command again")
 
     async def _erase_version(self, bucket: Bucket, version: Version, erased: dict[Version, Counts]) -> bool:
         """Whether nothing more can be done with a version. Otherwise it was replaced or deleted, or has changed."""
