@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,8 @@ def test_the_archiver_finds_a_log_done_that_was_erased_after_it_was_archived_eve
         archived_marker(log, closed).unlink()
         assert archive(log, bucket) == Pass(archived=1)
         assert_erased(bucket.store, ip)
+        digest = json.loads(archived_marker(log, closed).read_text())["digest"]
+        assert {each.digest for each in bucket.objects.values()} == {digest}
     closed.write_bytes(closed.read_bytes() + line(21))
     archived_marker(log, closed).unlink()
     assert archive(log, bucket).conflicts == 1  # but a log with another line is another log

@@ -12,6 +12,7 @@ One closed log, in this order:
    else's object has this name, which is an error. No object: it is put, on the condition that none exists, and S3 is
    asked again. So only what S3 says it has counts as stored, whether the reply to a put is lost, late or forged.
    A digest that the log had before lines of it were erased is the same digest: the object is older than the erasure.
+   The marker gets the digest that the objects have.
 5. When all objects are done, the marker is written into `NAME.part`, synced, and renamed to its name.
 6. Only a log with a marker may be removed.
 
@@ -26,7 +27,7 @@ import logging
 import os
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -143,9 +144,12 @@ class Archiver:
         part = archiving_path(self._path, closed)
         await asyncio.to_thread(_begin, part, closed)
         async with objects_of(closed) as made:
+            digest = made.digest
             for each in made.objects:
-                await self._store(closed, each, made.digest)
-            await asyncio.to_thread(_write_marker, part, archived_marker(self._path, closed), made)
+                digest = await self._store(closed, each, digest)
+            await asyncio.to_thread(
+                _write_marker, part, archived_marker(self._path, closed), replace(made, digest=digest)
+            )
         telemetry.ARCHIVED_LOGS.inc()
         telemetry.ARCHIVED_VISITS.inc(made.visits)
         telemetry.ARCHIVED_MALFORMED.inc(made.malformed)
@@ -155,8 +159,8 @@ class Archiver:
             *(closed, len(made.objects), made.visits, made.malformed, time.monotonic() - begin),
         )
 
-    async def _store(self, closed: Path, made: Made, digest: str) -> None:
-        """Step 3. Raises ArchiveConflict, and AwsRefused or AwsUnreachable once it makes no sense to try again now."""
+    async def _store(self, closed: Path, made: Made, digest: str) -> str:
+        """Step 4; returns the digest that S3 has. Raises ArchiveConflict, and AwsRefused or AwsUnreachable."""
         key = f"{self._prefix}{made.name}"
         self._backoff.reset()
         tries = 0
@@ -176,7 +180,7 @@ class Archiver:
                 await asyncio.sleep(self._backoff.next())
                 continue
             if found == digest or found in await asyncio.to_thread(digests, self._path, closed, digest):
-                return
+                return found
             raise ArchiveConflict(
                 f"{closed} differs from {self._url}/{made.name}, which has another digest ({found or 'none'}, expected "
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
