@@ -256,10 +256,8 @@ async def test_moto_erases_all_versions_as_well(log: Path, versioned: bool) -> N
         ip_address="127.0.0.1", port=free_port(), verbose=False
     )
     server.start()
+    url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
     try:
-        url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
-        async with aiohttp.ClientSession() as session, session.post(f"{url}/moto-api/reset") as answer:
-            assert answer.status == 200  # all servers of one process have the same buckets
         async with local_client("s3", url, "us-east-1") as client:
             await client.create_bucket(Bucket=BUCKET)
             if versioned:
@@ -286,4 +284,6 @@ async def test_moto_erases_all_versions_as_well(log: Path, versioned: bool) -> N
             assert [number for _, number, _ in rows(found)] == expected
             assert PERSON not in [visit.ip for _, _, visit in rows(found)]
     finally:
+        async with aiohttp.ClientSession() as session, session.post(f"{url}/moto-api/reset") as answer:
+            assert answer.status == 200  # all servers of one process have the same buckets
         server.stop()
