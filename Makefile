@@ -93,8 +93,10 @@ COMPILE = "$(CURDIR)/$(BIN)/uv" pip compile --quiet --generate-hashes --universa
 lock: $(READY) ## lock requirements/*.in again, with hashes; make lock ARGS=--upgrade for newer versions
 	cd requirements && $(COMPILE) development.in -o development.txt
 	cd requirements && $(COMPILE) -c development.txt run.in -o run.txt
+	cd requirements && $(COMPILE) -c development.txt run-archive.in -o run-archive.txt
 	cd requirements && $(COMPILE) -c development.txt runtime.in -o runtime.txt
 	cd requirements && $(COMPILE) -c development.txt analysis.in -o analysis.txt
+	cd requirements && $(COMPILE) -c development.txt archive.in -o archive.txt
 	cd requirements && $(COMPILE) -c development.txt build.in -o build.txt
 	cd requirements && $(COMPILE) -c development.txt testing.in -o testing.txt
 	cd requirements && $(COMPILE) -c development.txt dist.in -o dist.txt
@@ -120,4 +122,4 @@ $(READY):
 	$(SET_UP) $(LOCK)
 
 $(READY_TO_RUN):
-	$(SET_UP) requirements/run.txt
+	$(SET_UP) requirements/$(if $(findstring --archive,$(ARGS)),run-archive,run).txt

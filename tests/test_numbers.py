@@ -79,6 +79,13 @@ NUMBERS: dict[str, list[Place]] = {
         Place("deploy/kubernetes/storage.statefulset.yaml", r"name: admin, containerPort: (\d+)"),
         Place("docs/operations.md", r"\(ports \d+ and (\d+)\)"),
     ],
+    "the port of the archive's admin listener": [
+        Place("docs/archive.md", r"--admin 127\.0\.0\.1:(\d+)"),
+        Place("deploy/prometheus/prometheus.yml", r"--admin 127\.0\.0\.1:(\d+)"),
+        Place("deploy/docker/docker-compose.yml", r'"--admin", "127\.0\.0\.1:(\d+)"'),
+        Place("deploy/kubernetes/archive/container.yaml", r"name: archive, containerPort: (\d+)"),
+        Place("src/tracker/local/__main__.py", r"^ARCHIVE_PORT = (\d+)"),
+    ],
     "seconds that a connection is kept": [
         Place("config/pixel.reference.yaml", r"^  keepalive_timeout: (\d+)"),
         Place("deploy/nginx/tracker.conf", r"http\.keepalive_timeout \((\d+)\)"),

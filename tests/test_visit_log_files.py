@@ -25,6 +25,24 @@ def test_closed_logs_are_listed_in_the_order_of_their_times_compressed_or_not(lo
     assert files.closed_at(log, names[1]) == NOON
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz", ".xz", ".bz2", ".zst"])
+def test_a_closed_log_is_known_by_one_name_however_it_is_compressed(log: Path, suffix: str) -> None:
+    ours, dated, numbered = (
+        log.with_name(name + suffix)
+        for name in ("visits.log.20261124T120000.000000Z", "visits.log-20261124", "visits.log.1")
+    )
+    for name in (ours, dated, numbered):
+        name.write_text("a line\n")
+    assert (files.closed_logs(log), files.logs_of_logrotate(log), files.numbered_logs(log)) == (
+        [ours],
+        [dated],
+        [numbered],
+    )
+    assert files.closed_name(dated) == "visits.log-20261124"
+    assert dated in files.forms(dated) == files.forms(log.with_name("visits.log-20261124"))
+    assert files.closed_at(log, ours) == NOON
+
+
 def test_a_reserved_name_is_an_empty_file_and_no_closed_log(log: Path) -> None:
     reserved = files.closed_log_path(log, NOON)
     reserved.touch()

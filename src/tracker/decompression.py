@@ -9,9 +9,10 @@ import importlib
 import io
 import lzma
 import sys
-import zlib
 from collections.abc import Callable
 from typing import Any
+
+from isal import isal_zlib
 
 from tracker.errors import TrackerError
 
@@ -68,11 +69,11 @@ class Decompressed(io.RawIOBase):
                 out: bytes = self._member.decompress(data, size)
                 if self._member.eof:
                     self._rest = self._member.unused_data
-                elif isinstance(self._member, _Zlib):
+                elif isinstance(self._member, _Gzip):
                     self._rest = self._member.unconsumed_tail
                 if out:
                     return out
-        except (zlib.error, lzma.LZMAError, _zstd_error()) as error:
+        except (isal_zlib.error, lzma.LZMAError, _zstd_error()) as error:  # type: ignore[misc]  # isal's hint is wrong
             raise DamagedFile(f"its compressed data is damaged: {error}") from error
         except OSError as error:
             if error.errno is not None:
@@ -91,7 +92,7 @@ class Decompressed(io.RawIOBase):
         return True
 
 
-_Zlib = type(zlib.decompressobj())
+_Gzip = type(isal_zlib.decompressobj())  # a third of the CPU time of zlib's
 
 
 def _zstd() -> Any:
@@ -100,7 +101,7 @@ def _zstd() -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise TrackerError(f"a zstd file needs {name}, which is in the analysis extra") from error
+        raise TrackerError(f"a zstd file needs {name}, which is in the extras analysis and archive") from error
 
 
 def _zstd_error() -> type[Exception]:
@@ -109,11 +110,11 @@ def _zstd_error() -> type[Exception]:
         if name in sys.modules:
             error: type[Exception] = sys.modules[name].ZstdError
             return error
-    return zlib.error
+    return lzma.LZMAError
 
 
 _FORMATS: dict[bytes, Callable[[], Any]] = {
-    b"\x1f\x8b": lambda: zlib.decompressobj(wbits=31),
+    b"\x1f\x8b": lambda: isal_zlib.decompressobj(wbits=31),
     b"\xfd7zXZ\0": lzma.LZMADecompressor,
     b"BZh": bz2.BZ2Decompressor,
     b"\x28\xb5\x2f\xfd": lambda: _zstd().ZstdDecompressor(),

@@ -6,9 +6,25 @@ tree this package is imported from. An installed wheel has none, so its user nee
 
 import shlex
 import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import tracker
+from tracker.errors import TrackerError
+
+ZSTD = {"backports.zstd": "backports.zstd"} if sys.version_info < (3, 14) else {}
+"""The package that reads zstd: its module and its name."""
+
+
+def require(packages: Mapping[str, str], extra: str, what: str) -> None:
+    """Raises TrackerError, with what to install, when one of the `packages` (modules and names) of `extra` is missing.
+
+    `what` begins the message, such as "reports need".
+    """
+    missing = [name for module, name in packages.items() if find_spec(module) is None]
+    if missing:
+        raise TrackerError(f"{what} {', '.join(missing)}, not installed here; {how_to_install(extra)}")
 
 
 def how_to_install(lock: str, executable: str = sys.executable, package: Path = Path(tracker.__file__)) -> str:

@@ -4,9 +4,10 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
 
     visits.log                       the visit log, to which storage appends
     visits.log.TIME                  a closed log; TIME is that of its rotation, so names sort in the order of writing
-    visits.log.TIME.gz               a closed log, compressed
+    visits.log.TIME.gz               a closed log, compressed; others than storage may write .xz, .bz2 or .zst instead
     visits.log.TIME.gz.part          a compression that is not complete
-    visits.log-DATE, visits.log-DATE.gz   a closed log of logrotate with `dateext`; DATE has digits and hyphens
+    visits.log-DATE, visits.log-DATE.gz   a closed log of logrotate with `dateext`; DATE has digits and hyphens; its
+                                     `compressext` may be .xz, .bz2 or .zst too
     visits.log.N, visits.log.N.gz    a closed log of logrotate without `dateext`; it gets another name each time
     visits.log.torn-TIME             the tail of a torn append, which recovery has copied before it cut the log
     visits.log.TIME.erase.part       a closed log without the lines that `tracker erase` removes, while it is written
@@ -27,13 +28,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-GZIP_SUFFIX = ".gz"
+GZIP_SUFFIX = ".gz"  # of what storage compresses
 PART_SUFFIX = ".part"
 
+_COMPRESSED = (GZIP_SUFFIX, ".xz", ".bz2", ".zst")
+_MAYBE_COMPRESSED = rf"(?:{'|'.join(map(re.escape, _COMPRESSED))})?"
 _TIME = "%Y%m%dT%H%M%S.%fZ"
-_CLOSED = re.compile(r"\.(\d{8}T\d{6}\.\d{6}Z)(\.gz)?", re.ASCII)
-_LOGROTATE = re.compile(r"-\d{8}[\d-]*(\.gz)?", re.ASCII)
-_NUMBERED = re.compile(r"\.\d{1,6}(\.gz)?", re.ASCII)
+_CLOSED = re.compile(rf"\.(\d{{8}}T\d{{6}}\.\d{{6}}Z){_MAYBE_COMPRESSED}", re.ASCII)
+_LOGROTATE = re.compile(rf"-\d{{8}}[\d-]*{_MAYBE_COMPRESSED}", re.ASCII)
+_NUMBERED = re.compile(rf"\.\d{{1,6}}{_MAYBE_COMPRESSED}", re.ASCII)
 _TORN = ".torn-"
 
 
@@ -76,7 +79,7 @@ def torn_copies(log: Path) -> list[Path]:
 
 
 def compressed_path(closed: Path) -> Path:
-    """The name of a closed log once it is compressed."""
+    """The name of a closed log once storage has compressed it."""
     return closed.with_name(closed.name + GZIP_SUFFIX)
 
 
@@ -91,7 +94,7 @@ def is_partial(name: str) -> bool:
 
 
 def is_compressed(closed: Path) -> bool:
-    return closed.suffix == GZIP_SUFFIX
+    return closed.suffix in _COMPRESSED
 
 
 def why_no_log(name: str, names: Sequence[str]) -> str | None:
@@ -101,8 +104,8 @@ def why_no_log(name: str, names: Sequence[str]) -> str | None:
         return "a copy of a torn append; its visits were delivered again"
     if is_partial(name):
         return "a compressed copy that is not complete"
-    if is_compressed(path) and name.removesuffix(GZIP_SUFFIX) in names:
-        return "the same log is given without .gz"
+    if is_compressed(path) and name.removesuffix(path.suffix) in names:
+        return f"the same log is given without {path.suffix}"
     if (
         path.suffix == ".d"
         and path.is_dir()
@@ -140,7 +143,13 @@ def closed_or_reserved(log: Path) -> list[Path]:
 
 def closed_name(closed: Path) -> str:
     """The name of a closed log, the same before and after its compression."""
-    return closed.name.removesuffix(GZIP_SUFFIX)
+    return closed.stem if is_compressed(closed) else closed.name
+
+
+def forms(closed: Path) -> list[Path]:
+    """The names that a closed log may have before and after its compression."""
+    name = closed_name(closed)
+    return [closed.with_name(name + suffix) for suffix in ("", *_COMPRESSED)]
 
 
 def logs_of_logrotate(log: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Closed logs for the tests of the archive, and the archive read back by pyarrow, which is not ours."""
+"""Closed logs for the tests of the archive, and the archive read back."""
 
 import gzip
 import io

@@ -1,14 +1,18 @@
 """The archiver: which logs it archives, what it does when S3 fails, and when a closed log may be removed."""
 
 import asyncio
+import bz2
 import gzip
 import json
+import lzma
 import os
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from backports import zstd
 
 from tests.archive.closed import CONFIG, NOON, close, line, rows
 from tests.fake_aws.s3 import FakeBucket, Object
@@ -67,6 +71,23 @@ def test_a_log_that_is_compressed_after_it_was_archived_is_not_archived_again(lo
     archived_marker(log, closed).unlink()  # as after a crash before the marker
     assert archive(log, bucket) == Pass(archived=1)
     assert numbers(bucket) == [1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "compress"),
+    [(".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress), (".zst", zstd.compress)],
+)
+def test_a_log_is_archived_once_however_it_is_compressed(
+    log: Path, suffix: str, compress: Callable[[bytes], bytes]
+) -> None:
+    closed, bucket = close(log, line(1)), FakeBucket()
+    archive(log, bucket)
+    archived_marker(log, closed).unlink()
+    closed.with_name(closed.name + suffix).write_bytes(compress(closed.read_bytes()))
+    closed.unlink()
+    assert archive(log, bucket) == Pass(archived=1)
+    assert archive(log, bucket) == Pass()
+    assert list(bucket.objects) == [f"years/date=2026-11-24/{closed.name}.parquet"]
 
 
 def test_the_uncompressed_log_counts_while_its_compression_is_being_written(log: Path) -> None:
@@ -194,6 +215,51 @@ def test_a_closed_log_is_removed_only_when_it_was_archived_long_ago(log: Path) -
     os.utime(waiting, (0, 0))
     archive(log, bucket, config)
     assert [old.exists(), young.exists(), waiting.exists(), log.exists()] == [False, True, True, True]
+
+
+@pytest.mark.parametrize("lost", ["all objects", "one object", "the lines", "the marker's content"])
+def test_a_closed_log_that_s3_does_not_have_any_more_stays_until_the_operator_decides(log: Path, lost: str) -> None:
+    closed, bucket = close(log, line(1) + b"odd\n"), FakeBucket()
+    config = ArchiveConfig(url="s3://archive/years", keep_local=3600)
+    archiver = Archiver(log, bucket, config, AT_ONCE)
+    asyncio.run(archiver.run_once())
+    marker, malformed = archived_marker(log, closed), f"years/_malformed/{closed.name}.gz"
+    if lost == "all objects":  # as when moto, which had the bucket in memory, has ended
+        bucket.objects.clear()
+    elif lost == "one object":
+        del bucket.objects[malformed]
+    elif lost == "the lines":
+        bucket.objects[malformed] = Object(b"", "another")
+    else:
+        marker.write_bytes(b"{}")
+    os.utime(marker, (0, 0))
+    for _ in range(2):
+        done = asyncio.run(archiver.run_once())
+        assert (len(done.problems), done.archived) == (1, 0)
+        assert str(marker) in done.problems[0]
+        assert closed.exists()
+    calls = bucket.calls
+    asyncio.run(archiver.run_once())
+    assert bucket.calls == calls  # S3 is not asked in each pass
+
+    bucket.objects.clear()
+    marker.unlink()
+    assert asyncio.run(archiver.run_once()) == Pass(archived=1)
+    assert (numbers(bucket), len(bucket.objects)) == ([1], 2)
+    os.utime(marker, (1, 1))
+    assert asyncio.run(archiver.run_once()) == Pass()
+    assert not closed.exists()
+
+
+def test_nothing_is_removed_while_s3_does_not_answer(log: Path) -> None:
+    closed = close(log, line(1))
+    config = ArchiveConfig(url="s3://archive/years", keep_local=3600)
+    archive(log, FakeBucket(), config)
+    os.utime(archived_marker(log, closed), (0, 0))
+    done = archive(log, Refusing(), config)
+    assert (len(done.problems), done.conflicts) == (1, 0)
+    assert closed.exists()
+    assert archived_marker(log, closed).exists()
 
 
 def test_without_a_url_the_configuration_is_refused() -> None:

@@ -4,13 +4,14 @@ import gzip
 import threading
 from pathlib import Path
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 
 from tests.archive.closed import NOON, close, line, malformed, rows
 from tests.fake_aws.s3 import Object
-from tracker.analysis.log_files import CHUNK
-from tracker.archive.lines import ClosedLog
+from tracker.analysis.log_files import CHUNK, open_logs
+from tracker.archive.lines import BLOCK, ClosedLog
 from tracker.archive.objects import MadeObjects, make_objects
 from tracker.core.log_line import parse_line
 from tracker.errors import StopRequested, TrackerError
@@ -28,7 +29,7 @@ def test_each_visit_is_in_the_object_of_its_day_with_the_number_of_its_line(tmp_
     midnight = NOON.replace(hour=0)
     lines = [line(number, midnight) for number in (-2, 0, 1, -1, 2, 86_400, 3)]
     objects, stored = made(close(tmp_path / "visits.log", b"".join(lines)))
-    assert list(stored) == [f"a/date=2026-11-{day}/visits.log.20261124T130000.000000Z.parquet" for day in (24, 23, 25)]
+    assert list(stored) == [f"a/date=2026-11-{day}/visits.log.20261124T130000.000000Z.parquet" for day in (23, 24, 25)]
     found = sorted(rows(stored), key=lambda row: row[1])
     assert [(number, visit) for _, number, visit in found] == [
         (number, parse_line(each)) for number, each in enumerate(lines, 1)
@@ -50,6 +51,21 @@ def test_malformed_lines_are_in_an_object_of_their_own_byte_for_byte(tmp_path: P
     assert [number for _, number, _ in rows(stored)] == [1, 3, 5, 7, 9, 11]
     assert malformed(stored) == [b"".join(b"%d %s" % (2 * n, odd) for n, odd in enumerate(ODD, 1)) + b"12 cut off"]
     assert (objects.visits, objects.malformed) == (6, 6)
+
+
+def test_lines_longer_than_a_report_reads_are_malformed_wherever_a_block_ends(tmp_path: Path) -> None:
+    begin, end = b"2026-11-24T12:00:00.000000+00:00|", b"|null|192.0.2.1\n"
+    sizes = [CHUNK, CHUNK + 1, BLOCK, 10, BLOCK - CHUNK, CHUNK + 1, CHUNK, 2 * BLOCK + 7, CHUNK, BLOCK - 1, 10]
+    lines = [begin + b"a" * max(1, size - len(begin + end) + 1) + end for size in sizes]
+    closed = close(tmp_path / "visits.log", b"".join(lines))
+    objects, stored = made(closed)
+    assert [number for _, number, _ in rows(stored)] == [1, 4, 7, 9, 11]
+    long = [2, 3, 5, 6, 8, 10]
+    assert malformed(stored) == [b"".join(b"%d %s" % (number, lines[number - 1]) for number in long)]
+    with open_logs([str(closed)]) as logs:
+        while logs.next_block() is not None:
+            pass
+    assert (logs.lines - logs.malformed, logs.malformed) == (objects.visits, objects.malformed)
 
 
 def test_each_of_many_empty_lines_has_its_number(tmp_path: Path) -> None:
@@ -92,6 +108,18 @@ def test_the_columns_have_the_promised_types(tmp_path: Path) -> None:
         "time": "timestamp[us, tz=UTC]", "page": "string", "user_agent": "string", "ip": "string",
         "log": "string", "line": "int64",
     }  # fmt: skip
+
+
+def test_an_engine_that_has_not_written_the_object_reads_the_same(tmp_path: Path) -> None:
+    lines = [line(0), b"odd\n", b"2026-11-24T12:00:00.000001+00:00|null|\\x6Eull|2001:db8::1\n"]
+    objects, stored = made(close(tmp_path / "visits.log", b"".join(lines)))
+    question = "SELECT log, line, epoch_us(time), page, user_agent, ip FROM read_parquet(?)"
+    with duckdb.connect() as database:
+        found = database.execute(question, [str(objects.objects[0].file)]).fetchall()
+    assert found == [
+        (log, number, round(visit.time.timestamp() * 1_000_000), visit.referrer, visit.user_agent, visit.ip)
+        for log, number, visit in rows(stored)
+    ]
 
 
 @pytest.mark.parametrize("cut", [1, 11, 50, -3])

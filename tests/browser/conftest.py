@@ -21,7 +21,7 @@ def system(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[S
     pytest.importorskip("moto", reason="the local broker is moto")
     folder = tmp_path / "system"
     folder.mkdir()
-    made = System(folder, free_ports(5))
+    made = System(folder, free_ports(6))
     made.start()
     yield made
     made.destroy()

@@ -121,6 +121,7 @@ async def test_the_demo_page_says_when_the_pixel_is_unreachable(
         page_parameter="page",
         pixel_admin_url=f"http://127.0.0.1:{closed}",
         storage_admin_url=f"http://127.0.0.1:{closed}",
+        archive_admin_url=None,
         log_path=tmp_path / "visits.log",
     )
     await demo.start()

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from hypothesis import strategies as st
 
 from tracker.core.ip_address import canonical_ip
+from tracker.core.log_line import format_line
 from tracker.core.visit import Visit, encode_line, header_text
 
 _hostile_text = st.text(
@@ -119,4 +120,20 @@ changed_lines = st.builds(
     _change,
     _lines_before_a_change | plain_lines.map(lambda fields: encode_line(*fields)),
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 3), _inserted | st.binary(max_size=2)), max_size=2),
+)
+
+# Lines of a visit log, with their newlines: as our storage writes them, as others may, and malformed ones.
+log_lines = st.one_of(
+    st.binary(max_size=60).map(lambda raw: raw.replace(b"\n", b"") + b"\n"),
+    st.tuples(
+        st.sampled_from(
+            [b"2026-11-23T07:09:24.932706+00:00", b"2024-02-29T00:00:00.0000001Z", b"2026-02-29T00:00:00Z"]
+        ),
+        st.binary(max_size=12),
+        st.sampled_from([b"", b"null", b"C:\\x", b"\\xC3\\xA9", b"\\xC3", b"\\xE9", b"\\x6Eull", b"\\x41", b"caf\xe9"]),
+        st.sampled_from(
+            [b"192.0.2.1", b"192.0.2.256", b"192.0.2.01", b"2001:DB8::1", b"::ffff:192.0.2.1", b"", b"1::2\r"]
+        ),
+    ).map(lambda columns: b"|".join(columns).replace(b"\n", b"") + b"\n"),
+    visits.map(format_line),
 )

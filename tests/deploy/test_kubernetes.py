@@ -1,8 +1,10 @@
 """The manifests: rendered by Kustomize, right by Kubernetes' own schemas, and as the services need them."""
 
 import ipaddress
+import shutil
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import kubernetes_validate
@@ -15,30 +17,41 @@ from .tools import DEPLOY, run
 
 MANIFESTS = DEPLOY / "kubernetes"
 VERSIONS = ("1.30", "1.37")
+DISABLED = "# components: [archive]\n"
 
 
 @cache
-def rendered() -> list[dict[str, Any]]:
-    return [document for document in yaml.safe_load_all(run("kubectl", "kustomize", MANIFESTS)) if document]
+def rendered(*, archive: bool = False) -> list[dict[str, Any]]:
+    """The manifests, without or with the archive: the one comment of kustomization.yaml that enables it is removed."""
+    with TemporaryDirectory() as folder:
+        copy = Path(shutil.copytree(MANIFESTS, Path(folder) / "kubernetes"))
+        if archive:
+            kustomization = (copy / "kustomization.yaml").read_text()
+            assert DISABLED in kustomization
+            (copy / "kustomization.yaml").write_text(kustomization.replace(DISABLED, DISABLED.removeprefix("# ")))
+        return [document for document in yaml.safe_load_all(run("kubectl", "kustomize", copy)) if document]
 
 
-def named(kind: str, name: str) -> dict[str, Any]:
-    [found] = [one for one in rendered() if one["kind"] == kind and one["metadata"]["name"] == name]
+def named(kind: str, name: str, *, archive: bool = False) -> dict[str, Any]:
+    [found] = [one for one in rendered(archive=archive) if one["kind"] == kind and one["metadata"]["name"] == name]
     return found
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_manifest_is_as_kubernetes_defines_it(version: str) -> None:
-    assert len(rendered()) == 15
-    for manifest in rendered():
+@pytest.mark.parametrize(("archive", "count"), [(False, 15), (True, 17)])
+def test_every_manifest_is_as_kubernetes_defines_it(version: str, archive: bool, count: int) -> None:
+    assert len(rendered(archive=archive)) == count
+    for manifest in rendered(archive=archive):
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_every_file_is_part_of_it() -> None:
-    kustomization = yaml.safe_load((MANIFESTS / "kustomization.yaml").read_text())
-    generated = [file for one in kustomization["configMapGenerator"] for file in one["files"]]
-    files = {path.name for path in MANIFESTS.iterdir()} - {"kustomization.yaml"}
-    assert files == {*kustomization["resources"], *generated}
+@pytest.mark.parametrize("folder", [MANIFESTS, MANIFESTS / "archive"])
+def test_every_file_is_part_of_it(folder: Path) -> None:
+    kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+    generated = [file for one in kustomization["configMapGenerator"] for file in one.get("files", one.get("envs"))]
+    patches = [patch["path"] for patch in kustomization.get("patches", ())]
+    files = {path.name for path in folder.iterdir() if path.is_file()} - {"kustomization.yaml"}
+    assert files == {*kustomization["resources"], *generated, *patches}
 
 
 SERVICES = ["pixel", "storage"]
@@ -63,17 +76,19 @@ def test_a_pod_outlives_its_shutdown_and_its_volume_outlives_the_pod(service: st
     assert place.startswith(mounts[claim["metadata"]["name"]])
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_a_pod_has_no_privileges(service: str) -> None:
-    pod = named("StatefulSet", f"tracker-{service}")["spec"]["template"]["spec"]
+@pytest.mark.parametrize(("service", "archive"), [("pixel", False), ("storage", False), ("storage", True)])
+def test_a_pod_has_no_privileges(service: str, archive: bool) -> None:
+    pod = named("StatefulSet", f"tracker-{service}", archive=archive)["spec"]["template"]["spec"]
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert pod["automountServiceAccountToken"] is False
-    [container] = pod["containers"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    for container in [*pod["containers"], *pod.get("initContainers", ())]:
+        context = dict(container["securityContext"])
+        assert context.pop("runAsUser", pod["securityContext"]["runAsUser"]) != 0
+        assert context == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,7 +17,8 @@ class System:
 
     def __init__(self, folder: Path, ports: list[int]) -> None:
         self.folder = folder
-        self.broker_port, self.pixel_port, self.pixel_admin_port, self.storage_admin_port, self.demo_port = ports
+        self.broker_port, self.pixel_port, self.pixel_admin_port, self.storage_admin_port = ports[:4]
+        self.demo_port, self.archive_port = ports[4:]
         self.log = folder / "var" / "visits.log"
         self.pixel_url = f"http://127.0.0.1:{self.pixel_port}/track"
         self.demo_url = f"http://127.0.0.1:{self.demo_port}/"
@@ -25,10 +27,19 @@ class System:
             f"admin: {{port: {self.pixel_admin_port}}}, "
             "sns: {topic_arn: 'arn:aws:sns:us-east-1:000000000000:tracking'}}"
         )
-        (folder / "storage.yaml").write_text(
-            f"{{sqs: {{queue: visits, wait_time: 1}}, admin: {{port: {self.storage_admin_port}}}}}"
-        )
+        self.configure_storage()
         self._started: Process | None = None
+
+    def configure_storage(self, more: str = "") -> None:
+        """Write storage's configuration; `more` is YAML, such as `", log: {}"`."""
+        (self.folder / "storage.yaml").write_text(
+            f"{{sqs: {{queue: visits, wait_time: 1}}, admin: {{port: {self.storage_admin_port}}}{more}}}"
+        )
+
+    def hit(self, referrer: str) -> None:
+        request = urllib.request.Request(self.pixel_url, headers={"Referer": referrer, "User-Agent": "test"})
+        with urllib.request.urlopen(request, timeout=5) as response:
+            assert response.status == 200
 
     @property
     def process(self) -> Process:
@@ -48,6 +59,7 @@ class System:
         """Start it as the Makefile does, and do not wait for it."""
         arguments = ["--pixel-config", "pixel.yaml", "--storage-config", "storage.yaml"]
         arguments += ["--broker-port", str(self.broker_port), "--demo-port", str(self.demo_port)]
+        arguments += ["--archive-port", str(self.archive_port)]
         self._started = Process(
             "tracker.local",
             "run",

@@ -22,7 +22,9 @@ LINE = "2026-11-23T07:09:24.932706+00:00|http://127.0.0.1:8000/|Mozilla/5.0|127.
 
 
 @asynccontextmanager
-async def demo_at(port: int, log: Path, page_parameter: str | None = "page") -> AsyncIterator[aiohttp.ClientSession]:
+async def demo_at(
+    port: int, log: Path, page_parameter: str | None = "page", archive: str | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
     demo = Demo(
         host="127.0.0.1",
         port=port,
@@ -30,6 +32,7 @@ async def demo_at(port: int, log: Path, page_parameter: str | None = "page") -> 
         page_parameter=page_parameter,
         pixel_admin_url="http://127.0.0.1:8081",
         storage_admin_url="http://127.0.0.1:8082",
+        archive_admin_url=archive,
         log_path=log,
     )
     await demo.start()
@@ -83,6 +86,16 @@ async def test_the_page_embeds_the_pixel_and_shows_the_same_snippet(free_port: i
     assert set(re.findall(r'(?:src|href)="(https?://[^/"]+)', page)) == {
         f"http://127.0.0.1:{port}" for port in (8080, 8081, 8082)
     }
+
+
+@pytest.mark.parametrize("archive", ["http://127.0.0.1:8083", None])
+async def test_the_page_links_the_archives_health_if_there_is_an_archive(
+    free_port: int, tmp_path: Path, archive: str | None
+) -> None:
+    async with demo_at(free_port, tmp_path / "visits.log", archive=archive) as session, session.get("/") as response:
+        page = await response.text()
+    assert ("<div hidden>Archive:" in page) == (archive is None)
+    assert ('<a href="http://127.0.0.1:8083/readyz">' in page) == (archive is not None)
 
 
 @pytest.mark.parametrize("parameter", ["page", "p&q", None])

@@ -23,7 +23,7 @@ pytest.importorskip("moto", reason="the local broker is moto")
 
 @pytest.fixture
 def system(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[System]:
-    made = System(tmp_path, free_ports(5))
+    made = System(tmp_path, free_ports(6))
     yield made
     made.destroy()
 
@@ -46,17 +46,12 @@ def free_port_offset(system: System) -> int:
         system.pixel_admin_port,
         system.storage_admin_port,
         system.demo_port,
+        system.archive_port,
     ]
     for offset in range(1000, 65_536 - max(ports), 101):
         if not any(listening(port + offset) for port in ports):
             return offset
     raise AssertionError("no free ports")
-
-
-def hit(system: System, referrer: str) -> None:
-    request = urllib.request.Request(system.pixel_url, headers={"Referer": referrer, "User-Agent": "test"})
-    with urllib.request.urlopen(request, timeout=5) as response:
-        assert response.status == 200
 
 
 def processes(system: System) -> dict[str, int]:
@@ -68,7 +63,7 @@ def processes(system: System) -> dict[str, int]:
         if int(parent) == system.process.pid and (
             name := re.search(r"-m tracker\.local\.guarded tracker\.(\w+)", command)
         ):
-            found[name[1].replace("local", "broker")] = int(pid)
+            found[{"local": "broker", "cli": "archive"}.get(name[1], name[1])] = int(pid)
     return found
 
 
@@ -81,7 +76,10 @@ def listening(port: int) -> bool:
 def ports_free(system: System) -> bool:
     return not any(
         listening(port)
-        for port in (system.broker_port, system.pixel_port, system.pixel_admin_port, system.storage_admin_port)
+        for port in (
+            *(system.broker_port, system.pixel_port, system.pixel_admin_port, system.storage_admin_port),
+            system.archive_port,
+        )
     )
 
 
@@ -90,10 +88,10 @@ def test_a_hit_becomes_a_line_and_ctrl_c_loses_none_and_it_runs_again(system: Sy
         system.start()
         assert system.demo_url in system.output
         assert system.pixel_url in system.output
-        hit(system, f"http://example.org/{run}/first")
+        system.hit(f"http://example.org/{run}/first")
         wait_for(lambda: any("first" in line for line in system.lines[-1:]), "the first line")
         for number in range(50):
-            hit(system, f"http://example.org/{run}/{number}")
+            system.hit(f"http://example.org/{run}/{number}")
         assert system.stop() == 0, system.output
         assert ports_free(system)
         said = system.output
@@ -117,9 +115,9 @@ def test_a_second_ctrl_c_ends_at_once(system: System) -> None:
     wait_for(lambda: ports_free(system), "nothing is left")
 
 
-@pytest.mark.parametrize("name", ["storage", "broker"])
+@pytest.mark.parametrize("name", ["storage", "broker", "archive"])
 def test_a_part_that_dies_stops_the_rest_and_is_named(system: System, name: str) -> None:
-    system.start()
+    system.start(*(["--archive"] if name == "archive" else []))
     os.kill(processes(system)[name], signal.SIGKILL)
     assert system.process.wait() == 1
     assert f"error: {name} was killed by SIGKILL" in system.output
@@ -135,13 +133,13 @@ def test_ctrl_c_while_it_starts(system: System) -> None:
 
 def test_nothing_stays_when_the_runner_is_killed_and_it_runs_again_at_once(system: System) -> None:
     system.start()
-    hit(system, "http://example.org/before")
+    system.hit("http://example.org/before")
     started = processes(system)
     assert sorted(started) == ["broker", "pixel", "storage"]
     system.process.kill()
     wait_for(lambda: left_behind(system.folder) == [], lambda: f"all are gone, not {left_behind(system.folder)}")
     system.start()
-    hit(system, "http://example.org/after")
+    system.hit("http://example.org/after")
     wait_for(lambda: any("after" in line for line in system.lines), "the line of the next run")
     assert system.stop() == 0
 
@@ -190,7 +188,7 @@ def test_two_run_beside_each_other_from_one_folder(system: System, free_port_off
     second = system.process
     folder = system.folder / "var" / f"offset-{free_port_offset}"
     assert f"http://127.0.0.1:{system.demo_port + free_port_offset}/" in second.output
-    hit(system, "http://example.org/first")
+    system.hit("http://example.org/first")
     url = f"http://127.0.0.1:{system.pixel_port + free_port_offset}/track"
     with urllib.request.urlopen(urllib.request.Request(url, headers={"Referer": "http://example.org/second"})):
         pass
@@ -239,10 +237,10 @@ def test_it_works_whatever_the_users_environment_says(
     if "at home" in name:
         (folder / ".aws" / "config").write_text("[profile\nthis is no configuration")
         (folder / ".aws" / "credentials").write_text("[profile\nthis is no configuration")
-    system = System(folder, free_ports(5))
+    system = System(folder, free_ports(6))
     try:
         system.start(env=ODD_ENVIRONMENTS[name])
-        hit(system, "http://example.org/")
+        system.hit("http://example.org/")
         wait_for(lambda: len(system.lines) == 1, "its line")
         assert system.stop() == 0, system.output
         assert "Traceback" not in system.output

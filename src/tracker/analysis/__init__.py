@@ -5,14 +5,10 @@ files. DuckDB, rich and the lists of user agents are imported in this package on
 are the `analysis` extra.
 """
 
-import sys
-from importlib.util import find_spec
+from tracker import extras
 
-from tracker.errors import TrackerError
-from tracker.extras import how_to_install
-
-_EXTRA = {
-    **({"backports.zstd": "backports.zstd"} if sys.version_info < (3, 14) else {}),
+_PACKAGES = {
+    **extras.ZSTD,
     "duckdb": "DuckDB",
     "rich": "rich",
     "ua_parser": "ua-parser",
@@ -23,8 +19,4 @@ _EXTRA = {
 
 def require_extra() -> None:
     """Raises TrackerError, with what to install, when a package of the extra is missing."""
-    missing = [name for module, name in _EXTRA.items() if find_spec(module) is None]
-    if missing:
-        raise TrackerError(
-            f"reports and exports need {', '.join(missing)}, not installed here; {how_to_install('analysis')}"
-        )
+    extras.require(_PACKAGES, "analysis", "reports and exports need")

@@ -45,8 +45,12 @@ _UNESCAPED = r"[ -\[\]-{}~]"
 _TEXT = rf"(?:{_UNESCAPED}++(?!\\)|{_UNESCAPED}*+(?:{_ESCAPED}{_UNESCAPED}*+)+|\\x6Eull)"
 # Eight groups, or up to four before the `::` and up to two behind it, none of them zero.
 _GROUP = r"[1-9a-f][0-9a-f]{0,3}+"
-_IPV6 = rf"(?:{_GROUP}:){{7}}{_GROUP}|(?:{_GROUP}:){{1,4}}:(?:{_GROUP}(?::{_GROUP})?)?"
-PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|(?:{IPV4}|{_IPV6})\n))*".encode("ascii"))
+_IPV6 = rf"{':'.join([_GROUP] * 8)}|(?:{_GROUP}:){{1,4}}:(?:{_GROUP}(?::{_GROUP})?)?"
+_ADDRESS = rf"(?:{IPV4}|{_IPV6})"
+PLAIN_LINES = re.compile(rf"(?:(?>{_TIME}\|{_TEXT}\|{_TEXT}\|{_ADDRESS}\n))*".encode("ascii"))
+# One column of many plain lines, with a newline between two texts.
+PLAIN_TEXTS = re.compile(rf"(?>{_TEXT})(?:\n(?>{_TEXT}))*".encode("ascii"))
+PLAIN_ADDRESSES = re.compile(rf"(?>{_ADDRESS})(?:\n(?>{_ADDRESS}))*".encode("ascii"))
 
 _EMPTY_LINES = re.compile(rb"\n+")
 LONG_TEXT = 1000  # bytes

@@ -4,8 +4,19 @@ The modules, from the caller down:
 
 1. `command` reads the command line and runs one pass, or passes for ever.
 2. `archiver` archives one closed log after the other. It opens with the protocol.
-3. `objects` makes the files of a closed log, with DuckDB.
-4. `lines` reads the lines of a closed log.
-5. `erasing` erases lines in all objects and versions. It opens with the protocol. `tracker.operations.erase` calls it.
-6. `rewriting` counts the selected lines of one object, and writes it without them.
+3. `removal` removes closed logs that were archived long ago.
+4. `objects` makes the files of a closed log.
+5. `lines` reads the lines of a closed log, and `columns` reads thousands of them at once.
+6. `day_files` writes the Parquet files, one for each day.
+7. `erasing` erases lines in all objects and versions. It opens with the protocol. `tracker.operations.erase` calls it.
+8. `rewriting` counts the selected lines of one object, and writes it without them.
+
+Arrow is imported in this package only, and only when a command runs. It is the `archive` extra.
 """
+
+from tracker import extras
+
+
+def require_extra() -> None:
+    """Raises TrackerError, with what to install, when a package of the extra is missing."""
+    extras.require({**extras.ZSTD, "pyarrow": "pyarrow"}, "archive", "the archive needs")

@@ -14,11 +14,11 @@ One closed log, in this order:
    A digest that the log had before lines of it were erased is the same digest: the object is older than the erasure.
    The marker gets the digest that the objects have.
 5. When all objects are done, the marker is written into `NAME.part`, synced, and renamed to its name.
-6. Only a log with a marker may be removed.
+6. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`).
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
-and the same digest, so what was stored before is found. A closed log is known by its name without `.gz`, and the digest
-is that of its lines, so a log that is compressed meanwhile stays the same log.
+and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
+`.bz2`, `.zst`), and the digest is that of its lines, so a log that is compressed meanwhile stays the same log.
 """
 
 import asyncio
@@ -26,13 +26,14 @@ import json
 import logging
 import os
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
 from tracker import telemetry, visit_log_files
 from tracker.archive.objects import Made, MadeObjects, objects_of
+from tracker.archive.removal import Removal
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
 from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, TrackerError
@@ -40,7 +41,7 @@ from tracker.files import make_directory, open_shared, sync_directory
 from tracker.lifecycle import Backoff
 from tracker.storage.erasure_log import digests
 from tracker.storage.ledger_reader import read_extent
-from tracker.visit_log_files import archived_marker, archiving_path, closed_name, compressed_path
+from tracker.visit_log_files import archived_marker, archiving_path, closed_name, forms
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class Archiver:
         self._bucket = bucket
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
-        self._keep_seconds = config.keep_local
+        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
         self._backoff = backoff or Backoff()
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
@@ -108,7 +109,7 @@ class Archiver:
                 left.remove((at, closed))
                 self._measure(left)
         done.waiting = len(left)
-        await asyncio.to_thread(self._remove_kept, done)
+        await self._remove_archived(done)
         self._logged &= set(done.problems)
         telemetry.ARCHIVE_WORKING.set(not done.problems)
         return done
@@ -186,19 +187,14 @@ class Archiver:
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
             )
 
-    def _remove_kept(self, done: Pass) -> None:
-        """Remove the closed logs that were archived longer ago than `archive.keep_local`."""
-        if self._keep_seconds is None:
+    async def _remove_archived(self, done: Pass) -> None:
+        if self._removal is None:
             return
         try:
-            for file in [*visit_log_files.closed_logs(self._path), *visit_log_files.logs_of_logrotate(self._path)]:
-                marker = archived_marker(self._path, file)
-                if marker.exists() and time.time() - marker.stat().st_mtime > self._keep_seconds:
-                    file.unlink(missing_ok=True)
-                    telemetry.ARCHIVE_REMOVED.inc()
-                    log.info(
-                        "closed_log_removed file=%s; It is in the archive for longer than archive.keep_local.", file
-                    )
+            for problem in await self._removal.run(self._prefix):
+                self._failed(done, problem)
+        except (AwsRefused, AwsUnreachable) as error:
+            self._failed(done, f"{self._url}: {error}")
         except OSError as error:
             self._failed(done, str(error))
 
@@ -221,10 +217,12 @@ class Archiver:
 def _begin(part: Path, closed: Path) -> None:
     """Step 2. Raises HeldByAnother while `tracker erase` works on the log, and OSError."""
     with ExitStack() as stack:
-        try:
-            stack.enter_context(open_shared(closed))
-        except FileNotFoundError:
-            stack.enter_context(open_shared(compressed_path(closed)))  # it was compressed in between
+        for name in forms(closed):  # it may have been compressed in between
+            with suppress(FileNotFoundError):
+                stack.enter_context(open_shared(name))
+                break
+        else:
+            stack.enter_context(open_shared(closed))  # raises FileNotFoundError
         part.touch(0o640)
         sync_directory(part.parent)
 

@@ -1,6 +1,6 @@
 """`tracker archive`: closed logs become Parquet objects on S3. One pass, or with `--follow` passes for ever.
 
-The archiver is imported late, because it imports DuckDB, which is missing where the extra `analysis` is not installed.
+The archiver is imported late, because it imports Arrow, which is missing where the extra `archive` is not installed.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from tracker import exit_status, lifecycle, telemetry
 from tracker.admin import AdminServer
-from tracker.analysis import require_extra
+from tracker.archive import require_extra
 from tracker.aws import bucket_and_prefix, open_bucket
 from tracker.config import StorageConfig, load_storage
 from tracker.errors import UsageError

@@ -1,4 +1,7 @@
-"""`python -m tracker.local run` (what `make run` starts) and `python -m tracker.local broker` (`make run-aws`)."""
+"""The commands of `python -m tracker.local`.
+
+`run` is what `make run` starts, `broker` what `make run-aws` starts. `copy` copies the local bucket into a folder.
+"""
 
 import sys
 
@@ -14,10 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 DEMO_PORT = 8000
+ARCHIVE_PORT = 8083
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one of the two commands until Ctrl-C; its exit status."""
+    """Run one command; its exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a path may have what the terminal's encoding has not
     from tracker import exit_status
@@ -33,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.add_argument("--storage-config", type=Path, default=Path("config/storage.yaml"), metavar="FILE")
     run.add_argument("--broker-port", type=int, default=broker.PORT, metavar="PORT")
     run.add_argument("--demo-port", type=int, default=DEMO_PORT, metavar="PORT")
+    run.add_argument("--archive", action="store_true", help="also write closed logs to a local bucket, as Parquet")
+    run.add_argument("--archive-port", type=int, default=ARCHIVE_PORT, metavar="PORT", help="of the archive's health")
     run.add_argument(
         "--port-offset",
         type=_offset,
@@ -44,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     alone = commands.add_parser("broker", help="the local SNS and SQS alone, until Ctrl-C")
     exit_status.add_version(alone)
     alone.add_argument("--port", type=int, default=broker.PORT)
+    alone.add_argument("--bucket", metavar="NAME", help="create this bucket of S3, too")
+
+    copy = commands.add_parser("copy", help="copy the objects of the local bucket into a folder, to read them there")
+    exit_status.add_version(copy)
+    copy.add_argument("--port", type=int, default=broker.PORT, help="of the local broker")
+    copy.add_argument("folder", type=Path, metavar="FOLDER")
 
     options = parser.parse_args(arguments)
     return exit_status.status_of(lambda: _run(options), "error", failed=exit_status.CRASH)
@@ -62,7 +74,13 @@ def _run(options: argparse.Namespace) -> int:
 
     make_local(os.environ, broker.REGION)
     if options.command == "broker":
-        broker.serve(options.port)
+        broker.serve(options.port, options.bucket)
+        return 0
+    if options.command == "copy":
+        from tracker.local import local_archive
+
+        copied = local_archive.copy(broker.endpoint(options.port), options.folder)
+        print(f"{copied} objects copied to {options.folder}")
         return 0
     from tracker.local import plan, runner
 
@@ -71,6 +89,8 @@ def _run(options: argparse.Namespace) -> int:
         storage_config=options.storage_config,
         broker_port=options.broker_port,
         demo_port=options.demo_port,
+        archive_port=options.archive_port,
+        archive=options.archive,
         port_offset=options.port_offset,
     )
     return runner.run(plan.Plan(chosen, os.environ))

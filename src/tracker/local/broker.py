@@ -1,7 +1,7 @@
-"""The local SNS and SQS: moto's server on loopback, in a process of its own.
+"""The local SNS and SQS, and S3 for the archive: moto's server on loopback, in a process of its own.
 
 1. It checks that its port is free.
-2. It starts moto's server and creates the topic, the queues and the subscription in it.
+2. It starts moto's server and creates the topic, the queues and the subscription in it, and a bucket if one is named.
 3. It prints them, and then a line that begins with `ready `. The launcher waits for this line.
 4. It ends on SIGINT or SIGTERM. Then everything is lost, because it is in memory.
 
@@ -20,7 +20,7 @@ from typing import Any
 from tracker.errors import TrackerError
 from tracker.extras import how_to_install
 from tracker.local.ports import Needed, check_free
-from tracker.local.provision import provision_at
+from tracker.local.provision import make_bucket, provision_at
 from tracker.start import SIGNALS
 
 HOST = "127.0.0.1"
@@ -37,7 +37,7 @@ def endpoint(port: int) -> str:
     return f"http://{HOST}:{port}"
 
 
-def serve(port: int) -> None:
+def serve(port: int, bucket: str | None = None) -> None:
     """Serve until SIGINT or SIGTERM."""
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
     try:
@@ -62,6 +62,9 @@ def serve(port: int) -> None:
     print(f"topic             {made.topic_arn}")
     print(f"queue             {made.queue_url}")
     print(f"dead-letter queue {made.dead_letter_queue_url}")
+    if bucket is not None:
+        asyncio.run(make_bucket(endpoint(port), REGION, bucket))
+        print(f"bucket            {bucket}")
     print(f"ready at {endpoint(port)}, account {ACCOUNT}, region {REGION}", flush=True)
     ended.wait()
     # A long poll may still be waiting. Its thread is a daemon thread, so it ends with the process.

@@ -52,7 +52,10 @@ def app_snippet(pixel_url: str) -> str:
 
 
 class Demo:
-    """`page_parameter` is `http.page_parameter` of the pixel; if it is None, the page shows nothing of named pages."""
+    """`page_parameter` is `http.page_parameter` of the pixel; if it is None, the page shows nothing of named pages.
+
+    It shows nothing of an archive if `archive_admin_url` is None.
+    """
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class Demo:
         page_parameter: str | None,
         pixel_admin_url: str,
         storage_admin_url: str,
+        archive_admin_url: str | None,
         log_path: Path,
     ) -> None:
         self._host = host
@@ -70,7 +74,8 @@ class Demo:
         self._log_path = log_path
         self._report = LiveReport(log_path)
         newsletter = newsletter_snippet(pixel_url, page_parameter) if page_parameter else ""
-        self._page = _render(pixel_url, newsletter, pixel_admin_url, storage_admin_url, log_path)
+        admin_urls = (pixel_admin_url, storage_admin_url, archive_admin_url or "")
+        self._page = _render(pixel_url, newsletter, admin_urls, log_path)
         # With this policy the browser loads nothing from other sites.
         pixel = URL(pixel_url).origin()
         self._policy = (
@@ -215,7 +220,9 @@ class Tail:
             yield f"id: {self._after}\ndata: {json.dumps(line.decode('ascii', 'backslashreplace'))}\n\n"
 
 
-def _render(pixel_url: str, newsletter: str, pixel_admin_url: str, storage_admin_url: str, log_path: Path) -> str:
+def _render(pixel_url: str, newsletter: str, admin_urls: tuple[str, str, str], log_path: Path) -> str:
+    """`admin_urls` are those of pixel, storage and archive; the last is empty if there is no archive."""
+    pixel_admin, storage_admin, archive_admin = map(html.escape, admin_urls)
     snippet = embed_snippet(pixel_url)
     app = app_snippet(pixel_url)
     page = resources.files(__package__).joinpath("demo.html").read_text(encoding="utf-8")
@@ -227,8 +234,10 @@ def _render(pixel_url: str, newsletter: str, pixel_admin_url: str, storage_admin
         "app": html.escape(app, quote=False),
         "count_page": app.replace(FIRST_PAGE, ""),  # the tag has counted the first page
         "pixel_url": html.escape(pixel_url),
-        "pixel_admin": html.escape(pixel_admin_url),
-        "storage_admin": html.escape(storage_admin_url),
+        "pixel_admin": pixel_admin,
+        "storage_admin": storage_admin,
+        "archive_admin": archive_admin,
+        "archive_hidden": "" if archive_admin else "hidden",
         "log_path": html.escape(str(log_path)),
     }.items():
         page = page.replace("{{" + name + "}}", value)

@@ -13,6 +13,12 @@ async def provision_at(endpoint_url: str, region: str) -> Provisioned:
         return await provision(sns, sqs)
 
 
+async def make_bucket(endpoint_url: str, region: str, name: str) -> None:
+    """Create a bucket of S3 at a local broker."""
+    async with local_client("s3", endpoint_url, region) as s3:
+        await s3.create_bucket(Bucket=name)
+
+
 def local_client(service: str, endpoint_url: str, region: str) -> Any:
     """A context manager with a client that never looks for real credentials."""
     return get_session().create_client(

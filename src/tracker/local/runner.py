@@ -2,17 +2,18 @@
 
 1. All ports must be free. The demo page, which runs in this process, takes its port first: from then on a second
    `make run` finds out who has the ports.
-2. The broker is started, then storage and the pixel, each once the ones before it are ready. Each is a child process in
-   a session of its own, so only this process receives Ctrl-C. Each ends when this process is killed (`guarded`).
+2. The broker is started, then storage, the pixel and, if there is one, the archive, once the broker is ready. Each is a
+   child process in a session of its own, so only this process receives Ctrl-C. Each ends when this process is killed
+   (`guarded`).
 3. A part that ends by itself stops everything. Its last lines are shown again, at the end.
 4. Ctrl-C stops the parts in the order in which a visit passes them. The pixel publishes what it has. Storage appends
-   what is in the queue. The broker ends last, because the queue is in its memory.
+   what is in the queue. The archive ends after storage, which closes logs. The broker ends last, because the queue and
+   the bucket are in its memory.
 """
 
 import asyncio
 import contextlib
 import os
-import shlex
 import signal
 import time
 from collections.abc import Coroutine
@@ -25,9 +26,11 @@ from botocore.exceptions import BotoCoreError
 from tracker.errors import TrackerError
 from tracker.files import make_directory
 from tracker.local import broker
+from tracker.local.announcement import announcement
 from tracker.local.child import Child
-from tracker.local.demo import RUN_PATH, Demo, embed_snippet
-from tracker.local.plan import Plan, as_typed
+from tracker.local.demo import RUN_PATH, Demo
+from tracker.local.local_archive import remove_markers
+from tracker.local.plan import Plan
 from tracker.local.ports import PortInUse, check_free
 from tracker.local.provision import local_client
 from tracker.operations.provision import QUEUE
@@ -50,6 +53,7 @@ class Runner:
         self._broker: Child | None = None
         self._storage: Child | None = None
         self._pixel: Child | None = None
+        self._archive: Child | None = None
         self._demo = Demo(
             host=broker.HOST,
             port=plan.demo_port,
@@ -57,6 +61,7 @@ class Runner:
             page_parameter=plan.pixel.http.page_parameter,
             pixel_admin_url=plan.pixel_admin_url,
             storage_admin_url=plan.storage_admin_url,
+            archive_admin_url=plan.archive_admin_url,
             log_path=Path(plan.storage.log.path),
         )
 
@@ -70,9 +75,9 @@ class Runner:
         status = 0
         try:
             if await self._start():
-                self._announce()
+                say(announcement(self._plan))
                 await self._until(_for_ever())
-        except PartFailed as error:
+        except (PartFailed, OSError) as error:
             say(f"error: {error}\nstopping everything")
             status = 1
         finally:
@@ -111,15 +116,19 @@ class Runner:
             say("killed")
             os._exit(130)
         self._stop.set()
-        say("stopping: pixel, storage once the queue is empty, broker (press Ctrl-C again to end at once)")
+        archive = "archive, " if self._archive is not None else ""
+        say(f"stopping: pixel, storage once the queue is empty, {archive}broker (press Ctrl-C again to end at once)")
 
     async def _start(self) -> bool:
         """Start the parts, each once the parts that it needs are ready; False if Ctrl-C was pressed before the end."""
         plan, options = self._plan, self._plan.options
         for folder in plan.folders:
             make_directory(folder, 0o750)
+        if plan.bucket:
+            remove_markers(Path(plan.storage.log.path))
+        bucket = ["--bucket", plan.bucket] if plan.bucket else []
         self._broker = await Child.start(
-            "broker", "tracker.local", "broker", "--port", str(plan.broker_port), environ=plan.pixel_environ
+            "broker", "tracker.local", "broker", "--port", str(plan.broker_port), *bucket, environ=plan.pixel_environ
         )
         if not await self._until(self._wait_ready(self._broker)):
             return False
@@ -129,6 +138,12 @@ class Runner:
         self._pixel = await Child.start(
             "pixel", "tracker.pixel", "--config", str(options.pixel_config), environ=plan.pixel_environ
         )
+        if plan.bucket:
+            self._archive = await Child.start(
+                *("archive", "tracker.cli", "archive", "--config", str(options.storage_config)),
+                *("--follow", "--admin", plan.archive_admin),
+                environ=plan.storage_environ,
+            )
         return await self._until(self._wait_services())
 
     async def _until(self, event: Coroutine[Any, Any, None]) -> bool:
@@ -160,6 +175,8 @@ class Runner:
     async def _wait_services(self) -> None:
         await self._wait_answer("storage", f"{self._plan.storage_admin_url}/readyz")
         await self._wait_answer("pixel", f"{self._plan.pixel_admin_url}/readyz")
+        if self._archive is not None:  # its first pass may take long: it archives every closed log of earlier runs
+            await self._wait_answer("archive", f"{self._plan.archive_admin_url}/healthz")
 
     async def _wait_answer(self, name: str, url: str) -> None:
         give_up = time.monotonic() + READY_SECONDS
@@ -174,27 +191,6 @@ class Runner:
                 await asyncio.sleep(0.05)
         raise PartFailed(f"{name} did not become ready within {READY_SECONDS:.0f} s: {reason}")
 
-    def _announce(self) -> None:
-        plan = self._plan
-        log = plan.storage.log.path
-        say(
-            f"""
-  demo page    {plan.demo_url}
-  pixel        {plan.pixel_url}
-  visit log    {log}    (tail -f {shlex.quote(log)})
-  report       {as_typed("tracker")} report {shlex.quote(log)}
-  outbox       {plan.pixel.outbox.dir}
-  health       {plan.pixel_admin_url}/readyz    {plan.storage_admin_url}/readyz
-  metrics      {plan.pixel_admin_url}/metrics    {plan.storage_admin_url}/metrics
-  SNS and SQS  {plan.endpoint}
-
-  put it on a page:
-  {embed_snippet(plan.pixel_url)}
-
-  Ctrl-C stops everything.
-"""
-        )
-
     async def _stop_all(self) -> bool:
         """Stop all parts in the order in which a visit passes them; returns whether each stopped cleanly."""
         clean = True
@@ -204,6 +200,10 @@ class Runner:
             if self._storage.running and self._broker is not None and self._broker.running:
                 clean &= await self._drain()
             clean &= await self._storage.stop(self._plan.storage.shutdown.timeout + KILL_SECONDS)
+        if self._archive is not None:
+            clean &= await self._archive.stop(self._plan.storage.shutdown.timeout + KILL_SECONDS)
+            with contextlib.suppress(OSError):  # the next run removes what is left
+                remove_markers(Path(self._plan.storage.log.path))
         await self._demo.stop()
         if self._broker is not None:
             clean &= await self._broker.stop(KILL_SECONDS)
@@ -231,7 +231,7 @@ class Runner:
         return True
 
     def _children(self) -> list[Child]:
-        return [child for child in (self._broker, self._storage, self._pixel) if child is not None]
+        return [child for child in (self._broker, self._storage, self._pixel, self._archive) if child is not None]
 
 
 def run(plan: Plan) -> int:

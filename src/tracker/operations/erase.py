@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tracker.analysis import require_extra
+from tracker.archive import require_extra
 from tracker.aws.versions import open_versions
 from tracker.config import ArchiveConfig, load_storage
 from tracker.core.erasure import Selection
