@@ -17,7 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "redrive": ("tracker.operations.redrive", "Moves the messages of the dead-letter queue back into the queue."),
     "import": ("tracker.operations.bring_back", "Publishes again messages that were kept elsewhere."),
     "audit": ("tracker.storage.audit", "Reports what the visit log holds, and what is missing."),
-    "erase": ("tracker.storage.erase", "Removes the lines of a person from closed logs."),
+    "erase": ("tracker.operations.erase", "Removes the lines of a person from closed logs and the archive."),
     "report": ("tracker.analysis.report", "Shows the visits of log files, on the terminal or as an HTML page."),
     "archive": ("tracker.archive.command", "Writes closed logs as Parquet objects to S3, each line once."),
     "export": ("tracker.analysis.export", "Writes the visits of log files for other programs."),

@@ -9,7 +9,7 @@ import resource
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,26 +115,39 @@ def take_lock(path: Path, purpose: str) -> int:
     return descriptor
 
 
-@contextmanager
-def open_exclusively(file: Path) -> Iterator[BinaryIO]:
-    """The regular file `file`, open for reading, and locked as long as it is open.
+def open_exclusively(file: Path) -> AbstractContextManager[BinaryIO]:
+    """The regular file `file`, open for reading, and locked as long as it is open: to replace its content.
 
-    Raises HeldByAnother when another process has locked it this way or replaces it, OSError when it cannot be opened.
+    Raises HeldByAnother when another process has locked it, by this function or by `open_shared`, or when it replaces
+    the file. Raises OSError when it cannot be opened.
     """
+    return _open_locked(file, fcntl.LOCK_EX)
+
+
+def open_shared(file: Path) -> AbstractContextManager[BinaryIO]:
+    """The same, for those who only read: several may have the file open this way, and nobody exclusively."""
+    return _open_locked(file, fcntl.LOCK_SH)
+
+
+@contextmanager
+def _open_locked(file: Path, kind: int) -> Iterator[BinaryIO]:
     # O_NONBLOCK: without it, the opening of a pipe waits until somebody writes to it.
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "expected a regular file, it is something else", str(file))
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise HeldByAnother(f"another process works on {file}: try again when it has ended") from error
         named = os.stat(file, follow_symlinks=False)
         if (named.st_dev, named.st_ino) != (status.st_dev, status.st_ino):
             raise HeldByAnother(f"another process has replaced {file}: try again")
-        yield stream
+        with open(descriptor, "rb", closefd=False) as stream:
+            yield stream
+    finally:
+        os.close(descriptor)
 
 
 def make_directory(path: Path, mode: int) -> None:

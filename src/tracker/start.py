@@ -66,7 +66,9 @@ def prepare_worker(main: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     standard_error.install()
     _give_back_freed_memory()
-    _die_with_parent()
+    # The kernel kills this process when its parent ends, even if this process is stopped or its loop hangs. Otherwise it
+    # would keep the listening socket open, and the next start would find the address in use.
+    _call_c_library("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != main:
         sys.exit(0)
 
@@ -81,28 +83,20 @@ def _open_standard_descriptors() -> None:
         try:
             os.fstat(number)
         except OSError:
-            opened = os.open(os.devnull, os.O_RDWR)
-            os.set_inheritable(opened, True)
-
-
-def _die_with_parent() -> None:
-    """Let the kernel kill this process when its parent ends, even if this process is stopped or its loop hangs.
-
-    Otherwise it would keep the listening socket open, and the next start would find the address in use. Linux only.
-    """
-    if sys.platform == "linux":
-        # Without ctypes, or in a sandbox that forbids it, the worker works all the same.
-        with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
-            import ctypes
-
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 def _give_back_freed_memory() -> None:
     """Set the allocator of the C library; only glibc has these settings. An operator's own `MALLOC_` settings win."""
-    if sys.platform == "linux" and not any(name.startswith("MALLOC_") for name in os.environ):
+    if not any(name.startswith("MALLOC_") for name in os.environ):
+        for parameter, value in _MALLOPT.items():
+            _call_c_library("mallopt", parameter, value)
+
+
+def _call_c_library(function: str, *arguments: int) -> None:
+    """Call a function of the C library. Linux only; without ctypes, or in a sandbox that forbids it, nothing happens."""
+    if sys.platform == "linux":
         with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
             import ctypes
 
-            for parameter, value in _MALLOPT.items():
-                ctypes.CDLL(None).mallopt(parameter, value)
+            getattr(ctypes.CDLL(None), function)(*arguments)

@@ -16,6 +16,7 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
     visits.log.d/archived/NAME       a marker: each line of the closed log NAME (without `.gz`) is in the archive
+    visits.log.d/archived/NAME.part  its archiving has begun, and the marker is not written yet
     visits.log.d/archived/lock       the lock of the one archiver of this log
 
 An empty file with the name of a closed log is not a closed log but a reserved name: a rotation creates it before it
@@ -83,9 +84,9 @@ def compressed_path(closed: Path) -> Path:
     return closed.with_name(closed.name + GZIP_SUFFIX)
 
 
-def partial_path(compressed: Path) -> Path:
-    """The name of a compressed log while it is written."""
-    return compressed.with_name(compressed.name + PART_SUFFIX)
+def partial_path(file: Path) -> Path:
+    """The name of a compressed log or of a marker while it is written."""
+    return file.with_name(file.name + PART_SUFFIX)
 
 
 def is_partial(name: str) -> bool:
@@ -208,6 +209,11 @@ def archived_marker(log: Path, closed: Path) -> Path:
 
 def archiver_lock_path(log: Path) -> Path:
     return archived_directory(log) / "lock"
+
+
+def archiving_path(log: Path, closed: Path) -> Path:
+    """The marker of `closed` before it has its name: it exists from before the first object is put."""
+    return partial_path(archived_marker(log, closed))
 
 
 def size_of(file: Path) -> int | None:

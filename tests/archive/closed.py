@@ -20,8 +20,8 @@ CONFIG = ArchiveConfig(url="s3://archive/years")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def line(number: int, at: datetime = NOON) -> bytes:
-    return format_line(Visit(at + timedelta(seconds=number), f"https://example.com/{number}", "agent | é", "192.0.2.1"))
+def line(number: int, at: datetime = NOON, ip: str = "192.0.2.1") -> bytes:
+    return format_line(Visit(at + timedelta(seconds=number), f"https://example.com/{number}", "agent | é", ip))
 
 
 def incompressible(number: int, size: int = 64) -> bytes:

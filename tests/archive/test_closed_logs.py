@@ -2,10 +2,10 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from tracker.archive_marker import Marker, is_archived, write_marker
 from tracker.config import ArchiveConfig
 from tracker.files import take_lock
 from tracker.lifecycle import Backoff
-from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path
+from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path
 
 REMOVING = ArchiveConfig(url=CONFIG.url, keep_local=0)
 
@@ -143,13 +143,12 @@ def test_a_log_that_changes_while_it_is_read_waits_until_it_is_closed(
     log: Path, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed, bucket = close(log, b"".join(map(line, range(3)))), FakeBucket()
-    real, begun = os.fstat, threading.Event()
+    real, looks = os.fstat, itertools.count(1)
 
     def fstat(descriptor: int) -> os.stat_result:
-        """The file changes behind the archiver's first look at what it has opened."""
+        """The file changes behind the archiver's second look at it: at the first, it has only locked it."""
         status = real(descriptor)
-        if not begun.is_set() and os.path.samestat(status, closed.stat()):
-            begun.set()
+        if os.path.samestat(status, closed.stat()) and next(looks) == 2:
             change(closed)
         return status
 
@@ -216,6 +215,6 @@ def test_the_disk_of_the_markers_is_full(log: Path, monkeypatch: pytest.MonkeyPa
         patch.setattr(os, "fsync", fsync)
         patch.setattr("tracker.archive.closed_logs.sync_directory", lambda path: None)
         done = archive(log, bucket)
-    assert (done.archived, done.waiting, numbers(bucket.objects)) == (0, 2, [1])
-    assert done.problems == [f"{archived_marker(log, first)}: the marker cannot be written: No space left on device"]
+    assert (done.archived, done.waiting, bucket.objects) == (0, 2, {})
+    assert done.problems == [f"{archiving_path(log, first)}: the marker cannot be written: No space left on device"]
     assert archive(log, bucket) == Pass(archived=2)

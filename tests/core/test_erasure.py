@@ -54,3 +54,41 @@ def test_a_line_that_is_no_visit_is_not_judged(line: bytes) -> None:
 def test_an_address_that_is_none_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match=r"--ip: expected an IP address or a network such as 203\.0\.113\.0/24"):
         Selection(ips=[text])
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        (b"2026-11-24T12:00:00.000000+00:00|page|an|agent|203.0.113.7\n", Key.IP),
+        (b"203.0.113.7|page\r\n", Key.IP),
+        (b"anna", Key.AGENT),
+        (b"time|page|an\\x7Cagent|more|192.0.2.1\n", Key.AGENT),
+        (b"page|1|2|3|4\n", Key.PAGE),
+        (b"page|anna|203.0.113.7|4|5\n", Key.IP),
+    ],
+)
+def test_of_a_line_without_the_four_columns_each_column_may_have_the_value(line: bytes, key: Key) -> None:
+    selection = Selection(ips=["203.0.113.0/24"], agents=["anna", "an|agent"], pages=["page"])
+    assert selection.key_of(line) is key
+
+
+@pytest.mark.parametrize(
+    ("line", "mentioned"),
+    [
+        (b"from 203.0.113.7, or so\n", True),
+        (b"[2001:db8::7]\n", True),
+        (b"anna@example.org\n", True),
+        (b"an\\xC3\xbcna-\\xC3\\xBC\n", True),
+        ("ü".encode(), True),
+        (b"203.0.113.70 2001:db8:1::7 12:00:00 ann\n", False),
+    ],
+)
+def test_a_value_may_be_mentioned_anywhere_in_a_line(line: bytes, mentioned: bool) -> None:
+    selection = Selection(ips=["203.0.113.7", "2001:db8::/48"], agents=["anna"], pages=["ü"])
+    assert selection.is_mentioned(line) is mentioned
+
+
+def test_addresses_are_looked_up_one_by_one_too() -> None:
+    selection = Selection(ips=["203.0.113.7", "2001:db8::/48"])
+    found = [selection.has_address(text) for text in ("203.0.113.7", "2001:db8::9", "203.0.113.8", "", "é")]
+    assert found == [True, True, False, False, False]

@@ -21,13 +21,28 @@ PERMISSIONS = {
     "upload_part": "s3:PutObject",
     "complete_multipart_upload": "s3:PutObject",
     "abort_multipart_upload": "s3:AbortMultipartUpload",
+    "list_object_versions": "s3:ListBucketVersions",
+    "list_multipart_uploads": "s3:ListBucketMultipartUploads",
+    "get_object": "s3:GetObjectVersion",  # each call has a version
+    "delete_object": "s3:DeleteObjectVersion",
 }
+LOCKS = {"s3:GetObjectRetention", "s3:GetObjectLegalHold"}  # for headers in the reply to get_object
 TYPES = {"timestamp": "timestamp[us, tz=UTC]", "string": "string", "bigint": "int64"}
 
 
+def permissions(*modules: str) -> set[str]:
+    """Those of all calls of S3 in these modules, and the one with which S3 answers 404 and not 403."""
+    text = "".join((ROOT / f"src/tracker/aws/{module}.py").read_text() for module in modules)
+    return {PERMISSIONS[call] for call in re.findall(r"client\.([a-z_]+)\(", text)} | {"s3:ListBucket"}
+
+
 def test_the_policy_allows_what_the_archiver_calls_and_nothing_at_the_queue() -> None:
-    calls = set(re.findall(r"client\.([a-z_]+)\(", (ROOT / "src/tracker/aws/bucket.py").read_text()))
-    assert actions("ArchivePolicy", ARCHIVE) == {PERMISSIONS[call] for call in calls} | {"s3:ListBucket"}
+    assert actions("ArchivePolicy", ARCHIVE) == permissions("bucket")
+
+
+def test_the_policy_of_the_erasure_allows_what_it_calls_and_the_archiver_can_delete_nothing() -> None:
+    assert actions("ErasePolicy", ARCHIVE) == permissions("bucket", "versions") | LOCKS
+    assert not [action for action in actions("ArchivePolicy", ARCHIVE) if "Delete" in action or "Version" in action]
 
 
 def test_the_doctor_may_look_at_the_bucket_and_at_no_object_but_the_one_that_it_asks_for() -> None:

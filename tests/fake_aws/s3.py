@@ -1,44 +1,42 @@
 """One bucket of S3, in memory and over HTTP: the calls that the archive makes, with the faults of `faults.py`.
 
-The rules follow the API reference of S3: `If-None-Match: *` refuses a put and a completion when the key exists; an
-upload of several parts is an object only once it is completed; metadata belongs to the creation of the upload.
+The rules follow the API reference of S3: `If-None-Match: *` refuses a put and a completion when the key exists, and
+`If-Match` when the current object has another ETag; an upload of several parts is an object only once it is completed;
+metadata belongs to the creation of the upload.
 """
 
 import asyncio
 import base64
-import hashlib
 import threading
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 from xml.etree import ElementTree
 
 from aiohttp import web
 
 from tests.fake_aws.faults import AFTER, BEFORE, Faults
+from tests.fake_aws.s3_store import Object as Object
+from tests.fake_aws.s3_store import Parts, Store
 from tests.ports import free_port
-from tracker.errors import AwsUnreachable
+from tracker.aws.versions import Held, Upload, Version, VersionsPage
+from tracker.errors import AwsRefused, AwsUnreachable
 
 BUCKET = "archive"
 
 
-@dataclass
-class Object:
-    body: bytes
-    digest: str
-
-
 class FakeBucket:
-    """The bucket behind the archive's protocol. The call number `at` fails: before its work, or after it (`late`)."""
+    """The bucket behind the archive's protocols. The call number `at` fails: before its work, or after it (`late`)."""
 
-    def __init__(self, at: int = 0, *, late: bool = False) -> None:
-        self.objects: dict[str, Object] = {}
+    def __init__(self, at: int = 0, *, late: bool = False, versioned: bool = False) -> None:
+        self.store = Store(versioned=versioned)
+        self.objects = self.store.objects
         self.calls = 0
-        self._at = at
-        self._late = late
+        self.at = at
+        self.late = late
 
     async def digest(self, key: str) -> str | None:
         self._begin()
@@ -48,16 +46,61 @@ class FakeBucket:
 
     async def put(self, key: str, file: Path, digest: str) -> None:
         self._begin()
-        self.objects.setdefault(key, Object(file.read_bytes(), digest))
+        if key not in self.objects:
+            self.store.put(key, file.read_bytes(), digest)
+        self._end()
+
+    async def page(self, prefix: str, begin: dict[str, str] | None = None) -> VersionsPage:
+        self._begin()
+        found = [Version(key, each.version, each.etag, current) for key, each, current in self.store.versions(prefix)]
+        self._end()
+        return VersionsPage(found, None)
+
+    async def read(self, version: Version, file: Path) -> Held | None:
+        self._begin()
+        found = self.store.find(version.key, version.id)
+        if found is not None:
+            file.write_bytes(found.body)
+        self._end()
+        if found is None or found.etag != version.etag:
+            return None
+        lock = f"it is locked until {found.locked_until:%Y-%m-%d}" if found.locked_until else None
+        return Held({"digest": found.digest}, lock)
+
+    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+        self._begin()
+        current = self.objects.get(version.key)
+        is_same = current is not None and current.etag == version.etag
+        if is_same:
+            self.store.put(version.key, file.read_bytes(), held.settings["digest"])
+        self._end()
+        return is_same
+
+    async def delete(self, version: Version) -> None:
+        self._begin()
+        done = self.store.delete(version.key, version.id)
+        self._end()
+        if not done:
+            raise AwsRefused("AccessDenied", code="AccessDenied", status=403)
+
+    async def uploads(self, prefix: str) -> list[Upload]:
+        self._begin()
+        found = [Upload(each.key, name, each.begun) for name, each in self.store.uploads.items()]
+        self._end()
+        return found
+
+    async def abort(self, upload: Upload) -> None:
+        self._begin()
+        self.store.uploads.pop(upload.id, None)
         self._end()
 
     def _begin(self) -> None:
         self.calls += 1
-        if self.calls == self._at and not self._late:
+        if self.calls == self.at and not self.late:
             raise AwsUnreachable("the call was not made")
 
     def _end(self) -> None:
-        if self.calls == self._at and self._late:
+        if self.calls == self.at and self.late:
             raise AwsUnreachable("the reply was lost")
 
 
@@ -65,11 +108,19 @@ class FakeS3:
     """The bucket over HTTP, in a thread. As a context it listens."""
 
     def __init__(self) -> None:
-        self.objects: dict[str, Object] = {}
-        self.uploads: dict[str, tuple[str, dict[int, bytes]]] = {}
+        self.store = Store()
+        self.objects = self.store.objects
+        self.uploads = self.store.uploads
         self.calls: list[str] = []
+        self.page_length = 1000
         self.refuse: tuple[int, str] | None = None
         """The status and the code with which each call is refused, as for expired credentials."""
+        self.foreign = False
+        """Whether another program answers, with a page and status 200."""
+        self.cut_bodies = 0
+        """How many of the next objects that are read end amid their bodies."""
+        self.on_call: Callable[[str], None] = lambda _: None
+        """Gets the name of each call before it is performed."""
         self.faults = Faults()
         self.url = f"http://127.0.0.1:{free_port()}"
         self._loop = asyncio.new_event_loop()
@@ -99,12 +150,18 @@ class FakeS3:
         action = _action(request)
         body = await request.read()
         self.calls.append(action)
+        self.on_call(action)
+        if self.foreign:
+            return web.Response(text="<html>Welcome</html>", content_type="text/html")
         if self.refuse:
             return _error(*self.refuse, head=request.method == "HEAD")
         for kind in BEFORE:
             if self.faults.strikes(kind, action):
                 return self._fail(request, kind)
         response = self._perform(action, request, body)
+        if action == "GetObject" and self.cut_bodies:
+            self.cut_bodies -= 1
+            return await _cut_off(request, response)
         for kind in AFTER:
             if self.faults.strikes(kind, action):
                 return self._fail(request, kind)
@@ -117,64 +174,136 @@ class FakeS3:
         status, code = (503, "SlowDown") if kind == "throttle" else (500, "InternalError")
         return _error(status, code, head=request.method == "HEAD")
 
-    def _perform(self, action: str, request: web.Request, body: bytes) -> web.StreamResponse:
+    def _perform(self, action: str, request: web.Request, body: bytes) -> web.Response:
         bucket, _, key = unquote(request.path).lstrip("/").partition("/")
         assert bucket == BUCKET
         upload = request.query.get("uploadId", "")
         if "x-amz-checksum-crc32" in request.headers:
             sent = base64.b64decode(request.headers["x-amz-checksum-crc32"])
             assert zlib.crc32(body).to_bytes(4, "big") == sent
+        if action.startswith("List"):
+            return self._list(action, request)
         if action in ("PutObject", "CompleteMultipartUpload"):
-            assert request.headers["If-None-Match"] == "*"
             if action == "CompleteMultipartUpload" and upload not in self.uploads:
                 return _error(404, "NoSuchUpload")
-            if key in self.objects:
-                return _error(412, "PreconditionFailed")
+            if refusal := self._refusal(key, request):
+                return refusal
         if action == "HeadObject":
             found = self.objects.get(key)
             if found is None:
                 return _error(404, "NoSuchKey", head=True)
-            return web.Response(headers={"ETag": _etag(found.body), "x-amz-meta-digest": found.digest})
+            return web.Response(headers={"ETag": found.etag, "x-amz-meta-digest": found.digest})
         if action == "ListObjectsV2":
             return _xml("<ListBucketResult/>")
+        if action == "GetObject":
+            return self._get(key, request)
+        if action == "DeleteObject":
+            done = self.store.delete(key, request.query["versionId"])
+            return web.Response(status=204) if done else _error(403, "AccessDenied")
         if action == "PutObject":
-            self.objects[key] = Object(body, request.headers["x-amz-meta-digest"])
-            return web.Response(headers={"ETag": _etag(body)})
+            return web.Response(headers={"ETag": self.store.put(key, body, *_settings(request)).etag})
         if action == "CreateMultipartUpload":
             upload = f"upload-{len(self.calls)}"
-            self.uploads[upload] = (request.headers["x-amz-meta-digest"], {})
+            self.uploads[upload] = Parts(key, *_settings(request))
             return _xml(f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
         if action == "AbortMultipartUpload":
             self.uploads.pop(upload, None)
             return web.Response(status=204)
         if upload not in self.uploads:
             return _error(404, "NoSuchUpload")
-        digest, parts = self.uploads[upload]
+        parts = self.uploads[upload].bodies
         if action == "UploadPart":
             parts[int(request.query["partNumber"])] = body
-            return web.Response(headers={"ETag": _etag(body)})
+            return web.Response(headers={"ETag": f'"{len(body)}"'})
         listed = [
             int(each.text or "") for each in ElementTree.fromstring(body).iter() if each.tag.endswith("PartNumber")
         ]
         assert listed == sorted(parts)
-        self.objects[key] = Object(b"".join(parts[number] for number in listed), digest)
-        del self.uploads[upload]
+        made = self.uploads.pop(upload)
+        self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.storage_class)
         return _xml('<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>')
+
+    def _refusal(self, key: str, request: web.Request) -> web.Response | None:
+        """The answer to a put whose condition is not met. Every put of the archive has one."""
+        current = self.objects.get(key)
+        if "If-Match" in request.headers:
+            if current is None:
+                return _error(404, "NoSuchKey")
+            return None if request.headers["If-Match"] == current.etag else _error(412, "PreconditionFailed")
+        assert request.headers["If-None-Match"] == "*"
+        return None if current is None else _error(412, "PreconditionFailed")
+
+    def _get(self, key: str, request: web.Request) -> web.Response:
+        found = self.store.find(key, request.query["versionId"])
+        if found is None:
+            return _error(404, "NoSuchVersion")
+        if request.headers.get("If-Match", found.etag) != found.etag:
+            return _error(412, "PreconditionFailed")
+        headers = {"ETag": found.etag, "x-amz-meta-digest": found.digest}
+        if found.storage_class:
+            headers["x-amz-storage-class"] = found.storage_class
+        if found.locked_until is not None:
+            headers["x-amz-object-lock-mode"] = "COMPLIANCE"
+            headers["x-amz-object-lock-retain-until-date"] = f"{found.locked_until:%Y-%m-%dT%H:%M:%SZ}"
+        return web.Response(body=found.body, headers=headers)
+
+    def _list(self, action: str, request: web.Request) -> web.Response:
+        prefix = request.query.get("prefix", "")
+        if action == "ListMultipartUploads":
+            found = "".join(
+                f"<Upload><Key>{each.key}</Key><UploadId>{name}</UploadId>"
+                f"<Initiated>{each.begun:%Y-%m-%dT%H:%M:%S.%fZ}</Initiated></Upload>"
+                for name, each in self.uploads.items()
+                if each.key.startswith(prefix)
+            )
+            return _xml(f"<ListMultipartUploadsResult><Bucket>{BUCKET}</Bucket>{found}</ListMultipartUploadsResult>")
+        versions = self.store.versions(prefix)
+        marker = request.query.get("key-marker", ""), request.query.get("version-id-marker", "")
+        names = [(key, each.version) for key, each, _ in versions]
+        begin = names.index(marker) + 1 if marker in names else sum(key <= marker[0] for key, _ in names)
+        page = versions[begin : begin + self.page_length]
+        found = "".join(
+            f"<Version><Key>{quote(key)}</Key><VersionId>{each.version}</VersionId><ETag>{each.etag}</ETag>"
+            f"<IsLatest>{str(current).lower()}</IsLatest></Version>"
+            for key, each, current in page
+        )
+        if begin + self.page_length < len(versions):
+            key, last, _ = page[-1]
+            found += "<IsTruncated>true</IsTruncated>"
+            found += f"<NextKeyMarker>{key}</NextKeyMarker><NextVersionIdMarker>{last.version}</NextVersionIdMarker>"
+        return _xml(
+            f"<ListVersionsResult><Name>{BUCKET}</Name><EncodingType>url</EncodingType>{found}</ListVersionsResult>"
+        )
 
 
 def _action(request: web.Request) -> str:
     upload = "uploadId" in request.query
+    for query, action in (("versions", "ListObjectVersions"), ("uploads", "ListMultipartUploads")):
+        if request.method == "GET" and query in request.query:
+            return action
     return {
-        "GET": "ListObjectsV2",
+        "GET": "ListObjectsV2" if "list-type" in request.query else "GetObject",
         "HEAD": "HeadObject",
         "PUT": "UploadPart" if upload else "PutObject",
         "POST": "CompleteMultipartUpload" if upload else "CreateMultipartUpload",
-        "DELETE": "AbortMultipartUpload",
+        "DELETE": "AbortMultipartUpload" if upload else "DeleteObject",
     }[request.method]
 
 
-def _etag(body: bytes) -> str:
-    return f'"{hashlib.md5(body).hexdigest()}"'
+async def _cut_off(request: web.Request, response: web.Response) -> web.StreamResponse:
+    assert isinstance(response.body, bytes)
+    cut = web.StreamResponse(headers=response.headers)
+    cut.content_length = len(response.body)
+    await cut.prepare(request)
+    await cut.write(response.body[: len(response.body) // 2])
+    assert request.transport is not None
+    request.transport.close()
+    return cut
+
+
+def _settings(request: web.Request) -> tuple[str, str]:
+    """The digest and the storage class of a new object."""
+    return request.headers["x-amz-meta-digest"], request.headers.get("x-amz-storage-class", "")
 
 
 def _xml(text: str, status: int = 200) -> web.Response:

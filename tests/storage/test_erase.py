@@ -22,11 +22,13 @@ from tests.storage.rig import A, logged, open_rig, pages, span
 from tracker import cli
 from tracker.config import Rotate
 from tracker.core.erasure import Selection
+from tracker.core.log_digest import begin_digest
 from tracker.errors import HeldByAnother
 from tracker.files import open_exclusively
+from tracker.storage import erasure_log
 from tracker.storage.compressor import compress
 from tracker.storage.erasing import erase_lines
-from tracker.visit_log_files import closed_logs, erasing_path
+from tracker.visit_log_files import archiving_path, closed_logs, erased_log_path, erasing_path
 
 PERSON, OTHER = "203.0.113.7", "192.0.2.1"
 NAME = "visits.log.20261124T120000.000000Z"
@@ -97,6 +99,10 @@ def test_what_was_done_is_recorded_without_the_persons_data_and_audit_reports_it
     assert erase(log, "--agent", "a secret agent", "--page", "https://example.org/0") == 0
     [entry] = entries(log)
     assert entry.pop("time").startswith("20")
+    before, after = begin_digest(), begin_digest()
+    before.update(LINES)
+    after.update(line(OTHER, 3) + line(OTHER, 6))
+    assert (entry.pop("before"), entry.pop("after")) == (before.hexdigest(), after.hexdigest())
     assert entry == {"file": str(file), "lines": 7, "ip": 6, "agent": 0, "page": 1}
     assert (log.with_name("visits.log.d") / "erased.log").stat().st_mode & 0o777 == 0o640
     assert PERSON not in (log.with_name("visits.log.d") / "erased.log").read_text()
@@ -129,7 +135,11 @@ def test_a_dry_run_counts_and_changes_nothing(log: Path, capsys: pytest.CaptureF
     file = closed(log)
     before = file.stat()
     assert erase(log, "--dry-run") == 1
-    assert file.stat() == before
+    assert (file.stat().st_ino, file.stat().st_mtime_ns, file.read_bytes()) == (
+        before.st_ino,
+        before.st_mtime_ns,
+        LINES,
+    )
     assert not log.with_name("visits.log.d").exists()
     assert f"{file}: 6 of 9 lines would be erased (6 by ip)" in capsys.readouterr().out
     assert erase(log, "--dry-run", ip="198.51.100.1") == 0
@@ -141,6 +151,28 @@ def test_a_file_without_such_lines_is_not_touched(log: Path) -> None:
     assert erase(log, ip="198.51.100.0/24") == 0
     assert file.stat().st_ino == before
     assert not log.with_name("visits.log.d").exists()
+
+
+def test_an_entry_of_which_a_full_disk_has_taken_half_does_not_spoil_the_next_one(log: Path) -> None:
+    closed(log)
+    log.with_name("visits.log.d").mkdir()
+    erased_log_path(log).write_bytes(b'{"time": "2026')
+    assert erase(log) == 0
+    [entry] = erasure_log.entries(log)
+    assert entry.lines == 6
+
+
+def test_a_log_is_refused_while_the_archive_may_have_a_part_of_it(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, other = closed(log), closed(log, "visits.log.20261125T120000.000000Z.gz")
+    for each in (file, other):
+        archiving_path(log, each).parent.mkdir(parents=True, exist_ok=True)
+    archiving_path(log, other).touch()
+    assert erase(log) == 3
+    assert f"{other}: it is being archived, or that was interrupted" in capsys.readouterr().err
+    assert file.read_bytes() == KEPT
+    assert gzip.decompress(other.read_bytes()) == LINES
 
 
 def test_the_live_log_is_refused_with_the_way_to_rotate_it(log: Path, capsys: pytest.CaptureFixture[str]) -> None:

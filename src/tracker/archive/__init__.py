@@ -1,4 +1,4 @@
-"""The archive: closed logs as Parquet objects on S3, made by `tracker archive`.
+"""The archive: closed logs as Parquet objects on S3, made by `tracker archive`, and `tracker erase` in it.
 
 The modules, from the caller down:
 
@@ -8,6 +8,8 @@ The modules, from the caller down:
 4. `objects` makes the files of a closed log.
 5. `lines` reads the lines of a closed log, and `columns` reads thousands of them at once.
 6. `day_files` writes the Parquet files, one for each day.
+7. `erasing` erases lines in all objects and versions. It opens with the protocol. `tracker.operations.erase` calls it.
+8. `rewriting` counts the selected lines of one object, and writes it without them.
 
 Arrow is imported in this package only, and only when a command runs. It is the `archive` extra.
 """

@@ -4,13 +4,17 @@ One archiver works on a log at a time: it holds a lock during each pass. One clo
 
 1. The folder of the logs is listed and then synced. A power cut could otherwise undo the rename of a rotation that was
    seen here, and the same lines would be closed again under another name.
-2. The log is opened and read to its end. Its objects are made as temporary files, one for each day and one for
-   malformed lines, and the digest of all its lines is known.
-3. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody
+2. The log is locked, the empty file `NAME.part` is made durable beside its marker to be, and the lock is released. From
+   now on `tracker erase` refuses this log. It would otherwise replace it between two objects, or after it was read.
+3. The log is read to its end. Its objects are made as temporary files, one for each day and one for malformed lines,
+   and the digest of all its lines is known.
+4. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody
    else's object has this name, which is an error. No object: it is put, on the condition that none exists, and S3 is
    asked again. So only what S3 says it has counts as stored, whether the reply to a put is lost, late or forged.
-4. When all objects are done, the marker of the log is written, synced, and renamed to its name.
-5. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`).
+   A digest that the log had before lines of it were erased is the same digest: the object is older than the erasure.
+   The marker gets the digest that the objects have.
+5. When all objects are done, the marker is written into `NAME.part`, synced, and renamed to its name.
+6. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`).
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
 and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
@@ -22,7 +26,8 @@ import logging
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -34,9 +39,10 @@ from tracker.archive_marker import Marker, write_marker
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
 from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, HeldByAnother, MarkerFailed, TrackerError
-from tracker.files import make_directory, reason, take_lock
+from tracker.files import make_directory, open_shared, reason, sync_directory, take_lock
 from tracker.lifecycle import Backoff
-from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path
+from tracker.storage.erasure_log import digests
+from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path, forms
 
 log = logging.getLogger(__name__)
 
@@ -137,10 +143,12 @@ class Archiver:
 
     async def _archive(self, closed: Path) -> None:
         begin = time.monotonic()
+        await asyncio.to_thread(_begin, archiving_path(self._path, closed), closed)
         async with objects_of(closed) as made:
+            digest = made.digest
             for each in made.objects:
-                await self._store(closed, each, made.digest)
-            await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), made)
+                digest = await self._store(closed, each, digest)
+            await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), replace(made, digest=digest))
         telemetry.ARCHIVED_LOGS.inc()
         telemetry.ARCHIVED_VISITS.inc(made.visits)
         telemetry.ARCHIVED_MALFORMED.inc(made.malformed)
@@ -150,8 +158,8 @@ class Archiver:
             *(closed, len(made.objects), made.visits, made.malformed, time.monotonic() - begin),
         )
 
-    async def _store(self, closed: Path, made: Made, digest: str) -> None:
-        """Step 3. Raises ArchiveConflict, and AwsRefused or AwsUnreachable once it makes no sense to try again now."""
+    async def _store(self, closed: Path, made: Made, digest: str) -> str:
+        """Step 4; returns the digest that S3 has. Raises ArchiveConflict, and AwsRefused or AwsUnreachable."""
         key = f"{self._prefix}{made.name}"
         self._backoff.reset()
         tries = 0
@@ -167,12 +175,12 @@ class Archiver:
                     continue
             except (AwsRefused, AwsUnreachable) as error:
                 tries, failure = tries + 1, error
-                if tries > TRIES or not _may_be_over_soon(error):
+                if tries > TRIES or not may_be_over_soon(error):
                     raise
                 await asyncio.sleep(self._backoff.next())
                 continue
-            if found == digest:
-                return
+            if found == digest or found in await asyncio.to_thread(digests, self._path, closed, digest):
+                return found
             raise ArchiveConflict(
                 f"{closed} differs from {self._url}/{made.name}, which has another digest ({found or 'none'}, expected "
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
@@ -195,6 +203,22 @@ def _measure(waiting: int, oldest: float | None) -> None:
     telemetry.ARCHIVE_AGE.set(0.0 if oldest is None else max(0.0, time.time() - oldest))
 
 
+def _begin(part: Path, closed: Path) -> None:
+    """Step 2. Raises HeldByAnother while `tracker erase` works on the log, MarkerFailed and OSError."""
+    with ExitStack() as stack:
+        for name in forms(closed):  # it may have been compressed in between
+            with suppress(FileNotFoundError):
+                stack.enter_context(open_shared(name))
+                break
+        else:
+            stack.enter_context(open_shared(closed))  # raises FileNotFoundError
+        try:
+            part.touch(0o640)
+            sync_directory(part.parent)
+        except OSError as error:
+            raise MarkerFailed(f"{part}: the marker cannot be written: {reason(error)}") from error
+
+
 def _write_marker(file: Path, made: MadeObjects) -> None:
     marker = Marker(made.digest, made.visits, made.malformed, [each.name for each in made.objects])
     try:
@@ -203,7 +227,8 @@ def _write_marker(file: Path, made: MadeObjects) -> None:
         raise MarkerFailed(f"{file}: the marker cannot be written: {reason(error)}") from error
 
 
-def _may_be_over_soon(error: AwsRefused | AwsUnreachable) -> bool:
+def may_be_over_soon(error: AwsRefused | AwsUnreachable) -> bool:
+    """Whether it makes sense to make the same call again in this pass."""
     if not isinstance(error, AwsRefused):
         return True
     return error.status >= 500 or error.status in _PASSING or error.code in _PASSING_CODES

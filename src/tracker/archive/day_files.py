@@ -27,16 +27,20 @@ ROW_GROUP = 245_760
 ROW_GROUP_BYTES = 64 << 20
 ROW_GROUP_PARTS = 1_000  # each costs memory, however few visits it has
 MOST_OPEN = 100  # Parquet files; a log of years has more days
-_OPTIONS: dict[str, Any] = {
+COMPACT: dict[str, Any] = {
     "compression": "zstd",
     "compression_level": 3,
     "data_page_version": "2.0",
-    "use_dictionary": ["page", "user_agent", "log"],  # of addresses most differ
     "dictionary_pagesize_limit": 1 << 30,  # never change to plain texts within a row group
+    "store_schema": False,  # the columns have the types of Parquet, whatever their form was in memory
+}
+"""How every Parquet file of the archive is written."""
+
+_OPTIONS = COMPACT | {
+    "use_dictionary": ["page", "user_agent", "log"],  # of addresses most differ
     "column_encoding": {"time": "DELTA_BINARY_PACKED", "line": "DELTA_BINARY_PACKED", "ip": "PLAIN"},
     # Of pages and user agents in no order they say nothing. Of addresses they say that none is missing, for reports.
     "write_statistics": ["time", "ip", "line"],
-    "store_schema": False,  # the columns have the types of Parquet, whatever their form was in memory
 }
 
 

@@ -1,10 +1,11 @@
 """SNS, SQS and S3 as the others see them.
 
-`SnsTopic` publishes messages, `SqsQueue` receives deliveries, `S3Bucket` keeps the archive.
+`SnsTopic` publishes messages, `SqsQueue` receives deliveries, `S3Bucket` keeps the archive, and `S3Versions` has all
+versions of its objects.
 
 No other package imports botocore. The modules, from the caller down:
 
-1. `topic`, `queue` and `bucket` implement the interfaces that the services and the archive use.
+1. `topic`, `queue`, `bucket` and `versions` implement the interfaces that the services and the archive use.
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
 4. `settings` reads the settings of the AWS tools before a service starts, and finds what is wrong with them.

@@ -25,7 +25,7 @@ PART_BYTES = 8 << 20
 BODY_SECONDS = 120.0  # for one request with a body
 
 _DIGEST = "digest"  # S3's header is x-amz-meta-digest
-_EXISTS = 412
+CONDITION_FAILED = 412
 
 
 class S3Bucket:
@@ -67,21 +67,37 @@ class S3Bucket:
         """
         (client,) = await self._clients.ready()
         target = {"Bucket": self._name, "Key": key}
-        with file.open("rb") as source:
-            body = await asyncio.to_thread(source.read, PART_BYTES)
-            try:
-                if len(body) < PART_BYTES:
-                    call = client.put_object(**target, Body=body, Metadata={_DIGEST: digest}, IfNoneMatch="*")
-                    await ask(call, "ETag", seconds=BODY_SECONDS)
-                else:
-                    await _put_parts(client, target, body, source, digest)
-            except AwsRefused as error:
-                if error.status != _EXISTS:
-                    raise
+        try:
+            await upload(client, target, {"Metadata": {_DIGEST: digest}}, file, {"IfNoneMatch": "*"})
+        except AwsRefused as error:
+            if error.status != CONDITION_FAILED:
+                raise
 
 
-async def _put_parts(client: Any, target: dict[str, str], body: bytes, source: BinaryIO, digest: str) -> None:
-    reply = await ask(client.create_multipart_upload(**target, Metadata={_DIGEST: digest}), "UploadId")
+async def upload(
+    client: Any, target: dict[str, str], settings: dict[str, Any], file: Path, condition: dict[str, str]
+) -> None:
+    """Put `file` as the object `target`, on the condition. A long file is put in parts.
+
+    Raises AwsRefused, with the status CONDITION_FAILED if the condition is not met, AwsUnreachable and OSError.
+    """
+    with file.open("rb") as source:
+        body = await asyncio.to_thread(source.read, PART_BYTES)
+        if len(body) < PART_BYTES:
+            await ask(client.put_object(**target, **settings, Body=body, **condition), "ETag", seconds=BODY_SECONDS)
+        else:
+            await _put_parts(client, target, settings, body, source, condition)
+
+
+async def _put_parts(
+    client: Any,
+    target: dict[str, str],
+    settings: dict[str, Any],
+    body: bytes,
+    source: BinaryIO,
+    condition: dict[str, str],
+) -> None:
+    reply = await ask(client.create_multipart_upload(**target, **settings), "UploadId")
     upload = {**target, "UploadId": reply["UploadId"]}
     try:
         parts: list[dict[str, Any]] = []
@@ -91,7 +107,7 @@ async def _put_parts(client: Any, target: dict[str, str], body: bytes, source: B
             reply = await ask(call, "ETag", seconds=BODY_SECONDS)
             parts.append({"PartNumber": number, "ETag": reply["ETag"]})
             body = await asyncio.to_thread(source.read, PART_BYTES)
-        call = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, IfNoneMatch="*")
+        call = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
         await ask(call, "ETag", seconds=BODY_SECONDS)
     except BaseException:
         try:

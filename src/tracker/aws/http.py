@@ -66,6 +66,7 @@ class _Response:
         self.url = response.url
         self.status = response.status
         self.raw_headers = response.raw_headers
+        self.content = response.content  # of an object of S3: it is streamed, so its size is not limited
         self._response = response
         self._largest = largest
 
@@ -80,6 +81,9 @@ class _Response:
             self._response.close()
             raise
         return bytes(body)
+
+    def close(self) -> None:
+        self._response.close()
 
 
 class ForeignReply(Exception):

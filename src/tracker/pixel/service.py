@@ -37,7 +37,7 @@ from tracker.pixel.outbox import Outbox
 from tracker.pixel.outbox_monitor import OutboxMonitor
 from tracker.pixel.publisher import Publisher
 from tracker.pixel.reload import reload_on
-from tracker.pixel.worker_pool import WorkerPool
+from tracker.pixel.worker_pool import WorkerPool, worker_count
 from tracker.systemd import Manager
 
 log = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ async def run(config: PixelConfig, load: Callable[[], PixelConfig]) -> None:
         workers = WorkerPool(config=config, listener=listener, accounting=accounting)
         working = await stack.enter_async_context(_background(workers.run()))
         await workers.wait_answering(ANSWER_SECONDS)
-        run_behind(workers.size)
+        run_behind(worker_count(config))
         # Imported only now that a worker answers: botocore takes longer to load than a visitor should wait.
         from tracker.aws import open_topic
 

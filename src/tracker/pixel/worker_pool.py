@@ -59,11 +59,6 @@ class WorkerPool:
         self._draining = asyncio.Event()
 
     @property
-    def size(self) -> int:
-        """How many workers the configuration in force wants."""
-        return _worker_count(self.config)
-
-    @property
     def answering(self) -> int:
         """How many workers answer."""
         return sum(worker.answering for worker in self._running)
@@ -93,7 +88,7 @@ class WorkerPool:
         self._starter = WorkerStarter()
         try:
             async with self._tasks:
-                self._members = [self._start(n, self.config, _backoff()) for n in range(_worker_count(self.config))]
+                self._members = [self._start(n, self.config, _backoff()) for n in range(worker_count(self.config))]
                 checking = self._tasks.create_task(self._check())
                 await self._draining.wait()
                 checking.cancel()
@@ -111,7 +106,7 @@ class WorkerPool:
 
         Raises ReloadFailed if no worker answers with it. Nothing has changed then.
         """
-        for number in range(_worker_count(config)):
+        for number in range(worker_count(config)):
             new = await self._start_answering(number, config, self._patience.trial_seconds if number == 0 else None)
             old, self._members[number : number + 1] = self._members[number : number + 1], [new]
             for worker in old:
@@ -135,7 +130,7 @@ class WorkerPool:
                 worker.check()
 
     def _start(self, number: int, config: PixelConfig, backoff: Backoff) -> WorkerProcess:
-        workers = max(len(self._running) + 1, _worker_count(self.config))
+        workers = max(len(self._running) + 1, worker_count(self.config))
         worker = WorkerProcess(
             number=number,
             config=config,
@@ -207,5 +202,5 @@ def _backoff() -> Backoff:
     return Backoff(first=0.1, cap=5.0)
 
 
-def _worker_count(config: PixelConfig) -> int:
+def worker_count(config: PixelConfig) -> int:
     return usable_cpus() if config.workers == "auto" else config.workers

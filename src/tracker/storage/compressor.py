@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tracker.errors import HeldByAnother
-from tracker.files import open_exclusively, sync_directory
+from tracker.files import open_shared, sync_directory
 from tracker.owner_thread import OwnerThread
 from tracker.visit_log_files import compressed_path, is_compressed, partial_path
 
@@ -76,7 +76,7 @@ def compress(file: Path, ending: threading.Event) -> None:
     done = compressed_path(file)
     part = partial_path(done)
     try:
-        with open_exclusively(file) as source, part.open("wb") as target:
+        with open_shared(file) as source, part.open("wb") as target:
             shutil.copymode(file, part)
             with gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0) as packed:
                 while chunk := source.read(CHUNK_BYTES):

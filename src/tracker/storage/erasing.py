@@ -1,6 +1,7 @@
 """Removes selected lines from one closed log, plain or gzipped, whichever call fails and wherever the process ends.
 
-1. The file is locked, so that neither the compressor nor another `tracker erase` works on it.
+1. The file is locked, so that neither the compressor nor another `tracker erase` works on it, and the caller checks
+   that nobody else needs it as it is.
 2. It is read once, and the selected lines are counted. If there are none, or only the count is wanted, it ends here.
 3. The other lines are written to `<name>.erase.part`, which gets the owner, the mode, the times and the extended
    attributes (such as SELinux's) of the file, and is synced.
@@ -22,6 +23,7 @@ from pathlib import Path
 from typing import IO
 
 from tracker.core.erasure import Key, Selection
+from tracker.core.log_digest import begin_digest
 from tracker.core.log_line import MAX_LOG_LINE_BYTES
 from tracker.errors import MalformedMessage
 from tracker.files import open_exclusively, sync_directory
@@ -38,6 +40,8 @@ class Counts:
     unreadable: int = 0
     other_names: int = 0  # further hard links of the file, which keep the old content
     selected: dict[Key, int] = field(default_factory=lambda: dict.fromkeys(Key, 0))
+    before: str = ""  # the digest of the file
+    after: str = ""  # its digest without the selected lines
 
     @property
     def total_selected(self) -> int:
@@ -59,14 +63,17 @@ def erase_lines(
         if record is not None:
             part.unlink(missing_ok=True)
         counts = Counts(other_names=status.st_nlink - 1)
-        for _ in _kept_lines(source, selection, counts):
-            pass
+        after = begin_digest()
+        before = after.copy()
+        for piece in kept_lines(source, selection.key_of, counts, all_lines=before.update):
+            after.update(piece)
+        counts.before, counts.after = before.hexdigest(), after.hexdigest()
         if record is None or not counts.total_selected:
             return counts
         try:
             with part.open("xb") as target:
                 os.fchmod(target.fileno(), 0o600)  # until it has the owner that the file's mode is meant for
-                _write_kept(source, target, selection)
+                write_kept(source, target, selection.key_of)
                 target.flush()
                 os.fchown(target.fileno(), status.st_uid, status.st_gid)
                 shutil.copystat(file, part)
@@ -79,21 +86,32 @@ def erase_lines(
     return counts
 
 
-def _write_kept(source: IO[bytes], target: IO[bytes], selection: Selection) -> None:
+def write_kept(source: IO[bytes], target: IO[bytes], key_of: Callable[[bytes], Key | None]) -> None:
+    """Write the lines of `source` that are not selected to `target`, compressed if `source` is."""
     output: AbstractContextManager[IO[bytes] | gzip.GzipFile] = nullcontext(target)
     if _is_gzip(source):
         output = gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0)
     with output as writer:
-        for line in _kept_lines(source, selection, Counts()):
+        for line in kept_lines(source, key_of, Counts()):
             writer.write(line)
 
 
-def _kept_lines(source: IO[bytes], selection: Selection, counts: Counts) -> Iterator[bytes]:
-    """The lines that are not selected, from the first one on. A line that is too long to be a visit comes in pieces."""
+def kept_lines(
+    source: IO[bytes],
+    key_of: Callable[[bytes], Key | None],
+    counts: Counts,
+    all_lines: Callable[[bytes], object] = lambda _: None,
+) -> Iterator[bytes]:
+    """The lines that are not selected, from the first one on. A line that is too long to be a visit comes in pieces.
+
+    `key_of` returns by what a line is selected, or raises MalformedMessage. `all_lines` gets the selected ones, too.
+    Raises OSError, and EOFError or zlib.error for a damaged gzip file.
+    """
     source.seek(0)
     stream = gzip.GzipFile(fileobj=source) if _is_gzip(source) else source
     within_long_line = False
     for piece in iter(partial(stream.readline, MAX_LOG_LINE_BYTES), b""):
+        all_lines(piece)
         is_whole = piece.endswith(b"\n") or len(piece) < MAX_LOG_LINE_BYTES  # the last line may have no newline
         if within_long_line:
             within_long_line = not is_whole
@@ -105,7 +123,7 @@ def _kept_lines(source: IO[bytes], selection: Selection, counts: Counts) -> Iter
             if not is_whole:
                 within_long_line = True
                 raise MalformedMessage("too long for the line of a visit")
-            key = selection.key_of(piece)
+            key = key_of(piece)
         except MalformedMessage:
             counts.unreadable += 1
         if key is None:

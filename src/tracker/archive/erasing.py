@@ -1,0 +1,239 @@
+"""Erases the selected lines in all objects of the archive, and in all versions of them.
+
+1. The versions in the bucket are listed, below the prefix of the archive, also those of deleted and replaced objects.
+2. Each version that is not known yet is copied to a temporary file, and the selected lines in it are counted. A version
+   never changes, so one without such lines is done.
+3. If the current version of an object has some, the other lines are written to a second file. The caller records what
+   is about to be erased. Then the file is put under the same key, with the same metadata and thus the same digest, on
+   the condition that the version which was read is still the current one. Whatever the put answers, the versions of the
+   key are listed again, and step 2 repeats. So only what S3 says it has counts.
+4. When the current version has no selected line, or the object is deleted, each older version that has some is deleted
+   by its id, after its entry was recorded.
+5. Uploads that others began before this erasure and did not complete are removed: their parts cannot be read.
+6. The caller erases in closed logs before step 1, and repeats all of it until neither finds anything new.
+
+The process may end between any two steps: the command is given again, and begins with what the bucket has then. There
+is no other state. Two erasures at the same time, and anybody else who replaces an object, exclude each other by the
+condition of step 3.
+
+The archiver never puts an object whose key exists. An object of which all lines are erased therefore stays, empty.
+Digests in the metadata are those of the closed logs before the erasure, by which the archiver knows what it has stored.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from tracker.archive.archiver import TRIES, may_be_over_soon
+from tracker.archive.rewriting import UNREADABLE, ObjectFile, is_read
+from tracker.aws import bucket_and_prefix
+from tracker.aws.versions import Held, Upload, Version, VersionsPage
+from tracker.config import ArchiveConfig
+from tracker.core.erasure import Selection
+from tracker.errors import AwsRefused, AwsUnreachable, TrackerError
+from tracker.lifecycle import Backoff
+from tracker.storage.erasing import Counts
+from tracker.storage.erasure_report import ErasureReport
+from tracker.temporary_folder import temporary_folder
+
+LOOKS = 10
+"""How often the versions of one key are listed. Three times are enough when nobody else changes them."""
+
+T = TypeVar("T")
+
+
+class Bucket(Protocol):
+    """A bucket with versions, as `tracker.aws.versions.S3Versions` implements it."""
+
+    async def page(self, prefix: str, begin: dict[str, str] | None = None) -> VersionsPage: ...
+
+    async def read(self, version: Version, file: Path) -> Held | None: ...
+
+    async def replace(self, version: Version, file: Path, held: Held) -> bool: ...
+
+    async def delete(self, version: Version) -> None: ...
+
+    async def uploads(self, prefix: str) -> list[Upload]: ...
+
+    async def abort(self, upload: Upload) -> None: ...
+
+
+class ArchiveErasure:
+    """Erases in the archive of `config`. What it knows of the versions outlives a pass."""
+
+    def __init__(
+        self, config: ArchiveConfig, selection: Selection, report: ErasureReport, backoff: Backoff | None = None
+    ) -> None:
+        self.objects: set[str] = set()
+        """The keys that were looked at."""
+        self.not_read: set[str] = set()
+        """The keys that are no objects of the archive."""
+        self.looked = False
+        """Whether the bucket could be listed."""
+        name, self._prefix = bucket_and_prefix(config)
+        self._url = f"s3://{name}/"
+        self._selection = selection
+        self._report = report
+        self._backoff = backoff or Backoff()
+        self._begun = datetime.now(UTC)
+        self._known: set[Version] = set()  # nothing more can be done with them
+        self._uploads: set[Upload] = set()  # the same
+        self._failed: set[str] = set()  # keys, or the prefix for the uploads
+
+    async def erase(self, bucket: Bucket) -> bool:
+        """Steps 1 to 5. Returns whether there was a version that was not known.
+
+        Raises AwsRefused and AwsUnreachable when it makes no sense to go on.
+        """
+        found = False
+        async for key, versions in self._keys(bucket):
+            if key in self._failed or self._known.issuperset(versions):
+                continue
+            found = True
+            if not is_read(key.removeprefix(self._prefix)):
+                self.not_read.add(key)
+                self._known.update(versions)
+                continue
+            self.objects.add(key)
+            try:
+                await self._erase_object(bucket, key)
+            except UNREADABLE as error:
+                if isinstance(error, AwsUnreachable) or _concerns_all(error):
+                    raise
+                self._failed.add(key)
+                self._report.fail(f"{self._url}{key}", str(error))
+        await self._remove_uploads(bucket)
+        return found
+
+    async def _keys(self, bucket: Bucket) -> AsyncIterator[tuple[str, list[Version]]]:
+        """The keys below the prefix, each with all of its versions."""
+        key, versions = "", list[Version]()
+        async for version in self._versions(bucket, self._prefix):
+            if version.key != key:
+                if versions:
+                    yield key, versions
+                key, versions = version.key, []
+            versions.append(version)
+        if versions:
+            yield key, versions
+
+    async def _versions(self, bucket: Bucket, prefix: str) -> AsyncIterator[Version]:
+        begin: dict[str, str] | None = None
+        while True:
+            page = await self._patiently(lambda begin=begin: bucket.page(prefix, begin))  # type: ignore[misc]
+            self.looked = True
+            for version in page.versions:
+                yield version
+            if page.next is None:
+                return
+            begin = page.next
+
+    async def _erase_object(self, bucket: Bucket, key: str) -> None:
+        """Steps 2 to 4. Raises AwsRefused, AwsUnreachable, and the errors of a file that cannot be read."""
+        erased: dict[Version, Counts] = {}  # one that is replaced and then deleted is the same version
+        try:
+            for _ in range(LOOKS):
+                versions = [each async for each in self._versions(bucket, key) if each.key == key]
+                for version in sorted(versions, key=lambda each: not each.is_current):
+                    is_done = await self._erase_version(bucket, version, erased)
+                    if version.is_current and not is_done:
+                        break  # older versions wait until the current one has no selected line
+                if self._known.issuperset(versions):
+                    return
+        finally:
+            for version, counts in erased.items():
+                how = "" if version.is_current else "; the whole older version was deleted"
+                self._report.done(self._name(version), counts, how)
+        raise TrackerError(f"something of it was changed {LOOKS} times meanwhile: give this command again")
+
+    async def _erase_version(self, bucket: Bucket, version: Version, erased: dict[Version, Counts]) -> bool:
+        """Whether nothing more can be done with a version. Otherwise it was replaced or deleted, or has changed."""
+        if version in self._known:
+            return True
+        with temporary_folder() as folder:
+            copy = folder / "copy"
+            held = await self._patiently(lambda: bucket.read(version, copy))
+            if held is None:
+                return False
+            file = ObjectFile(version.key.removeprefix(self._prefix), copy, self._selection)
+            counts = await asyncio.to_thread(file.count)
+            if self._report.dry_run or not counts.total_selected:
+                self._look_over(version, counts)
+                return True
+            if not version.is_current:
+                await asyncio.to_thread(self._report.record, self._name(version), counts)
+                return await self._delete(bucket, version, held, counts, erased)
+            kept = folder / "kept"
+            await asyncio.to_thread(file.write_kept, kept, counts)
+            await asyncio.to_thread(self._report.record, self._name(version), counts)
+            await self._patiently(lambda: bucket.replace(version, kept, held))
+            erased[version] = counts
+            return False
+
+    async def _delete(
+        self, bucket: Bucket, version: Version, held: Held, counts: Counts, erased: dict[Version, Counts]
+    ) -> bool:
+        try:
+            await self._patiently(lambda: bucket.delete(version))
+        except AwsRefused as error:
+            if _concerns_all(error):
+                raise
+            self._report.fail(
+                self._name(version),
+                f"{counts.total_selected} of {counts.lines} lines were not erased: {held.lock or error}",
+            )
+            self._known.add(version)
+            return True
+        erased[version] = counts
+        return False
+
+    def _look_over(self, version: Version, counts: Counts) -> None:
+        """Note that nothing is to be done with a version."""
+        self._known.add(version)
+        name = self._name(version)
+        if counts.total_selected:
+            self._report.done(name, counts, "" if version.is_current else "; the whole older version would be deleted")
+        if counts.unreadable:
+            self._report.fail(
+                name,
+                f"{counts.unreadable} malformed lines have one of the values as a part of something else, and were "
+                "kept: look at them",
+            )
+
+    async def _remove_uploads(self, bucket: Bucket) -> None:
+        try:
+            for upload in await self._patiently(lambda: bucket.uploads(self._prefix)):
+                if upload.begun < self._begun and upload not in self._uploads:
+                    self._uploads.add(upload)
+                    if not self._report.dry_run:
+                        await self._patiently(lambda upload=upload: bucket.abort(upload))  # type: ignore[misc]
+                    print(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
+        except AwsRefused as error:
+            if _concerns_all(error):
+                raise
+            if self._prefix not in self._failed:
+                self._failed.add(self._prefix)
+                self._report.fail(self._url + self._prefix, f"uploads that were not completed may be left: {error}")
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """The reply to a call, which is made again when S3 fails in a way that may be over soon."""
+        self._backoff.reset()
+        for tries in range(1, TRIES + 1):
+            try:
+                return await call()
+            except (AwsRefused, AwsUnreachable) as error:
+                if tries == TRIES or not may_be_over_soon(error):
+                    raise
+            await asyncio.sleep(self._backoff.next())
+        raise AssertionError("unreachable")
+
+    def _name(self, version: Version) -> str:
+        """What people and `erased.log` call a version."""
+        return f"{self._url}{version.key}" + ("" if version.is_current else f"?versionId={version.id}")
+
+
+def _concerns_all(error: Exception) -> bool:
+    """Whether S3 would answer the calls for other objects in the same way."""
+    return isinstance(error, AwsRefused) and (error.is_unknown_caller or may_be_over_soon(error))

@@ -1,0 +1,201 @@
+"""A bucket with all versions of its objects, as `tracker erase` needs it.
+
+An object is replaced on the condition that it is still the one that was read: the put says `If-Match` with its ETag, so
+S3 refuses it with 412 when somebody has changed the object. A version is deleted by its id, and no other version with
+it. Without versioning each object has one version, whose id is `null`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tracker.aws.bucket import BODY_SECONDS, CONDITION_FAILED, bucket_and_prefix, upload
+from tracker.aws.calls import ask, incomplete_reply, read_reply
+from tracker.aws.clients import Clients, ClientSettings
+from tracker.aws.settings import error_text
+from tracker.config import ArchiveConfig
+from tracker.errors import AwsRefused, AwsUnreachable
+
+READ_BYTES = 1 << 20
+
+# With these an object stays what it was: its digest, and how it is kept.
+_KEPT = ("Metadata", "ContentType", "StorageClass")
+# The object was changed or deleted, another put was faster, or somebody has removed our upload.
+_CHANGED = {404, 409, CONDITION_FAILED}
+
+
+# The members of replies that are read, by AWS's own names.
+
+
+class _Version(msgspec.Struct):
+    Key: str
+    VersionId: str
+    ETag: str
+    IsLatest: bool
+
+
+class _Versions(msgspec.Struct):
+    Versions: list[_Version] = []
+
+
+class _Upload(msgspec.Struct):
+    Key: str
+    UploadId: str
+    Initiated: datetime
+
+
+class _Uploads(msgspec.Struct):
+    Uploads: list[_Upload] = []
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A version of an object. The current one is what a reader of the bucket gets."""
+
+    key: str
+    id: str
+    etag: str
+    is_current: bool = field(compare=False)  # it may change, and the version is the same
+
+
+@dataclass(frozen=True, slots=True)
+class VersionsPage:
+    """Some of the versions in a bucket: the keys in their order, and of each the latest version first."""
+
+    versions: list[Version]
+    next: dict[str, str] | None
+    """Where the next page begins; None after the last one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a put must have so that the object stays what it was, and who locks this version until when."""
+
+    settings: dict[str, Any]
+    lock: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An upload in parts that is not completed."""
+
+    key: str
+    id: str
+    begun: datetime
+
+
+class S3Versions:
+    """One bucket. Every method raises AwsRefused and AwsUnreachable."""
+
+    def __init__(self, clients: Clients, name: str) -> None:
+        self._clients = clients
+        self._name = name
+
+    async def page(self, prefix: str, begin: dict[str, str] | None = None) -> VersionsPage:
+        """The versions of the keys that begin with `prefix`, from `begin` on."""
+        (client,) = await self._clients.ready()
+        call = client.list_object_versions(Bucket=self._name, Prefix=prefix, **(begin or {}))
+        reply = await ask(call, "Name")  # a page of another program has no name of a bucket
+        found = [
+            Version(each.Key, each.VersionId, each.ETag, each.IsLatest)
+            for each in read_reply(reply, _Versions).Versions
+        ]
+        return VersionsPage(found, _next(reply, "KeyMarker", "VersionIdMarker"))
+
+    async def read(self, version: Version, file: Path) -> Held | None:
+        """Write the content of a version to `file`. None when there is no such version any more. Raises OSError."""
+        (client,) = await self._clients.ready()
+        call = client.get_object(Bucket=self._name, Key=version.key, VersionId=version.id, IfMatch=version.etag)
+        try:
+            reply = await ask(call, "ETag", "Body", seconds=BODY_SECONDS)
+        except AwsRefused as error:
+            if error.status in _CHANGED:
+                return None
+            raise
+        try:
+            with file.open("wb") as target:
+                while chunk := await _next_chunk(reply["Body"]):
+                    await asyncio.to_thread(target.write, chunk)
+        finally:
+            reply["Body"].close()
+        return Held({name: reply[name] for name in _KEPT if name in reply}, _lock(reply))
+
+    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+        """Put `file` in the place of the current version. False when another one is current now. Raises OSError."""
+        (client,) = await self._clients.ready()
+        target = {"Bucket": self._name, "Key": version.key}
+        try:
+            await upload(client, target, held.settings, file, {"IfMatch": version.etag})
+        except AwsRefused as error:
+            if error.status in _CHANGED:
+                return False
+            raise
+        return True
+
+    async def delete(self, version: Version) -> None:
+        """Delete a version; one that is gone is no error."""
+        (client,) = await self._clients.ready()
+        await ask(client.delete_object(Bucket=self._name, Key=version.key, VersionId=version.id))
+
+    async def uploads(self, prefix: str) -> list[Upload]:
+        """The uploads in parts, of keys that begin with `prefix`, that are not completed."""
+        (client,) = await self._clients.ready()
+        found: list[Upload] = []
+        begin: dict[str, str] | None = {}
+        while begin is not None:
+            reply = await ask(client.list_multipart_uploads(Bucket=self._name, Prefix=prefix, **begin), "Bucket")
+            found += [Upload(each.Key, each.UploadId, each.Initiated) for each in read_reply(reply, _Uploads).Uploads]
+            begin = _next(reply, "KeyMarker", "UploadIdMarker")
+        return [each for each in found if each.key.startswith(prefix)]
+
+    async def abort(self, upload: Upload) -> None:
+        """Remove an upload with its parts; one that is gone is no error."""
+        (client,) = await self._clients.ready()
+        try:
+            await ask(client.abort_multipart_upload(Bucket=self._name, Key=upload.key, UploadId=upload.id))
+        except AwsRefused as error:
+            if error.status != 404:
+                raise
+
+
+def _next(reply: dict[str, Any], *markers: str) -> dict[str, str] | None:
+    """The parameters of the call for the next page; None after the last one."""
+    if not reply.get("IsTruncated"):
+        return None
+    begin = {marker: reply[f"Next{marker}"] for marker in markers if reply.get(f"Next{marker}")}
+    if not begin:
+        raise incomplete_reply("the beginning of the next page is missing")
+    return begin
+
+
+async def _next_chunk(body: Any) -> bytes:
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return bytes(await body.read(READ_BYTES))
+    except Exception as error:  # aiohttp and botocore raise many kinds, also when the body is shorter than announced
+        raise AwsUnreachable(f"the body was cut off: {error_text(error)}") from error
+
+
+def _lock(reply: dict[str, Any]) -> str | None:
+    if reply.get("ObjectLockLegalHoldStatus") == "ON":
+        return "it is under a legal hold"
+    if until := reply.get("ObjectLockRetainUntilDate"):
+        return f"it is locked until {until:%Y-%m-%d %H:%M} UTC ({reply.get('ObjectLockMode', 'Object Lock')})"
+    return None
+
+
+@asynccontextmanager
+async def open_versions(config: ArchiveConfig) -> AsyncIterator[S3Versions]:
+    """The bucket of the archive. The first call makes its client. Raises ConfigurationError without a URL."""
+    name, _ = bucket_and_prefix(config)
+    clients = Clients("s3", config.region, config.endpoint_url, ClientSettings(BODY_SECONDS, receives=True))
+    try:
+        yield S3Versions(clients, name)
+    finally:
+        await clients.close()

@@ -1,0 +1,121 @@
+"""Erases the selected lines in the closed logs beside a visit log, or in those that were named.
+
+The live log is refused, because only storage may write to it: rotate first. The ledger knows byte ranges of journals
+and not the content of closed logs, so it stays as it is. A closed log whose archiving has begun is refused as well: the
+archiver goes on with the lines that it has read, and the next pass must make the same objects of the same lines.
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from tracker.core.erasure import Selection
+from tracker.errors import HeldByAnother, LogChanged, UsageError
+from tracker.storage.erasing import Counts, erase_lines
+from tracker.storage.erasure_report import ErasureReport
+from tracker.storage.ledger_reader import read_extent
+from tracker.visit_log_files import (
+    archiving_path,
+    beside_the_log,
+    closed_logs,
+    ledger_path,
+    logs_of_logrotate,
+    numbered_logs,
+    size_of,
+)
+
+HOW_TO_ROTATE = (
+    "rotate it first, with logrotate --force /etc/logrotate.d/tracker, or by moving it to another name in its "
+    "directory and sending SIGHUP to storage"
+)
+
+
+class LogErasure:
+    """Erases in one closed log after the other. Raises UsageError when one of the `named` files is the live log."""
+
+    def __init__(self, log: Path, named: list[Path], selection: Selection, report: ErasureReport) -> None:
+        for file in named:
+            if log.exists() and file.exists() and file.samefile(log):
+                raise UsageError(f"{file} is the live log: {HOW_TO_ROTATE}")
+        self.seen: dict[Path, None] = {}
+        """The files that were worked on, in this order."""
+        self._log = log
+        self._named = named
+        self._selection = selection
+        self._report = report
+
+    def erase(self) -> bool:
+        """Erase in the files that were not there before. Returns whether there were any. Raises OSError."""
+        before = len(self.seen)
+        for file in self._files():
+            self.seen[file] = None
+            self._erase(file)
+        return len(self.seen) > before
+
+    def _files(self) -> Iterator[Path]:
+        """The files to work on. Closed logs that a rotation or a compression makes meanwhile come last."""
+        if self._named:
+            yield from (file for file in dict.fromkeys(self._named) if file not in self.seen)
+            return
+        while new := [
+            file
+            for find in (closed_logs, logs_of_logrotate, numbered_logs)
+            for file in find(self._log)
+            if file not in self.seen
+        ]:
+            yield from new
+
+    def _erase(self, file: Path) -> None:
+        """Erase in one file. If nobody has named it, it may be gone: compressed (and listed later), or removed."""
+        report = self._report
+        try:
+            counts = erase_lines(
+                file,
+                self._selection,
+                check=lambda inode: self._check(file, inode),
+                record=None if report.dry_run else lambda counts: report.record(str(file), counts),
+            )
+        except FileNotFoundError as error:
+            if self._named:
+                report.fail(str(file), f"{error.strerror}: was it compressed meanwhile?")
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            report.fail(str(file), f"not a whole gzip file, nothing was changed ({error})")
+        except (OSError, HeldByAnother, LogChanged) as error:
+            report.fail(str(file), error.strerror or str(error) if isinstance(error, OSError) else str(error))
+        else:
+            self._done(file, counts)
+
+    def _check(self, file: Path, inode: int) -> None:
+        """Raise LogChanged for the file that storage writes, or has renamed and not yet left. Raises TrackerError.
+
+        Raises HeldByAnother for a file of which the archive may have some objects and not yet all.
+        """
+        if ledger_path(self._log).exists() and read_extent(ledger_path(self._log)).inode == inode:
+            raise LogChanged(f"storage may still write to it ({self._log}): {HOW_TO_ROTATE}")
+        if archiving_path(self._log, file).exists():
+            raise HeldByAnother(
+                "it is being archived, or that was interrupted: when `tracker archive` has ended without an error, "
+                "give this command again"
+            )
+
+    def _done(self, file: Path, counts: Counts) -> None:
+        self._report.done(str(file), counts)
+        if counts.other_names and counts.total_selected and not self._report.dry_run:
+            print(f"{file}: it had {counts.other_names} other names (hard links), under which these lines still exist")
+        if counts.unreadable:
+            self._report.fail(
+                str(file), f"{counts.unreadable} lines are no lines of visits and were kept: look at them"
+            )
+
+    def print_not_read(self) -> None:
+        """Name the other files beside the log that may have lines. Raises OSError.
+
+        They are copies of torn appends, what people put there, and the live log.
+        """
+        if not self._named:
+            for file in beside_the_log(self._log):
+                if file not in (*self.seen, self._log) and file.is_file() and size_of(file):
+                    print(f"not read: {file}")
+        if size_of(self._log):
+            print(f"not read: {self._log}, the live log; to erase in it, {HOW_TO_ROTATE}, then give this command again")

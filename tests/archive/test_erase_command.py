@@ -1,0 +1,289 @@
+"""The command `tracker erase` with an archive: over HTTP with our fake of S3 and its faults, and with moto's S3."""
+
+import asyncio
+import gzip
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.archive.closed import close, line, rows
+from tests.archive.erased import LINES, OTHERS, PERSON, assert_erased
+from tests.fake_aws.faults import AFTER, BEFORE
+from tests.fake_aws.s3 import BUCKET, FakeS3
+from tests.fake_aws.s3_store import Object, Parts
+from tests.launched import Launched
+from tests.ports import free_port
+from tests.seam.method import LONG
+from tests.system.processes import write_config
+from tracker import errors
+from tracker.archive.archiver import Archiver, Pass
+from tracker.archive.lines import ClosedLog
+from tracker.archive.objects import make_objects
+from tracker.aws import bucket as bucket_module
+from tracker.aws import open_bucket
+from tracker.cli import main
+from tracker.config import ArchiveConfig
+from tracker.lifecycle import Backoff
+from tracker.local.provision import local_client
+from tracker.visit_log_files import archived_marker
+
+VISITS = b"".join(LINES)
+CALLS = ["ListObjectVersions", "GetObject", "PutObject", "DeleteObject", "ListMultipartUploads"]
+PARTS = ["CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"]
+
+
+@pytest.fixture
+def s3() -> Iterator[FakeS3]:
+    with FakeS3() as fake:
+        fake.store.versioned = True
+        yield fake
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    (tmp_path / "logs").mkdir()
+    return tmp_path / "logs" / "visits.log"
+
+
+def config(log: Path, url: str) -> Path:
+    sections: dict[str, Any] = {
+        "sqs": {"queue": "visits"},
+        "log": {"path": str(log)},
+        "archive": {"url": f"s3://{BUCKET}/a", "endpoint_url": url, "region": "us-east-1"},
+    }
+    return write_config(log.parent.parent / "storage.yaml", sections)
+
+
+def command(log: Path, url: str, *options: str | Path) -> list[str]:
+    return ["erase", "--config", str(config(log, url)), "--ip", PERSON, *map(str, options)]
+
+
+def archive(log: Path, url: str) -> Pass:
+    settings = ArchiveConfig(url=f"s3://{BUCKET}/a", endpoint_url=url, region="us-east-1")
+
+    async def run() -> Pass:
+        async with open_bucket(settings) as bucket:
+            return await Archiver(log, bucket, settings, Backoff(0.0, 0.0)).run_once()
+
+    return asyncio.run(run())
+
+
+def numbers(s3: FakeS3) -> list[int]:
+    return sorted(number for _, number, _ in rows(s3.objects))
+
+
+def test_the_command_erases_in_closed_logs_and_in_the_archive(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = close(log, VISITS)
+    archive(log, s3.url)
+    assert main(command(log, s3.url, "--dry-run")) == 1
+    assert "6 lines would be erased in 1 files and 2 objects of the archive" in capsys.readouterr().out
+    assert numbers(s3) == list(range(1, 10))
+    assert main(command(log, s3.url)) == 0
+    assert "6 lines erased in 1 files and 2 objects of the archive" in capsys.readouterr().out
+    assert closed.read_bytes() == b"".join(LINES[number] for number in OTHERS)
+    assert_erased(s3.store)
+    assert numbers(s3) == [number + 1 for number in OTHERS]
+    assert main(command(log, s3.url, "--dry-run")) == 0
+
+
+def test_many_versions_are_listed_page_by_page(log: Path, s3: FakeS3) -> None:
+    for hour in range(4):
+        close(log, VISITS, hour)
+    archive(log, s3.url)
+    for key, each in list(s3.objects.items()):
+        s3.store.put(key, each.body, each.digest)
+    s3.page_length = 3
+    assert main(command(log, s3.url)) == 0
+    assert_erased(s3.store)
+    assert len(rows(s3.objects)) == 4 * len(OTHERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*BEFORE, *AFTER])
+@pytest.mark.parametrize("action", [*CALLS, *PARTS])
+def test_the_lines_are_erased_whichever_call_fails_and_however(
+    log: Path, s3: FakeS3, kind: str, action: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(log, LINES[0] + LINES[1])
+    archive(log, s3.url)
+    if action in PARTS:
+        monkeypatch.setattr(bucket_module, "PART_BYTES", 400)
+    s3.uploads["left"] = Parts("a/x", "")
+    s3.faults.inject(kind, action, times=3)  # more often than botocore tries
+    assert main(command(log, s3.url)) == 0
+    assert s3.faults.injected[kind] >= (1 if action == "GetObject" else 3)
+    assert_erased(s3.store)
+    assert numbers(s3) == [1]
+    assert not any(each.bodies or each.key == "a/x" for each in s3.uploads.values())
+
+
+@pytest.mark.parametrize("part_bytes", [bucket_module.PART_BYTES, 400])
+def test_an_object_keeps_its_digest_and_its_storage_class_however_it_is_put(
+    log: Path, s3: FakeS3, part_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close(log, VISITS)
+    archive(log, s3.url)
+    for each in s3.objects.values():
+        each.storage_class = "STANDARD_IA"
+    before = {key: (each.digest, each.storage_class) for key, each in s3.objects.items()}
+    monkeypatch.setattr(bucket_module, "PART_BYTES", part_bytes)
+    assert main(command(log, s3.url)) == 0
+    assert {key: (each.digest, each.storage_class) for key, each in s3.objects.items()} == before
+    assert ("UploadPart" in s3.calls) == (part_bytes == 400)
+
+
+def test_a_locked_version_is_named_with_the_date(log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]) -> None:
+    close(log, LINES[1])
+    archive(log, s3.url)
+    [locked] = s3.objects.values()
+    locked.locked_until = datetime(2027, 3, 1, tzinfo=UTC)
+    assert main(command(log, s3.url)) == 3
+    expected = f"?versionId={locked.version}: 1 of 1 lines were not erased: it is locked until 2027-03-01 00:00 UTC"
+    assert f"{expected} (COMPLIANCE)" in capsys.readouterr().err
+
+
+def test_a_body_that_is_cut_off_is_not_taken_for_the_object(log: Path, s3: FakeS3) -> None:
+    close(log, VISITS)
+    archive(log, s3.url)
+    s3.cut_bodies = 2
+    assert main(command(log, s3.url)) == 0
+    assert s3.cut_bodies == 0
+    assert_erased(s3.store)
+    assert numbers(s3) == [number + 1 for number in OTHERS]
+
+
+def test_without_permission_or_without_the_extra_it_says_that_the_archive_was_not_looked_at(
+    log: Path, s3: FakeS3, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = close(log, VISITS)
+    archive(log, s3.url)
+    s3.refuse = 403, "AccessDenied"
+    assert main(command(log, s3.url)) == 3
+    said = capsys.readouterr()
+    assert f"s3://{BUCKET}/a: the archive was not looked at: " in said.err
+    assert "3 lines erased in 1 files\n" in said.out
+    assert PERSON.encode() not in closed.read_bytes()  # the closed logs are erased all the same
+
+    def missing() -> None:
+        raise errors.TrackerError("needs DuckDB, not installed here")
+
+    s3.refuse = None
+    monkeypatch.setattr("tracker.operations.erase.require_extra", missing)
+    assert main(command(log, s3.url)) == 3
+    assert "the archive was not looked at: needs DuckDB, not installed here" in capsys.readouterr().err
+
+
+def test_an_answer_that_is_not_from_s3_is_no_empty_archive(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    s3.foreign = True  # a portal on the way answers everything with 200
+    assert main(command(log, s3.url)) == 3
+    assert "the archive was not looked at: the reply is not from AWS" in capsys.readouterr().err
+
+
+def test_named_files_are_erased_alone_and_the_archive_is_named_as_not_read(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = close(log, VISITS)
+    assert main(command(log, s3.url, closed)) == 0
+    assert f"not read: s3://{BUCKET}/a, the archive" in capsys.readouterr().out
+    assert s3.calls == []
+
+
+def test_a_log_that_is_closed_archived_and_removed_meanwhile_is_erased_too(log: Path, s3: FakeS3) -> None:
+    close(log, VISITS)
+    archive(log, s3.url)
+    late = line(50, ip=PERSON) + line(51)
+
+    def rotate(action: str) -> None:
+        """Once the versions are listed: the log is closed, archived, and removed by `archive.keep_local`."""
+        closed = close(log, late, 20)
+        if action == "ListMultipartUploads" and not archived_marker(log, closed).exists():
+            with ClosedLog(closed) as opened, TemporaryDirectory() as folder:
+                made = make_objects(opened, Path(folder), threading.Event())
+                for each in made.objects:
+                    s3.store.put(f"a/{each.name}", each.file.read_bytes(), made.digest)
+            archived_marker(log, closed).touch()
+        closed.unlink()
+
+    s3.on_call = rotate
+    assert main(command(log, s3.url)) == 0
+    assert_erased(s3.store)
+    assert len(rows(s3.objects)) == len(OTHERS) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", range(1, 20, 1 if LONG else 3))
+def test_a_process_that_is_killed_at_any_call_loses_nothing_and_the_next_one_ends_its_work(
+    log: Path, s3: FakeS3, at: int
+) -> None:
+    closed = close(log, VISITS)
+    archive(log, s3.url)
+    s3.calls.clear()
+    home = log.parent.parent
+    words = [sys.executable, "-m", "tracker.cli", *command(log, s3.url)]
+    with Launched(words, output_file=home / "erase.txt", home=home) as running:
+
+        def kill(_: str) -> None:
+            if len(s3.calls) == at:
+                running.signal(signal.SIGKILL)
+
+        s3.on_call = kill
+        assert running.wait(120) in (0, -signal.SIGKILL)
+    kept = [number + 1 for number in OTHERS]
+    assert [number for number in numbers(s3) if number in kept] == kept
+    assert main(command(log, s3.url)) == 0
+    assert_erased(s3.store)
+    assert numbers(s3) == kept
+    assert closed.read_bytes() == b"".join(LINES[number] for number in OTHERS)
+    assert archive(log, s3.url).problems == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("versioned", [True, False])
+async def test_moto_erases_all_versions_as_well(log: Path, versioned: bool) -> None:
+    server = pytest.importorskip("moto.server").ThreadedMotoServer(
+        ip_address="127.0.0.1", port=free_port(), verbose=False
+    )
+    server.start()
+    url = f"http://127.0.0.1:{server.get_host_and_port()[1]}"
+    try:
+        async with local_client("s3", url, "us-east-1") as client:
+            await client.create_bucket(Bucket=BUCKET)
+            if versioned:
+                enabled = {"Status": "Enabled"}
+                await client.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration=enabled)
+            close(log, VISITS + b"a|b|c|d|" + PERSON.encode() + b"\n")
+            assert await asyncio.to_thread(archive, log, url) == Pass(archived=1)
+            listed = (await client.list_object_versions(Bucket=BUCKET))["Versions"]
+            keys = sorted(each["Key"] for each in listed)
+            assert len(keys) == 3
+            if versioned:
+                body = await (await client.get_object(Bucket=BUCKET, Key=keys[1]))["Body"].read()
+                await client.put_object(Bucket=BUCKET, Key=keys[1], Body=body, Metadata={"digest": "kept"})
+                await client.delete_object(Bucket=BUCKET, Key=keys[2])
+            assert await asyncio.to_thread(main, command(log, url)) == 0
+            found = {}
+            for each in (await client.list_object_versions(Bucket=BUCKET))["Versions"]:
+                reply = await client.get_object(Bucket=BUCKET, Key=each["Key"], VersionId=each["VersionId"])
+                found[each["Key"]] = Object(await reply["Body"].read(), reply["Metadata"]["digest"])
+            assert gzip.decompress(found.pop(keys[0]).body) == b""
+            assert sorted(found) == ([keys[1]] if versioned else keys[1:])
+            assert found[keys[1]].digest == "kept" or not versioned
+            expected = [number + 1 for number in OTHERS if number < 6 or not versioned]
+            assert [number for _, number, _ in rows(found)] == expected
+            assert PERSON not in [visit.ip for _, _, visit in rows(found)]
+    finally:
+        async with aiohttp.ClientSession() as session, session.post(f"{url}/moto-api/reset") as answer:
+            assert answer.status == 200  # all servers of one process have the same buckets
+        server.stop()
