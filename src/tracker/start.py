@@ -66,8 +66,8 @@ def prepare_worker(main: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     standard_error.install()
     _give_back_freed_memory()
-    # The kernel kills this process when its parent ends, even if this process is stopped or its loop hangs. Otherwise it
-    # would keep the listening socket open, and the next start would find the address in use.
+    # The kernel kills this process when its parent ends, even if this process is stopped or its loop hangs. Otherwise
+    # it would keep the listening socket open, and the next start would find the address in use.
     _call_c_library("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != main:
         sys.exit(0)
@@ -94,7 +94,7 @@ def _give_back_freed_memory() -> None:
 
 
 def _call_c_library(function: str, *arguments: int) -> None:
-    """Call a function of the C library. Linux only; without ctypes, or in a sandbox that forbids it, nothing happens."""
+    """Call a function of the C library. Linux only. A sandbox may forbid it, which is no error."""
     if sys.platform == "linux":
         with contextlib.suppress(ImportError, OSError, AttributeError, MemoryError):
             import ctypes
