@@ -1,16 +1,18 @@
-"""Reads a file as it was before it was compressed: gzip, xz, bzip2 and zstd, known by their first bytes.
+"""Reads and writes compressed files: gzip, xz, bzip2 and zstd, known by their first bytes.
 
 The classes of the standard library stop without an error where something else follows the compressed data, and each has
 other errors. Here a file is read to its last whole byte, and the reason of a stop before its end is an exception.
 """
 
 import bz2
+import gzip
 import importlib
 import io
 import lzma
 import sys
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import IO, Any
 
 from isal import isal_zlib
 
@@ -41,6 +43,19 @@ def decompressed(source: "io.BufferedReader[Any]") -> "io.BufferedReader[Any] | 
         if start.startswith(magic):
             return Decompressed(source, magic, decompressor)
     return source
+
+
+def compressed_alike(source: "io.BufferedReader[Any]", target: IO[bytes]) -> AbstractContextManager[IO[bytes]]:
+    """A file whose content goes to `target`, compressed as `source` is. The same content makes the same bytes.
+
+    Raises TrackerError when the package for the format is missing.
+    """
+    start = source.peek(6)[:6]
+    for magic, compressor in _COMPRESSORS.items():
+        if start.startswith(magic):
+            output: AbstractContextManager[IO[bytes]] = compressor(target)
+            return output
+    return nullcontext(target)
 
 
 class Decompressed(io.RawIOBase):
@@ -119,9 +134,16 @@ def _zstd_error() -> type[Exception]:
     return lzma.LZMAError
 
 
+_GZIP, _XZ, _BZIP2, _ZSTD = b"\x1f\x8b", b"\xfd7zXZ\0", b"BZh", b"\x28\xb5\x2f\xfd"
 _FORMATS: dict[bytes, Callable[[], Any]] = {
-    b"\x1f\x8b": lambda: isal_zlib.decompressobj(wbits=31),
-    b"\xfd7zXZ\0": lzma.LZMADecompressor,
-    b"BZh": bz2.BZ2Decompressor,
-    b"\x28\xb5\x2f\xfd": lambda: _zstd().ZstdDecompressor(),
+    _GZIP: lambda: isal_zlib.decompressobj(wbits=31),
+    _XZ: lzma.LZMADecompressor,
+    _BZIP2: bz2.BZ2Decompressor,
+    _ZSTD: lambda: _zstd().ZstdDecompressor(),
+}
+_COMPRESSORS: dict[bytes, Callable[[IO[bytes]], Any]] = {
+    _GZIP: lambda target: gzip.GzipFile("", "wb", compresslevel=6, fileobj=target, mtime=0),
+    _XZ: lambda target: lzma.LZMAFile(target, "wb"),  # noqa: SIM115  # the caller uses it as a context
+    _BZIP2: lambda target: bz2.BZ2File(target, "wb"),
+    _ZSTD: lambda target: _zstd().ZstdFile(target, "wb"),
 }

@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import io
 import os
 import re
 import resource
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 from tracker.errors import ConfigurationError, HeldByAnother
 
@@ -115,7 +116,7 @@ def take_lock(path: Path, purpose: str) -> int:
     return descriptor
 
 
-def open_exclusively(file: Path) -> AbstractContextManager[BinaryIO]:
+def open_exclusively(file: Path) -> AbstractContextManager["io.BufferedReader[Any]"]:
     """The regular file `file`, open for reading, and locked as long as it is open: to replace its content.
 
     Raises HeldByAnother when another process has locked it, by this function or by `open_shared`, or when it replaces
@@ -124,13 +125,13 @@ def open_exclusively(file: Path) -> AbstractContextManager[BinaryIO]:
     return _open_locked(file, fcntl.LOCK_EX)
 
 
-def open_shared(file: Path) -> AbstractContextManager[BinaryIO]:
+def open_shared(file: Path) -> AbstractContextManager["io.BufferedReader[Any]"]:
     """The same, for those who only read: several may have the file open this way, and nobody exclusively."""
     return _open_locked(file, fcntl.LOCK_SH)
 
 
 @contextmanager
-def _open_locked(file: Path, kind: int) -> Iterator[BinaryIO]:
+def _open_locked(file: Path, kind: int) -> Iterator["io.BufferedReader[Any]"]:
     # O_NONBLOCK: without it, the opening of a pipe waits until somebody writes to it.
     descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

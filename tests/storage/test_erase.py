@@ -1,19 +1,22 @@
 """`tracker erase`: the lines of a person leave closed logs, and nothing else changes."""
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import re
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 
 from tests.seam import faults
 from tests.seam.faults import Fault
@@ -42,6 +45,20 @@ LINES = b"".join(line(PERSON if number % 3 else OTHER, number) for number in ran
 KEPT = b"".join(line(OTHER, number) for number in range(0, 9, 3))
 
 
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+    ".zst": zstd.compress,
+}
+UNPACK: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.decompress,
+    ".xz": lzma.decompress,
+    ".bz2": bz2.decompress,
+    ".zst": zstd.decompress,
+}
+
+
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
     (tmp_path / "storage.yaml").write_text(f"sqs: {{queue: visits}}\nlog: {{path: {tmp_path}/visits.log}}\n")
@@ -54,7 +71,7 @@ def erase(log: Path, *arguments: str | Path, ip: str = PERSON) -> int:
 
 def closed(log: Path, name: str = NAME, content: bytes = LINES) -> Path:
     file = log.with_name(name)
-    file.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    file.write_bytes(PACK.get(file.suffix, bytes)(content))
     return file
 
 
@@ -62,7 +79,10 @@ def entries(log: Path) -> list[dict[str, Any]]:
     return [json.loads(text) for text in (log.with_name("visits.log.d") / "erased.log").read_text().splitlines()]
 
 
-@pytest.mark.parametrize("name", [NAME, f"{NAME}.gz", "visits.log-20261124-120000.gz", "visits.log.3"])
+@pytest.mark.parametrize(
+    "name",
+    [NAME, f"{NAME}.gz", f"{NAME}.xz", f"{NAME}.bz2", f"{NAME}.zst", "visits.log-20261124-120000.gz", "visits.log.3"],
+)
 def test_the_lines_leave_the_file_and_everything_else_of_it_stays(
     log: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +94,7 @@ def test_the_lines_leave_the_file_and_everything_else_of_it_stays(
     has_attribute = set_attribute(file)
     assert erase(log) == 0
     content = file.read_bytes()
-    assert (gzip.decompress(content) if name.endswith(".gz") else content) == KEPT
+    assert UNPACK.get(file.suffix, bytes)(content) == KEPT
     status = file.stat()
     assert (stat.S_IMODE(status.st_mode), status.st_mtime) == (0o604, 1_100_000_000)
     assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (1234, 4321)
@@ -221,12 +241,13 @@ def test_a_file_that_the_compressor_works_on_is_refused_and_the_compressor_waits
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (gzip.compress(LINES)[:-9], "not a whole gzip file, nothing was changed"),
-        (gzip.compress(LINES) + b"junk", "not a whole gzip file, nothing was changed"),
-        (b"\x1f\x8b junk", "not a whole gzip file, nothing was changed"),
-        (b"\xfd7zXZ\x00 of another program\n", "1 lines are no lines of visits and were kept"),
+        (gzip.compress(LINES)[:-9], "its compressed data ends too early; nothing was changed"),
+        (gzip.compress(LINES) + b"junk", "behind its compressed data there is something else; nothing was changed"),
+        (b"\x1f\x8b junk", "its compressed data ends too early; nothing was changed"),
+        (lzma.compress(LINES)[:-9], "its compressed data ends too early; nothing was changed"),
+        (b"\xfd7zXZ\x00 of another program\n", "its compressed data is damaged"),
     ],
-    ids=["torn", "with junk", "junk", "xz"],
+    ids=["torn", "with junk", "junk", "torn xz", "xz"],
 )
 def test_a_file_that_cannot_be_read_is_named_and_left_as_it_is(
     log: Path, content: bytes, said: str, capsys: pytest.CaptureFixture[str]

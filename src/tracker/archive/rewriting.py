@@ -5,7 +5,6 @@ their order, and the columns and the numbers of the lines stay. An object of whi
 without lines. A file is read in batches, and the rows of one row group are in memory until it is written.
 """
 
-import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,11 @@ import pyarrow.parquet as pq
 
 from tracker.archive.day_files import COMPACT, ROW_GROUP, ROW_GROUP_BYTES
 from tracker.core.erasure import Key, Selection
+from tracker.decompression import DamagedFile, IncompleteFile
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage.erasing import Counts, kept_lines, write_kept
 
-UNREADABLE = (TrackerError, OSError, EOFError, ValueError, zlib.error, pa.ArrowException)
+UNREADABLE = (TrackerError, OSError, ValueError, IncompleteFile, DamagedFile, pa.ArrowException)
 """The errors of a file that cannot be read or written."""
 
 _BATCH_ROWS = 8_192

@@ -1,4 +1,4 @@
-"""Removes selected lines from one closed log, plain or gzipped, whichever call fails and wherever the process ends.
+"""Removes selected lines from one closed log, compressed or not, whichever call fails and wherever the process ends.
 
 1. The file is locked, so that neither the compressor nor another `tracker erase` works on it, and the caller checks
    that nobody else needs it as it is.
@@ -12,24 +12,22 @@ A crash before step 5 leaves the old file, and one after it the new file. Memory
 is held at a time. What a crash leaves of step 3 is removed by the next run.
 """
 
-import gzip
+import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from tracker.core.erasure import Key, Selection
 from tracker.core.log_digest import begin_digest
 from tracker.core.log_line import MAX_LOG_LINE_BYTES
+from tracker.decompression import Decompressed, compressed_alike, decompressed
 from tracker.errors import MalformedMessage
 from tracker.files import open_exclusively, sync_directory
 from tracker.visit_log_files import erasing_path
-
-_GZIP = b"\x1f\x8b"
 
 
 @dataclass(slots=True)
@@ -54,7 +52,7 @@ def erase_lines(
     """Remove the selected lines of `file`; without `record`, only count them. `record` is step 4.
 
     `check` gets the inode of the locked file, and raises an error if it must not be touched. Raises HeldByAnother when
-    another process works on the file, OSError, and EOFError or zlib.error for a damaged gzip file.
+    another process works on the file, OSError, and IncompleteFile or DamagedFile for one that is compressed.
     """
     part = erasing_path(file)
     with open_exclusively(file) as source:
@@ -86,18 +84,16 @@ def erase_lines(
     return counts
 
 
-def write_kept(source: IO[bytes], target: IO[bytes], key_of: Callable[[bytes], Key | None]) -> None:
+def write_kept(source: "io.BufferedReader[Any]", target: IO[bytes], key_of: Callable[[bytes], Key | None]) -> None:
     """Write the lines of `source` that are not selected to `target`, compressed if `source` is."""
-    output: AbstractContextManager[IO[bytes] | gzip.GzipFile] = nullcontext(target)
-    if _is_gzip(source):
-        output = gzip.GzipFile(filename="", fileobj=target, mode="wb", compresslevel=6, mtime=0)
-    with output as writer:
+    source.seek(0)
+    with compressed_alike(source, target) as writer:
         for line in kept_lines(source, key_of, Counts()):
             writer.write(line)
 
 
 def kept_lines(
-    source: IO[bytes],
+    source: "io.BufferedReader[Any]",
     key_of: Callable[[bytes], Key | None],
     counts: Counts,
     all_lines: Callable[[bytes], object] = lambda _: None,
@@ -105,10 +101,12 @@ def kept_lines(
     """The lines that are not selected, from the first one on. A line that is too long to be a visit comes in pieces.
 
     `key_of` returns by what a line is selected, or raises MalformedMessage. `all_lines` gets the selected ones, too.
-    Raises OSError, and EOFError or zlib.error for a damaged gzip file.
+    Raises OSError, and IncompleteFile or DamagedFile for a compressed file.
     """
     source.seek(0)
-    stream = gzip.GzipFile(fileobj=source) if _is_gzip(source) else source
+    stream = decompressed(source)
+    if isinstance(stream, Decompressed):
+        stream = io.BufferedReader(stream)  # which reads lines
     within_long_line = False
     for piece in iter(partial(stream.readline, MAX_LOG_LINE_BYTES), b""):
         all_lines(piece)
@@ -130,7 +128,3 @@ def kept_lines(
             yield piece
         else:
             counts.selected[key] += 1
-
-
-def _is_gzip(source: IO[bytes]) -> bool:
-    return os.pread(source.fileno(), len(_GZIP), 0) == _GZIP

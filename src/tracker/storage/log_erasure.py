@@ -5,12 +5,11 @@ and not the content of closed logs, so it stays as it is. A closed log whose arc
 archiver goes on with the lines that it has read, and the next pass must make the same objects of the same lines.
 """
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from tracker.core.erasure import Selection
+from tracker.decompression import DamagedFile, IncompleteFile
 from tracker.errors import HeldByAnother, LogChanged, UsageError
 from tracker.storage.erasing import Counts, erase_lines
 from tracker.storage.erasure_report import ErasureReport
@@ -79,8 +78,8 @@ class LogErasure:
         except FileNotFoundError as error:
             if self._named:
                 report.fail(str(file), f"{error.strerror}: was it compressed meanwhile?")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            report.fail(str(file), f"not a whole gzip file, nothing was changed ({error})")
+        except (IncompleteFile, DamagedFile) as error:
+            report.fail(str(file), f"{error}; nothing was changed")
         except (OSError, HeldByAnother, LogChanged) as error:
             report.fail(str(file), error.strerror or str(error) if isinstance(error, OSError) else str(error))
         else:
