@@ -83,7 +83,7 @@ def tab(shared_browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
 def shared_system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system for all tests of a file: each looks at its own visits only."""
     pytest.importorskip("moto", reason="the local broker is moto")
-    made = System(tmp_path_factory.mktemp("system"), [free_port() for _ in range(5)])
+    made = System(tmp_path_factory.mktemp("system"), [free_port() for _ in range(6)])
     made.start()
     yield made
     made.destroy()

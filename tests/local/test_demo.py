@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl
 import aiohttp
 import pytest
 
-from tracker import analysis
+from tracker import extras
 from tracker.extras import how_to_install
 from tracker.local import demo_report
 from tracker.local.demo import Demo, Tail, app_snippet, embed_snippet, newsletter_snippet
@@ -144,7 +144,7 @@ async def test_the_page_links_a_report_of_the_log_as_it_is_now(
 async def test_without_the_extra_the_report_says_what_to_install(
     free_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(analysis, "find_spec", lambda _name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda _name: None)
     async with demo_at(free_port, tmp_path / "visits.log") as session, session.get("/report") as response:
         assert response.status == 503
         assert how_to_install("analysis") in await response.text()

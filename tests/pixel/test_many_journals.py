@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -20,6 +21,7 @@ from tracker.core.visit import split_lines
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.local.provision import provision_at
 from tracker.pixel.journal import Journal
+from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.outbox_files import committed_offset, publisher_lock, refused_lines
 from tracker.pixel.publisher import ORPHAN_MESSAGES, Publisher
@@ -89,9 +91,16 @@ async def test_a_journal_whose_messages_are_slow_holds_up_no_other(outbox: Outbo
 
 @pytest.mark.parametrize("failure", [PublishFailed("throttled"), PublishRefused("bad line")], ids=["failed", "refused"])
 async def test_a_journal_whose_messages_are_not_accepted_holds_up_no_other(
-    outbox: Outbox, failure: PublishFailed, caplog: pytest.LogCaptureFixture
+    outbox: Outbox, failure: PublishFailed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO")
+    advance = JournalReader.advance
+
+    def advance_slowly(reader: JournalReader, to: int) -> None:
+        time.sleep(0.02)  # a slow disk: others are accepted before the failed journal knows when it may try again
+        advance(reader, to)
+
+    monkeypatch.setattr(JournalReader, "advance", advance_slowly)
     bad, *others = journals = journals_with_one_line_each(outbox, 10)
     outbox.scan()
     topic = FakeTopic(lambda message: failure if message.journal == bad.path.name and message.start == 0 else None)

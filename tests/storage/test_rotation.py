@@ -213,7 +213,7 @@ async def test_a_death_at_any_step_loses_and_repeats_nothing(
 
 CANNOT_BEGIN: list[Any] = [
     pytest.param(owner, name, number, id=f"{name.strip('_')} {errno.errorcode[number]}")
-    for owner, name in ((os, "open"), (os, "scandir"), (Path, "rename"))
+    for owner, name in ((os, "open"), (os, "listdir"), (Path, "rename"))
     for number in (errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EACCES, errno.EEXIST, errno.EROFS, errno.EIO)
 ]
 

@@ -42,7 +42,7 @@ class JournalPublisher:
 
     `window` are the messages that SNS has not accepted yet. `more` says that the next window is to be made at once,
     because lines follow the last one. `retry_at` is when the journal may be tried again after a failure, by the event
-    loop's clock; 0 when its last try did not fail.
+    loop's clock; 0 when its last try did not fail. `failing` is set as soon as a try fails, until one has not failed.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class JournalPublisher:
         self.window: list[Message] = []
         self.more = False
         self.retry_at = 0.0
+        self.failing = False
         self._outbox = outbox
         self._accounting = accounting
         self._state = state
@@ -100,6 +101,7 @@ class JournalPublisher:
             self._state.count_unread(self.reader.name, error)
         if done or len(self.window) < waiting:
             self._backoff.reset()
+        self.failing = not done
         self.retry_at = 0.0 if done else asyncio.get_running_loop().time() + self._backoff.next()
 
     async def _publish(self, topic: Topic, format: Format) -> bool:
@@ -144,6 +146,7 @@ class JournalPublisher:
                 self._accounting.count_published(self.reader, message)
                 self.window.remove(message)
                 continue
+            self.failing = True  # before others can take the next acceptance for a recovery
             self._state.count_failure(outcome)
             if isinstance(outcome, PublishRefused):
                 refused.append(message)

@@ -131,7 +131,7 @@ class Publisher:
             if tick:
                 linger_ends = now + config.linger
             await self._start(self._take(now, tick=tick), topic, config.format, tasks)
-            if self._state.recovering and not any(each.retry_at for each in self._publishers.values()):
+            if self._state.recovering and not any(each.failing for each in self._publishers.values()):
                 self._state.count_recovery()
             retries = [each.retry_at for each in self._publishers.values() if each.retry_at]
             next_pass = min([loop.time() + DRAIN_PASS_SECONDS if draining else linger_ends, *retries])
