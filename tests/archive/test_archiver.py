@@ -37,11 +37,9 @@ def archive(log: Path, bucket: FakeBucket, config: ArchiveConfig = CONFIG) -> Pa
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    live = tmp_path / "logs" / "visits.log"
-    live.parent.mkdir()
-    live.write_bytes(line(99))
-    return live
+def log(log: Path) -> Path:
+    log.write_bytes(line(99))
+    return log
 
 
 def test_closed_logs_become_objects_and_get_a_marker_and_the_live_log_does_not(log: Path) -> None:

@@ -28,11 +28,9 @@ def archive(log: Path, bucket: FakeBucket, config: ArchiveConfig = CONFIG) -> Pa
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
-    live = tmp_path / "logs" / "visits.log"
-    live.parent.mkdir()
-    live.write_bytes(line(99))
-    return live
+def log(log: Path) -> Path:
+    log.write_bytes(line(99))
+    return log
 
 
 ODD: dict[str, Callable[[Path], object]] = {

@@ -38,12 +38,6 @@ from tracker.errors import AwsRefused, AwsUnreachable
 from tracker.visit_log_files import archived_marker, erased_log_path
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs" / "visits.log"
-
-
 @pytest.mark.parametrize("versioned", [True, False])
 def test_the_lines_leave_every_object_and_all_others_stay_as_they_were(log: Path, versioned: bool) -> None:
     bucket = archived(log, versioned=versioned)

@@ -21,12 +21,6 @@ from tracker.visit_log_files import archived_marker, archiving_path, compressed_
 VISITS = b"".join(LINES)
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs" / "visits.log"
-
-
 def erase_all(log: Path, bucket: FakeBucket, ip: str = PERSON) -> int:
     """Erase in the closed logs, and then in the archive."""
     erasing = Erasing(log, ips=[ip])

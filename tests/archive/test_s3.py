@@ -40,12 +40,6 @@ def s3() -> Iterator[FakeS3]:
         yield fake
 
 
-@pytest.fixture
-def log(tmp_path: Path) -> Path:
-    (tmp_path / "logs").mkdir()
-    return tmp_path / "logs" / "visits.log"
-
-
 def config(log: Path, s3: FakeS3) -> Path:
     sections: dict[str, Any] = {
         "sqs": {"queue": "visits"},
