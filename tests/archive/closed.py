@@ -1,5 +1,6 @@
 """Closed logs for the tests of the archive, and the archive read back."""
 
+import asyncio
 import gzip
 import io
 import random
@@ -9,11 +10,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tests.fake_aws.s3 import Object
+from tests.fake_aws.s3 import FakeBucket, Object
+from tracker.archive.archiver import Archiver, Pass
 from tracker.archive_marker import is_archived
 from tracker.config import ArchiveConfig
 from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import Visit
+from tracker.lifecycle import Backoff
 from tracker.visit_log_files import closed_logs, closed_name, is_compressed
 
 CONFIG = ArchiveConfig(url="s3://archive/years")
@@ -77,3 +80,8 @@ def union(log: Path, objects: Mapping[str, Object]) -> list[str | None]:
 
 def malformed(objects: Mapping[str, Object]) -> list[bytes]:
     return [gzip.decompress(each.body) for key, each in objects.items() if "/_malformed/" in key]
+
+
+def archive(log: Path, bucket: FakeBucket, config: ArchiveConfig = CONFIG) -> Pass:
+    """One pass of an archiver that does not wait between its tries."""
+    return asyncio.run(Archiver(log, bucket, config, Backoff(0.0, 0.0)).run_once())

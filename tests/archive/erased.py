@@ -9,10 +9,10 @@ from typing import TypeVar
 
 import pyarrow.parquet as pq
 
-from tests.archive.closed import CONFIG, NOON, close, line
+from tests.archive.closed import CONFIG, NOON, archive, close, line
 from tests.fake_aws.s3 import FakeBucket
 from tests.fake_aws.s3_store import Store
-from tracker.archive.archiver import Archiver, Pass
+from tracker.archive.archiver import Pass
 from tracker.archive.erasing import ArchiveErasure
 from tracker.core.erasure import Selection
 from tracker.lifecycle import Backoff
@@ -31,10 +31,6 @@ MALFORMED = [f"yesterday|page|agent|{PERSON}\n".encode(), b"odd\n", f"5|columns|
 CONTENT = b"".join([*LINES, *MALFORMED])
 SHORT = LINES[0] + LINES[1] + MALFORMED[0]
 OTHERS = [number for number in range(9) if number % 3 != 1]
-
-
-def archive(log: Path, bucket: FakeBucket) -> Pass:
-    return asyncio.run(Archiver(log, bucket, CONFIG, Backoff(0.0, 0.0)).run_once())
 
 
 class Erasing:

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from backports import zstd
 
-from tests.archive.closed import CONFIG, NOON, close, incompressible, line, numbers
+from tests.archive.closed import CONFIG, NOON, archive, close, incompressible, line, numbers
 from tests.fake_aws.s3 import FakeBucket, Object
 from tests.metrics import value
 from tracker import telemetry
@@ -30,10 +30,6 @@ from tracker.storage.ledger import Ledger
 from tracker.visit_log_files import archived_marker
 
 AT_ONCE = Backoff(0.0, 0.0)
-
-
-def archive(log: Path, bucket: FakeBucket, config: ArchiveConfig = CONFIG) -> Pass:
-    return asyncio.run(Archiver(log, bucket, config, AT_ONCE).run_once())
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What the archiver makes of the files beside a log: odd ones, damaged markers, logs that are no closed logs yet."""
 
-import asyncio
 import errno
 import itertools
 import os
@@ -11,20 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.closed import CONFIG, close, line, numbers
+from tests.archive.closed import CONFIG, archive, close, line, numbers
 from tests.fake_aws.s3 import FakeBucket
-from tracker.archive.archiver import Archiver, Pass
+from tracker.archive.archiver import Pass
 from tracker.archive_marker import Marker, is_archived, write_marker
 from tracker.config import ArchiveConfig
 from tracker.files import take_lock
-from tracker.lifecycle import Backoff
 from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path
 
 REMOVING = ArchiveConfig(url=CONFIG.url, keep_local=0)
-
-
-def archive(log: Path, bucket: FakeBucket, config: ArchiveConfig = CONFIG) -> Pass:
-    return asyncio.run(Archiver(log, bucket, config, Backoff(0.0, 0.0)).run_once())
 
 
 @pytest.fixture

@@ -14,14 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.archive.closed import NOON, close, line, rows
+from tests.archive.closed import NOON, archive, close, line, rows
 from tests.archive.erased import (
     LINES,
     OTHERS,
     PERSON,
     SHORT,
     Erasing,
-    archive,
     archived,
     assert_erased,
     columns,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.closed import close, line, rows
-from tests.archive.erased import LINES, OTHERS, PERSON, Erasing, archive, assert_erased
+from tests.archive.closed import archive, close, line, rows
+from tests.archive.erased import LINES, OTHERS, PERSON, Erasing, assert_erased
 from tests.fake_aws.s3 import FakeBucket
 from tracker.archive.archiver import Pass
 from tracker.errors import AwsRefused
