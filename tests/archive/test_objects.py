@@ -42,15 +42,15 @@ def test_the_rows_of_an_object_are_in_the_order_of_the_log(tmp_path: Path) -> No
     assert [number for _, number, _ in rows(stored)] == list(range(1, 5_001))
 
 
-ODD = [b"no visit\n", b"\n", b"a|b|c|d\n", b"\xff\x00|" * 9 + b"\n", b"x" * 3 * CHUNK + b"\n"]
+ODD = [b"no visit\n", b"\n", b"\r\n", b"no\rvisit\r\n", b"a|b|c|d\n", b"\xff\x00|" * 9 + b"\n", b"x" * 3 * CHUNK + b"\n"]
 
 
 def test_malformed_lines_are_in_an_object_of_their_own_byte_for_byte(tmp_path: Path) -> None:
     content = line(0) + b"".join(odd + line(number) for number, odd in enumerate(ODD, 1)) + b"cut off"
     objects, stored = made(close(tmp_path / "visits.log", content))
-    assert [number for _, number, _ in rows(stored)] == [1, 3, 5, 7, 9, 11]
-    assert malformed(stored) == [b"".join(b"%d %s" % (2 * n, odd) for n, odd in enumerate(ODD, 1)) + b"12 cut off"]
-    assert (objects.visits, objects.malformed) == (6, 6)
+    assert [number for _, number, _ in rows(stored)] == [1, 3, 5, 7, 9, 11, 13, 15]
+    assert malformed(stored) == [b"".join(b"%d %s" % (2 * n, odd) for n, odd in enumerate(ODD, 1)) + b"16 cut off"]
+    assert (objects.visits, objects.malformed) == (8, 8)
 
 
 def test_lines_longer_than_a_report_reads_are_malformed_wherever_a_block_ends(tmp_path: Path) -> None:

@@ -151,8 +151,8 @@ class Lines:
                 numbers, lines = days[line[:_DAY]]
                 numbers.append(self.count)
                 lines.append(line)
-            for line in refused.splitlines(keepends=True) if refused.strip(b"\n") else (b"\n",) * len(refused):
-                self._refuse(line)
+            for line in refused.split(b"\n")[:-1]:
+                self._refuse(line + b"\n")
         for day, (numbers, lines) in sorted(days.items()):
             visits = columns_of(b"".join(lines))
             yield Part(day.decode(), visits.append_column("line", pa.array(numbers, pa.int64())))
