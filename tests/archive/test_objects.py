@@ -42,7 +42,15 @@ def test_the_rows_of_an_object_are_in_the_order_of_the_log(tmp_path: Path) -> No
     assert [number for _, number, _ in rows(stored)] == list(range(1, 5_001))
 
 
-ODD = [b"no visit\n", b"\n", b"\r\n", b"no\rvisit\r\n", b"a|b|c|d\n", b"\xff\x00|" * 9 + b"\n", b"x" * 3 * CHUNK + b"\n"]
+ODD = [
+    b"no visit\n",
+    b"\n",
+    b"\r\n",
+    b"no\rvisit\r\n",
+    b"a|b|c|d\n",
+    b"\xff\x00|" * 9 + b"\n",
+    b"x" * 3 * CHUNK + b"\n",
+]
 
 
 def test_malformed_lines_are_in_an_object_of_their_own_byte_for_byte(tmp_path: Path) -> None:
