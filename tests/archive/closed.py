@@ -71,7 +71,7 @@ def union(log: Path, objects: Mapping[str, Object]) -> list[str | None]:
     waiting = [file for file in closed_logs(log) if not is_archived(log, file)]
     names = {closed_name(file) for file in waiting}
     found = [visit.referrer for name, _, visit in rows(objects) if name not in names]
-    # A rotation in between two steps, or a compression, may have left a log under two names.
+    # If the process ended within a rotation or a compression, a log may have two names.
     for file in [*{closed_name(file): file for file in waiting}.values(), *([log] if log.exists() else [])]:
         content = gzip.decompress(file.read_bytes()) if is_compressed(file) else file.read_bytes()
         found += [parse_line(line).referrer for line in content.splitlines() if line != b"odd"]

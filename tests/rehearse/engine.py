@@ -34,7 +34,7 @@ class Engine:
 
     def __init__(self, home: Path, directory: Path) -> None:
         self._directory = directory
-        # A socket's path is short, `home` may not be.
+        # The path of a socket may have about 100 bytes, and `home` may be longer.
         self._environment = {**os.environ, "HOME": str(home), "DOCKER_HOST": "unix:///run/rehearsal-docker.sock"}
         # Compose needs buildx to build, which Debian 12 does not have. The engine's own builder needs nothing.
         self._environment["DOCKER_BUILDKIT"] = "0"

@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import Protocol
 
 import duckdb
 
@@ -24,11 +23,10 @@ from tracker.errors import TrackerError
 from tracker.temporary_folder import temporary_folder
 
 MEMORY_LIMIT = "200MB"  # for DuckDB; what needs more is written to the temporary folder
-READ_PLAIN = (
+_READ_PLAIN = (  # the options of read_csv, without the columns
     "auto_detect=false, header=false, delim='|', quote='', escape='', nullstr='null', new_line='\\n', "
     f"max_line_size={LONGEST_PLAIN_LINE}, buffer_size={2 * LONGEST_PLAIN_LINE}"
 )
-"""The options of read_csv for plain lines, without their columns."""
 
 # DuckDB's threads share this memory, and each needs some of it to sort. So their number does not grow with the machine.
 REPORT_THREADS = min(4, os.cpu_count() or 1)
@@ -59,12 +57,6 @@ CREATE MACRO short_page(c) AS CASE
     WHEN strlen(c) <= {LONG_TEXT} OR NOT contains(c, '?') THEN short_text(c)
     ELSE short_text(page_of(c)) || '?' || short_text(c[strpos(c, '?') + 1:]) END;
 """
-
-
-class Blocks(Protocol):
-    """Plain lines, from which several threads take blocks."""
-
-    def next_block(self) -> bytes | None: ...
 
 
 @contextmanager
@@ -113,7 +105,7 @@ def visits_of(
 
 
 @contextmanager
-def scan(logs: Blocks, readers: int, *, short: bool = False) -> Iterator[str]:
+def scan(logs: LogFiles, readers: int, *, short: bool = False) -> Iterator[str]:
     """Yields the SQL to write after FROM. Its columns are t (a TIMESTAMP in UTC), r (referrer), u (user agent), i (IP).
 
     Texts are escaped as in the log; a missing one is NULL. With `short`, long ones are shortened (`plain.shortened`).
@@ -129,7 +121,7 @@ def scan(logs: Blocks, readers: int, *, short: bool = False) -> Iterator[str]:
     try:
         yield (
             f"read_csv([{paths}], columns={{'t': 'TIMESTAMP', 'r': 'VARCHAR', 'u': 'VARCHAR', 'i': 'VARCHAR'}}, "
-            f"{READ_PLAIN})"
+            f"{_READ_PLAIN})"
         )
     finally:
         for read, _ in pipes:
@@ -140,7 +132,7 @@ def scan(logs: Blocks, readers: int, *, short: bool = False) -> Iterator[str]:
         raise failures[0]
 
 
-def _feed(logs: Blocks, write: int, failures: list[BaseException], short: bool) -> None:
+def _feed(logs: LogFiles, write: int, failures: list[BaseException], short: bool) -> None:
     try:
         if _SET_PIPE_SIZE is not None:
             try:
