@@ -74,7 +74,7 @@ class Retention:
                 await wait_for_event(self._added, PERIOD_SECONDS)
 
     def remove(self) -> None:
-        """Remove the closed logs that are kept no longer. Raises OSError when the directory cannot be read or synced."""
+        """Remove what is kept no longer. Raises OSError when the directory cannot be read or synced."""
         removed = False
         for file in self._not_kept():
             try:
