@@ -74,10 +74,12 @@ class Endpoint:
 
     async def close(self) -> None:
         if self._server is not None:
+            for listener in self._server.sockets:
+                asyncio.get_running_loop().remove_reader(listener.fileno())
+            for _ in range(4):  # asyncio loses a connection that was just accepted when its server is closed before
+                await asyncio.sleep(0)
             self._server.close()
             self._server = None
-            for _ in range(4):  # a connection that was just accepted is made in the next passes of the loop
-                await asyncio.sleep(0)
         await self._release()
         for connection in list(self._connections):
             connection.cut()
