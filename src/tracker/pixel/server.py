@@ -2,7 +2,8 @@
 
 `connection` answers the requests of one connection. A stop has these steps:
 
-1. Accept no more connections. Those in the system's queue are not lost: other workers accept from it.
+1. Accept no more connections. Those in the system's queue are not lost: other workers accept from it. One that was
+   accepted a moment ago is answered.
 2. The next answer of each connection says ``Connection: close``, and the connection is closed.
 3. After SILENT_SECONDS, or half of the time if that is less, the connections that have sent nothing are closed.
 4. Connections with answers that are not sent yet have the rest of the time. Then they are aborted.
@@ -60,6 +61,7 @@ class PixelServer:
         deadline = Deadline(seconds)
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0)  # the loop makes a connection in the pass after the one that has accepted it
         self._connections.drain()
         await wait_for_event(self._none_open, min(SILENT_SECONDS, seconds / 2))
         self._connections.close()
