@@ -200,6 +200,32 @@ def test_what_waits_in_a_journal_that_vanishes_is_counted_as_damaged(tmp_path: P
     outbox.close()
 
 
+@pytest.mark.parametrize("damaged", range(3))
+async def test_a_newline_that_damage_puts_into_a_counted_line_breaks_no_sum(
+    tmp_path: Path, sums: Sums, damaged: int
+) -> None:
+    outbox, accounting = Outbox(tmp_path), Accounting()
+    outbox.open()
+    journal = journal_with(tmp_path, *map(line, range(3)))
+    outbox.scan()
+    accounting.count_lines(outbox.known())
+    with segment_path(journal.path, 0).open("r+b") as segment:
+        segment.seek(damaged * len(line(0)))
+        segment.write(b"\n")
+    journal.close()
+    outbox.scan()
+    config = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:t", linger=0.001)
+    publishing = Publisher(outbox=outbox, config=lambda: config, open_topic=FakeTopic().open, accounting=accounting)
+    publishing.drain()
+    async with asyncio.timeout(30):
+        await publishing.run()
+    sums.check()
+    outbox.scan()
+    accounting.count_removed(outbox.removed)
+    assert (sums["published"], sums["damaged"], sums["waiting"]) == (2, 2, 0)
+    outbox.close()
+
+
 @pytest.mark.parametrize("format", ["packed", "single"])
 @pytest.mark.parametrize("seed", range(3))
 async def test_the_sums_hold_before_every_publish_whatever_sns_says(

@@ -42,12 +42,7 @@ class Accounting:
         for journal in journals:
             new = journal.lines_counted - self._lines_counted[journal]
             self._lines_counted[journal] += new
-            self._add_waiting(journal, new)
-            if journal.earlier:
-                telemetry.ADOPTED_VISITS.inc(new)
-            else:
-                telemetry.ACCEPTED.inc(new)
-                telemetry.HITS.inc(new)
+            self._count_new(journal, new)
 
     def count_not_recorded(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
         """Count what a worker has discarded and refused between two readings of its counts."""
@@ -70,12 +65,12 @@ class Accounting:
         """Count a message of the journal that SNS has accepted."""
         telemetry.PUBLISHED.inc()
         telemetry.PUBLISHED_VISITS.inc(message.visits)
-        self._add_waiting(journal, -message.visits)
+        self._take_waiting(journal, message.visits)
 
     def count_not_published(self, journal: JournalReader, reason: str, count: int) -> None:
         """Count `count` visits of the journal as discarded by the publisher."""
         telemetry.DISCARDED.labels(reason).inc(count)
-        self._add_waiting(journal, -count)
+        self._take_waiting(journal, count)
 
     def count_removed(self, journals: Iterable[JournalReader]) -> None:
         """Count the visits that still waited in journals which are no longer in the outbox.
@@ -88,6 +83,18 @@ class Accounting:
             self.count_not_published(journal, "damaged", self._waiting[journal])
             del self._waiting[journal], self._lines_counted[journal]
 
-    def _add_waiting(self, journal: JournalReader, count: int) -> None:
+    def _count_new(self, journal: JournalReader, count: int) -> None:
         self._waiting[journal] += count
         telemetry.WAITING_VISITS.inc(count)
+        if journal.earlier:
+            telemetry.ADOPTED_VISITS.inc(count)
+        else:
+            telemetry.ACCEPTED.inc(count)
+            telemetry.HITS.inc(count)
+
+    def _take_waiting(self, journal: JournalReader, count: int) -> None:
+        # A fault of the disk can put a newline into a line that is counted already. What is more than was counted is
+        # counted now, so that the sums hold.
+        self._count_new(journal, max(0, count - self._waiting[journal]))
+        self._waiting[journal] -= count
+        telemetry.WAITING_VISITS.dec(count)
