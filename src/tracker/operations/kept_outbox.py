@@ -34,7 +34,7 @@ def is_outbox(directory: Path) -> bool:
 
 @contextmanager
 def unused_outbox(directory: Path) -> Iterator[list[Path]]:
-    """The journals of an outbox, which no pixel can use meanwhile. Raises TrackerError if one uses it now."""
+    """The journals of an outbox, which no pixel can use meanwhile. Raises TrackerError if one uses it, and OSError."""
     try:
         lock = os.open(outbox_files.publisher_lock(directory), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -44,7 +44,7 @@ def unused_outbox(directory: Path) -> Iterator[list[Path]]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise TrackerError(f"{directory}: a running pixel uses this outbox, and publishes it itself") from None
+                raise TrackerError("a running pixel uses this outbox, and publishes it itself") from None
         yield outbox_files.journals(directory) + outbox_files.bad_journals(directory)
     finally:
         if lock is not None:
