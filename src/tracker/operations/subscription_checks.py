@@ -16,7 +16,7 @@ LOST = "SNS accepts visits and delivers them to nobody: they are lost"
 async def check_subscriptions(sns: Any, sqs: Any, setup: Setup) -> list[Finding]:
     """`sqs` is a client of the topic's Region: SNS takes no dead-letter queue of another one."""
     assert setup.queue is not None
-    found = await subscriptions(sns, setup.topic_arn)
+    found = setup.subscriptions = await subscriptions(sns, setup.topic_arn)
     ours = [each for each in found if each.queue_arn == setup.queue["QueueArn"]]
     others = [each for each in found if each.queue_arn != setup.queue["QueueArn"]]
     findings = [_other(each) for each in others]
