@@ -239,6 +239,15 @@ async def test_the_doctor_compares_the_filters_and_its_remedy_works(bench: Bench
     await follow(fault)
     assert [each.level for each in await look()] == [Level.OK]
 
+    await bench.sqs.delete_queue(QueueUrl=second.queue_url)
+    fault, _ = await look()
+    assert (fault.level, fault.what) == (
+        Level.FAULT,
+        f"the queue {second.queue_arn} does not exist, but the topic divides the journals with it",
+    )
+    await provision(bench.sns, bench.sqs, shards[1])
+    assert [each.level for each in await look()] == [Level.OK]
+
     wide = {"Type": ["Visit"], "Journal": [{"prefix": digit} for digit in DIGITS[:9]] + [{"exists": False}]}
     setting = {"AttributeName": "FilterPolicy", "AttributeValue": json.dumps(wide)}
     await bench.sns.set_subscription_attributes(SubscriptionArn=first.subscription_arn, **setting)
