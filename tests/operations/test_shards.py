@@ -95,6 +95,12 @@ FAULTY: list[tuple[str, list[Subscription], Level, str]] = [
         Level.FAULT,
         "begin with 3f",
     ),
+    (
+        "a part of very few journals",
+        [*shards(2)[:1], subscribed("b", {"Journal": [{"prefix": "8" * 9}]})],
+        Level.FAULT,
+        "and 111 other beginnings",
+    ),
     ("a journal by its whole id", [*shards(2), subscribed("x", {"Journal": ["ab" * 16]})], Level.FAULT, "ab" * 16),
     (
         "shards of two numbers",

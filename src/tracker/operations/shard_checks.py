@@ -21,6 +21,7 @@ from tracker.operations.verdicts import Unknown
 
 SECTION = 'docs/operations.md, "Changing the number of storages"'
 
+SHOWN = 16  # beginnings of ids
 _ID_LENGTH = 32
 _NO_JOURNAL = "visits without a journal"
 
@@ -203,7 +204,8 @@ def _texts(policy: Any) -> Iterator[str]:
 
 def _journals(prefixes: Sequence[str]) -> str:
     digits = sorted(filter(None, prefixes))
-    said = [f"visits of journals that begin with {', '.join(digits)}"] if digits else []
+    more = f" and {len(digits) - SHOWN} other beginnings" if len(digits) > SHOWN else ""
+    said = [f"visits of journals that begin with {', '.join(digits[:SHOWN])}{more}"] if digits else []
     return " and ".join(said + [_NO_JOURNAL] * ("" in prefixes))
 
 
