@@ -124,6 +124,16 @@ async def test_the_queues_of_several_storages_are_redriven_each_from_its_own_dea
     assert [await waiting(bench, made.dead_letter_queue_url) for made in shards] == [0, 0]
 
 
+async def test_messages_that_somebody_has_received_are_said_to_be_left(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await bench.sqs.send_message(QueueUrl=bench.made.dead_letter_queue_url, MessageBody="a visit")
+    await bench.sqs.receive_message(QueueUrl=bench.made.dead_letter_queue_url, VisibilityTimeout=600)
+    assert await asyncio.to_thread(cli.main, ["redrive", "--config", str(bench.storage_config())]) == 0
+    assert "0 messages moved" in (said := capsys.readouterr().out)
+    assert "about 1 more are in flight" in said
+
+
 async def test_a_queue_that_fails_does_not_keep_the_others_from_being_redriven(
     bench: Bench, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -24,10 +24,10 @@ from tracker import exit_status
 from tracker.aws import BATCH_BYTES, ask, open_client
 from tracker.config import SqsConfig, load_storage
 from tracker.core.delivery import BATCH_ENTRIES
-from tracker.errors import TrackerError, UsageError
+from tracker.errors import AwsRefused, TrackerError, UsageError
 from tracker.operations.lookups import named_queue, queue_attributes, queue_url
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
-from tracker.operations.wanted_settings import dead_letter_target
+from tracker.operations.wanted_settings import dead_letter_target, number
 
 HIDDEN_SECONDS = 60  # longer than the two calls for a batch may take
 WAIT_SECONDS = 2  # a long poll asks all servers of SQS; a poll without a wait asks only some
@@ -153,8 +153,19 @@ async def _redrive_one(config: SqsConfig, dead: str | None, most: int | None) ->
         if source == target:
             raise UsageError("--dead-letter-queue: expected another queue than --queue")
         moved = await redrive(sqs, source=source, target=target, most=most)
+        hidden = 0 if moved else await _in_flight(sqs, source)
     print(f"{moved} messages moved from {name} to {config.queue}")
+    if hidden:
+        print(f"about {hidden} more are in flight, because somebody has received them: repeat the command in a minute")
     return moved
+
+
+async def _in_flight(sqs: Any, url: str) -> int:
+    """How many messages of a queue are hidden from this command; 0 if these credentials may not ask."""
+    try:
+        return number(await queue_attributes(sqs, url), "ApproximateNumberOfMessagesNotVisible") or 0
+    except AwsRefused:
+        return 0
 
 
 def _named(options: argparse.Namespace) -> SqsConfig:
