@@ -158,7 +158,7 @@ def test_tracker_as_gives_a_command_what_the_unit_has(called: Callable[..., tupl
     assert "--wait" in told
 
 
-@pytest.mark.parametrize("service", ["pixel", "storage", "storage@1", "archive"])
+@pytest.mark.parametrize("service", ["pixel", "storage", "storage@visits-4-0", "archive"])
 def test_tracker_as_asks_for_the_unit_of_its_service(
     called: Callable[..., tuple[int, list[str]]], service: str, tmp_path: Path
 ) -> None:

@@ -39,7 +39,8 @@ async def _missing_queues(
     """Shards whose queues do not exist any more, as far as these credentials can tell. Subscriptions outlive queues."""
     findings = []
     for each in shards_of(found):
-        if each not in others or each.queue_arn.split(":")[3] != setup.topic_arn.split(":")[3]:
+        # Of a queue of another account SQS says that it does not exist, too, if these credentials may not see it.
+        if each not in others or each.queue_arn.split(":")[3:5] != setup.topic_arn.split(":")[3:5]:
             continue
         try:
             if await find_queue(sqs, each.queue_arn) is not None:
