@@ -428,6 +428,60 @@ def _body(message: Message) -> bytes:
     return content.data if isinstance(content, StoredSpan) else b""
 
 
+def without(segment: int) -> Callable[[Path], None]:
+    return lambda journal: outbox_files.segment_path(journal, outbox_files.segments(journal)[segment]).unlink()
+
+
+def cut_off(journal: Path) -> None:
+    os.truncate(outbox_files.segment_path(journal, outbox_files.segments(journal)[1]), 500)
+
+
+def zeroed(segment: int) -> Callable[[Path], None]:
+    def change(journal: Path) -> None:
+        path = outbox_files.segment_path(journal, outbox_files.segments(journal)[segment])
+        path.write_bytes(bytes(200_000 if segment == -1 else path.stat().st_size))
+
+    return change
+
+
+def compressed(journal: Path) -> None:
+    for start in outbox_files.segments(journal):
+        path = outbox_files.segment_path(journal, start)
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+INCOMPLETE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "without its first segment": (without(0), "the bytes [0, "),
+    "without a segment in the middle": (without(2), "are not there"),
+    "with a segment that was cut": (cut_off, "are not there"),
+    "with zeros for a segment": (zeroed(1), "are not there"),
+    "with zeros at the end": (zeroed(-1), "are not there"),
+    "with compressed segments": (compressed, ".gz: no file of a journal"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), INCOMPLETE.values(), ids=INCOMPLETE.keys())
+async def test_an_incomplete_copy_of_an_outbox_is_said_to_be_one(
+    change: Callable[[Path], None], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = journal_with(tmp_path, *(line(each) for each in range(40)), segment_bytes=1_024)
+    journal.close()
+    change(journal.path)
+    done, accepted = await imported(tmp_path)
+    assert done.exit_status == 3
+    assert said in capsys.readouterr().err
+    assert {each.journal for each in accepted} <= {journal.path.name}
+
+
+async def test_segments_in_a_folder_of_another_name_get_no_other_journal(tmp_path: Path) -> None:
+    journal = journal_with(tmp_path, line(1))
+    journal.close()
+    journal.path.rename(tmp_path / "copy")
+    done, accepted = await imported(tmp_path)
+    assert (done.exit_status, accepted) == (1, [])
+
+
 async def test_the_outbox_of_a_running_pixel_is_left_to_it_and_the_rest_comes_back(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

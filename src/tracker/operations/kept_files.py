@@ -13,6 +13,10 @@ from tracker.operations.kept_outbox import is_outbox, journal_messages, unused_o
 from tracker.pixel import outbox_files
 
 _UTF_16 = "text in UTF-16, as PowerShell writes it: convert it first, with iconv -f UTF-16 -t UTF-8"
+_SEGMENT = (
+    "a file of a journal: name the journal's folder, or the outbox. The name of the folder must be the journal's id, "
+    "32 hexadecimal digits"
+)
 _START_BYTES = 512
 # Files that hold messages in a form that is not read here: where such a file has which bytes, and what to do.
 _UNREAD = {
@@ -68,7 +72,7 @@ def _read_outbox(path: Path, journals: Sequence[Path] | None) -> Found:
 def _read_file(path: Path) -> Found:
     name = str(path)
     if outbox_files.is_segment(path):  # its lines belong to a journal, and would get another one as a file of lines
-        yield name, Unusable(name, "a file of a journal: name the journal's folder, or the outbox")
+        yield name, Unusable(name, _SEGMENT)
         return
     messages = KeptMessages(name)
     try:
