@@ -119,6 +119,7 @@ FORMS: dict[str, Callable[[list[Message]], str]] = {
     "events of a bus of EventBridge": lambda them: as_lines(
         [{"detail-type": "Event from aws:sqs", "time": "2026", "detail": {"Records": [event(each)]}} for each in them]
     ),
+    "CloudEvents": lambda them: as_lines([{"specversion": "1.0", "data": event(each)} for each in them]),
     "an execution of Step Functions": lambda them: json.dumps({"input": {"visits": [event(each) for each in them]}}),
     "entries of PublishBatch": lambda them: as_lines(
         [{"Id": "1", "Message": each.body, "MessageAttributes": sqs(each)["MessageAttributes"]} for each in them]

@@ -203,12 +203,14 @@ def _message(value: dict[str, Any]) -> _Found | None:
 
 
 def _json_in(text: Any) -> Any:
-    """The JSON object or list that a text holds, also in base64; None if there is none."""
+    """The object or list that a text holds as JSON, also in base64, or else None. Other values stay as they are."""
+    if not isinstance(text, str):
+        return text
     try:
         if _BASE64.fullmatch(text):
             text = base64.b64decode(text).decode()
         return json.loads(text) if _JSON.match(text) else None
-    except (TypeError, ValueError, RecursionError):
+    except (ValueError, RecursionError):
         return None
 
 
