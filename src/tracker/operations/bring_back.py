@@ -39,6 +39,9 @@ CONFIG = Path("config/pixel.yaml")
 WINDOW = 80  # messages: eight requests of ten, as many as are in flight at once
 WINDOW_BYTES = 4 << 20
 PROGRESS_SECONDS = 0.5
+_OTHER_TOPIC = (
+    "whose storages know what is stored of it: import it there, or with --any-topic if their logs are not read any more"
+)
 
 
 async def bring_back(
@@ -78,11 +81,6 @@ async def bring_back(
         await publisher.publish(window)
         publisher.end()
     progress.clear()
-
-
-_OTHER_TOPIC = (
-    "whose storages know what is stored of it: import it there, or with --any-topic if their logs are not read any more"
-)
 
 
 class _Progress:

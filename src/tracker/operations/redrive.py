@@ -153,7 +153,7 @@ async def _redrive_one(config: SqsConfig, dead: str | None, most: int | None) ->
         if source == target:
             raise UsageError("--dead-letter-queue: expected another queue than --queue")
         moved = await redrive(sqs, source=source, target=target, most=most)
-        hidden = 0 if moved else await _in_flight(sqs, source)
+        hidden = 0 if moved or most == 0 else await _in_flight(sqs, source)
     print(f"{moved} messages moved from {name} to {config.queue}")
     if hidden:
         print(f"about {hidden} more are in flight, because somebody has received them: repeat the command in a minute")
