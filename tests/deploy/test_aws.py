@@ -104,7 +104,7 @@ def test_each_policy_allows_what_its_service_calls_and_nothing_else() -> None:
     looks = {"sns:GetTopicAttributes", "sns:ListSubscriptionsByTopic", "sns:GetSubscriptionAttributes"}
     looks |= {"sqs:GetQueueUrl", "sqs:GetQueueAttributes"}
     assert actions("DoctorPolicy") == looks
-    assert actions("RedrivePolicy") == _called("operations/redrive.py") | {"sqs:GetQueueUrl"}
+    assert actions("RedrivePolicy") == _called("operations/redrive.py") | {"sqs:GetQueueUrl", "sqs:GetQueueAttributes"}
 
 
 def test_the_guide_names_what_provision_calls() -> None:

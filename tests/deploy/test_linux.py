@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.guides import guide
 from tests.system.wire import wait_for
 from tracker.config import load_pixel, load_storage
 from tracker.visit_log_files import archived_directory
@@ -48,6 +49,29 @@ def verified(unit: str, folder: Path) -> str:
 def test_systemd_verifies_the_unit(unit: str, tmp_path: Path) -> None:
     said = verified(unit, tmp_path)
     assert unit not in said, said
+
+
+def test_the_guide_makes_a_unit_and_a_configuration_for_each_of_several_storages(tmp_path: Path) -> None:
+    [block] = [each for each in guide("operations.md", "Several storages") if "systemctl" in each.text]
+    etc, scripts = tmp_path / "etc", Path(tool("tracker-storage")).parent
+    for folder in (etc / "tracker", etc / "systemd/system"):
+        folder.mkdir(parents=True)
+    text = block.text.replace("/etc/systemd", f"{etc}/systemd").replace(" /etc/tracker/", f" {etc}/tracker/")
+    text = text.replace("-g tracker ", "").replace("systemctl", "echo systemctl")
+    for _ in range(2):  # it may be repeated
+        run("bash", "-euo", "pipefail", "-c", text)
+    unit = etc / "systemd/system/tracker-storage@.service"
+    assert "--config /etc/tracker/storage-%i.yaml --check" in unit.read_text()
+    assert "EnvironmentFile=-/etc/tracker/storage-%i.env" in unit.read_text()
+    unit.write_text(unit.read_text().replace("/opt/tracker/bin", str(scripts)))
+    said = run("systemd-analyze", "verify", "--man=no", "--recursive-errors=no", unit)
+    assert "tracker-storage@" not in said, said
+
+    configs = [load_storage(file, {}) for file in sorted((etc / "tracker").iterdir())]
+    assert [each.sqs.queue for each in configs] == [f"visits-4-{shard}" for shard in range(4)]
+    assert len({each.log.path for each in configs}) == len({each.admin.port for each in configs}) == 4
+    writable = setting("tracker-storage.service", "ReadWritePaths")
+    assert all(each.log.path.startswith(f"{writable}/") for each in configs)
 
 
 @pytest.mark.parametrize("drop_in", DROP_INS)
@@ -134,7 +158,7 @@ def test_tracker_as_gives_a_command_what_the_unit_has(called: Callable[..., tupl
     assert "--wait" in told
 
 
-@pytest.mark.parametrize("service", ["pixel", "storage", "archive"])
+@pytest.mark.parametrize("service", ["pixel", "storage", "storage@visits-4-0", "archive"])
 def test_tracker_as_asks_for_the_unit_of_its_service(
     called: Callable[..., tuple[int, list[str]]], service: str, tmp_path: Path
 ) -> None:

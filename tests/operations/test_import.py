@@ -1,22 +1,32 @@
 """What was kept elsewhere comes back once, whatever form it has, in any order, and however often it is imported."""
 
 import asyncio
+import base64
+import bz2
 import gzip
 import io
 import json
+import lzma
 import os
 import random
+import signal
+import sys
+import tarfile
+import time
 import tracemalloc
+import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from backports import zstd
 
 from tests.fake_aws import FakeAws
 from tests.fake_aws.in_memory import FakeTopic
+from tests.launched import Launched
 from tests.pixel.journals import journal_with, line
 from tests.storage.rig import delivery, logged, open_rig
 from tracker import cli
@@ -73,6 +83,10 @@ def event(message: Message) -> dict[str, Any]:
     return {"messageId": "e", "receiptHandle": "r", "body": message.body, "messageAttributes": typed}
 
 
+def in_base64(value: object) -> str:
+    return base64.b64encode(json.dumps(value).encode()).decode()
+
+
 def as_lines(values: list[dict[str, Any]]) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
@@ -101,28 +115,107 @@ FORMS: dict[str, Callable[[list[Message]], str]] = {
     "an event of Lambda from SNS": lambda them: json.dumps(
         {"Records": [{"EventSource": "aws:sns", "Sns": sns(each)} for each in them]}
     ),
+    "a list of events, as a pipe of EventBridge has it": lambda them: json.dumps([event(each) for each in them]),
+    "events of a bus of EventBridge": lambda them: as_lines(
+        [{"detail-type": "Event from aws:sqs", "time": "2026", "detail": {"Records": [event(each)]}} for each in them]
+    ),
+    "CloudEvents": lambda them: as_lines([{"specversion": "1.0", "data": event(each)} for each in them]),
+    "an execution of Step Functions": lambda them: json.dumps({"input": {"visits": [event(each) for each in them]}}),
+    "entries of PublishBatch": lambda them: as_lines(
+        [{"Id": "1", "Message": each.body, "MessageAttributes": sqs(each)["MessageAttributes"]} for each in them]
+    ),
+    "envelopes that somebody has parsed": lambda them: as_lines([{"MessageId": "m", "Body": sns(e)} for e in them]),
+    "an event of Lambda from Kinesis": lambda them: json.dumps(
+        {"Records": [{"kinesis": {"data": in_base64(sns(each)), "partitionKey": "p"}} for each in them]}
+    ),
+    "what Firehose could not process": lambda them: as_lines(
+        [{"attemptsMade": 4, "errorCode": "x", "rawData": in_base64(sns(each))} for each in them]
+    ),
     "with Windows's line ends and a mark of the byte order": lambda them: (
         "\ufeff" + as_lines([sqs(each) for each in them]).replace("\n", "\r\n")
     ),
 }
 
 
-async def imported(*paths: Path, topic: FakeTopic | None = None) -> tuple[Import, list[Message]]:
-    topic = topic or FakeTopic()
-    done = await bring_back(paths, topic, backoff=FAST)
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": gzip.compress,
+    "xz": lzma.compress,
+    "bzip2": bz2.compress,
+    "zstd": zstd.compress,
+}
+
+
+async def imported(
+    *paths: Path, topic: FakeTopic | None = None, topic_arn: str | None = None
+) -> tuple[Import, list[Message]]:
+    topic, done = topic or FakeTopic(), Import()
+    await bring_back(paths, topic, done, topic_arn=topic_arn, backoff=FAST)
     return done, topic.accepted
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS.keys())
-@pytest.mark.parametrize("compressed", [False, True], ids=["plain", "gzip"])
 async def test_a_message_comes_back_as_it_was_whatever_it_was_kept_in(
-    form: Callable[[list[Message]], str], compressed: bool, tmp_path: Path
+    form: Callable[[list[Message]], str], tmp_path: Path
 ) -> None:
-    data = form(messages()).encode()
-    (tmp_path / "kept").write_bytes(gzip.compress(data) if compressed else data)
+    (tmp_path / "kept").write_text(form(messages()))
     done, accepted = await imported(tmp_path / "kept")
     assert accepted == messages()
     assert (done.exit_status, done.found, done.published_visits, done.made) == (0, 8, 162, 0)
+
+
+@pytest.mark.parametrize("compress", COMPRESSED.values(), ids=COMPRESSED.keys())
+async def test_a_file_may_be_compressed(compress: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    data = as_lines([sqs(each) for each in messages()]).encode()
+    (tmp_path / "kept").write_bytes(compress(data[:3_000]) + compress(data[3_000:]))
+    assert (await imported(tmp_path / "kept"))[1] == messages()
+
+
+def test_a_format_that_is_not_read_is_named_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "kept"
+    kept.write_text(as_lines([sqs(each) for each in messages()]))
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.write(kept)
+    for mode in ("w:", "w:gz"):
+        with tarfile.open(tmp_path / f"a{mode[1:]}.tar", mode) as tar:
+            tar.add(kept)
+    (tmp_path / "powershell.json").write_text(kept.read_text(), "utf-16")
+    kept.unlink()
+    assert cli.main(["import", "--dry-run", str(tmp_path)]) == 1
+    ran = capsys.readouterr()
+    assert "found: 0 messages" in ran.out
+    said = ran.err.splitlines()
+    assert [each.partition(": ")[2].split(":")[0] for each in said] == [
+        "a zip archive",
+        "a tar archive",
+        "a tar archive",
+        "text in UTF-16, as PowerShell writes it",
+    ]
+
+
+async def test_a_visitor_cannot_put_a_message_into_his_visit(tmp_path: Path) -> None:
+    forged = json.dumps({"Body": LEGACY.replace("192.0.2.9", "198.51.100.1"), "data": in_base64(sqs(messages()[0]))})
+    visit = json.dumps({**json.loads(LEGACY), "Referer": forged, "data": in_base64({"Body": LEGACY})})
+    (tmp_path / "kept").write_text(
+        as_lines([{"MessageId": "m", "Body": visit}, {"Type": "Notification", "Message": visit}])
+    )
+    _, accepted = await imported(tmp_path / "kept")
+    assert [each.visits for each in accepted] == [1, 0, 1, 0]
+    assert all(json.loads(each.body)["Referer"] == forged for each in accepted if each.visits)
+
+
+async def test_messages_of_another_topic_are_left_to_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here, there = (f"arn:aws:sns:eu-west-1:111122223333:{name}" for name in ("tracking", "tracking-4"))
+    topics = [here, there, here, "", here, there, here, here]
+    kept = [sns(each) | ({"TopicArn": topic} if topic else {}) for each, topic in zip(messages(), topics, strict=True)]
+    (tmp_path / "kept").write_text(as_lines(kept))
+    done, accepted = await imported(tmp_path / "kept", topic_arn=here)
+    assert accepted == [each for each, topic in zip(messages(), topics, strict=True) if topic != there]
+    assert (done.exit_status, done.unusable) == (1, 2)
+    assert f"{tmp_path}/kept:2: of the topic {there}, whose storages" in capsys.readouterr().err
+    arguments = ["import", "--dry-run", "--topic-arn", here, str(tmp_path / "kept")]
+    assert await asyncio.to_thread(cli.main, arguments) == 1
+    assert await asyncio.to_thread(cli.main, [*arguments, "--any-topic"]) == 0
 
 
 async def test_other_attributes_are_kept_as_far_as_a_queue_takes_them(tmp_path: Path) -> None:
@@ -208,6 +301,11 @@ BROKEN = {
     "a visit without a valid address": '{"IpAddress": "nowhere", "VisitedAt": "2026-11-23T07:09:24+00:00"}',
     "a body that is no visit": '{"Body": "Lorem ipsum"}',
     "a wrong checksum": json.dumps(sqs(messages()[0])).replace(messages()[0].attributes["Crc32"], "00000000"),
+    "a checksum of none in an event": json.dumps({"detail": [sqs(messages()[0])]}).replace(
+        messages()[0].attributes["Crc32"], "00000000"
+    ),
+    "of another publisher": '{"Body": "{}", "MessageAttributes": {"Type": {"StringValue": "Order"}}}',
+    "a confirmation": '{"Type": "SubscriptionConfirmation", "Token": "t", "TopicArn": "a", "Message": "Visit the URL"}',
     "no start": json.dumps(sqs(messages()[0])).replace('"Start"', '"Stop"'),
     "too deep": '{"a":' * 5_000 + "1" + "}" * 5_000,
     "binary": "\x00\x01\xff{",
@@ -227,6 +325,37 @@ async def test_what_is_no_message_is_named_with_its_line_and_the_rest_comes_back
     assert capsys.readouterr().err.startswith(f"{tmp_path}/kept:{at + 1}: ")
 
 
+@pytest.mark.parametrize("number", [0, 1, 3], ids=["compressed", "a single visit", "an end marker"])
+async def test_a_body_of_ours_without_its_attributes_is_named_and_gets_no_journal(
+    number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    body = messages()[number].body
+    (tmp_path / "kept").write_text(
+        as_lines([{"MessageId": "m", "Body": body}, {"Type": "Notification", "Message": body}])
+    )
+    done, accepted = await imported(tmp_path / "kept")
+    assert (done.unusable, accepted) == (2, [])
+    assert capsys.readouterr().err.count("--message-attribute-names All") == 2
+
+
+async def test_a_wrong_message_within_an_object_leaves_the_others_in_it(tmp_path: Path) -> None:
+    them = [event(each) for each in messages()]
+    them[2]["body"] = "Lorem ipsum"
+    (tmp_path / "kept").write_text(json.dumps({"detail": {"Records": them}}))
+    done, accepted = await imported(tmp_path / "kept")
+    assert accepted == [each for each in messages() if each != messages()[2]]
+    assert (done.exit_status, done.unusable) == (1, 1)
+
+
+@pytest.mark.parametrize("cut", ['{"a": {"b": 1}, "c": 2', "{", '{"MessageId": "m", "Body": "b"'])
+async def test_many_lines_that_were_cut_off_take_no_long_time(cut: str, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text(f"{cut}\n" * 30_000 + as_lines([sqs(each) for each in messages()]))
+    before = time.process_time()
+    done, accepted = await imported(tmp_path / "kept")
+    assert (done.unusable, accepted) == (30_000, messages())
+    assert time.process_time() - before < 60  # hours, if each line were searched for its end in all that follow
+
+
 async def test_a_gzip_file_that_was_cut_off_gives_what_it_has(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,7 +368,7 @@ async def test_a_gzip_file_that_was_cut_off_gives_what_it_has(
     assert 60 <= len(accepted) < 70
     assert accepted == noise[: len(accepted)]
     assert done.exit_status == 1
-    assert "not a whole gzip file" in capsys.readouterr().err
+    assert "its compressed data ends too early" in capsys.readouterr().err
 
 
 async def test_few_problems_of_a_file_are_shown_and_all_are_counted(
@@ -300,12 +429,71 @@ def _body(message: Message) -> bytes:
     return content.data if isinstance(content, StoredSpan) else b""
 
 
-async def test_the_outbox_of_a_running_pixel_is_refused(tmp_path: Path) -> None:
+def without(segment: int) -> Callable[[Path], None]:
+    return lambda journal: outbox_files.segment_path(journal, outbox_files.segments(journal)[segment]).unlink()
+
+
+def cut_off(journal: Path) -> None:
+    os.truncate(outbox_files.segment_path(journal, outbox_files.segments(journal)[1]), 500)
+
+
+def zeroed(segment: int) -> Callable[[Path], None]:
+    def change(journal: Path) -> None:
+        path = outbox_files.segment_path(journal, outbox_files.segments(journal)[segment])
+        path.write_bytes(bytes(200_000 if segment == -1 else path.stat().st_size))
+
+    return change
+
+
+def compressed(journal: Path) -> None:
+    for start in outbox_files.segments(journal):
+        path = outbox_files.segment_path(journal, start)
+        path.with_name(path.name + ".gz").write_bytes(gzip.compress(path.read_bytes()))
+        path.unlink()
+
+
+INCOMPLETE: dict[str, tuple[Callable[[Path], None], str]] = {
+    "without its first segment": (without(0), "the bytes [0, "),
+    "without a segment in the middle": (without(2), "are not there"),
+    "with a segment that was cut": (cut_off, "are not there"),
+    "with zeros for a segment": (zeroed(1), "are not there"),
+    "with zeros at the end": (zeroed(-1), "are not there"),
+    "with compressed segments": (compressed, ".gz: no file of a journal"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), INCOMPLETE.values(), ids=INCOMPLETE.keys())
+async def test_an_incomplete_copy_of_an_outbox_is_said_to_be_one(
+    change: Callable[[Path], None], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = journal_with(tmp_path, *(line(each) for each in range(40)), segment_bytes=1_024)
+    journal.close()
+    change(journal.path)
+    done, accepted = await imported(tmp_path)
+    assert done.exit_status == 3
+    assert said in capsys.readouterr().err
+    assert {each.journal for each in accepted} <= {journal.path.name}
+
+
+async def test_segments_in_a_folder_of_another_name_get_no_other_journal(tmp_path: Path) -> None:
+    journal = journal_with(tmp_path, line(1))
+    journal.close()
+    journal.path.rename(tmp_path / "copy")
+    done, accepted = await imported(tmp_path)
+    assert (done.exit_status, accepted) == (1, [])
+
+
+async def test_the_outbox_of_a_running_pixel_is_left_to_it_and_the_rest_comes_back(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     running = Outbox(tmp_path / "outbox")
     running.open()
     journal_with(tmp_path / "outbox", line(1)).close()
-    with pytest.raises(TrackerError, match="a running pixel uses this outbox"):
-        await imported(tmp_path / "outbox")
+    for name in ("before", "zafter"):
+        (tmp_path / name).write_text(as_lines([sqs(each) for each in messages()]))
+    done, accepted = await imported(tmp_path)
+    assert (done.exit_status, accepted) == (3, messages() * 2)
+    assert f"{tmp_path}/outbox: a running pixel uses this outbox" in capsys.readouterr().err
     running.close()
     assert (await imported(tmp_path / "outbox"))[0].exit_status == 0
 
@@ -365,6 +553,23 @@ async def test_what_sns_refuses_is_named_and_the_rest_comes_back(
     assert accepted == [each for each in messages() if each != third]
     assert (done.exit_status, done.refused) == (1, 1)
     assert f"{tmp_path}/kept:3: SNS refuses this message: InvalidParameter: no" in capsys.readouterr().err
+
+
+class Whole(FakeTopic):
+    """Refuses all messages of a request for one of them."""
+
+    async def publish(self, messages: Sequence[Message]) -> list[PublishFailed | None]:
+        outcomes = await super().publish(messages) if len(messages) == 1 else [*map(self.outcome, messages)]
+        return next(([each] * len(messages) for each in outcomes if each), outcomes)
+
+
+async def test_a_message_that_sns_refuses_takes_no_other_message_with_it(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()]))
+    third = messages()[2]
+    topic = Whole(lambda message: PublishRefused("BatchRequestTooLong") if message == third else None)
+    done, accepted = await imported(tmp_path / "kept", topic=topic)
+    assert accepted == [each for each in messages() if each != third]
+    assert (done.published, done.refused) == (7, 1)
 
 
 @pytest.mark.parametrize(("count", "said"), [(8, "SNS refuses every message"), (100, "SNS has refused 20 messages")])
@@ -452,6 +657,7 @@ async def test_visits_that_the_ledger_may_have_forgotten_are_counted(
     ("arguments", "status", "said"),
     [
         (["nowhere"], 3, "nowhere does not exist"),
+        (["nothing*.json"], 3, "nothing*.json does not exist"),
         (["--topic-arn", "tracking", "."], 2, "--topic-arn"),
         (["--topic-arn", "arn:aws:sns:eu-west-1:000000000000:t", "--config", "x", "."], 2, "not both"),
         (["--endpoint-url", "http://127.0.0.1:9", "."], 2, "--endpoint-url"),
@@ -463,6 +669,43 @@ def test_a_wrong_command_line_publishes_nothing(
 ) -> None:
     assert cli.main(["import", *arguments]) == status
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["", "s3://bucket/visits"])
+def test_what_is_no_file_of_this_machine_is_refused(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["import", "--dry-run", name])
+    assert ended.value.code == 2
+    assert f"expected a file or a folder on this machine, got {name!r}" in capsys.readouterr().err
+
+
+def importing(fake: FakeAws, home: Path, *arguments: str, **launch: Any) -> Launched:
+    arn = fake.world.create_topic("tracking").arn
+    command = ["-m", "tracker.cli", "import", "--topic-arn", arn, "--endpoint-url", fake.sns.url, *arguments]
+    return Launched([sys.executable, *command], output_file=home / "import.txt", home=home, **launch)
+
+
+def test_standard_input_is_read(fake: FakeAws, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.write(writing, as_lines([sqs(each) for each in messages()]).encode())
+    os.close(writing)
+    with importing(fake, tmp_path, "-", stdin=reading) as running:
+        assert running.wait() == 0
+    os.close(reading)
+    assert len(published(fake)) == 8
+
+
+def test_ctrl_c_ends_it_with_a_summary(fake: FakeAws, tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()] * 5_000))
+    with importing(fake, tmp_path, "kept") as running:
+        running.wait_alive(lambda: len(published(fake)) >= 80, "80 messages")
+        fake.sns.faults.inject("throttle", "Publish", "PublishBatch")
+        running.wait_alive(lambda: fake.sns.faults.injected["throttle"], "a throttle")
+        running.signal(signal.SIGINT)
+        assert running.wait() == 130
+        said = running.output
+    assert "interrupted; begin the same import again" in said
+    assert f"published: {len(published(fake))} messages" in said
 
 
 async def test_a_file_that_cannot_be_read_is_named_and_the_others_come_back(

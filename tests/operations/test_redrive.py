@@ -124,6 +124,30 @@ async def test_the_queues_of_several_storages_are_redriven_each_from_its_own_dea
     assert [await waiting(bench, made.dead_letter_queue_url) for made in shards] == [0, 0]
 
 
+async def test_messages_that_somebody_has_received_are_said_to_be_left(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await bench.sqs.send_message(QueueUrl=bench.made.dead_letter_queue_url, MessageBody="a visit")
+    await bench.sqs.receive_message(QueueUrl=bench.made.dead_letter_queue_url, VisibilityTimeout=600)
+    assert await asyncio.to_thread(cli.main, ["redrive", "--config", str(bench.storage_config())]) == 0
+    assert "0 messages moved" in (said := capsys.readouterr().out)
+    assert "about 1 more are in flight" in said
+
+
+async def test_a_queue_that_fails_does_not_keep_the_others_from_being_redriven(
+    bench: Bench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await bench.sqs.send_message(QueueUrl=bench.made.dead_letter_queue_url, MessageBody="a visit")
+    lost = bench.storage_config({"sqs": {"queue": "nowhere"}})
+    lost = lost.rename(lost.with_name("lost.yaml"))
+    arguments = ["redrive", "--config", str(lost), str(bench.storage_config())]
+    assert await asyncio.to_thread(cli.main, arguments) == 3
+    said = capsys.readouterr()
+    assert "nowhere: --config: the queue nowhere does not exist" in said.err
+    assert "1 messages moved" in said.out
+    assert await waiting(bench, bench.made.queue_url) == 1
+
+
 def test_a_configuration_and_a_queue_are_one_too_many() -> None:
     assert cli.main(["redrive", "--config", "storage.yaml", "--queue", "visits"]) == 2
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
-from tests.system.processes import Broker
+from tests.system.processes import Broker, Service
 from tracker import cli
 from tracker.core.message import end_marker, pack
 from tracker.core.visit import encode_line
@@ -94,6 +94,12 @@ FAULTY: list[tuple[str, list[Subscription], Level, str]] = [
         [*shards(2), subscribed("visits-x", {"Journal": [{"prefix": "3f"}]})],
         Level.FAULT,
         "begin with 3f",
+    ),
+    (
+        "a part of very few journals",
+        [*shards(2)[:1], subscribed("b", {"Journal": [{"prefix": "8" * 9}]})],
+        Level.FAULT,
+        "and 111 other beginnings",
     ),
     ("a journal by its whole id", [*shards(2), subscribed("x", {"Journal": ["ab" * 16]})], Level.FAULT, "ab" * 16),
     (
@@ -239,6 +245,15 @@ async def test_the_doctor_compares_the_filters_and_its_remedy_works(bench: Bench
     await follow(fault)
     assert [each.level for each in await look()] == [Level.OK]
 
+    await bench.sqs.delete_queue(QueueUrl=second.queue_url)
+    fault, _ = await look()
+    assert (fault.level, fault.what) == (
+        Level.FAULT,
+        f"the queue {second.queue_arn} does not exist, but the topic divides the journals with it",
+    )
+    await provision(bench.sns, bench.sqs, shards[1])
+    assert [each.level for each in await look()] == [Level.OK]
+
     wide = {"Type": ["Visit"], "Journal": [{"prefix": digit} for digit in DIGITS[:9]] + [{"exists": False}]}
     setting = {"AttributeName": "FilterPolicy", "AttributeValue": json.dumps(wide)}
     await bench.sns.set_subscription_attributes(SubscriptionArn=first.subscription_arn, **setting)
@@ -246,6 +261,38 @@ async def test_the_doctor_compares_the_filters_and_its_remedy_works(bench: Bench
     assert "receives visits of journals that begin with 8" in fault.what
     await follow(fault)
     assert [each.level for each in await look()] == [Level.OK]
+
+
+async def test_a_canary_of_another_shard_is_no_fault(bench: Bench) -> None:
+    shards = Names(topic=f"{bench.names.topic}-s", queue=bench.names.queue).shards(2)
+    topic, _ = [(await provision(bench.sns, bench.sqs, each)).topic_arn for each in shards]
+    pixel = bench.pixel_config({"sns": {"topic_arn": topic}})
+    ports = json.loads(pixel.read_text())
+    configs: list[Path] = []
+    services = [Service("tracker.pixel", pixel, bench.folder, None, ports["http"]["port"], ports["admin"]["port"])]
+    try:
+        for shard, names in enumerate(shards):
+            file = bench.storage_config(
+                {"sqs": {"queue": names.queue}, "log": {"path": str(bench.folder / f"visits-{shard}.log")}}
+            )
+            configs.append(file.rename(file.with_name(f"storage-{shard}.yaml")))
+            admin = json.loads(configs[-1].read_text())["admin"]["port"]
+            services.append(Service("tracker.storage", configs[-1], bench.folder, None, 0, admin))
+        for service in services:
+            service.wait_ready()
+        said = {}
+        for names, file in zip(shards, configs, strict=True):
+            canary = [
+                each for each in await bench.doctor(pixel=pixel, storage=file, canary=True) if each.subject == "canary"
+            ]
+            assert {each.level for each in canary} == {Level.OK}, canary
+            said[names.queue] = canary[-1].what
+    finally:
+        for service in services:
+            service.destroy()
+    [(own, _)] = [(queue, what) for queue, what in said.items() if what.startswith("from the request to its line")]
+    [other] = [what for queue, what in said.items() if queue != own]
+    assert f"whose visits go to {own}: its line is not in this storage's log" in other
 
 
 async def test_provision_completes_one_shard_and_leaves_its_part(bench: Bench) -> None:

@@ -303,10 +303,40 @@ async def test_several_storages_are_audited_together(tmp_path: Path, capsys: pyt
         await rig.write(span(A, 4, 6), span(C, 2, 4))
     status, said = audit(capsys, "--config", configs[0], "--config", *configs[1:])
     assert status == 1
-    assert f"DIVIDED: journal {A} are stored by more than one storage: {logs[0]}, {logs[1]}" in said
+    assert f"DIVIDED: parts of journal {A} are stored by more than one storage: {logs[0]}, {logs[1]}" in said
     size = offset_of(C, 4) - offset_of(C, 2)
     assert f"TWICE: {size} bytes of journal {C} are stored by more than one storage: {logs[1]}, {logs[2]}" in said
     assert B not in said.replace(str(tmp_path), "")
+
+
+async def test_a_ledger_that_is_missing_hides_nothing_of_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configs = [tmp_path / f"storage-{shard}.yaml" for shard in range(2)]
+    logs = [tmp_path / f"visits-{shard}.log" for shard in range(2)]
+    for config, log in zip(configs, logs, strict=True):
+        config.write_text(f"sqs: {{queue: visits}}\nlog: {{path: {log}}}\n")
+    async with open_rig(logs[1]) as rig:
+        await rig.write(span(A, 0, 2), close(A, 2))
+        await rig.call(rig.ledger.checkpoint)
+    status, said = audit(capsys, "--config", *configs)
+    assert status == 3
+    assert f"{ledger_path(logs[0])} does not exist" in said
+    assert "1 journals, 1 of them closed and complete" in said
+    async with open_rig(logs[1]) as rig:
+        await rig.write(span(B, 2, 4, sent_ms=now_ms() - 2 * HOUR_MS))
+        await rig.call(rig.ledger.checkpoint)
+    assert audit(capsys, "--config", *configs, "--grace", 0)[0] == 1
+
+
+def test_two_storages_with_one_log_are_named(
+    tmp_path: Path, config: Path, path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.yaml"
+    other.write_text(f"sqs: {{queue: visits-1}}\nlog: {{path: {path}}}\n")
+    status, said = audit(capsys, "--config", config, other)
+    assert status == 2
+    assert f"{config} and {other} have the same log.path {path}; expected a log of its own for each storage" in said
 
 
 async def test_a_journal_is_given_up_in_whichever_ledger_knows_it(

@@ -1,15 +1,23 @@
-"""Several storages on one topic, and another number of them under load: the steps of the operations guide.
+"""Several storages on one topic: another number of them under load, by the operations guide, and bringing back.
 
-In each step the pixel and the storages are killed, and SNS and SQS deliver messages twice and lose replies. At the end
-each answered visit is in one of the logs, once, and no ledger misses a byte or knows a journal of another one.
+In each step of the guide the pixel and the storages are killed, and SNS and SQS deliver messages twice and lose
+replies. At the end each answered visit is in one of the logs, once, and no ledger misses a byte or knows a journal of
+another one.
 """
 
+import json
+import random
+import signal
+import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.launched import Launched
+from tests.pixel.journals import journal_with, line
 from tests.ports import free_port
 from tracker import cli
+from tracker.core.message import pack
 from tracker.operations.shards import filter_policy, queue_names
 
 from .processes import Config, Service, write_config
@@ -115,3 +123,49 @@ def test_the_number_of_storages_changes_under_load_with_nothing_lost_and_nothing
     assert all(each.lines() for each in done), "each number of storages has stored something"
     configs = [str(config) for each in done for config in each.configs]
     assert cli.main(["audit", "--grace", "0", "--config", *configs]) == 0
+
+
+def test_what_was_kept_comes_back_once_though_every_import_but_the_last_is_killed(stack: FakeStack) -> None:
+    kept = Generation(stack, 2)
+    kept.outbox.mkdir()
+    chance = random.Random(1)
+    dump: list[str] = []
+    for number in range(12):
+        lines = [line(100 * number + each) for each in range(30)]
+        journal = journal_with(kept.outbox, *lines)
+        journal.close()
+        for first in range(0, 30, 5):  # what a dead-letter queue held of it, in spans of other lengths
+            message = pack(
+                journal.path.name, len(b"".join(lines[:first])), b"".join(lines[first : first + 7]), compress=True
+            )
+            typed = {name: {"DataType": "String", "StringValue": text} for name, text in message.attributes.items()}
+            dump.append(json.dumps({"MessageId": "m", "Body": message.body, "MessageAttributes": typed}))
+    chance.shuffle(dump)
+    (stack.home / "dead-letters.json").write_text("\n".join(dump))
+    config = write_config(stack.home / "import.yaml", stack.pixel_config(kept.pixel_config(1)))
+    stack.sns.faults.inject("lost_reply", "Publish", "PublishBatch", chance=0.2)
+    stack.sns.faults.inject("throttle", "Publish", "PublishBatch", chance=0.2)
+    stack.sqs.faults.inject("duplicate", "ReceiveMessage", chance=0.2)
+
+    def accepted() -> int:
+        return stack.fake.topic(kept.topic_arn, lambda topic: len(topic.accepted))
+
+    command = [sys.executable, "-m", "tracker.cli", "import", "--config", str(config), "dead-letters.json"]
+
+    def import_and_kill() -> None:
+        before = accepted()
+        with Launched([*command, str(kept.outbox)], output_file=stack.home / "import.txt", home=stack.home) as running:
+            running.wait_alive(lambda: accepted() > before, "the first messages are published")
+            kept.kill_a_storage(0)
+            running.signal(signal.SIGKILL)
+            running.wait()
+
+    for _ in range(2):
+        import_and_kill()
+    with Launched([*command, str(kept.outbox)], output_file=stack.home / "last.txt", home=stack.home) as running:
+        assert running.wait(60) == 0, running.output
+    kept.end()
+
+    wanted = {f"https://example.org/{100 * number + each}" for number in range(12) for each in range(30)}
+    assert kept.lines() == Counter(wanted)
+    assert cli.main(["audit", "--grace", "0", "--config", *map(str, kept.configs)]) == 0

@@ -3,8 +3,10 @@
 1. The files are read one after the other. `kept_files` finds the messages in them.
 2. Up to `WINDOW` messages are published at once, to the topic. So they reach the storage that has their journals, and
    its ledger leaves out the visits that are stored already.
-3. The summary says what was published. An import that is interrupted is begun again from the first file: what is stored
-   already changes nothing.
+3. The summary says what was published, also after an error or Ctrl-C. An import that is interrupted is begun again from
+   the first file: what is stored already changes nothing.
+
+A message that says that it comes from another topic is not published: the ledgers that know it belong to that topic.
 
 The exit status is 1 if something could not be brought back, because it is no message or because SNS refuses it, and 3
 if something could not be read or SNS could not be reached.
@@ -22,13 +24,14 @@ from pathlib import Path
 
 import msgspec
 
+from tracker import exit_status
 from tracker.aws import open_topic
 from tracker.config import SnsConfig, load_pixel
 from tracker.errors import TrackerError, UsageError
 from tracker.lifecycle import Backoff
 from tracker.operations.kept_files import read
 from tracker.operations.kept_messages import Kept, Unusable
-from tracker.operations.republishing import Import, Publisher
+from tracker.operations.republishing import AGAIN, Import, Publisher
 from tracker.pixel.topic import Topic
 from tracker.storage.ledger_pruning import JOURNAL_MS
 
@@ -36,18 +39,33 @@ CONFIG = Path("config/pixel.yaml")
 WINDOW = 80  # messages: eight requests of ten, as many as are in flight at once
 WINDOW_BYTES = 4 << 20
 PROGRESS_SECONDS = 0.5
+_OTHER_TOPIC = (
+    "whose storages know what is stored of it: import it there, or with --any-topic if their logs are not read any more"
+)
 
 
-async def bring_back(paths: Iterable[Path], topic: Topic | None, *, backoff: Backoff | None = None) -> Import:
-    """Publish everything; without a topic only read and count. Raises TrackerError if SNS cannot be reached."""
-    done = Import()
+async def bring_back(
+    paths: Iterable[Path],
+    topic: Topic | None,
+    done: Import,
+    *,
+    topic_arn: str | None = None,
+    backoff: Backoff | None = None,
+) -> None:
+    """Publish everything; without a topic only read and count. Raises TrackerError if SNS cannot be reached.
+
+    Messages that come from another topic than `topic_arn` are not published; None takes those of all topics.
+    """
     publisher = Publisher(topic, done, backoff=backoff or Backoff()) if topic is not None else None
     forgotten = (datetime.now(UTC) - timedelta(milliseconds=JOURNAL_MS)).isoformat()
     progress = _Progress(done)
     window: list[tuple[str, Kept]] = []
     size = 0
     for file, each in read(paths):
-        progress.show()
+        if progress.show():
+            await asyncio.sleep(0)  # Ctrl-C ends the import here, also a dry run
+        if isinstance(each, Kept) and each.topic and topic_arn not in (None, each.topic):
+            each = Unusable(each.place, f"of the topic {each.topic}, {_OTHER_TOPIC}")
         if isinstance(each, Unusable):
             done.count_unusable(file, each)
             continue
@@ -63,7 +81,6 @@ async def bring_back(paths: Iterable[Path], topic: Topic | None, *, backoff: Bac
         await publisher.publish(window)
         publisher.end()
     progress.clear()
-    return done
 
 
 class _Progress:
@@ -74,12 +91,16 @@ class _Progress:
         self._is_shown = sys.stderr.isatty()
         self._next = 0.0
 
-    def show(self) -> None:
-        if self._is_shown and time.monotonic() > self._next:
-            self._next = time.monotonic() + PROGRESS_SECONDS
+    def show(self) -> bool:
+        """Returns whether it was time to show it."""
+        if time.monotonic() <= self._next:
+            return False
+        self._next = time.monotonic() + PROGRESS_SECONDS
+        if self._is_shown:
             found, published = self._done.found, self._done.published
             sys.stderr.write(f"\r\x1b[K{found} messages found, {published} published")
             sys.stderr.flush()
+        return True
 
     def clear(self) -> None:
         if self._is_shown:
@@ -89,22 +110,34 @@ class _Progress:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "files",
-        type=Path,
+        type=_path,
         nargs="+",
         metavar="FILE",
-        help="files with messages of SQS or SNS, or lines of visits, gzipped or not; folders of them; outboxes",
+        help="files with messages of SQS or SNS, or lines of visits, compressed or not; folders of them; outboxes; "
+        "- for standard input",
     )
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"the pixel's configuration; default: {CONFIG}")
     parser.add_argument("--topic-arn", metavar="ARN", help="the topic, instead of --config")
     parser.add_argument("--endpoint-url", metavar="URL", help="with --topic-arn: an SNS other than that of AWS")
+    parser.add_argument(
+        "--any-topic", action="store_true", help="also publish messages that say that they come from another topic"
+    )
     parser.add_argument("--dry-run", action="store_true", help="only read and count; publish nothing")
+
+
+def _path(text: str) -> Path:
+    if not text or "://" in text:  # an empty one, as of a variable that is not set, would mean the current folder
+        raise argparse.ArgumentTypeError(f"expected a file or a folder on this machine, got {text!r}")
+    return Path("/dev/stdin" if text == "-" else text)
 
 
 def run(options: argparse.Namespace) -> int:
     for path in options.files:
         if not path.exists():
             raise TrackerError(f"{path} does not exist; nothing was published")
-    return asyncio.run(_run(options, None if options.dry_run else _topic_config(options)))
+    if options.dry_run and options.config is None and options.topic_arn is None:
+        return asyncio.run(_run(options, None))
+    return asyncio.run(_run(options, _topic_config(options)))
 
 
 def _topic_config(options: argparse.Namespace) -> SnsConfig:
@@ -123,10 +156,22 @@ def _topic_config(options: argparse.Namespace) -> SnsConfig:
 
 
 async def _run(options: argparse.Namespace, config: SnsConfig | None) -> int:
-    async with nullcontext() if config is None else open_topic(config) as topic:
-        done = await bring_back(options.files, topic)
+    done = Import()
+    topic_arn = None if config is None or options.any_topic else config.topic_arn
+    try:
+        async with nullcontext() if config is None or options.dry_run else open_topic(config) as topic:
+            await bring_back(options.files, topic, done, topic_arn=topic_arn)
+    except asyncio.CancelledError:
+        exit_status.print_error(f"interrupted; {AGAIN}")
+        raise
+    finally:
+        _print_summary(done, is_dry=options.dry_run)
+    return done.exit_status
+
+
+def _print_summary(done: Import, *, is_dry: bool) -> None:
     print(f"found: {done.found} messages with {done.found_visits} visits")
-    if config is not None:
+    if not is_dry:
         print(f"published: {done.published} messages with {done.published_visits} visits")
     for count, text in (
         (done.unusable, "places hold no message that storage would accept; nothing of them was published"),
@@ -145,4 +190,3 @@ async def _run(options: argparse.Namespace, config: SnsConfig | None) -> int:
     ):
         if count:
             print(f"{count} {text}")
-    return done.exit_status

@@ -7,12 +7,16 @@ treat it like every other visit. The doctor sees each step by something that the
 2. The committed offset of the journal has reached the end of the canary's line: SNS has accepted the canary.
 3. Storage counts one more received message.
 4. The visit log has a line with the canary's token.
+
+Where several storages share a topic, the canary's journal may belong to another one. Then it is not followed beyond
+step 2.
 """
 
 import asyncio
 import secrets
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 
 import aiohttp
@@ -30,10 +34,21 @@ TAIL_BYTES = 1 << 20  # of a segment, in which the canary is searched
 RECEIVED = "tracker_storage_messages_received_total"
 
 
-async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str | None, within: float) -> list[Finding]:
-    """Send a canary and follow it for at most `within` seconds; returns one finding a step."""
+async def trace(
+    pixel: PixelConfig,
+    storage: StorageConfig | None,
+    *,
+    url: str | None,
+    within: float,
+    elsewhere: Callable[[str], str],
+) -> list[Finding]:
+    """Send a canary and follow it for at most `within` seconds; returns one finding a step.
+
+    `elsewhere` says to which other queues the visits of a journal go; an empty text means to the queue of `storage`.
+    """
     token = secrets.token_hex(8)
-    watchers: list[Watcher] = [OutboxWatcher(Path(pixel.outbox.dir), token)]
+    outbox = OutboxWatcher(Path(pixel.outbox.dir), token)
+    watchers: list[Watcher] = [outbox]
     if storage is not None:
         watchers += [_Received(storage), _Log(Path(storage.log.path), token)]
     for watcher in watchers:
@@ -52,7 +67,13 @@ async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str |
     if status != 200 or not body.startswith(b"GIF89a"):
         return [no_gif(url, f"{status} {kind}")]
     seen.answered = time.monotonic()
-    await asyncio.gather(*(watcher.watch(seen, seen.answered + within) for watcher in watchers))
+    async with asyncio.TaskGroup() as group:
+        first, *others = [group.create_task(each.watch(seen, seen.answered + within)) for each in watchers]
+        await first
+        if outbox.journal is not None and (queues := elsewhere(outbox.journal)):
+            seen.elsewhere = f"journal {outbox.journal}, whose visits go to {queues}"
+            for task in others:
+                task.cancel()
     return list(findings_of(seen, followed=storage is not None))
 
 
@@ -95,6 +116,11 @@ class OutboxWatcher(Watcher):
         self._token = token.encode()
         self._journal: Path | None = None
         self._end = 0
+
+    @property
+    def journal(self) -> str | None:
+        """The id of the canary's journal, once its line was seen there."""
+        return self._journal.name if self._journal is not None else None
 
     async def is_seen(self) -> bool:
         return await asyncio.to_thread(self._check)

@@ -17,6 +17,7 @@ class Trace:
     received: float | None = None
     line: float | None = None
     ip: str = ""
+    elsewhere: str = ""  # the journal and the queue, if another storage has it
     unseen: dict[str, str] = field(default_factory=dict)  # steps that could not be checked from here, and why
 
 
@@ -30,7 +31,8 @@ def findings_of(seen: Trace, *, followed: bool) -> list[Finding]:
         ("line", "a line of the visit log", _no_line),
     ]
     before = seen.answered
-    for step, words, missing in steps if followed else steps[:1]:
+    is_followed = followed and not seen.elsewhere
+    for step, words, missing in steps if is_followed else steps[:1]:
         at = getattr(seen, step)
         if at is not None:
             at = max(at, before)
@@ -50,6 +52,8 @@ def findings_of(seen: Trace, *, followed: bool) -> list[Finding]:
     if seen.line is not None:
         total = _ms(seen.line - seen.sent)
         findings.append(ok("canary", f"from the request to its line {total}, logged with the address {seen.ip}"))
+    elif seen.elsewhere and seen.accepted is not None:
+        findings.append(_of_another_storage(seen))
     elif not followed and seen.accepted is not None:
         findings.append(_on_the_other_host(seen.token))
     return findings
@@ -96,6 +100,14 @@ def _no_line() -> Finding:
 
 def _on_the_other_host(token: str) -> Finding:
     return ok("canary", f"its line was not looked for (no --storage); on storage's host: grep -c {token} <log.path>")
+
+
+def _of_another_storage(seen: Trace) -> Finding:
+    return ok(
+        "canary",
+        f"it is of {seen.elsewhere}: its line is not in this storage's log; look in that of the storage of this queue: "
+        f"grep -c {seen.token} <log.path>. Run the doctor again to follow a visit of this storage",
+    )
 
 
 def _ms(seconds: float) -> str:

@@ -19,6 +19,7 @@ from tracker.operations.canary import trace
 from tracker.operations.findings import Finding, Report, fault, ok, unknown
 from tracker.operations.queue_checks import check_queue
 from tracker.operations.remedies import setup_of
+from tracker.operations.shard_checks import other_queues
 from tracker.operations.topic_checks import check_topic, with_aws_errors
 
 WITHIN_SECONDS = 30.0
@@ -73,7 +74,17 @@ async def examine(options: argparse.Namespace, environ: Mapping[str, str], repor
         await _run_checks(report, "storage", service_checks.check_storage(storage))
     if pixel is not None and not options.no_canary:
         report.begin("following the canary")
-        report.add(*await trace(pixel, storage, url=options.url, within=options.within))
+        report.add(
+            *await trace(
+                pixel,
+                storage,
+                url=options.url,
+                within=options.within,
+                elsewhere=lambda journal: (
+                    other_queues(journal, setup.queue["QueueArn"], setup.subscriptions) if setup.queue else ""
+                ),
+            )
+        )
 
 
 def _configurations(

@@ -10,7 +10,8 @@ recognises them by journal and offset. If storage still cannot read a message, S
 again.
 
 SQS's own StartMessageMoveTask moves only messages that SQS itself has put into the dead-letter queue. This command also
-moves those that SNS has put there, and it works with every SQS.
+moves those that SNS has put there, and it works with every SQS. Of several queues, one that fails does not stop the
+others; the exit status is 3.
 """
 
 import argparse
@@ -19,13 +20,14 @@ import os
 from pathlib import Path
 from typing import Any
 
+from tracker import exit_status
 from tracker.aws import BATCH_BYTES, ask, open_client
 from tracker.config import SqsConfig, load_storage
 from tracker.core.delivery import BATCH_ENTRIES
-from tracker.errors import TrackerError, UsageError
+from tracker.errors import AwsRefused, TrackerError, UsageError
 from tracker.operations.lookups import named_queue, queue_attributes, queue_url
 from tracker.operations.provision import DEAD_LETTER_QUEUE, QUEUE
-from tracker.operations.wanted_settings import dead_letter_target
+from tracker.operations.wanted_settings import dead_letter_target, number
 
 HIDDEN_SECONDS = 60  # longer than the two calls for a batch may take
 WAIT_SECONDS = 2  # a long poll asks all servers of SQS; a poll without a wait asks only some
@@ -128,17 +130,42 @@ async def _run(options: argparse.Namespace) -> int:
     queues = [load_storage(file, os.environ).sqs for file in options.config] or [_named(options)]
     dead = None if options.config else options.dead_letter_queue or DEAD_LETTER_QUEUE
     left = options.most
+    status = exit_status.OK
     for each in queues:
-        async with open_client("sqs", each.client_region, each.client_endpoint) as sqs:
-            name = dead or await _dead_letter_queue(sqs, await _existing(sqs, "--config", each.queue))
-            source = await _existing(sqs, "--dead-letter-queue", name)
-            target = await _existing(sqs, "--queue", each.queue)
-            if source == target:
-                raise UsageError("--dead-letter-queue: expected another queue than --queue")
-            moved = await redrive(sqs, source=source, target=target, most=left)
-        print(f"{moved} messages moved from {name} to {each.queue}")
-        left = None if left is None else left - moved
-    return 0
+        try:
+            moved = await _redrive_one(each, dead, left)
+        except TrackerError as error:
+            if len(queues) == 1 or isinstance(error, UsageError):
+                raise
+            exit_status.print_error(f"tracker: {each.queue}: {error}")
+            status = exit_status.COULD_NOT_LOOK
+        else:
+            left = None if left is None else left - moved
+    return status
+
+
+async def _redrive_one(config: SqsConfig, dead: str | None, most: int | None) -> int:
+    """Redrive one queue, from its own dead-letter queue or the one named `dead`. Returns how many were moved."""
+    async with open_client("sqs", config.client_region, config.client_endpoint) as sqs:
+        name = dead or await _dead_letter_queue(sqs, await _existing(sqs, "--config", config.queue))
+        source = await _existing(sqs, "--dead-letter-queue", name)
+        target = await _existing(sqs, "--queue", config.queue)
+        if source == target:
+            raise UsageError("--dead-letter-queue: expected another queue than --queue")
+        moved = await redrive(sqs, source=source, target=target, most=most)
+        hidden = 0 if moved or most == 0 else await _in_flight(sqs, source)
+    print(f"{moved} messages moved from {name} to {config.queue}")
+    if hidden:
+        print(f"about {hidden} more are in flight, because somebody has received them: repeat the command in a minute")
+    return moved
+
+
+async def _in_flight(sqs: Any, url: str) -> int:
+    """How many messages of a queue are hidden from this command; 0 if these credentials may not ask."""
+    try:
+        return number(await queue_attributes(sqs, url), "ApproximateNumberOfMessagesNotVisible") or 0
+    except AwsRefused:
+        return 0
 
 
 def _named(options: argparse.Namespace) -> SqsConfig:

@@ -1,18 +1,24 @@
 """What the checks of AWS share: the topic, the queue, and the commands that set them right, as one can paste them."""
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tracker.config import PixelConfig, SqsConfig, StorageConfig
+from tracker.operations.lookups import Subscription
 
 
 @dataclass
 class Setup:
-    """What the checks know of topic and queue; `queue` are the attributes of the queue, once they are known."""
+    """What the checks know of topic and queue.
+
+    `queue` are the attributes of the queue, and `subscriptions` those of the topic, once they are known.
+    """
 
     topic_arn: str = ""
     format: str = "packed"
     queue: dict[str, str] | None = None
+    subscriptions: Sequence[Subscription] = ()
     sqs: SqsConfig | None = None
     provision: str = "tracker provision"
     place: str = ""

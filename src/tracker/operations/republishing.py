@@ -3,8 +3,9 @@
 1. All messages of a window are published at once.
 2. What SNS does not accept is published again, after longer and longer pauses: for as long as SNS throttles, and for
    `GIVE_UP_SECONDS` after any other failure.
-3. A message that SNS refuses is reported and left out. If SNS refuses many, one after the other, or all, the topic or
-   its permissions are at fault: that ends the import.
+3. A message that SNS refuses is published once more, alone: SNS may have refused a whole request for one of its
+   messages. If SNS refuses it again, it is reported and left out. If SNS refuses many, one after the other, or all, the
+   topic or its permissions are at fault: that ends the import.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from tracker.pixel.topic import Topic
 GIVE_UP_SECONDS = 30.0
 REFUSED_AT_ONCE = 20  # after so many refusals without an acceptance, the topic is at fault and not the messages
 SHOWN = 10  # problems of each file
+AGAIN = "begin the same import again: what is stored is not stored again"
 
 
 @dataclass
@@ -93,8 +95,10 @@ class Publisher:
             for (file, each), outcome in zip(window, outcomes, strict=True):
                 if outcome is None:
                     self._count_accepted(each)
-                elif isinstance(outcome, PublishRefused):
+                elif isinstance(outcome, PublishRefused) and len(window) == 1:
                     self._count_refused(file, each, outcome)
+                elif isinstance(outcome, PublishRefused):
+                    await self.publish([(file, each)])
                 else:
                     left, error = [*left, (file, each)], outcome
             if error is not None:
@@ -112,10 +116,7 @@ class Publisher:
         if is_progress or isinstance(error, PublishThrottled):
             self._accepted_at = time.monotonic()
         if time.monotonic() - self._accepted_at > self._give_up:
-            raise TrackerError(
-                f"SNS does not accept messages: {error}. {self._done.published} messages were published. Begin the "
-                "same import again when the cause is fixed: what is stored is not stored again"
-            )
+            raise TrackerError(f"SNS does not accept messages: {error}. When the cause is fixed, {AGAIN}")
         await asyncio.sleep(self._backoff.next())
 
     def _count_accepted(self, kept: Kept) -> None:

@@ -13,7 +13,7 @@ FORMATS = ("packed", "plain", "single")
 ENVELOPE_BYTES = 4096  # raw delivery off: keys, attributes, signature and addresses around a body
 
 _TIME = "2026-11-24T10:00:00.000000+00:00"
-_LINE = encode_line(_TIME, "https://example.com/", "Mozilla/5.0", "192.0.2.1")
+SAMPLE_LINE = encode_line(_TIME, "https://example.com/", "Mozilla/5.0", "192.0.2.1")
 # The longest form has a character outside the first 65,536: \uXXXX twice. An address has at most 45 characters.
 _LONGEST_LINE = encode_line(_TIME, "\U0001f600" * MAX_HEADER_CHARS, "\U0001f600" * MAX_HEADER_CHARS, "f" * 45)
 _JOURNALS = [f"{start:02x}" * 16 for start in range(256)]
@@ -28,10 +28,10 @@ class Sample:
 
 def visits(format: str) -> list[Sample]:
     """Messages with visits, of many journals: a filter may look at the first characters of a journal's id."""
-    samples = [_sample("a single visit", pack(_JOURNALS[0], 0, _LINE, compress=False))]
+    samples = [_sample("a single visit", pack(_JOURNALS[0], 0, SAMPLE_LINE, compress=False))]
     if format != "single":
         samples.append(
-            _sample("a span of several visits", pack(_JOURNALS[0], 0, _LINE * 100, compress=format == "packed"))
+            _sample("a span of several visits", pack(_JOURNALS[0], 0, SAMPLE_LINE * 100, compress=format == "packed"))
         )
     return [_of_journal(sample, journal) for sample in samples for journal in _JOURNALS]
 
@@ -39,11 +39,11 @@ def visits(format: str) -> list[Sample]:
 def end_markers(format: str) -> list[Sample]:
     if format == "single":
         return []
-    marker = _sample("an end marker", end_marker(_JOURNALS[0], len(_LINE)))
+    marker = _sample("an end marker", end_marker(_JOURNALS[0], len(SAMPLE_LINE)))
     return [_of_journal(marker, journal) for journal in _JOURNALS]
 
 
-LEGACY = Sample("a visit of the legacy .NET pixel", {"Type": "Visit"}, _LINE.decode())
+LEGACY = Sample("a visit of the legacy .NET pixel", {"Type": "Visit"}, SAMPLE_LINE.decode())
 
 
 def largest(format: str, *, raw: bool = True) -> int:

@@ -2,7 +2,7 @@
 
 `refuse_moves` keeps `tracker provision` from giving a journal to another queue. `check_coverage` finds visits that
 reach none or several of the queues. Both evaluate the filters as SNS does, so they also understand filters that
-somebody else has written. Pure functions: nothing is asked here.
+somebody else has written. `other_queues` says where the visits of one journal go. Pure functions: nothing is asked.
 """
 
 import re
@@ -11,18 +11,18 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tracker.core.message import JOURNAL_ID, end_marker, pack
-from tracker.core.visit import encode_line
 from tracker.errors import TrackerError
 from tracker.operations.filter_policy import delivers
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.operations.lookups import Subscription
-from tracker.operations.shards import COUNTS, DIGITS, policy_of, shards_of
+from tracker.operations.sent_messages import SAMPLE_LINE
+from tracker.operations.shards import COUNTS, DIGITS, policy_of, possible_queues, shards_of
 from tracker.operations.verdicts import Unknown
 
 SECTION = 'docs/operations.md, "Changing the number of storages"'
 
+SHOWN = 16  # beginnings of ids
 _ID_LENGTH = 32
-_LINE = encode_line("2026-11-24T10:00:00.000000+00:00", "https://example.com/", "Mozilla/5.0", "192.0.2.1")
 _NO_JOURNAL = "visits without a journal"
 
 
@@ -120,6 +120,12 @@ def check_coverage(subscriptions: Sequence[Subscription], provision: str) -> Ite
         yield ok("shards", f"{len(sharing)} queues receive each visit once{but}: {_names(sharing)}")
 
 
+def other_queues(journal: str, queue_arn: str, subscriptions: Sequence[Subscription]) -> str:
+    """The names of the queues to which the visits of a journal go; empty if they may go to the queue `queue_arn`."""
+    queues = possible_queues(journal, subscriptions)
+    return "" if queue_arn in queues else _names(queues)
+
+
 def _remedy(provision: str, messages: Sequence["_Kind"], sharing: set[str]) -> str | None:
     """The command that makes the shards again, if the names and the parts of the queues tell how they were made."""
     named = [re.fullmatch(r"(.+)-([0-9]+)", _name(queue)) for queue in sharing]
@@ -161,14 +167,14 @@ class _Kind:
 def _samples(prefix: str) -> Iterator[tuple[dict[str, str], str]]:
     """Attributes and bodies of the messages that a journal has. The end of its id tells filters by suffix apart."""
     if not prefix:
-        yield {"Type": "Visit"}, _LINE.decode()
+        yield {"Type": "Visit"}, SAMPLE_LINE.decode()
         return
     for digit in DIGITS:
         journal = prefix.ljust(_ID_LENGTH, digit)
         for message in (
-            pack(journal, 0, _LINE, compress=False),
-            pack(journal, 0, _LINE * 100, compress=True),
-            end_marker(journal, len(_LINE)),
+            pack(journal, 0, SAMPLE_LINE, compress=False),
+            pack(journal, 0, SAMPLE_LINE * 100, compress=True),
+            end_marker(journal, len(SAMPLE_LINE)),
         ):
             yield message.attributes, message.body
 
@@ -198,7 +204,8 @@ def _texts(policy: Any) -> Iterator[str]:
 
 def _journals(prefixes: Sequence[str]) -> str:
     digits = sorted(filter(None, prefixes))
-    said = [f"visits of journals that begin with {', '.join(digits)}"] if digits else []
+    more = f" and {len(digits) - SHOWN} other beginnings" if len(digits) > SHOWN else ""
+    said = [f"visits of journals that begin with {', '.join(digits[:SHOWN])}{more}"] if digits else []
     return " and ".join(said + [_NO_JOURNAL] * ("" in prefixes))
 
 

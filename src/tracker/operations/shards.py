@@ -15,9 +15,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from tracker.core.message import pack
 from tracker.operations.filter_policy import delivers
 from tracker.operations.lookups import Subscription
-from tracker.operations.sent_messages import visits
+from tracker.operations.sent_messages import SAMPLE_LINE, visits
 
 COUNTS = (1, 2, 4, 8, 16)
 DIGITS = "0123456789abcdef"
@@ -46,6 +47,16 @@ def is_shard(subscription: Subscription, others: Sequence[Subscription]) -> bool
     policy = policy_of(subscription)
     made = any(policy == filter_policy(shard, count) for count in COUNTS[1:] for shard in range(count))
     return (made and subscription.is_confirmed) or (_takes_part(subscription) and any(map(_takes_part, others)))
+
+
+def possible_queues(journal: str, subscriptions: Sequence[Subscription]) -> set[str]:
+    """The ARNs of the queues that may receive the visits of a journal: all but those whose filters drop them."""
+    message = pack(journal, 0, SAMPLE_LINE, compress=False)
+    return {
+        each.queue_arn
+        for each in subscriptions
+        if each.is_confirmed and delivers(each.settings, message.attributes, message.body) is not False
+    }
 
 
 def _takes_part(subscription: Subscription) -> bool:

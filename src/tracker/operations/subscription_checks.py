@@ -3,11 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from tracker.errors import AwsRefused
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.operations.lookups import Subscription, find_queue, subscriptions
+from tracker.operations.queue_checks import UNDELIVERED
 from tracker.operations.remedies import Setup
 from tracker.operations.sent_messages import LEGACY, end_markers, largest, reach, visits
-from tracker.operations.shards import is_shard
+from tracker.operations.shards import is_shard, shards_of
 from tracker.operations.wanted_settings import AWS_KEY, dead_letter_target, is_aws_key, may_topic_send, number
 
 LOST = "SNS accepts visits and delivers them to nobody: they are lost"
@@ -16,10 +18,10 @@ LOST = "SNS accepts visits and delivers them to nobody: they are lost"
 async def check_subscriptions(sns: Any, sqs: Any, setup: Setup) -> list[Finding]:
     """`sqs` is a client of the topic's Region: SNS takes no dead-letter queue of another one."""
     assert setup.queue is not None
-    found = await subscriptions(sns, setup.topic_arn)
+    found = setup.subscriptions = await subscriptions(sns, setup.topic_arn)
     ours = [each for each in found if each.queue_arn == setup.queue["QueueArn"]]
     others = [each for each in found if each.queue_arn != setup.queue["QueueArn"]]
-    findings = [_other(each) for each in others]
+    findings = [_other(each) for each in others] + await _missing_queues(sqs, others, found, setup)
     if not ours:
         return [*findings, no_subscription("the queue is not subscribed to the topic", setup)]
     if not ours[0].is_confirmed:
@@ -29,6 +31,31 @@ async def check_subscriptions(sns: Any, sqs: Any, setup: Setup) -> list[Finding]
     findings += [ok("subscription", ours[0].arn), *_delivery(ours[0].settings, setup)]
     findings += _filter(ours[0], others, setup)
     return [*findings, await _undelivered(sqs, ours[0].settings, setup)]
+
+
+async def _missing_queues(
+    sqs: Any, others: Sequence[Subscription], found: Sequence[Subscription], setup: Setup
+) -> list[Finding]:
+    """Shards whose queues do not exist any more, as far as these credentials can tell. Subscriptions outlive queues."""
+    findings = []
+    for each in shards_of(found):
+        # Of a queue of another account SQS says that it does not exist, too, if these credentials may not see it.
+        if each not in others or each.queue_arn.split(":")[3:5] != setup.topic_arn.split(":")[3:5]:
+            continue
+        try:
+            if await find_queue(sqs, each.queue_arn) is not None:
+                continue
+        except AwsRefused:
+            continue
+        findings.append(
+            fault(
+                "shards",
+                f"the queue {each.queue_arn} does not exist, but the topic divides the journals with it",
+                why=UNDELIVERED,
+                fix="create it with the tracker provision that made the shards, then redrive its dead-letter queue",
+            )
+        )
+    return findings
 
 
 def no_subscription(what: str, setup: Setup) -> Finding:

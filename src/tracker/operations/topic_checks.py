@@ -11,7 +11,6 @@ from tracker.errors import AwsRefused, AwsUnreachable
 from tracker.operations.access_policy import Request, decide
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.operations.key_checks import check_topic_encryption
-from tracker.operations.lookups import subscriptions
 from tracker.operations.remedies import Setup
 from tracker.operations.shard_checks import check_coverage
 from tracker.operations.subscription_checks import check_subscriptions, no_subscription
@@ -40,7 +39,7 @@ async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]
             async with open_client("sqs", region, setup.sqs.client_endpoint) as sqs:
                 for finding in await check_subscriptions(sns, sqs, setup):
                     yield finding
-            for finding in check_coverage(await subscriptions(sns, setup.topic_arn), setup.provision):
+            for finding in check_coverage(setup.subscriptions, setup.provision):
                 yield finding
         elif not int(attributes.get("SubscriptionsConfirmed", 0)):
             yield no_subscription("the topic has no confirmed subscription", setup)

@@ -74,8 +74,13 @@ def journal_id(journal: Path) -> str:
 
 
 def is_segment(path: Path) -> bool:
-    """Whether `path` is a segment of a journal, also of one that was set aside."""
-    return _OFFSET.fullmatch(path.name) is not None and is_journal(journal_id(path.parent))
+    """Whether `path` has the name of a segment of a journal."""
+    return _OFFSET.fullmatch(path.name) is not None
+
+
+def foreign_files(journal: Path) -> list[Path]:
+    """What is in the directory of a journal and is no file of it, by name. Raises OSError."""
+    return sorted(path for path in journal.iterdir() if path.name not in (_LOCK, _COMMITTED) and not is_segment(path))
 
 
 def lock_path(journal: Path) -> Path:

@@ -5,8 +5,9 @@
 3. If several ledgers are read, it reports the journals that more than one of them knows.
 4. It reads the logs given with `--log`, and reports each line that is not as storage writes it.
 
-The exit status is 1 when one of these steps has found something. Only `--forget` and `--forget-silent` write to the
-ledger. Storage may be running.
+A ledger that cannot be read is reported, and the others are read. The exit status is 1 when one of these steps has
+found something, otherwise 3 when a ledger could not be read. Only `--forget` and `--forget-silent` write to the ledger.
+Storage may be running.
 """
 
 import argparse
@@ -17,10 +18,11 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tracker import exit_status
 from tracker.config import load_storage
 from tracker.core.log_line import format_line
 from tracker.core.visit import Visit, encode_line, visited_at_text
-from tracker.errors import UnknownJournal
+from tracker.errors import TrackerError, UnknownJournal, UsageError
 from tracker.storage import erasure_log, ledger_reader
 from tracker.storage.ledger_reader import Account, LedgerCopy
 from tracker.storage.log_check import SHOWN_LINES, LogCheck, check_log
@@ -78,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the audit. Returns the exit status: 0 when nothing was found, otherwise 1."""
+    """Print the audit. Returns the exit status."""
     logs: list[Path] = options.log
     lives = _live_logs(options.config, logs)
     well = True
@@ -89,7 +91,12 @@ def run(options: argparse.Namespace) -> int:
             count = ledger_reader.give_up_silent(ledger_path(live), options.forget_silent)
             print(f"{count} journals given up that were silent for {options.forget_silent:g} days")
     with ExitStack() as stack:
-        copies = {live: stack.enter_context(ledger_reader.open_copy(ledger_path(live))) for live in lives}
+        copies: dict[Path, LedgerCopy] = {}
+        for live in lives:
+            try:
+                copies[live] = stack.enter_context(ledger_reader.open_copy(ledger_path(live)))
+            except TrackerError as error:
+                exit_status.print_error(f"tracker: {error}")
         for live, copy in copies.items():
             well &= _print_ledger(copy, live, time.time() * 1000, options.grace, options.all)
             print("".join(f"{text}\n" for text in erasure_log.summary(live)), end="")
@@ -99,7 +106,9 @@ def run(options: argparse.Namespace) -> int:
             print(f"{file}: not read: {reason}")
         else:
             well &= _print_check(_check(file, lives))
-    return 0 if well else 1
+    if not well:
+        return exit_status.FOUND
+    return exit_status.OK if len(copies) == len(lives) else exit_status.COULD_NOT_LOOK
 
 
 def _give_up(lives: list[Path], journal: str) -> None:
@@ -127,8 +136,16 @@ def _not_negative(text: str) -> float:
 def _live_logs(configs: list[Path], logs: list[Path]) -> list[Path]:
     """The logs whose ledgers are read: the configured ones, otherwise the first of `logs` with a ledger beside it."""
     if configs or not logs:
-        paths = (Path(load_storage(config, os.environ).log.path) for config in configs or [CONFIG])
-        return list(dict.fromkeys(paths))
+        paths: dict[Path, Path] = {}
+        for config in configs or [CONFIG]:
+            path = Path(load_storage(config, os.environ).log.path)
+            if path in paths:
+                raise UsageError(
+                    f"--config: {paths[path]} and {config} have the same log.path {path}; expected a log of its own "
+                    "for each storage. Of a storage on another host, copy <log>.d/ and name the copy in log.path"
+                )
+            paths[path] = config
+        return list(paths)
     return [file for file in logs if ledger_path(file).exists()][:1]
 
 
@@ -168,7 +185,7 @@ def _print_shared(ledgers: dict[str, Stored]) -> bool:
     count = 0
     for count, (journal, names, twice) in enumerate(shared_journals(ledgers), 1):
         if count <= SHOWN_LINES:
-            what = f"TWICE: {twice} bytes of" if twice else "DIVIDED:"
+            what = f"TWICE: {twice} bytes of" if twice else "DIVIDED: parts of"
             print(f"{what} journal {journal} are stored by more than one storage: {', '.join(names)}")
     if count > SHOWN_LINES:
         print(f"and {count - SHOWN_LINES} more journals that several storages know")
