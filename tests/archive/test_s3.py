@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.archive.closed import NOON, close, line, malformed, numbers
-from tests.fake_aws.faults import AFTER, BEFORE
+from tests.fake_aws.faults import AFTER, BEFORE, pairs
 from tests.fake_aws.s3 import BUCKET, FakeS3
 from tests.launched import Launched
 from tests.ports import free_port
@@ -70,10 +70,9 @@ async def test_odd_names_arrive_as_they_are(log: Path, s3: FakeS3) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*BEFORE, *AFTER])
-@pytest.mark.parametrize("action", CALLS)
+@pytest.mark.parametrize(("action", "kind"), pairs(CALLS, every=LONG))
 async def test_an_object_is_stored_once_whichever_call_fails_and_however(
-    log: Path, s3: FakeS3, kind: str, action: str, monkeypatch: pytest.MonkeyPatch
+    log: Path, s3: FakeS3, action: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "Put" not in action:
         monkeypatch.setattr(bucket_module, "PART_BYTES", 400)
