@@ -201,7 +201,7 @@ async def test_a_siege_of_kills_while_logs_close_and_are_compressed(log: Path, s
     for kind in (*BEFORE, *AFTER):
         s3.faults.inject(kind, chance=0.1)
     number, hour = 1, 0
-    for _ in range(6):
+    for _ in range(6 if LONG else 4):
         with follow(log, s3, free_port()) as running:
             for _ in range(chance.randrange(1, 3)):
                 count = chance.randrange(1, 3_000)
