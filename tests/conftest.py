@@ -15,8 +15,9 @@ from hypothesis import HealthCheck, settings
 
 from tests import ports
 from tests.system.processes import Broker
+from tracker.start import imports_done
 
-# The garbage collector is off while all tests are imported: see `tracker.start.imports_done`.
+# The garbage collector is off while all tests are imported, and never looks at them afterwards: see `imports_done`.
 gc.disable()
 
 TESTS = Path(__file__).parent
@@ -77,7 +78,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop() -> None:
-    gc.enable()
+    imports_done()
 
 
 @pytest.hookimpl(wrapper=True)
