@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-import sqlglot
 import yaml
 
 from tests.guides import ROOT, guide
@@ -124,6 +123,8 @@ def answers_of_duckdb(archive: Path) -> Answers:
 
 def answers_of_athena(archive: Path) -> Answers:
     """By DuckDB, on a view with the columns of the stack's table. As in Athena, a time has milliseconds, in UTC."""
+    import sqlglot  # it takes half a second, and each test process imports this module
+
     stack = yaml.load((ROOT / "deploy/aws/archive.yaml").read_text(encoding="utf-8"), _Stack)
     table = stack["Resources"]["Table"]["Properties"]["TableInput"]
     types = {"timestamp": "TIMESTAMP_MS", "string": "VARCHAR", "bigint": "BIGINT"}

@@ -212,7 +212,7 @@ def test_a_log_that_is_closed_archived_and_removed_meanwhile_is_erased_too(log: 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("at", range(1, 20, 1 if LONG else 9))
+@pytest.mark.parametrize("at", range(1, 20) if LONG else (4, 13))
 def test_a_process_that_is_killed_at_any_call_loses_nothing_and_the_next_one_ends_its_work(
     log: Path, s3: FakeS3, at: int
 ) -> None:
