@@ -211,6 +211,7 @@ def test_a_log_that_is_closed_archived_and_removed_meanwhile_is_erased_too(log: 
     assert len(rows(s3.objects)) == len(OTHERS) + 1
 
 
+# In memory, test_erasing.py ends the erasure at each call.
 @pytest.mark.slow
 @pytest.mark.parametrize("at", range(1, 20) if LONG else (4, 13))
 def test_a_process_that_is_killed_at_any_call_loses_nothing_and_the_next_one_ends_its_work(
