@@ -6,10 +6,8 @@ take the place of `tracker.aws`, and on the one over HTTP, which takes the place
 
 import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -37,18 +35,6 @@ REGION = "us-east-1"
 ARN = f"arn:aws:sns:{REGION}:000000000000:tracking"
 JOURNAL = "0123456789abcdef" * 2
 LINE = encode_line("2026-11-23T07:09:24.932706+00:00", None, "Mozilla/5.0 (é|\x7f)", "192.0.2.1")
-
-
-@pytest.fixture(autouse=True)
-def _no_account_of_mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the user's AWS settings reaches a test, and no metadata service is asked."""
-    for name in os.environ:
-        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "no-config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
 
 
 @pytest.fixture(scope="module")

@@ -44,15 +44,10 @@ XMLNS = 'xmlns="http://sns.amazonaws.com/doc/2010-03-31/"'
 
 
 @pytest.fixture(autouse=True)
-def _no_account_of_mine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing of the user's AWS settings reaches a test, and no metadata service is asked."""
-    for name in os.environ:
-        if name.startswith("AWS_") or name.lower().endswith("_proxy") or name.endswith("CA_BUNDLE"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+def _settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """AWS settings of the test's own: a profile is in the file `config`, if there is one."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "no-credentials"))
 
 
 def messages(count: int) -> list[Message]:

@@ -47,7 +47,7 @@ def few(url: str, **options: object) -> Hits:
 
 @pytest.mark.skipif(shutil.which("nginx", path=SYSTEM_PATH) is None, reason="nginx is not installed")
 # These start every kind of server and use every way to measure.
-@pytest.mark.parametrize("group", ["peers", "answers", "many-workers", "orphans", "storage", "sizes"])
+@pytest.mark.parametrize("group", ["peers", "many-workers", "orphans", "storage", "sizes"])
 def test_a_measurement_gives_every_row_a_value(group: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("benchmarks.bench.wrk", few)
     bench = Bench(home=tmp_path, seconds=0.02, turns=1)
@@ -127,12 +127,12 @@ def test_the_page_says_when_the_machine_was_not_quiet(noise: Noise) -> None:
 
 
 def test_the_work_of_the_benchmark_itself_is_not_that_of_others() -> None:
-    burn = "import time\nwhile time.process_time() < 0.25: pass"
+    burn = "import time\nwhile time.process_time() < 0.15: pass"
     began = time.monotonic()
     with Watch() as watch:
         for running in [subprocess.Popen([sys.executable, "-S", "-c", burn]) for _ in CORES * 4]:
             assert running.wait() == 0
-    ours = 4 * 0.25 / (time.monotonic() - began)  # of each core
+    ours = 4 * 0.15 / (time.monotonic() - began)  # of each core
     assert watch.noise.others <= 1 - ours + 0.1  # if ours were in it, it would be more than there is
 
 
@@ -189,7 +189,7 @@ def test_where_nothing_repeats_wrk_puts_a_number_and_an_address_of_its_own_into_
 
 
 def heard(port: int, mix: str, count: int) -> list[bytes]:
-    """The first requests that wrk sends on one connection."""
+    """The first requests that wrk sends on one connection. The last one is not answered."""
     seen: list[bytes] = []
 
     class Answer(socketserver.StreamRequestHandler):
@@ -201,13 +201,14 @@ def heard(port: int, mix: str, count: int) -> list[bytes]:
                     if line == b"\r\n":
                         seen.append(request)
                         request = b""
-                        self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                        if len(seen) < count:
+                            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", port), Answer) as server:
         threading.Thread(target=server.serve_forever).start()
         wrk(f"http://127.0.0.1:{port}/track", seconds=1, connections=1, mix=mix)
         server.shutdown()
-    return seen[:count]
+    return seen
 
 
 def test_a_constant_rate_gives_each_worker_as_many_connections(tmp_path: Path) -> None:

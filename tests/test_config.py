@@ -386,9 +386,9 @@ BOMB = "a: &a [x]\n" + "".join(f"b{n}: &{chr(98 + n)} [{','.join([f'*{chr(97 + n
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("[" * 5_000, "expected YAML that is not nested so deeply"),
+        ("[" * 1_000, "expected YAML that is not nested so deeply"),
         ("{a: " * 5_000, "expected YAML that is not nested so deeply"),
-        (SNS + "workers: " + "[" * 5_000 + "]" * 5_000, "expected YAML that is not nested so deeply"),
+        (SNS + "workers: " + "[" * 1_000 + "]" * 1_000, "expected YAML that is not nested so deeply"),
         (SNS + "http: {port: " + "[" * 100 + "]" * 100 + "}", "http.port: expected int, got array"),
         (SNS + BOMB, "a: unknown key"),
         (SNS + BOMB + "http: {trusted_proxies: *t}", "a: unknown key"),
@@ -415,13 +415,13 @@ def test_merged_mappings_are_not_expanded(file: Path) -> None:
 
 
 def test_many_keys_are_compared_in_little_time(file: Path) -> None:
-    file.write_text("".join(f"k{n}:\n" for n in range(20_000)))
+    file.write_text("".join(f"k{n}:\n" for n in range(5_000)))
     with pytest.raises(ConfigurationError) as raised:
         load_pixel(file, {})
     lines = str(raised.value).splitlines()
     assert lines[0] == f"{file}: k0: unknown key"
     assert len(lines) == MAX_MISTAKES + 1
-    assert lines[-1].startswith(f"{file}: and 19,981 more mistakes")
+    assert lines[-1].startswith(f"{file}: and 4,981 more mistakes")
 
 
 def test_control_characters_are_told_in_one_line(file: Path) -> None:

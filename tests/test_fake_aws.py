@@ -4,8 +4,7 @@ What the fake and moto agree upon is in test_aws.py, the same assertions for bot
 """
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,18 +53,8 @@ class Rig:
         return self.fake.queue("visits-dlq", Queue.bodies)
 
 
-@pytest.fixture(scope="module")
-def _no_account_of_mine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        for name in os.environ:
-            if name.startswith("AWS_") or name.lower().endswith("_proxy"):
-                patch.delenv(name)
-        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
-        yield
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def opened(_no_account_of_mine: None) -> AsyncIterator[Rig]:
+async def opened() -> AsyncIterator[Rig]:
     """One fake and one set of clients for all: making a client takes longer than any of these tests."""
     with FakeAws(seed=1) as fake:
         made = await provision_at(fake.sqs.url, REGION)

@@ -1,4 +1,4 @@
-"""What holds for the source files: their sizes, and that the tests use public names."""
+"""What holds for the source files: their sizes, that the tests use public names, and what the soak is made of."""
 
 import ast
 import io
@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.soak.__main__ import DEEP
 
 ROOT = Path(__file__).parent.parent
 
@@ -151,3 +153,11 @@ def f(  # a line with a comment
 text = "no docstring"
 """
     assert code_lines(source) == 7
+
+
+def test_every_test_that_tries_more_in_the_soak_is_part_of_it() -> None:
+    tries_more = re.compile(r"TRACKER_SOAK|^from tests\.seam\.method import .*\bLONG\b", re.MULTILINE)
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if path != Path(__file__) and tries_more.search(path.read_text(encoding="utf-8")):
+            assert name.startswith(DEEP), f"{name}: tests/soak/__main__.py leaves it out"

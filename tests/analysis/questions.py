@@ -7,12 +7,14 @@
 """
 
 import ast
+import io
 import json
 import random
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -20,10 +22,10 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-import sqlglot
 import yaml
 
 from tests.guides import ROOT, guide
+from tracker import cli
 from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import Visit
 from tracker.errors import MalformedMessage
@@ -81,8 +83,10 @@ def write_logs(folder: Path) -> list[Path]:
 
 def answers_of_the_text(logs: list[Path]) -> Answers:
     selection = [*map(str, logs), "--since", str(FIRST), "--until", str(LAST)]
-    command = [sys.executable, "-m", "tracker.cli", "report", *selection, "--json", "--top", "20"]
-    said = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    with redirect_stdout(io.TextIOWrapper(io.BytesIO(), encoding="utf-8")) as output:
+        assert cli.main(["report", *selection, "--json", "--top", "20"]) == 0
+        output.seek(0)
+        said = json.loads(output.read())
     visits, addresses = dict[date, int](), dict[date, set[str]]()
     for quarter in said["quarters"]:
         day = datetime.fromisoformat(quarter["begin"]).date()
@@ -119,6 +123,8 @@ def answers_of_duckdb(archive: Path) -> Answers:
 
 def answers_of_athena(archive: Path) -> Answers:
     """By DuckDB, on a view with the columns of the stack's table. As in Athena, a time has milliseconds, in UTC."""
+    import sqlglot  # it takes half a second, and each test process imports this module
+
     stack = yaml.load((ROOT / "deploy/aws/archive.yaml").read_text(encoding="utf-8"), _Stack)
     table = stack["Resources"]["Table"]["Properties"]["TableInput"]
     types = {"timestamp": "TIMESTAMP_MS", "string": "VARCHAR", "bigint": "BIGINT"}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from tests.analysis.archives import archive_of
 from tests.analysis.golden import LINES, MALFORMED, TORN
 from tests.core.strategies import headers, ips, visits
+from tests.seam.method import LONG
 from tracker.analysis.database import open_database
 from tracker.analysis.log_files import open_logs
 from tracker.analysis.plain import plain_lines
@@ -161,9 +162,9 @@ def test_thousands_of_small_objects_are_one_archive(tmp_path: Path) -> None:
     closed = days_log(tmp_path, days=1)
     (made,) = archive_of(closed, tmp_path / "made").rglob("*.parquet")
     content = made.read_bytes()
-    for number in range(3000):
+    for number in range(2000):
         (tmp_path / f"archive/date=2026-11-24/visits.log.{number:04}.parquet").write_bytes(content)
-    assert summary(tmp_path / "archive").total.visits == 4 * 3000
+    assert summary(tmp_path / "archive").total.visits == 4 * 2000
 
 
 def test_a_closed_log_that_is_given_as_text_too_counts_once(tmp_path: Path) -> None:
@@ -256,7 +257,7 @@ _lines = (
 )
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=200 if LONG else 10, deadline=None)
 @given(
     logs=st.lists(st.lists(_lines, min_size=1, max_size=8), min_size=1, max_size=3),
     as_text=st.sets(st.integers(0, 2)),

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.archive.closed import NOON
+from tests.seam.method import LONG, SEED
 from tracker.archive import day_files
 from tracker.archive.columns import columns_of
 from tracker.archive.day_files import DayFiles
@@ -25,7 +26,7 @@ def parts(seed: int, days: int) -> Iterator[tuple[str, list[int]]]:
         number += count
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(SEED, SEED + (10 if LONG else 1)))
 @pytest.mark.parametrize(("days", "rows", "most_open"), [(1, 50, 9), (3, 50, 9), (20, 50, 99), (20, 50, 2), (9, 9, 1)])
 def test_each_file_has_the_visits_of_its_day_in_their_order(
     days: int, rows: int, most_open: int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -102,7 +102,7 @@ class Erasing:
         assert [file.read_bytes() for file in logs] == [LINES[0]] * 2
 
 
-RUNS = faults.EVERY if LONG else [faults.KILL, faults.TEAR, faults.EIO, faults.FULL, faults.SHORT]
+RUNS = faults.EVERY if LONG else [faults.KILL, faults.TEAR, faults.EIO, faults.SHORT]
 
 
 @pytest.mark.parametrize("fault", RUNS, ids=str)

@@ -75,7 +75,7 @@ class Archiving:
             assert archived_marker(root / LOG, root / "logs" / name).exists()
 
 
-RUNS = faults.EVERY if LONG else [faults.KILL, faults.TEAR, faults.EIO, faults.FULL, faults.SHORT]
+RUNS = faults.EVERY if LONG else [faults.KILL, faults.TEAR, faults.EIO, faults.SHORT]
 
 
 @pytest.mark.parametrize("fault", RUNS, ids=str)

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from tests.archive.closed import NOON, close, line, malformed, numbers
-from tests.fake_aws.faults import AFTER, BEFORE
+from tests.fake_aws.faults import AFTER, BEFORE, pairs
 from tests.fake_aws.s3 import BUCKET, FakeS3
 from tests.launched import Launched
 from tests.ports import free_port
@@ -70,10 +70,9 @@ async def test_odd_names_arrive_as_they_are(log: Path, s3: FakeS3) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [*BEFORE, *AFTER])
-@pytest.mark.parametrize("action", CALLS)
+@pytest.mark.parametrize(("action", "kind"), pairs(CALLS, every=LONG))
 async def test_an_object_is_stored_once_whichever_call_fails_and_however(
-    log: Path, s3: FakeS3, kind: str, action: str, monkeypatch: pytest.MonkeyPatch
+    log: Path, s3: FakeS3, action: str, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "Put" not in action:
         monkeypatch.setattr(bucket_module, "PART_BYTES", 400)
@@ -202,7 +201,7 @@ async def test_a_siege_of_kills_while_logs_close_and_are_compressed(log: Path, s
     for kind in (*BEFORE, *AFTER):
         s3.faults.inject(kind, chance=0.1)
     number, hour = 1, 0
-    for _ in range(6):
+    for _ in range(6 if LONG else 4):
         with follow(log, s3, free_port()) as running:
             for _ in range(chance.randrange(1, 3)):
                 count = chance.randrange(1, 3_000)

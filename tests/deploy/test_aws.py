@@ -5,7 +5,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tracker.operations import provision, wanted_settings
@@ -39,9 +38,8 @@ def resources(template: Path = TEMPLATE) -> dict[str, dict[str, Any]]:
     return {name: resource["Properties"] for name, resource in document["Resources"].items()}
 
 
-@pytest.mark.parametrize("template", [TEMPLATE, ARCHIVE], ids=lambda path: path.name)
-def test_cfn_lint_has_nothing_to_say(template: Path) -> None:
-    assert run("cfn-lint", "--include-checks", "I", "--", template).strip() == ""
+def test_cfn_lint_has_nothing_to_say() -> None:
+    assert run("cfn-lint", "--include-checks", "I", "--", TEMPLATE, ARCHIVE).strip() == ""
 
 
 def test_it_makes_what_provision_makes() -> None:

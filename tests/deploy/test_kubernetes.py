@@ -42,7 +42,8 @@ def named(kind: str, name: str, *, archive: bool = False) -> dict[str, Any]:
 def test_every_manifest_is_as_kubernetes_defines_it(version: str, archive: bool, count: int) -> None:
     assert len(rendered(archive=archive)) == count
     for manifest in rendered(archive=archive):
-        kubernetes_validate.validate(manifest, version, strict=True)
+        if not archive or manifest not in rendered():
+            kubernetes_validate.validate(manifest, version, strict=True)
 
 
 @pytest.mark.parametrize("folder", [MANIFESTS, MANIFESTS / "archive"])

@@ -2,7 +2,9 @@
 of one seed, whatever the other calls do in between."""
 
 import hashlib
+import itertools
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 BEFORE = ("cut", "throttle", "error")
@@ -19,6 +21,13 @@ KINDS = (*BEFORE, *AFTER, *ENTRY, *ELSE)
 
 EARLY_SECONDS = 1.0
 SLOW_SECONDS = 0.3
+
+
+def pairs(actions: Sequence[str], *, every: bool) -> list[tuple[str, str]]:
+    """Each call with a fault before its work and one after it, so that each kind has its turn; or with `every` kind."""
+    if every:
+        return list(itertools.product(actions, (*BEFORE, *AFTER)))
+    return [(action, kinds[turn % len(kinds)]) for turn, action in enumerate(actions) for kinds in (BEFORE, AFTER)]
 
 
 @dataclass

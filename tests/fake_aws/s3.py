@@ -29,10 +29,13 @@ BUCKET = "archive"
 
 
 class FakeBucket:
-    """The bucket behind the archive's protocols. The call number `at` fails: before its work, or after it (`late`)."""
+    """The bucket behind the archive's protocols: a new one, or `store`.
 
-    def __init__(self, at: int = 0, *, late: bool = False, versioned: bool = False) -> None:
-        self.store = Store(versioned=versioned)
+    The call number `at` fails: before its work, or after it (`late`).
+    """
+
+    def __init__(self, at: int = 0, *, late: bool = False, versioned: bool = False, store: Store | None = None) -> None:
+        self.store = Store(versioned=versioned) if store is None else store
         self.objects = self.store.objects
         self.calls = 0
         self.at = at

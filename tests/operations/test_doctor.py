@@ -17,6 +17,7 @@ from tests.launched import environment
 from tests.ports import free_port
 from tests.system.processes import Service
 from tests.system.wire import get
+from tracker import cli
 from tracker.config import Http, LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
 from tracker.operations.findings import Finding, Level
 from tracker.operations.host_checks import check_log, check_outbox, judge_disk, lock_holder
@@ -195,20 +196,23 @@ async def test_services_that_do_not_run(bench: Bench) -> None:
         found(findings, Level.WARNING, place, f"no {service} holds")
 
 
-def test_a_configuration_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "pixel.yaml").write_text("http: {prot: 80}")
-    done = run_doctor(tmp_path, "--pixel", "pixel.yaml")
-    assert done.returncode == 1
+def test_a_configuration_that_cannot_be_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "pixel.yaml"
+    file.write_text("http: {prot: 80}")
+    assert cli.main(["doctor", "--pixel", str(file)]) == 1
+    said = capsys.readouterr().out
     for mistake in ("sns.topic_arn: expected a value", "http.prot: unknown key"):
-        assert re.search(rf"^FAULT +configuration +pixel.yaml: {mistake}", done.stdout, re.MULTILINE)
+        assert re.search(rf"^FAULT +configuration +{file}: {mistake}", said, re.MULTILINE)
 
 
-def test_what_the_doctor_could_not_look_at_is_no_fault_and_has_a_status_of_its_own(tmp_path: Path) -> None:
-    done = run_doctor(tmp_path, "--pixel", "missing.yaml")
-    assert done.returncode == 3
-    assert re.search(r"^unknown +configuration +missing.yaml: cannot be read", done.stdout, re.MULTILINE)
-    (tmp_path / "pixel.yaml").write_text("http: {prot: 80}")
-    assert run_doctor(tmp_path, "--pixel", "pixel.yaml", "--storage", "missing.yaml").returncode == 1
+def test_what_the_doctor_could_not_look_at_is_no_fault_and_has_a_status_of_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing, pixel = tmp_path / "missing.yaml", tmp_path / "pixel.yaml"
+    assert cli.main(["doctor", "--pixel", str(missing)]) == 3
+    assert re.search(rf"^unknown +configuration +{missing}: cannot be read", capsys.readouterr().out, re.MULTILINE)
+    pixel.write_text("http: {prot: 80}")
+    assert cli.main(["doctor", "--pixel", str(pixel), "--storage", str(missing)]) == 1
 
 
 def test_an_outbox_that_may_outgrow_its_disk(tmp_path: Path) -> None:
@@ -305,10 +309,9 @@ def test_what_the_pixel_gave_up_is_named_with_its_reason() -> None:
     assert "outbox.max_bytes" in finding.fix
 
 
-def test_without_a_configuration_there_is_nothing_to_look_at(tmp_path: Path) -> None:
-    done = run_doctor(tmp_path)
-    assert done.returncode == 2
-    assert "--pixel" in done.stderr
+def test_without_a_configuration_there_is_nothing_to_look_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor"]) == 2
+    assert "--pixel" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc/locks is Linux's")

@@ -5,6 +5,7 @@ What works is called no fault, and provision leaves it alone.
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -142,20 +143,31 @@ FAULTS: dict[str, list[Fault]] = {
 }
 
 
+async def make_faults(bench: Bench, name: str) -> None:
+    for make in dict.fromkeys(make for make, *_ in FAULTS[name]):
+        await make(bench)
+
+
 @pytest.mark.parametrize("name", FAULTS)
 async def test_a_fault_is_named_and_the_command_that_is_printed_fixes_it(bench: Bench, name: str) -> None:
     pixel, storage = bench.pixel_config(), bench.storage_config()
-    for make in dict.fromkeys(make for make, *_ in FAULTS[name]):
-        await make(bench)
+    await make_faults(bench, name)
     looked = await look(pixel, storage)
     commands = {looked.command(looked.found(level, subject, words)) for _, level, subject, words in FAULTS[name]}
     assert len(commands) == 1
-    [command] = commands
-    assert await paste(f"{command} --dry-run") == exit_status.FOUND
-    assert (await look(pixel, storage)).findings == looked.findings  # a dry run changes nothing
-    assert await paste(command) == exit_status.OK
+    assert await paste(commands.pop()) == exit_status.OK
     assert (await look(pixel, storage)).levels == {Level.OK}
-    assert await paste(f"{command} --dry-run") == exit_status.OK
+    # The command names no dead-letter queue: it keeps the one that is there, or makes one.
+    assert await differences(bench.sns, bench.sqs, replace(bench.names, dead_letter_queue=None)) == ([], [])
+
+
+async def test_a_dry_run_of_the_command_changes_nothing(bench: Bench) -> None:
+    pixel, storage = bench.pixel_config(), bench.storage_config()
+    await make_faults(bench, "nothing as it should be")
+    looked = await look(pixel, storage)
+    command = looked.command(looked.found(Level.FAULT, "queue", "does not let SNS send"))
+    assert await paste(f"{command} --dry-run") == exit_status.FOUND
+    assert (await look(pixel, storage)).findings == looked.findings
 
 
 # What works. After each, the doctor has nothing to say, and provision nothing to change.

@@ -29,6 +29,9 @@ DEEP = (
     *("tests/storage/test_every_call.py", "tests/storage/test_power_cut.py"),
     *("tests/archive/test_every_call.py", "tests/archive/test_power_cut.py", "tests/archive/test_parts.py"),
     *("tests/archive/test_s3.py", "tests/model", "tests/system/test_bad_visitors.py"),
+    *("tests/archive/test_erase_command.py", "tests/archive/test_day_files.py", "tests/pixel/test_known_requests.py"),
+    *("tests/analysis/test_commands.py", "tests/analysis/test_parquet_files.py"),
+    "tests/archive/test_erasing_every_call.py",
 )
 
 
