@@ -35,6 +35,7 @@ from tracker import telemetry
 from tracker.archive.closed_logs import ClosedLogs, Waiting
 from tracker.archive.objects import Made, MadeObjects, objects_of
 from tracker.archive.removal import Removal
+from tracker.archive.retries import Retries
 from tracker.archive_marker import Marker, write_marker
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
@@ -45,11 +46,6 @@ from tracker.storage.erasure_log import digests
 from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path, forms
 
 log = logging.getLogger(__name__)
-
-TRIES = 5  # of one object in one pass, when S3 fails in a way that may be over soon
-_PASSING = {408, 409, 429}
-# A body that did not arrive whole; an upload that was completed, whose reply was lost, or that somebody has aborted.
-_PASSING_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "NoSuchUpload"}
 
 
 class Bucket(Protocol):
@@ -82,7 +78,7 @@ class Archiver:
         self._url = str(config.url).rstrip("/")
         self._closed_logs = ClosedLogs(path)
         self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
-        self._backoff = backoff or Backoff()
+        self._retries = Retries(backoff)
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
     async def run_once(self) -> Pass:
@@ -158,33 +154,26 @@ class Archiver:
             *(closed, len(made.objects), made.visits, made.malformed, time.monotonic() - begin),
         )
 
-    async def _store(self, closed: Path, made: Made, digest: str) -> str:
+    async def _store(self, closed: Path, each: Made, digest: str) -> str:
         """Step 4; returns the digest that S3 has. Raises ArchiveConflict, and AwsRefused or AwsUnreachable."""
-        key = f"{self._prefix}{made.name}"
-        self._backoff.reset()
-        tries = 0
-        failure: AwsRefused | AwsUnreachable | None = None
-        while True:
-            try:
-                found = await self._bucket.digest(key)
-                if found is None:
-                    if tries == TRIES:
-                        raise failure or AwsUnreachable(f"{made.name} was put {TRIES} times, and S3 has no such object")
-                    await self._bucket.put(key, made.file, digest)
-                    tries, failure = tries + 1, None
-                    continue
-            except (AwsRefused, AwsUnreachable) as error:
-                tries, failure = tries + 1, error
-                if tries > TRIES or not may_be_over_soon(error):
-                    raise
-                await asyncio.sleep(self._backoff.next())
-                continue
-            if found == digest or found in await asyncio.to_thread(digests, self._path, closed, digest):
-                return found
+        found = await self._retries.reply(self._put_once, each, digest)
+        if found != digest and found not in await asyncio.to_thread(digests, self._path, closed, digest):
             raise ArchiveConflict(
-                f"{closed} differs from {self._url}/{made.name}, which has another digest ({found or 'none'}, expected "
+                f"{closed} differs from {self._url}/{each.name}, which has another digest ({found or 'none'}, expected "
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
             )
+        return found
+
+    async def _put_once(self, each: Made, digest: str) -> str:
+        """The digest that S3 has of an object. It is put before that, unless S3 has it."""
+        key = f"{self._prefix}{each.name}"
+        found = await self._bucket.digest(key)
+        if found is None:
+            await self._bucket.put(key, each.file, digest)
+            found = await self._bucket.digest(key)
+        if found is None:
+            raise AwsUnreachable(f"{each.name} was put, and S3 has no such object")
+        return found
 
     def _failed(self, done: Pass, problem: str) -> None:
         telemetry.ARCHIVE_FAILURES.inc()
@@ -225,13 +214,6 @@ def _write_marker(file: Path, made: MadeObjects) -> None:
         write_marker(file, marker)
     except OSError as error:
         raise MarkerFailed(f"{file}: the marker cannot be written: {reason(error)}") from error
-
-
-def may_be_over_soon(error: AwsRefused | AwsUnreachable) -> bool:
-    """Whether it makes sense to make the same call again in this pass."""
-    if not isinstance(error, AwsRefused):
-        return True
-    return error.status >= 500 or error.status in _PASSING or error.code in _PASSING_CODES
 
 
 def _concerns_one_object(error: AwsRefused | AwsUnreachable) -> bool:
