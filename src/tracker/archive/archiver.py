@@ -23,17 +23,18 @@ and the same digest, so what was stored before is found. A closed log is known b
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tracker import telemetry
-from tracker.archive.closed_logs import ClosedLogs, Waiting
-from tracker.archive.objects import Made, MadeObjects, objects_of
+from tracker.archive.closed_logs import ClosedLogs, Waiting, opened_by_any_name
+from tracker.archive.objects import NewObject, objects_of
 from tracker.archive.removal import Removal
 from tracker.archive.retries import Retries
 from tracker.archive_marker import Marker, write_marker
@@ -43,7 +44,7 @@ from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, HeldByAn
 from tracker.files import make_directory, open_shared, reason, sync_directory, take_lock
 from tracker.lifecycle import Backoff
 from tracker.storage.erasure_log import digests
-from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path, forms
+from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,9 @@ class Archiver:
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
         self._closed_logs = ClosedLogs(path)
-        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
+        self._removal: Removal | None = None
+        if config.keep_local is not None:
+            self._removal = Removal(path, config.keep_local, self._prefix, bucket.digest)
         self._retries = Retries(backoff)
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
@@ -108,17 +111,19 @@ class Archiver:
             self._failed(done, problem)
         await self._archive_all(look.waiting, done)
         if self._removal is not None:
-            async for problem in self._removal.remove(look.archived, self._prefix):
+            async for problem in self._removal.remove(look.archived):
                 self._failed(done, problem)
 
     async def _archive_all(self, waiting: Sequence[Waiting], done: Pass) -> None:
         """Archive these logs. Ends early after a failure that the next log would have as well."""
-        oldest_failed: float | None = None
+        oldest_failed = math.inf
         for at, closed, _ in waiting:
-            _measure(len(waiting) - done.archived, at if oldest_failed is None else oldest_failed)
+            _measure(len(waiting) - done.archived, min(oldest_failed, at))
             ends = False
             try:
                 await self._archive(closed)
+                done.archived += 1
+                continue
             except ArchiveConflict as error:
                 done.conflicts += 1
                 self._failed(done, str(error))
@@ -128,10 +133,7 @@ class Archiver:
             except (TrackerError, OSError) as error:
                 self._failed(done, str(error))
                 ends = isinstance(error, MarkerFailed)
-            else:
-                done.archived += 1
-                continue
-            oldest_failed = at if oldest_failed is None else oldest_failed
+            oldest_failed = min(oldest_failed, at)
             if ends:
                 break
         done.waiting = len(waiting) - done.archived
@@ -144,7 +146,8 @@ class Archiver:
             digest = made.digest
             for each in made.objects:
                 digest = await self._store(closed, each, digest)
-            await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), replace(made, digest=digest))
+            marker = Marker(digest, made.visits, made.malformed, [each.name for each in made.objects])
+            await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), marker)
         telemetry.ARCHIVED_LOGS.inc()
         telemetry.ARCHIVED_VISITS.inc(made.visits)
         telemetry.ARCHIVED_MALFORMED.inc(made.malformed)
@@ -154,7 +157,7 @@ class Archiver:
             *(closed, len(made.objects), made.visits, made.malformed, time.monotonic() - begin),
         )
 
-    async def _store(self, closed: Path, each: Made, digest: str) -> str:
+    async def _store(self, closed: Path, each: NewObject, digest: str) -> str:
         """Step 4; returns the digest that S3 has. Raises ArchiveConflict, and AwsRefused or AwsUnreachable."""
         found = await self._retries.reply(self._put_once, each, digest)
         if found != digest and found not in await asyncio.to_thread(digests, self._path, closed, digest):
@@ -164,7 +167,7 @@ class Archiver:
             )
         return found
 
-    async def _put_once(self, each: Made, digest: str) -> str:
+    async def _put_once(self, each: NewObject, digest: str) -> str:
         """The digest that S3 has of an object. It is put before that, unless S3 has it."""
         key = f"{self._prefix}{each.name}"
         found = await self._bucket.digest(key)
@@ -187,20 +190,16 @@ class Archiver:
         done.problems.append(problem)
 
 
-def _measure(waiting: int, oldest: float | None) -> None:
+def _measure(waiting: int, oldest: float) -> None:
+    """Set the gauges: how many logs wait, and since when the oldest of them, in seconds since 1970."""
     telemetry.ARCHIVE_WAITING.set(waiting)
-    telemetry.ARCHIVE_AGE.set(0.0 if oldest is None else max(0.0, time.time() - oldest))
+    telemetry.ARCHIVE_AGE.set(max(0.0, time.time() - oldest))
 
 
 def _begin(part: Path, closed: Path) -> None:
     """Step 2. Raises HeldByAnother while `tracker erase` works on the log, MarkerFailed and OSError."""
-    with ExitStack() as stack:
-        for name in forms(closed):  # it may have been compressed in between
-            with suppress(FileNotFoundError):
-                stack.enter_context(open_shared(name))
-                break
-        else:
-            stack.enter_context(open_shared(closed))  # raises FileNotFoundError
+    with ExitStack() as locked:
+        opened_by_any_name(closed, lambda name: locked.enter_context(open_shared(name)))
         try:
             part.touch(0o640)
             sync_directory(part.parent)
@@ -208,8 +207,8 @@ def _begin(part: Path, closed: Path) -> None:
             raise MarkerFailed(f"{part}: the marker cannot be written: {reason(error)}") from error
 
 
-def _write_marker(file: Path, made: MadeObjects) -> None:
-    marker = Marker(made.digest, made.visits, made.malformed, [each.name for each in made.objects])
+def _write_marker(file: Path, marker: Marker) -> None:
+    """The end of step 5. Raises MarkerFailed."""
     try:
         write_marker(file, marker)
     except OSError as error:

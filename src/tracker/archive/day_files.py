@@ -58,7 +58,7 @@ class DayFiles:
     def __init__(self, folder: Path, log: str) -> None:
         self._folder = folder
         self._log = pa.array([log])
-        self._rows = Counter[str]()  # of all days
+        self._rows = Counter[str]()  # how many were taken of each day
         self._waiting = defaultdict[str, list[Any]](list)
         self._shares = defaultdict[str, float](float)  # of a row group, for the days of which visits wait
         self._writers: dict[str, pq.ParquetWriter] = {}

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tracker.archive.retries import Retries, may_be_over_soon
-from tracker.archive.rewriting import UNREADABLE, ObjectFile, is_read
+from tracker.archive.rewriting import UNREADABLE, ObjectFile, may_have_lines
 from tracker.aws import bucket_and_prefix
 from tracker.aws.versions import Held, Upload, Version, VersionsPage
 from tracker.config import ArchiveConfig
@@ -90,7 +90,7 @@ class ArchiveErasure:
             if key in self._failed or self._known.issuperset(versions):
                 continue
             found = True
-            if not is_read(key.removeprefix(self._prefix)):
+            if not may_have_lines(key.removeprefix(self._prefix)):
                 self.not_read.add(key)
                 self._known.update(versions)
                 continue

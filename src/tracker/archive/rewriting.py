@@ -13,11 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from tracker.analysis.parquet_files import MALFORMED, SUFFIX
 from tracker.archive.day_files import COMPACT, ROW_GROUP, ROW_GROUP_BYTES
 from tracker.core.erasure import Key, Selection
 from tracker.decompression import DamagedFile, IncompleteFile
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage.erasing import Counts, kept_lines, write_kept
+from tracker.visit_log_files import GZIP_SUFFIX
 
 UNREADABLE = (TrackerError, OSError, ValueError, IncompleteFile, DamagedFile, pa.ArrowException)
 """The errors of a file that cannot be read or written."""
@@ -27,13 +29,13 @@ _READ = ["ip", "user_agent", "page"]
 _TEXTS = ["page", "user_agent", "log"]  # they repeat themselves
 
 
-def is_read(name: str) -> bool:
-    """Whether the object of this name, its key below the prefix of the archive, can have lines."""
-    return name.endswith(".parquet") or _is_malformed(name)
+def may_have_lines(name: str) -> bool:
+    """Whether an object of the archive can have this name: its key below the prefix."""
+    return name.endswith(SUFFIX) or _is_malformed(name)
 
 
 def _is_malformed(name: str) -> bool:
-    return name.startswith("_malformed/") and name.endswith(".gz")
+    return name.startswith(f"{MALFORMED}/") and name.endswith(GZIP_SUFFIX)
 
 
 class ObjectFile:
