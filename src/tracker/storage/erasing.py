@@ -61,8 +61,7 @@ def erase_lines(
         if record is not None:
             part.unlink(missing_ok=True)
         counts = Counts(other_names=status.st_nlink - 1)
-        after = begin_digest()
-        before = after.copy()
+        before, after = begin_digest(), begin_digest()
         for piece in kept_lines(source, selection.key_of, counts, all_lines=before.update):
             after.update(piece)
         counts.before, counts.after = before.hexdigest(), after.hexdigest()
