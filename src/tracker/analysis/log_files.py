@@ -106,7 +106,7 @@ class LogFiles:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read, as sentences for people. A report with a problem is not the whole truth."""
+        """What could not be read, as sentences for people. A report with a problem is not complete."""
         nothing = [
             file
             for file in self.files
