@@ -69,7 +69,7 @@ class ObjectFile:
         counts = Counts()
         if self._is_malformed:
             with file.open("rb") as source:
-                for _ in kept_lines(source, self._key_of, counts):
+                for _ in kept_lines(source, self._key_of, counts, is_mentioned=self._selection.is_mentioned):
                     pass
             return counts
         with _open(file) as parquet:
