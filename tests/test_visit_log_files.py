@@ -33,9 +33,11 @@ def test_a_closed_log_is_known_by_one_name_however_it_is_compressed(log: Path, s
     )
     for name in (ours, dated, numbered):
         name.write_text("a line\n")
-    assert files.closed_logs(log) == [ours]
-    assert files.every_closed_log(log) == [dated, numbered, ours]
-    assert (files.is_of_logrotate(log, dated), files.is_numbered(log, numbered)) == (True, True)
+    assert (files.closed_logs(log), files.logs_of_logrotate(log), files.numbered_logs(log)) == (
+        [ours],
+        [dated],
+        [numbered],
+    )
     assert files.closed_name(dated) == "visits.log-20261124"
     assert dated in files.forms(dated) == files.forms(log.with_name("visits.log-20261124"))
     assert files.closed_at(log, ours) == NOON

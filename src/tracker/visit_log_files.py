@@ -133,7 +133,7 @@ def closed_at(log: Path, closed: Path) -> datetime | None:
 
 
 def closed_logs(log: Path) -> list[Path]:
-    """The closed logs of storage, compressed or not, in the order of their rotations. Raises OSError."""
+    """The closed logs of `log`, compressed or not, in the order of their rotations. Raises OSError."""
     return [file for file in closed_or_reserved(log) if size_of(file)]
 
 
@@ -155,13 +155,9 @@ def forms(closed: Path) -> list[Path]:
     return [closed.with_name(name + suffix) for suffix in ("", *_COMPRESSED)]
 
 
-def every_closed_log(log: Path) -> list[Path]:
-    """The closed logs of storage and of logrotate, compressed or not, in the order of their names. Raises OSError."""
-    return [
-        file
-        for file in beside_the_log(log)
-        if (closed_at(log, file) is not None or is_of_logrotate(log, file) or is_numbered(log, file)) and size_of(file)
-    ]
+def logs_of_logrotate(log: Path) -> list[Path]:
+    """The closed logs that logrotate has renamed with `dateext`, compressed or not. Raises OSError."""
+    return [file for file in beside_the_log(log) if is_of_logrotate(log, file)]
 
 
 def is_of_logrotate(log: Path, file: Path) -> bool:
@@ -169,11 +165,13 @@ def is_of_logrotate(log: Path, file: Path) -> bool:
     return _LOGROTATE.fullmatch(file.name.removeprefix(log.name)) is not None
 
 
-def is_numbered(log: Path, file: Path) -> bool:
-    """Whether `file`, which is beside the log, has a name that logrotate gives without `dateext`.
+def numbered_logs(log: Path) -> list[Path]:
+    """The closed logs of logrotate without `dateext`. Their names change with each rotation. Raises OSError."""
+    return [file for file in beside_the_log(log) if is_numbered(log, file)]
 
-    Such a name changes with each rotation.
-    """
+
+def is_numbered(log: Path, file: Path) -> bool:
+    """Whether `file`, which is beside the log, has a name that logrotate gives without `dateext`."""
     return _NUMBERED.fullmatch(file.name.removeprefix(log.name)) is not None
 
 

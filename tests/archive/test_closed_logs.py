@@ -200,12 +200,12 @@ def test_the_disk_of_the_markers_is_full(log: Path, monkeypatch: pytest.MonkeyPa
     close(log, line(2), 14)
     archived_directory(log).mkdir(parents=True)
 
-    def sync_directory(path: Path) -> None:
-        if path == archived_directory(log):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("tracker.archive.archiver.sync_directory", sync_directory)
+        patch.setattr(os, "fsync", fsync)
+        patch.setattr("tracker.archive.closed_logs.sync_directory", lambda path: None)
         done = archive(log, bucket)
     assert (done.archived, done.waiting, bucket.objects) == (0, 2, {})
     assert done.problems == [f"{archiving_path(log, first)}: the marker cannot be written: No space left on device"]

@@ -1,10 +1,8 @@
 """What the doctor finds about the archive."""
 
-import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,8 +18,7 @@ from tracker.local.provision import local_client
 from tracker.operations.archive_checks import check_archive
 from tracker.operations.findings import Finding, Level
 from tracker.operations.topic_checks import with_aws_errors
-from tracker.storage.ledger import Ledger
-from tracker.visit_log_files import archived_marker, ledger_path
+from tracker.visit_log_files import archived_marker
 
 from .conftest import REGION
 
@@ -97,22 +94,6 @@ async def test_closed_logs_that_wait_for_long_are_reported(broker: Broker, s3: A
     findings = await found(log, f"s3://{name}/a", broker.endpoint)
     assert [finding.level for finding in findings[:2]] == [Level.FAULT, Level.OK]
     assert "dateext" in findings[0].fix
-
-
-async def test_closed_logs_of_logrotate_that_wait_for_long_are_reported_but_not_the_one_that_storage_writes(
-    tmp_path: Path,
-) -> None:
-    log = tmp_path / "visits.log"
-    old, left = log.with_name("visits.log-20261124.gz"), log.with_name("visits.log-20261125")
-    for file in (old, left):
-        file.write_bytes(line(1))
-        os.utime(file, (1, 1))
-    ledger_path(log).parent.mkdir()
-    with closing(Ledger(ledger_path(log))) as ledger:
-        ledger.record_log(0, left.stat().st_ino)
-    findings = await found(log, "s3://archive/a", "http://127.0.0.1:1")
-    assert findings[0].level is Level.WARNING
-    assert findings[0].what.startswith("1 closed logs wait")
 
 
 def test_the_doctor_needs_no_extra_for_the_archive() -> None:

@@ -9,7 +9,7 @@ from tests.launched import ROOT
 from tests.rehearse.archive import Bucket
 from tests.rehearse.machine import Machine
 from tests.system.wire import wait_for
-from tracker.visit_log_files import archived_directory, closed_name, every_closed_log
+from tracker.visit_log_files import archived_directory, closed_logs, closed_name, logs_of_logrotate
 
 UNIT = "tracker-archive.service"
 TIMER = "tracker-archive.timer"
@@ -125,7 +125,7 @@ class ArchiveStory:
 
     def _closed(self) -> set[str]:
         """The closed logs on the disk, without `.gz`."""
-        return {closed_name(file) for file in every_closed_log(self._log)}
+        return {closed_name(file) for file in (*closed_logs(self._log), *logs_of_logrotate(self._log))}
 
     def _archived(self) -> set[str]:
         return {marker.name for marker in archived_directory(self._log).iterdir()}

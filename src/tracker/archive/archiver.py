@@ -104,7 +104,6 @@ class Archiver:
     async def _run(self, done: Pass) -> None:
         try:
             look = await asyncio.to_thread(self._closed_logs.look)
-            await asyncio.to_thread(sync_directory, self._path.parent)
         except OSError as error:
             self._failed(done, str(error))
             return

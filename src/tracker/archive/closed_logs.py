@@ -14,6 +14,7 @@ from typing import NamedTuple, TypeVar
 
 from tracker.archive_marker import read_marker
 from tracker.errors import TrackerError
+from tracker.files import sync_directory
 from tracker.storage.ledger_reader import read_extent
 from tracker.visit_log_files import (
     archived_directory,
@@ -57,7 +58,7 @@ class ClosedLogs:
         self._markers: set[str] = set()  # the names of those that were read, and count
 
     def look(self) -> Look:
-        """Nothing is changed. Raises OSError."""
+        """Raises OSError. Afterwards the names of the logs that were found are durable."""
         look = Look()
         self._read_markers()
         found: dict[str, Waiting] = {}
@@ -67,12 +68,13 @@ class ClosedLogs:
                 look.archived.append(name)
             elif known_as not in found and (waiting := self._examine(self._path.with_name(name), look)) is not None:
                 found[known_as] = waiting
+        sync_directory(self._path.parent)
         look.waiting = sorted(self._left_by_storage(list(found.values()), look))
         return look
 
     def _read_markers(self) -> None:
         directory = archived_directory(self._path)
-        names = set(os.listdir(directory)) if directory.exists() else set[str]()
+        names = set(os.listdir(directory))
         self._markers &= names
         for name in names - self._markers:
             if self._is_closed_log(self._path.with_name(name)) and read_marker(directory / name) is not None:

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tracker.archive.closed_logs import ClosedLogs
+from tracker import visit_log_files
+from tracker.archive_marker import is_archived
 from tracker.aws import ask, bucket_and_prefix, open_client
 from tracker.config import ArchiveConfig, StorageConfig
 from tracker.errors import AwsRefused
@@ -29,30 +30,29 @@ async def check_archive(config: StorageConfig) -> AsyncIterator[Finding]:
 
 def _waiting(log: Path) -> Iterator[Finding]:
     try:
-        look = ClosedLogs(log).look()
+        if numbered := visit_log_files.numbered_logs(log):
+            yield fault(
+                "archive",
+                f"{numbered[0]} has a name that logrotate changes at each rotation",
+                why="the archive knows a closed log by its name, so it refuses this one",
+                fix="add dateext to the configuration of logrotate, and rename this file to visits.log-YYYYMMDD",
+            )
+        closed = visit_log_files.closed_logs(log)
+        waiting = [file for file in closed if not is_archived(log, file)]
     except OSError as error:
         yield unknown("archive", f"the closed logs cannot be seen: {error}", fix="run the doctor as storage's user")
         return
-    if look.problems:
-        first, *others = look.problems
-        yield fault(
-            "archive",
-            first + (f" (and {len(others)} more problems)" if others else ""),
-            why="what this names is not archived, and stays on this disk",
-            fix="if logrotate names closed logs by numbers, add dateext to its configuration, and rename them to "
-            'visits.log-YYYYMMDD; otherwise see docs/archive.md, "When something fails"',
-        )
-    archived, waiting = len(look.archived), len(look.waiting)
-    age = time.time() - look.waiting[0].at if look.waiting else 0.0
+    times = [at.timestamp() for file in waiting if (at := visit_log_files.closed_at(log, file)) is not None]
+    age = time.time() - min(times, default=time.time())
     if age > BEHIND_SECONDS:
         yield warning(
             "archive",
-            f"{waiting} closed logs wait for the archive, the oldest for {age / 3_600:.0f} hours",
+            f"{len(waiting)} closed logs wait for the archive, the oldest for {age / 3_600:.0f} hours",
             why="closed logs stay on this disk until they are archived",
             fix="start `tracker archive`, or see why its last pass failed: archive_failed in its log",
         )
     else:
-        yield ok("archive", f"{archived} of {archived + waiting} closed logs on this disk are archived")
+        yield ok("archive", f"{len(closed) - len(waiting)} of {len(closed)} closed logs on this disk are archived")
 
 
 async def _check_bucket(config: ArchiveConfig) -> AsyncIterator[Finding]:

@@ -17,8 +17,10 @@ from tracker.storage.ledger_reader import read_extent
 from tracker.visit_log_files import (
     archiving_path,
     beside_the_log,
-    every_closed_log,
+    closed_logs,
     ledger_path,
+    logs_of_logrotate,
+    numbered_logs,
     size_of,
 )
 
@@ -55,7 +57,12 @@ class LogErasure:
         if self._named:
             yield from (file for file in dict.fromkeys(self._named) if file not in self.seen)
             return
-        while new := [file for file in every_closed_log(self._log) if file not in self.seen]:
+        while new := [
+            file
+            for find in (closed_logs, logs_of_logrotate, numbered_logs)
+            for file in find(self._log)
+            if file not in self.seen
+        ]:
             yield from new
 
     def _erase(self, file: Path) -> None:
