@@ -17,7 +17,7 @@ from backports import zstd
 from tests.analysis.golden import LINES
 from tracker import cli
 from tracker.analysis import log_files
-from tracker.analysis.log_files import CHUNK, LogFiles, open_logs
+from tracker.analysis.log_files import LONGEST_LINE, LogFiles, open_logs
 from tracker.errors import TrackerError
 
 LINE = LINES[0]
@@ -43,14 +43,14 @@ def test_rotated_and_gzipped_files_are_read_in_the_order_named(tmp_path: Path) -
 
 def test_lines_longer_than_a_chunk_and_lines_over_the_edges_of_chunks(tmp_path: Path) -> None:
     log = tmp_path / "visits.log"
-    for size in range(CHUNK - 200, CHUNK + 200, 37):
+    for size in range(LONGEST_LINE - 200, LONGEST_LINE + 200, 37):
         fitting = LINE.replace(b"https", b"x" * (size - len(LINE)) + b"https")
         log.write_bytes(LINE + fitting + LINE)
         with open_logs([str(log)]) as logs:
-            expected = LINE + fitting + LINE if size - 1 <= CHUNK else LINE + LINE
+            expected = LINE + fitting + LINE if size - 1 <= LONGEST_LINE else LINE + LINE
             assert all_of(logs) == expected, size
-            assert (logs.lines, logs.malformed) == (3, 0 if size - 1 <= CHUNK else 1), size
-    log.write_bytes(LINE + b"y" * (5 * CHUNK + 7) + b"\n" + LINE + b"z" * 3 * CHUNK)
+            assert (logs.lines, logs.malformed) == (3, 0 if size - 1 <= LONGEST_LINE else 1), size
+    log.write_bytes(LINE + b"y" * (5 * LONGEST_LINE + 7) + b"\n" + LINE + b"z" * 3 * LONGEST_LINE)
     with open_logs([str(log)]) as logs:
         assert all_of(logs) == LINE + LINE
         assert (logs.lines, logs.malformed, logs.unfinished) == (3, 1, 1)
@@ -143,7 +143,7 @@ def test_standard_input_is_read_to_its_end() -> None:
 
 
 def test_threads_share_the_lines_between_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_files, "CHUNK", 1000)
+    monkeypatch.setattr(log_files, "LONGEST_LINE", 1000)
     log = tmp_path / "visits.log"
     lines = [LINE.replace(b"/a", b"/%d" % number) for number in range(2000)]
     log.write_bytes(b"".join(lines))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.core.strategies import log_lines, visits
 from tracker.analysis import plain
-from tracker.analysis.log_files import CHUNK
+from tracker.analysis.log_files import LONGEST_LINE
 from tracker.analysis.plain import LONG_TEXT, plain_lines, shortened
 from tracker.core.log_line import format_line, parse_line
 from tracker.core.visit import MAX_HEADER_CHARS, Visit
@@ -92,7 +92,7 @@ def test_the_usual_lines_do_pass_at_a_glance() -> None:
 )
 @pytest.mark.parametrize("column", [b"https://example.com/", b"Mozilla/5.0", b"192.0.2.1"])
 def test_a_long_odd_line_costs_time_in_proportion(column: bytes, piece: bytes) -> None:
-    long = LINE.replace(column, piece * (CHUNK // len(piece)))  # a quadratic match takes minutes
+    long = LINE.replace(column, piece * (LONGEST_LINE // len(piece)))  # a quadratic match takes minutes
     expected, malformed = by_hand(long)
     assert plain_lines(LINE + long + LINE) == (LINE + expected + LINE, malformed)
 
@@ -100,14 +100,14 @@ def test_a_long_odd_line_costs_time_in_proportion(column: bytes, piece: bytes) -
 def test_many_lines_of_many_escapes_cost_little_memory() -> None:
     line = LINE.replace(b"Mozilla/5.0", b"\\xC3\\xBC" * MAX_HEADER_CHARS)
     assert is_plain(line)
-    block = line * (CHUNK // len(line))
+    block = line * (LONGEST_LINE // len(line))
     tracemalloc.start()
     try:
         assert plain_lines(block) == (block, 0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 4 * CHUNK
+    assert peak < 4 * LONGEST_LINE
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_the_report_of_the_archive_runs(tmp_path: Path) -> None:
     closed = tmp_path / "visits.log.20261125T000000.000000Z"
     closed.write_bytes(b"".join(LINES))
     archive_of(closed)
-    run(PAGE.split("### The archive", 1)[1].split("test_recipes.py -->\n```sh\n", 1)[1].split("```", 1)[0], tmp_path)
+    run(PAGE.split("## The archive\n", 1)[1].split("test_recipes.py -->\n```sh\n", 1)[1].split("```", 1)[0], tmp_path)
 
 
 def test_pandas_reads_the_log(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

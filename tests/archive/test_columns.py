@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from tests.core.strategies import log_lines, visits
-from tracker.analysis.log_files import CHUNK
+from tracker.analysis.log_files import LONGEST_LINE
 from tracker.analysis.plain import PLAIN_LINES
 from tracker.archive.columns import columns_of, plain_columns, unescaped
 from tracker.core.log_line import format_line, parse_line
@@ -72,7 +72,7 @@ def test_what_is_taken_is_plain(lines: list[bytes]) -> None:
         TIME.replace(b"11-24", b"13-24") + b"|a|b|192.0.2.1\n", TIME.replace(b"-24", b"-00") + b"|a|b|192.0.2.1\n",
         TIME.replace(b"11-24", b"02-29") + b"|a|b|192.0.2.1\n", TIME[:-2] + b"02|a|b|192.0.2.1\n",
         TIME.replace(b"0000", b"00007") + b"|a|b|192.0.2.1\n", b" " + TIME + b"|a|b|192.0.2.1\n",
-        b"\xef\xbb\xbf" + TIME + b"|a|b|192.0.2.1\n", TIME + b"|" + b"a" * CHUNK + b"|b|192.0.2.1\n",
+        b"\xef\xbb\xbf" + TIME + b"|a|b|192.0.2.1\n", TIME + b"|" + b"a" * LONGEST_LINE + b"|b|192.0.2.1\n",
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("alone", [True, False])

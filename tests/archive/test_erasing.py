@@ -31,7 +31,7 @@ from tests.fake_aws.s3 import FakeBucket
 from tests.fake_aws.s3_store import Parts, Store
 from tracker.archive.archiver import Pass
 from tracker.aws.versions import Held, Version, VersionsPage
-from tracker.core.log_line import format_line
+from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line
 from tracker.core.visit import Visit
 from tracker.errors import AwsRefused, AwsUnreachable
 from tracker.visit_log_files import archived_marker, erased_log_path
@@ -341,6 +341,16 @@ def test_a_malformed_line_with_the_address_amid_other_text_is_kept_and_named(
     assert erase(log, bucket) == 3
     assert "1 malformed lines have one of the values as a part of something else" in capsys.readouterr().err
     assert erase(log, bucket, ips=["203.0.113.70"]) == 0
+
+
+@pytest.mark.parametrize("before", [10, MAX_LOG_LINE_BYTES - 5, 3 * MAX_LOG_LINE_BYTES - 5])
+def test_a_malformed_line_that_is_too_long_for_a_visit_is_named_only_if_it_has_the_address(
+    log: Path, before: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = archived(log, b"x" * before + f" {PERSON} ".encode() + b"x" * 300_000 + b"\nodd\n")
+    assert erase(log, bucket, ips=["203.0.113.70"]) == 0
+    assert erase(log, bucket) == 3
+    assert "1 malformed lines have one of the values as a part of something else" in capsys.readouterr().err
 
 
 class Refusing(FakeBucket):

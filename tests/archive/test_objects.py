@@ -10,14 +10,14 @@ import pytest
 
 from tests.archive.closed import NOON, close, line, malformed, rows
 from tests.fake_aws.s3 import Object
-from tracker.analysis.log_files import CHUNK, open_logs
+from tracker.analysis.log_files import LONGEST_LINE, open_logs
 from tracker.archive.lines import BLOCK, ClosedLog
-from tracker.archive.objects import MadeObjects, make_objects
+from tracker.archive.objects import NewObjects, make_objects
 from tracker.core.log_line import parse_line
 from tracker.errors import StopRequested, TrackerError
 
 
-def made(closed: Path) -> tuple[MadeObjects, dict[str, Object]]:
+def made(closed: Path) -> tuple[NewObjects, dict[str, Object]]:
     folder = closed.parent / "made"
     folder.mkdir(exist_ok=True)
     with ClosedLog(closed) as log:
@@ -49,7 +49,7 @@ ODD = [
     b"no\rvisit\r\n",
     b"a|b|c|d\n",
     b"\xff\x00|" * 9 + b"\n",
-    b"x" * 3 * CHUNK + b"\n",
+    b"x" * 3 * LONGEST_LINE + b"\n",
 ]
 
 
@@ -63,7 +63,8 @@ def test_malformed_lines_are_in_an_object_of_their_own_byte_for_byte(tmp_path: P
 
 def test_lines_longer_than_a_report_reads_are_malformed_wherever_a_block_ends(tmp_path: Path) -> None:
     begin, end = b"2026-11-24T12:00:00.000000+00:00|", b"|null|192.0.2.1\n"
-    sizes = [CHUNK, CHUNK + 1, BLOCK, 10, BLOCK - CHUNK, CHUNK + 1, CHUNK, 2 * BLOCK + 7, CHUNK, BLOCK - 1, 10]
+    most = LONGEST_LINE
+    sizes = [most, most + 1, BLOCK, 10, BLOCK - most, most + 1, most, 2 * BLOCK + 7, most, BLOCK - 1, 10]
     lines = [begin + b"a" * max(1, size - len(begin + end) + 1) + end for size in sizes]
     closed = close(tmp_path / "visits.log", b"".join(lines))
     objects, stored = made(closed)

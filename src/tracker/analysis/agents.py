@@ -44,7 +44,7 @@ def classify(user_agent: str | None) -> Agent:
     if not user_agent:
         return Agent("bot", "no user agent", "", "other")
     words = _MODEL.sub(r"\1", user_agent) if "Android" in user_agent else user_agent
-    found = _matchers()[0](words, Domain.USER_AGENT).user_agent
+    found = _rule_matcher()(words, Domain.USER_AGENT).user_agent
     rule = _rules()[int(found.major or 0)] if found is not None else None
     if found is not None and rule is not None and rule.kind != "person":
         name = found.family if rule not in AFTER_THE_LIST else _own_name(user_agent)
@@ -52,7 +52,7 @@ def classify(user_agent: str | None) -> Agent:
     named, run_by = ua_parser.parse_user_agent(user_agent), ua_parser.parse_os(user_agent)
     browser = named.family[:_MAX_NAME] if named else ""
     system = run_by.family if run_by else ""
-    device = _matchers()[1](user_agent, Domain.USER_AGENT).user_agent
+    device = _device_matcher()(user_agent, Domain.USER_AGENT).user_agent
     if rule is None and not (browser and system):
         model = ua_parser.parse_device(user_agent)
         if model is not None and model.brand == "Spider":
@@ -72,12 +72,15 @@ def _rules() -> tuple[Rule, ...]:
 
 
 @cache
-def _matchers() -> tuple[regex.Resolver, regex.Resolver]:
-    """Who it is: in a result, `family` is the text that matched and `major` the index of the rule. Then the device."""
-    return (
-        _resolver((f"({rule.pattern})", "$1", str(number)) for number, rule in enumerate(_rules())),
-        _resolver((pattern, device, None) for device, pattern in DEVICES),
-    )
+def _rule_matcher() -> regex.Resolver:
+    """In a result, `family` is the text that matched and `major` the index of the rule."""
+    return _resolver((f"({rule.pattern})", "$1", str(number)) for number, rule in enumerate(_rules()))
+
+
+@cache
+def _device_matcher() -> regex.Resolver:
+    """In a result, `family` is the kind of the device."""
+    return _resolver((pattern, device, None) for device, pattern in DEVICES)
 
 
 def _resolver(patterns: Iterable[tuple[str, str, str | None]]) -> regex.Resolver:

@@ -78,20 +78,19 @@ def run(options: argparse.Namespace) -> int:
     require_extra()
     if options.agents and options.to == "combined":
         raise UsageError("--agents: the Combined Log Format has no column for it; expected another format after --to")
+    if options.output is None and options.to == "parquet":
+        raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
     chosen = selection.selection_of(options)
     complete = True  # also when the reader of standard output ended
-    if options.output is not None:
-        with open_logs(options.logs, chosen.since, chosen.until) as logs, replaced(options.output, logs.mode) as path:
-            complete = _export(options, logs, path)
-    elif options.to == "parquet":
-        raise UsageError("--to parquet: expected --output FILE, because a Parquet file cannot be written to a pipe")
-    else:
-        with open_logs(options.logs, chosen.since, chosen.until) as logs, _standard_output() as path:
-            complete = _export(options, logs, path)
+    with (
+        open_logs(options.logs, chosen.since, chosen.until) as logs,
+        _standard_output() if options.output is None else replaced(options.output, logs.mode) as path,
+    ):
+        complete = _export(options, chosen, logs, path)
     return OK if complete else COULD_NOT_LOOK
 
 
-def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
+def _export(options: argparse.Namespace, chosen: selection.Selection, logs: LogFiles, path: Path) -> bool:
     """Returns whether all logs could be read to their ends."""
     from tracker.analysis.database import EXPORT_THREADS, open_database, visits_of
     from tracker.analysis.progress import progress
@@ -103,23 +102,23 @@ def _export(options: argparse.Namespace, logs: LogFiles, path: Path) -> bool:
     target = str(path).replace("'", "''")
     with open_database(EXPORT_THREADS) as database:
 
-        def copy(chosen: str, order: str, values: list[object]) -> None:
+        def copy(visits: str, order: str, values: list[object]) -> None:
             order = "t, i, r, u" if options.sort or options.distinct else order
             database.execute(
-                f"COPY (SELECT {columns} FROM ({chosen}) {'ORDER BY ' * bool(order)}{order}) "
+                f"COPY (SELECT {columns} FROM ({visits}) {'ORDER BY ' * bool(order)}{order}) "
                 f"TO '{target}' ({how}, USE_TMP_FILE false)",
                 values,
             )
 
         with progress(logs):
             with visits_of(database, logs, readers=1) as source:
-                chosen, values = selection.selection_of(options).visits_in(source)
+                visits, values = chosen.visits_in(source)
                 if options.distinct:
-                    chosen = f"SELECT DISTINCT * FROM ({chosen})"
+                    visits = f"SELECT DISTINCT * FROM ({visits})"
                 if options.agents:
-                    database.execute(f"CREATE TABLE chosen AS {chosen}", values)
+                    database.execute(f"CREATE TABLE chosen AS {visits}", values)
                 else:
-                    copy(chosen, "", values)
+                    copy(visits, "", values)
             if options.agents:
                 classify_agents(database, "SELECT coalesce(u, '') AS agent FROM chosen")
                 copy("SELECT *, chosen.rowid AS place FROM chosen JOIN agents ON agent = coalesce(u, '')", "place", [])

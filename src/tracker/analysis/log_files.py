@@ -20,10 +20,10 @@ from tracker.decompression import DamagedFile, IncompleteFile, decompressed
 from tracker.errors import TrackerError
 from tracker.visit_log_files import why_no_log
 
-CHUNK = 262_144
-"""Bytes read at once, and the longest line: a longer one is malformed. Two headers of 2,048 characters are 64 KiB."""
+LONGEST_LINE = 262_144
+"""In bytes: a longer line is malformed. As many are read at once. Two headers of 2,048 characters are 64 KiB."""
 
-LONGEST_PLAIN_LINE = 8 * CHUNK
+LONGEST_PLAIN_LINE = 8 * LONGEST_LINE
 """In bytes. A byte that is not UTF-8 becomes two bytes of UTF-8, and each of them four characters, ``\\xHH``."""
 
 _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
@@ -106,7 +106,7 @@ class LogFiles:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read, as sentences for people. A report with a problem is not the whole truth."""
+        """What could not be read, as sentences for people. A report with a problem is not complete."""
         nothing = [
             file
             for file in self.files
@@ -157,19 +157,19 @@ class LogFiles:
     def _whole_lines(self, file: LogFile) -> Iterator[bytes]:
         rest = b""  # the start of a line whose end is in the next chunk
         too_long = False  # whether that line is longer than allowed and its start was dropped
-        with io.BufferedReader(file, CHUNK) as buffered:
+        with io.BufferedReader(file, LONGEST_LINE) as buffered:
             stream = decompressed(buffered)
             if buffered.peek(2)[:2] in _UTF_16:
                 raise IncompleteFile("it is in UTF-16, as some editors save it; iconv makes ASCII of it")
-            while chunk := stream.read(CHUNK):
+            while chunk := stream.read(LONGEST_LINE):
                 first, last = chunk.find(b"\n"), chunk.rfind(b"\n") + 1
-                if last and (too_long or len(rest) + first > CHUNK):
+                if last and (too_long or len(rest) + first > LONGEST_LINE):
                     yield chunk[first:last]  # it begins with an empty line, which is malformed too
                 elif last:
                     yield rest + chunk[:last]
                 if last:
                     rest, too_long = chunk[last:], False
-                elif len(rest := rest + chunk) > CHUNK:
+                elif len(rest := rest + chunk) > LONGEST_LINE:
                     rest, too_long = b"", True
         if rest or too_long:
             self.unfinished += 1

@@ -43,42 +43,52 @@ class ParquetFiles:
         """Rows without a time of the calendar or without an address, which neither the archive nor an export has."""
         self.permissions = 0o666
         """Those that all of these files have."""
-        self._seen = set[tuple[int, int]]()
         found = {name: _found_in(name) for name in dict.fromkeys(names)}
         self.others = [name for name in names if found[name] is None]
-        texts = Counter(closed_name(Path(name)) for name in dict.fromkeys(self.others))
-        twice = Counter[tuple[str, str]]()
-        outside = 0
-        for path in (path for paths in found.values() for path in paths or ()):
-            name, day = closed_name(Path(path)).removesuffix(SUFFIX), _day_of(path)
-            if day is not None and not _overlaps(day, since, until):
-                outside += 1
-            elif not self._is_new(path):
-                self.skipped.append(f"{path}: the same file as another one given")
-            elif name in texts:
-                twice[Path(path).parent.name, name] += 1
-                if twice[Path(path).parent.name, name] > texts[name]:
-                    raise TrackerError(
-                        f"{path}: a closed log of this name is given as text, and another Parquet file of it; two "
-                        "storages have logs of this name. Expected the text of both or of none"
-                    )
-            else:
-                (self.paths if path.endswith(SUFFIX) else self.refused).append(path)
-        if outside:
-            self.skipped.append(f"{counted(outside, 'Parquet file')} of days outside of --since and --until")
-        if twice:
-            self.skipped.append(f"{counted(twice.total(), 'file')} of the archive, of closed logs given as text too")
+        paths = self._of_days([path for each in found.values() for path in each or ()], since, until)
+        for path in self._without_texts(self._different(paths)):
+            (self.paths if path.endswith(SUFFIX) else self.refused).append(path)
 
-    def _is_new(self, path: str) -> bool:
-        """Whether this file was not found by another name before. Raises TrackerError."""
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise TrackerError(f"{path}: {error.strerror}") from error
-        new = (status.st_dev, status.st_ino) not in self._seen
-        self._seen.add((status.st_dev, status.st_ino))
-        self.permissions &= status.st_mode
-        return new
+    def _of_days(self, paths: Sequence[str], since: datetime | None, until: datetime | None) -> list[str]:
+        """Step 2."""
+        needed = [path for path in paths if (day := _day_of(path)) is None or _overlaps(day, since, until)]
+        if outside := len(paths) - len(needed):
+            self.skipped.append(f"{counted(outside, 'Parquet file')} of days outside of --since and --until")
+        return needed
+
+    def _different(self, paths: Sequence[str]) -> list[str]:
+        """Each file once, however many names of it are given."""
+        different: dict[tuple[int, int], str] = {}
+        for path in paths:
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise TrackerError(f"{path}: {error.strerror}") from error
+            if (status.st_dev, status.st_ino) in different:
+                self.skipped.append(f"{path}: the same file as another one given")
+            else:
+                different[status.st_dev, status.st_ino] = path
+                self.permissions &= status.st_mode
+        return list(different.values())
+
+    def _without_texts(self, paths: Sequence[str]) -> list[str]:
+        """Step 3. A closed log has one file in a folder, so a second one there is of another storage's log."""
+        texts = Counter(closed_name(name) for name in dict.fromkeys(self.others))
+        left, skipped = list[str](), Counter[tuple[str, str]]()
+        for path in paths:
+            folder, name = Path(path).parent.name, closed_name(path).removesuffix(SUFFIX)
+            if name not in texts:
+                left.append(path)
+                continue
+            skipped[folder, name] += 1
+            if skipped[folder, name] > texts[name]:
+                raise TrackerError(
+                    f"{path}: a closed log of this name is given as text, and another Parquet file of it; two "
+                    "storages have logs of this name. Expected the text of both or of none"
+                )
+        if skipped:
+            self.skipped.append(f"{counted(skipped.total(), 'file')} of the archive, of closed logs given as text too")
+        return left
 
 
 def _found_in(name: str) -> list[str] | None:

@@ -7,6 +7,8 @@ the database can split every line at ``|``, cast its time and read its ``\xHH`` 
 2. The next line (of the legacy .NET services, an unusual form of an address, a leap day) is read by `parse_line` and
    written by `format_line`. If `parse_line` refuses it, it is counted as malformed and left out.
 3. The regular expression goes on after that line.
+
+For a report, `shortened` then replaces the ends of long texts, so that memory stays small whatever a log holds.
 """
 
 import re
@@ -61,10 +63,10 @@ _BEGINNING = re.compile(rf"(?>{WHOLE_CHARACTERS})*".encode("ascii"))
 
 
 def shortened(block: bytes) -> bytes:
-    """Plain lines for a report: a page or a user agent of more than 1,000 bytes is its beginning and its checksum.
+    """Plain lines in which a page or a user agent of more than 1,000 bytes is its beginning and its checksum.
 
-    So texts that differ still differ, and no log can make a row of the database long: it holds thousands of rows in
-    memory. A page without its query stays one page.
+    Different texts stay different. The database holds thousands of rows in memory, so a row must not be long. The query
+    of a page is shortened by itself, so pages without their queries can still be compared.
     """
     kept = []
     start = copied = 0

@@ -15,7 +15,7 @@ from tracker.analysis.database import REPORT_THREADS, open_database
 from tracker.analysis.log_files import LogFiles
 from tracker.analysis.selection import Selection
 from tracker.analysis.text import counted
-from tracker.analysis.visits import QUARTER, know_visits, read_visits
+from tracker.analysis.visits import QUARTER, classify_visits, read_visits
 from tracker.core.visit import CANARY_AGENT
 
 _HOURS_A_WEEK = 168
@@ -115,13 +115,13 @@ def summarise(
         on_step("reading")
         read_visits(database, logs, selection, with_query=with_query)
         on_step("recognising bots")
-        know_visits(database, selection)
+        classify_visits(database, selection)
         on_step("counting")
         return _Queries(database, zone, top).answer(logs, selection)
 
 
 class _Queries:
-    """Queries on the view `known`: the visits without those of the doctor, with the kind of their user agent."""
+    """Queries on the view `classified`: the visits without those of the doctor, with the kind of their user agent."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, zone: tzinfo, top: int) -> None:
         self._database = database
@@ -133,11 +133,11 @@ class _Queries:
         days = self._days(quarters)
         [(doctor,)] = self._rows(f"SELECT count(*) FROM visits WHERE starts_with(agent, '{CANARY_AGENT}')")
         people, proxies, scanners, bots, first, last, pages, sites = self._rows(
-            f"SELECT {_KINDS}, min(t), max(t), count(DISTINCT page), count(DISTINCT site) FROM known"
+            f"SELECT {_KINDS}, min(t), max(t), count(DISTINCT page), count(DISTINCT site) FROM classified"
         )[0]
         self._rows(
             "CREATE TABLE by_agent AS SELECT agent, count(*) AS visits, count(DISTINCT visitor) AS visitors "
-            "FROM known GROUP BY agent"
+            "FROM classified GROUP BY agent"
         )
         return Summary(
             zone=self._zone,
@@ -165,7 +165,7 @@ class _Queries:
         )
 
     def _quarters(self) -> dict[int, Count]:
-        rows = self._rows(f"SELECT quarter, {_KINDS} FROM known GROUP BY quarter ORDER BY quarter")
+        rows = self._rows(f"SELECT quarter, {_KINDS} FROM classified GROUP BY quarter ORDER BY quarter")
         return {quarter: Count("", *kinds) for quarter, *kinds in rows}
 
     def _days(self, quarters: dict[int, Count]) -> list[Day]:
@@ -175,7 +175,7 @@ class _Queries:
             "CREATE TABLE days AS SELECT unnest(?::INT[]) AS quarter, unnest(?::INT[]) AS day", [list(quarters), local]
         )
         self._rows(
-            "CREATE TABLE seen AS SELECT DISTINCT day, visitor FROM known JOIN days USING (quarter) "
+            "CREATE TABLE seen AS SELECT DISTINCT day, visitor FROM classified JOIN days USING (quarter) "
             "WHERE kind = 'person'"
         )
         new = dict(
@@ -189,12 +189,12 @@ class _Queries:
     def _most(self, column: str) -> list[Count]:
         """The pages or sites with the most visits. Visitors are counted for these only, because that takes memory."""
         return self._counts(
-            f"WITH most AS MATERIALIZED (SELECT {column}, count(*) AS visits FROM known GROUP BY {column} "
+            f"WITH most AS MATERIALIZED (SELECT {column}, count(*) AS visits FROM classified GROUP BY {column} "
             f"ORDER BY visits DESC, {column} LIMIT {self._top}) "
-            f"SELECT unescape(coalesce(any_value(known.{column}), '')), {_KINDS}, "
+            f"SELECT unescape(coalesce(any_value(classified.{column}), '')), {_KINDS}, "
             "count(DISTINCT visitor) FILTER (kind = 'person') "
-            f"FROM known JOIN most ON known.{column} IS NOT DISTINCT FROM most.{column} "
-            f"GROUP BY known.{column} ORDER BY count(*) DESC, known.{column}"
+            f"FROM classified JOIN most ON classified.{column} IS NOT DISTINCT FROM most.{column} "
+            f"GROUP BY classified.{column} ORDER BY count(*) DESC, classified.{column}"
         )
 
     def _agents(self, column: str) -> list[Count]:

@@ -28,14 +28,14 @@ def read_visits(database: duckdb.DuckDBPyConnection, logs: LogFiles, selection: 
         )
 
 
-def know_visits(database: duckdb.DuckDBPyConnection, selection: Selection) -> None:
-    """Make the table `agents`, and the view `known` of the visits with these agents.
+def classify_visits(database: duckdb.DuckDBPyConnection, selection: Selection) -> None:
+    """Make the table `agents`, and the view `classified` of the visits with these agents.
 
     The user agents of `tracker doctor` are left out, and so are its visits.
     """
     classify_agents(database, f"SELECT agent FROM visits WHERE NOT starts_with(agent, '{CANARY_AGENT}')")
     database.execute(
-        "CREATE VIEW known AS SELECT t, page, site, visitor, agent, kind, "
+        "CREATE VIEW classified AS SELECT t, page, site, visitor, agent, kind, "
         f"((epoch_us(t) + {-YEAR_ONE}) // {QUARTER * 1_000_000})::INTEGER AS quarter "
         f"FROM visits JOIN agents USING (agent) {'WHERE kind <> $$bot$$' if selection.exclude_bots else ''}"
     )

@@ -10,6 +10,7 @@ The modules, from the caller down:
 6. `day_files` writes the Parquet files, one for each day.
 7. `erasing` erases lines in all objects and versions. It opens with the protocol. `tracker.operations.erase` calls it.
 8. `rewriting` counts the selected lines of one object, and writes it without them.
+9. `retries` makes a call of S3 again, for 2 and for 7.
 
 Arrow is imported in this package only, and only when a command runs. It is the `archive` extra.
 """

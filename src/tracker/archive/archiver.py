@@ -23,18 +23,20 @@ and the same digest, so what was stored before is found. A closed log is known b
 
 import asyncio
 import logging
+import math
 import os
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from tracker import telemetry
-from tracker.archive.closed_logs import ClosedLogs, Waiting
-from tracker.archive.objects import Made, MadeObjects, objects_of
+from tracker.archive.closed_logs import ClosedLogs, Waiting, opened_by_any_name
+from tracker.archive.objects import NewObject, objects_of
 from tracker.archive.removal import Removal
+from tracker.archive.retries import Retries
 from tracker.archive_marker import Marker, write_marker
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
@@ -42,14 +44,9 @@ from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, HeldByAn
 from tracker.files import make_directory, open_shared, reason, sync_directory, take_lock
 from tracker.lifecycle import Backoff
 from tracker.storage.erasure_log import digests
-from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path, forms
+from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path
 
 log = logging.getLogger(__name__)
-
-TRIES = 5  # of one object in one pass, when S3 fails in a way that may be over soon
-_PASSING = {408, 409, 429}
-# A body that did not arrive whole; an upload that was completed, whose reply was lost, or that somebody has aborted.
-_PASSING_CODES = {"BadDigest", "IncompleteBody", "RequestTimeout", "NoSuchUpload"}
 
 
 class Bucket(Protocol):
@@ -81,8 +78,10 @@ class Archiver:
         _, self._prefix = bucket_and_prefix(config)
         self._url = str(config.url).rstrip("/")
         self._closed_logs = ClosedLogs(path)
-        self._removal = None if config.keep_local is None else Removal(path, config.keep_local, bucket.digest)
-        self._backoff = backoff or Backoff()
+        self._removal: Removal | None = None
+        if config.keep_local is not None:
+            self._removal = Removal(path, config.keep_local, self._prefix, bucket.digest)
+        self._retries = Retries(backoff)
         self._logged: set[str] = set()  # problems that were logged; each is logged once
 
     async def run_once(self) -> Pass:
@@ -112,17 +111,19 @@ class Archiver:
             self._failed(done, problem)
         await self._archive_all(look.waiting, done)
         if self._removal is not None:
-            async for problem in self._removal.remove(look.archived, self._prefix):
+            async for problem in self._removal.remove(look.archived):
                 self._failed(done, problem)
 
     async def _archive_all(self, waiting: Sequence[Waiting], done: Pass) -> None:
         """Archive these logs. Ends early after a failure that the next log would have as well."""
-        oldest_failed: float | None = None
+        oldest_failed = math.inf
         for at, closed, _ in waiting:
-            _measure(len(waiting) - done.archived, at if oldest_failed is None else oldest_failed)
+            _measure(len(waiting) - done.archived, min(oldest_failed, at))
             ends = False
             try:
                 await self._archive(closed)
+                done.archived += 1
+                continue
             except ArchiveConflict as error:
                 done.conflicts += 1
                 self._failed(done, str(error))
@@ -132,10 +133,7 @@ class Archiver:
             except (TrackerError, OSError) as error:
                 self._failed(done, str(error))
                 ends = isinstance(error, MarkerFailed)
-            else:
-                done.archived += 1
-                continue
-            oldest_failed = at if oldest_failed is None else oldest_failed
+            oldest_failed = min(oldest_failed, at)
             if ends:
                 break
         done.waiting = len(waiting) - done.archived
@@ -148,7 +146,8 @@ class Archiver:
             digest = made.digest
             for each in made.objects:
                 digest = await self._store(closed, each, digest)
-            await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), replace(made, digest=digest))
+            marker = Marker(digest, made.visits, made.malformed, [each.name for each in made.objects])
+            await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), marker)
         telemetry.ARCHIVED_LOGS.inc()
         telemetry.ARCHIVED_VISITS.inc(made.visits)
         telemetry.ARCHIVED_MALFORMED.inc(made.malformed)
@@ -158,33 +157,26 @@ class Archiver:
             *(closed, len(made.objects), made.visits, made.malformed, time.monotonic() - begin),
         )
 
-    async def _store(self, closed: Path, made: Made, digest: str) -> str:
+    async def _store(self, closed: Path, each: NewObject, digest: str) -> str:
         """Step 4; returns the digest that S3 has. Raises ArchiveConflict, and AwsRefused or AwsUnreachable."""
-        key = f"{self._prefix}{made.name}"
-        self._backoff.reset()
-        tries = 0
-        failure: AwsRefused | AwsUnreachable | None = None
-        while True:
-            try:
-                found = await self._bucket.digest(key)
-                if found is None:
-                    if tries == TRIES:
-                        raise failure or AwsUnreachable(f"{made.name} was put {TRIES} times, and S3 has no such object")
-                    await self._bucket.put(key, made.file, digest)
-                    tries, failure = tries + 1, None
-                    continue
-            except (AwsRefused, AwsUnreachable) as error:
-                tries, failure = tries + 1, error
-                if tries > TRIES or not may_be_over_soon(error):
-                    raise
-                await asyncio.sleep(self._backoff.next())
-                continue
-            if found == digest or found in await asyncio.to_thread(digests, self._path, closed, digest):
-                return found
+        found = await self._retries.reply(self._put_once, each, digest)
+        if found != digest and found not in await asyncio.to_thread(digests, self._path, closed, digest):
             raise ArchiveConflict(
-                f"{closed} differs from {self._url}/{made.name}, which has another digest ({found or 'none'}, expected "
+                f"{closed} differs from {self._url}/{each.name}, which has another digest ({found or 'none'}, expected "
                 f"{digest}): two logs have this name, or the log was changed. Give each storage a prefix of its own"
             )
+        return found
+
+    async def _put_once(self, each: NewObject, digest: str) -> str:
+        """The digest that S3 has of an object. It is put before that, unless S3 has it."""
+        key = f"{self._prefix}{each.name}"
+        found = await self._bucket.digest(key)
+        if found is None:
+            await self._bucket.put(key, each.file, digest)
+            found = await self._bucket.digest(key)
+        if found is None:
+            raise AwsUnreachable(f"{each.name} was put, and S3 has no such object")
+        return found
 
     def _failed(self, done: Pass, problem: str) -> None:
         telemetry.ARCHIVE_FAILURES.inc()
@@ -198,20 +190,16 @@ class Archiver:
         done.problems.append(problem)
 
 
-def _measure(waiting: int, oldest: float | None) -> None:
+def _measure(waiting: int, oldest: float) -> None:
+    """Set the gauges: how many logs wait, and since when the oldest of them, in seconds since 1970."""
     telemetry.ARCHIVE_WAITING.set(waiting)
-    telemetry.ARCHIVE_AGE.set(0.0 if oldest is None else max(0.0, time.time() - oldest))
+    telemetry.ARCHIVE_AGE.set(max(0.0, time.time() - oldest))
 
 
 def _begin(part: Path, closed: Path) -> None:
     """Step 2. Raises HeldByAnother while `tracker erase` works on the log, MarkerFailed and OSError."""
-    with ExitStack() as stack:
-        for name in forms(closed):  # it may have been compressed in between
-            with suppress(FileNotFoundError):
-                stack.enter_context(open_shared(name))
-                break
-        else:
-            stack.enter_context(open_shared(closed))  # raises FileNotFoundError
+    with ExitStack() as locked:
+        opened_by_any_name(closed, lambda name: locked.enter_context(open_shared(name)))
         try:
             part.touch(0o640)
             sync_directory(part.parent)
@@ -219,19 +207,12 @@ def _begin(part: Path, closed: Path) -> None:
             raise MarkerFailed(f"{part}: the marker cannot be written: {reason(error)}") from error
 
 
-def _write_marker(file: Path, made: MadeObjects) -> None:
-    marker = Marker(made.digest, made.visits, made.malformed, [each.name for each in made.objects])
+def _write_marker(file: Path, marker: Marker) -> None:
+    """The end of step 5. Raises MarkerFailed."""
     try:
         write_marker(file, marker)
     except OSError as error:
         raise MarkerFailed(f"{file}: the marker cannot be written: {reason(error)}") from error
-
-
-def may_be_over_soon(error: AwsRefused | AwsUnreachable) -> bool:
-    """Whether it makes sense to make the same call again in this pass."""
-    if not isinstance(error, AwsRefused):
-        return True
-    return error.status >= 500 or error.status in _PASSING or error.code in _PASSING_CODES
 
 
 def _concerns_one_object(error: AwsRefused | AwsUnreachable) -> bool:

@@ -6,9 +6,11 @@ logs.
 
 import os
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from tracker.archive_marker import read_marker
 from tracker.errors import TrackerError
@@ -18,11 +20,14 @@ from tracker.visit_log_files import (
     archived_directory,
     closed_at,
     closed_name,
+    forms,
     is_numbered,
     is_of_logrotate,
     ledger_path,
     names_beside,
 )
+
+T = TypeVar("T")
 
 
 class Waiting(NamedTuple):
@@ -108,3 +113,14 @@ class ClosedLogs:
         return [
             each for each in found if not is_of_logrotate(self._path, each.file) or recorded not in (None, each.inode)
         ]
+
+
+def opened_by_any_name(closed: Path, open_log: Callable[[Path], T]) -> T:
+    """What `open_log` returns for a closed log, which may have been compressed since it was listed.
+
+    Raises FileNotFoundError when it was removed, and what `open_log` raises.
+    """
+    for name in forms(closed):
+        with suppress(FileNotFoundError):
+            return open_log(name)
+    return open_log(closed)  # raises FileNotFoundError with the name that was listed

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from tracker.analysis.log_files import CHUNK as LONGEST_LINE
+from tracker.analysis.log_files import LONGEST_LINE
 from tracker.analysis.plain import PLAIN_ADDRESSES, PLAIN_TEXTS
 from tracker.core.log_line import unescape
 
@@ -32,7 +32,7 @@ _CONVERT = pyarrow.csv.ConvertOptions(
 )
 # The form of a time, with its digits replaced by zeros.
 _FORM = b"0000-00-00T00:00:00.000000+00:00"
-DAY = len("2026-11-24")
+DAY_LENGTH = len("2026-11-24")
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 
 
@@ -90,9 +90,9 @@ def _one_day(times: Any) -> str | None:
     if text.translate(_ZEROS) != _FORM * len(times) or text.startswith(b"0"):  # Arrow knows a year 0
         return None
     # By the form, a day with its T can only be where a time begins, and an offset where it ends.
-    if text.count(text[: DAY + 1]) != len(times) or text.count(b"+00:00") != len(times):
+    if text.count(text[: DAY_LENGTH + 1]) != len(times) or text.count(b"+00:00") != len(times):
         return None
-    return text[:DAY].decode()
+    return text[:DAY_LENGTH].decode()
 
 
 def _are_plain(parsed: dict[str, Any]) -> bool:

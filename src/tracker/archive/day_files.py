@@ -27,21 +27,7 @@ ROW_GROUP = 245_760
 ROW_GROUP_BYTES = 64 << 20
 ROW_GROUP_PARTS = 1_000  # each costs memory, however few visits it has
 MOST_OPEN = 100  # Parquet files; a log of years has more days
-COMPACT: dict[str, Any] = {
-    "compression": "zstd",
-    "compression_level": 3,
-    "data_page_version": "2.0",
-    "dictionary_pagesize_limit": 1 << 30,  # never change to plain texts within a row group
-    "store_schema": False,  # the columns have the types of Parquet, whatever their form was in memory
-}
-"""How every Parquet file of the archive is written."""
-
-_OPTIONS = COMPACT | {
-    "use_dictionary": ["page", "user_agent", "log"],  # of addresses most differ
-    "column_encoding": {"time": "DELTA_BINARY_PACKED", "line": "DELTA_BINARY_PACKED", "ip": "PLAIN"},
-    # Of pages and user agents in no order they say nothing. Of addresses they say that none is missing, for reports.
-    "write_statistics": ["time", "ip", "line"],
-}
+REPEATED = ["page", "user_agent", "log"]  # texts, of which each different one is written once in a row group
 
 
 class DayFile(NamedTuple):
@@ -58,7 +44,7 @@ class DayFiles:
     def __init__(self, folder: Path, log: str) -> None:
         self._folder = folder
         self._log = pa.array([log])
-        self._rows = Counter[str]()  # of all days
+        self._rows = Counter[str]()  # how many were taken of each day
         self._waiting = defaultdict[str, list[Any]](list)
         self._shares = defaultdict[str, float](float)  # of a row group, for the days of which visits wait
         self._writers: dict[str, pq.ParquetWriter] = {}
@@ -106,7 +92,7 @@ class DayFiles:
     def _write(self, day: str) -> None:
         """Write the waiting visits of a day as a row group."""
         if day not in self._writers:
-            self._writers[day] = pq.ParquetWriter(self._path(day), SCHEMA, **_OPTIONS)
+            self._writers[day] = open_writer(self._path(day), SCHEMA)
         visits = unescaped(self._taken(day))
         self._writers[day].write_table(visits, row_group_size=len(visits))
 
@@ -137,3 +123,21 @@ class DayFiles:
 
     def _aside(self, day: str) -> Path:
         return self._folder / f"{day}.arrow"
+
+
+def open_writer(file: Path, schema: Any) -> pq.ParquetWriter:
+    """Begin a Parquet file of the archive: numbers and times are written as differences, repeated texts once."""
+    numbers = [each.name for each in schema if pa.types.is_int64(each.type) or pa.types.is_timestamp(each.type)]
+    return pq.ParquetWriter(
+        file,
+        schema,
+        compression="zstd",
+        compression_level=3,
+        data_page_version="2.0",
+        use_dictionary=[name for name in schema.names if name in REPEATED],
+        dictionary_pagesize_limit=1 << 30,  # never change to plain texts within a row group
+        column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
+        # Of texts in no order they say nothing. A report reads from those of addresses that none is missing.
+        write_statistics=[*numbers, "ip"],
+        store_schema=False,  # the columns have the types of Parquet, whatever their form was in memory
+    )

@@ -21,13 +21,13 @@ Digests in the metadata are those of the closed logs before the erasure, by whic
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from tracker.archive.archiver import TRIES, may_be_over_soon
-from tracker.archive.rewriting import UNREADABLE, ObjectFile, is_read
+from tracker.archive.retries import Retries, may_be_over_soon
+from tracker.archive.rewriting import UNREADABLE, ObjectFile, may_have_lines
 from tracker.aws import bucket_and_prefix
 from tracker.aws.versions import Held, Upload, Version, VersionsPage
 from tracker.config import ArchiveConfig
@@ -40,8 +40,6 @@ from tracker.temporary_folder import temporary_folder
 
 LOOKS = 10
 """How often the versions of one key are listed. Three times are enough when nobody else changes them."""
-
-T = TypeVar("T")
 
 
 class Bucket(Protocol):
@@ -76,7 +74,7 @@ class ArchiveErasure:
         self._url = f"s3://{name}/"
         self._selection = selection
         self._report = report
-        self._backoff = backoff or Backoff()
+        self._retries = Retries(backoff)
         self._begun = datetime.now(UTC)
         self._known: set[Version] = set()  # nothing more can be done with them
         self._uploads: set[Upload] = set()  # the same
@@ -92,7 +90,7 @@ class ArchiveErasure:
             if key in self._failed or self._known.issuperset(versions):
                 continue
             found = True
-            if not is_read(key.removeprefix(self._prefix)):
+            if not may_have_lines(key.removeprefix(self._prefix)):
                 self.not_read.add(key)
                 self._known.update(versions)
                 continue
@@ -100,7 +98,7 @@ class ArchiveErasure:
             try:
                 await self._erase_object(bucket, key)
             except UNREADABLE as error:
-                if isinstance(error, AwsUnreachable) or _concerns_all(error):
+                if _concerns_all(error):
                     raise
                 self._failed.add(key)
                 self._report.fail(f"{self._url}{key}", str(error))
@@ -122,7 +120,7 @@ class ArchiveErasure:
     async def _versions(self, bucket: Bucket, prefix: str) -> AsyncIterator[Version]:
         begin: dict[str, str] | None = None
         while True:
-            page = await self._patiently(lambda begin=begin: bucket.page(prefix, begin))  # type: ignore[misc]
+            page = await self._retries.reply(bucket.page, prefix, begin)
             self.looked = True
             for version in page.versions:
                 yield version
@@ -137,8 +135,9 @@ class ArchiveErasure:
             for _ in range(LOOKS):
                 versions = [each async for each in self._versions(bucket, key) if each.key == key]
                 for version in sorted(versions, key=lambda each: not each.is_current):
-                    is_done = await self._erase_version(bucket, version, erased)
-                    if version.is_current and not is_done:
+                    if version not in self._known:
+                        await self._erase_version(bucket, version, erased)
+                    if version.is_current and version not in self._known:
                         break  # older versions wait until the current one has no selected line
                 if self._known.issuperset(versions):
                     return
@@ -148,49 +147,41 @@ class ArchiveErasure:
                 self._report.done(self._name(version), counts, how)
         raise TrackerError(f"something of it was changed {LOOKS} times meanwhile: give this command again")
 
-    async def _erase_version(self, bucket: Bucket, version: Version, erased: dict[Version, Counts]) -> bool:
-        """Whether nothing more can be done with a version. Otherwise it was replaced or deleted, or has changed."""
-        if version in self._known:
-            return True
+    async def _erase_version(self, bucket: Bucket, version: Version, erased: dict[Version, Counts]) -> None:
+        """Replace or delete a version that has selected lines, and add it to `erased`.
+
+        It is known afterwards if nothing can be done with it. Otherwise the next look shows what became of it.
+        """
+        name = self._name(version)
         with temporary_folder() as folder:
-            copy = folder / "copy"
-            held = await self._patiently(lambda: bucket.read(version, copy))
+            copy, kept = folder / "copy", folder / "kept"
+            held = await self._retries.reply(bucket.read, version, copy)
             if held is None:
-                return False
+                return  # somebody has changed or deleted it
             file = ObjectFile(version.key.removeprefix(self._prefix), copy, self._selection)
             counts = await asyncio.to_thread(file.count)
             if self._report.dry_run or not counts.total_selected:
-                self._look_over(version, counts)
-                return True
-            if not version.is_current:
-                await asyncio.to_thread(self._report.record, self._name(version), counts)
-                return await self._delete(bucket, version, held, counts, erased)
-            kept = folder / "kept"
-            await asyncio.to_thread(file.write_kept, kept, counts)
-            await asyncio.to_thread(self._report.record, self._name(version), counts)
-            await self._patiently(lambda: bucket.replace(version, kept, held))
-            erased[version] = counts
-            return False
+                self._leave(version, counts)
+                return
+            if version.is_current:
+                await asyncio.to_thread(file.write_kept, kept, counts)
+            await asyncio.to_thread(self._report.record, name, counts)
+            try:
+                if version.is_current:
+                    await self._retries.reply(bucket.replace, version, kept, held)
+                else:
+                    await self._retries.reply(bucket.delete, version)
+            except AwsRefused as error:
+                if version.is_current or _concerns_all(error):
+                    raise
+                lines = f"{counts.total_selected} of {counts.lines} lines"
+                self._report.fail(name, f"{lines} were not erased: {held.lock or error}")
+                self._known.add(version)
+            else:
+                erased[version] = counts
 
-    async def _delete(
-        self, bucket: Bucket, version: Version, held: Held, counts: Counts, erased: dict[Version, Counts]
-    ) -> bool:
-        try:
-            await self._patiently(lambda: bucket.delete(version))
-        except AwsRefused as error:
-            if _concerns_all(error):
-                raise
-            self._report.fail(
-                self._name(version),
-                f"{counts.total_selected} of {counts.lines} lines were not erased: {held.lock or error}",
-            )
-            self._known.add(version)
-            return True
-        erased[version] = counts
-        return False
-
-    def _look_over(self, version: Version, counts: Counts) -> None:
-        """Note that nothing is to be done with a version."""
+    def _leave(self, version: Version, counts: Counts) -> None:
+        """Leave a version as it is: it has no selected line, or this is a dry run."""
         self._known.add(version)
         name = self._name(version)
         if counts.total_selected:
@@ -204,11 +195,11 @@ class ArchiveErasure:
 
     async def _remove_uploads(self, bucket: Bucket) -> None:
         try:
-            for upload in await self._patiently(lambda: bucket.uploads(self._prefix)):
+            for upload in await self._retries.reply(bucket.uploads, self._prefix):
                 if upload.begun < self._begun and upload not in self._uploads:
                     self._uploads.add(upload)
                     if not self._report.dry_run:
-                        await self._patiently(lambda upload=upload: bucket.abort(upload))  # type: ignore[misc]
+                        await self._retries.reply(bucket.abort, upload)
                     print(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
         except AwsRefused as error:
             if _concerns_all(error):
@@ -217,23 +208,16 @@ class ArchiveErasure:
                 self._failed.add(self._prefix)
                 self._report.fail(self._url + self._prefix, f"uploads that were not completed may be left: {error}")
 
-    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The reply to a call, which is made again when S3 fails in a way that may be over soon."""
-        self._backoff.reset()
-        for tries in range(1, TRIES + 1):
-            try:
-                return await call()
-            except (AwsRefused, AwsUnreachable) as error:
-                if tries == TRIES or not may_be_over_soon(error):
-                    raise
-            await asyncio.sleep(self._backoff.next())
-        raise AssertionError("unreachable")
-
     def _name(self, version: Version) -> str:
         """What people and `erased.log` call a version."""
         return f"{self._url}{version.key}" + ("" if version.is_current else f"?versionId={version.id}")
 
 
 def _concerns_all(error: Exception) -> bool:
-    """Whether S3 would answer the calls for other objects in the same way."""
-    return isinstance(error, AwsRefused) and (error.is_unknown_caller or may_be_over_soon(error))
+    """Whether S3 would answer the calls for other objects in the same way.
+
+    A denial (403) concerns one object: it may have an encryption key of its own, or it may have to be restored first.
+    """
+    return isinstance(error, AwsUnreachable) or (
+        isinstance(error, AwsRefused) and (error.is_unknown_caller or may_be_over_soon(error))
+    )

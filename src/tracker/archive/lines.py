@@ -20,9 +20,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from tracker.analysis.log_files import CHUNK as LONGEST_LINE
+from tracker.analysis.log_files import LONGEST_LINE
 from tracker.analysis.plain import plain_pieces
-from tracker.archive.columns import DAY, columns_of, plain_columns
+from tracker.archive.columns import DAY_LENGTH, columns_of, plain_columns
 from tracker.core.log_digest import begin_digest
 from tracker.decompression import DamagedFile, Decompressed, IncompleteFile, decompressed
 from tracker.errors import StopRequested, TrackerError
@@ -93,7 +93,7 @@ class Lines:
         self._log = log
         self._buffer = bytearray(BLOCK)
         self._hash = begin_digest()
-        self._refused = malformed
+        self._malformed_lines = malformed
 
     @property
     def digest(self) -> str:
@@ -107,7 +107,7 @@ class Lines:
                 raise StopRequested
             plain = plain_columns(self._buffer, start, end)
             if plain is None:
-                yield from self._sorted(bytes(memoryview(self._buffer)[start:end]))
+                yield from self._by_day(bytes(memoryview(self._buffer)[start:end]))
             else:
                 day, visits = plain
                 first = self.count + 1
@@ -125,7 +125,7 @@ class Lines:
             start = 0
             if within_long_line:
                 start = (buffer.find(b"\n", 0, filled) + 1) or filled
-                self._refused.write(view[:start])
+                self._malformed_lines.write(view[:start])
                 within_long_line = not buffer.endswith(b"\n", 0, start)
             while True:
                 end = _end_of_short_lines(buffer, start, filled)
@@ -141,13 +141,13 @@ class Lines:
         if rest:
             self._refuse(view[:rest])
 
-    def _sorted(self, block: bytes) -> Iterator[Part]:
+    def _by_day(self, block: bytes) -> Iterator[Part]:
         """The visits of a block of any short lines."""
         days = defaultdict[bytes, tuple[list[int], list[bytes]]](lambda: ([], []))
         for plain, refused in plain_pieces(block):
             for line in plain.splitlines(keepends=True):
                 self.count += 1
-                numbers, lines = days[line[:DAY]]
+                numbers, lines = days[line[:DAY_LENGTH]]
                 numbers.append(self.count)
                 lines.append(line)
             for line in refused.split(b"\n")[:-1]:
@@ -160,8 +160,8 @@ class Lines:
         """Write a malformed line, or its beginning."""
         self.count += 1
         self.malformed += 1
-        self._refused.write(b"%d " % self.count)
-        self._refused.write(line)
+        self._malformed_lines.write(b"%d " % self.count)
+        self._malformed_lines.write(line)
 
 
 def _end_of_short_lines(buffer: bytearray, start: int, filled: int) -> int:

@@ -8,39 +8,42 @@ import asyncio
 import gzip
 import threading
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
+from tracker.analysis.parquet_files import MALFORMED, SUFFIX
+from tracker.archive.closed_logs import opened_by_any_name
 from tracker.archive.day_files import DayFiles
 from tracker.archive.lines import ClosedLog, Lines
 from tracker.errors import TrackerError
 from tracker.files import reason
 from tracker.temporary_folder import temporary_folder
-from tracker.visit_log_files import closed_name, forms
+from tracker.visit_log_files import GZIP_SUFFIX, closed_name
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A file that becomes an object. `name` is its key in the archive, below the prefix."""
+class NewObject:
+    """A file that becomes an object. `name` is its key below the prefix of the archive."""
 
     name: str
     file: Path
-    lines: int
 
 
 @dataclass(frozen=True, slots=True)
-class MadeObjects:
+class NewObjects:
+    """The objects of one closed log."""
+
     digest: str
     """SHA-256 of the format and of all lines of the closed log. Each of its objects has it."""
     visits: int
     malformed: int
-    objects: tuple[Made, ...]
+    objects: tuple[NewObject, ...]
 
 
 @asynccontextmanager
-async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
+async def objects_of(closed: Path) -> AsyncIterator[NewObjects]:
     """The objects of `closed`, in a temporary folder (under TMPDIR). Raises TrackerError and OSError."""
     ending = threading.Event()
     with temporary_folder() as folder:
@@ -57,8 +60,8 @@ async def objects_of(closed: Path) -> AsyncIterator[MadeObjects]:
         yield made
 
 
-def _make(closed: Path, folder: Path, ending: threading.Event) -> MadeObjects:
-    with _open(closed) as opened:
+def _make(closed: Path, folder: Path, ending: threading.Event) -> NewObjects:
+    with opened_by_any_name(closed, ClosedLog) as opened:
         made = make_objects(opened, folder, ending)
         if not opened.is_unchanged():
             raise TrackerError(
@@ -67,15 +70,7 @@ def _make(closed: Path, folder: Path, ending: threading.Event) -> MadeObjects:
         return made
 
 
-def _open(closed: Path) -> ClosedLog:
-    """The log, which may have been compressed since it was listed. Raises OSError."""
-    for name in forms(closed):
-        with suppress(FileNotFoundError):
-            return ClosedLog(name)
-    return ClosedLog(closed)  # raises FileNotFoundError
-
-
-def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> MadeObjects:
+def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> NewObjects:
     """Make the files in `folder`. Raises TrackerError and OSError, and StopRequested soon after `ending` is set."""
     name = closed_name(log.path)
     malformed = folder / "malformed"
@@ -88,8 +83,8 @@ def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> MadeO
         lines = Lines(log, cast(IO[bytes], packed))
         for part in lines.parts(ending):
             days.add(part.day, part.visits)
-        made = [Made(f"date={day}/{name}.parquet", file, rows) for day, file, rows in days.finish()]
-    visits = sum(each.lines for each in made)
+        made = list(days.finish())
+    objects = [NewObject(f"date={each.day}/{name}{SUFFIX}", each.path) for each in made]
     if lines.malformed:
-        made.append(Made(f"_malformed/{name}.gz", malformed, lines.malformed))
-    return MadeObjects(lines.digest, visits, lines.malformed, tuple(made))
+        objects.append(NewObject(f"{MALFORMED}/{name}{GZIP_SUFFIX}", malformed))
+    return NewObjects(lines.digest, sum(each.rows for each in made), lines.malformed, tuple(objects))

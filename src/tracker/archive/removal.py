@@ -32,24 +32,27 @@ Old = tuple[Path, int]
 
 
 class Removal:
-    """Removes closed logs of the visit log `path`. `digest` asks the bucket for the digest of a key, or None."""
+    """Removes closed logs of the visit log `path`.
 
-    def __init__(self, path: Path, keep_seconds: float, digest: Callable[[str], Awaitable[str | None]]) -> None:
+    The keys of their objects begin with `prefix`. `digest` asks the bucket for the digest of a key, or None.
+    """
+
+    def __init__(
+        self, path: Path, keep_seconds: float, prefix: str, digest: Callable[[str], Awaitable[str | None]]
+    ) -> None:
         self._path = path
         self._keep_seconds = keep_seconds
+        self._prefix = prefix
         self._digest = digest
         self._not_archived: dict[Old, str] = {}  # so that S3 is asked once, and not in each pass
 
-    async def remove(self, archived: Sequence[str], prefix: str) -> AsyncIterator[str]:
-        """Remove those of the files with these names that are old enough, and yield why others stay.
-
-        The keys of their objects begin with `prefix`. One that cannot be removed stops no other.
-        """
+    async def remove(self, archived: Sequence[str]) -> AsyncIterator[str]:
+        """Remove those of the files with these names that are old enough, and yield why others of them stay."""
         known, self._not_archived = self._not_archived, {}
         for old in await asyncio.to_thread(self._old, archived):
             file, _ = old
             try:
-                if problem := known.get(old) or await self._problem(file, prefix):
+                if problem := known.get(old) or await self._problem(file):
                     self._not_archived[old] = problem
                     yield problem
                     continue
@@ -74,14 +77,14 @@ class Removal:
                     old.append((self._path.with_name(name), status.st_mtime_ns))
         return old
 
-    async def _problem(self, file: Path, prefix: str) -> str | None:
+    async def _problem(self, file: Path) -> str | None:
         """Why `file` may not be removed; None when S3 has every object that its marker names."""
         path = archived_marker(self._path, file)
         marker = await asyncio.to_thread(read_marker, path)
         if marker is None:
             return f"{file} stays: {path} is damaged. Remove the marker; the next pass archives the log again"
         for name in marker.objects:
-            if await self._digest(f"{prefix}{name}") != marker.digest:
+            if await self._digest(f"{self._prefix}{name}") != marker.digest:
                 return (
                     f"{file} stays: it was archived, but S3 does not have {name} of it. If the bucket was emptied, "
                     f"or archive.url names another one, remove {path}: then the next pass archives the log again"

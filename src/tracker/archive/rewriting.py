@@ -13,27 +13,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracker.archive.day_files import COMPACT, ROW_GROUP, ROW_GROUP_BYTES
+from tracker.analysis.parquet_files import MALFORMED, SUFFIX
+from tracker.archive.day_files import REPEATED, ROW_GROUP, ROW_GROUP_BYTES, open_writer
 from tracker.core.erasure import Key, Selection
 from tracker.decompression import DamagedFile, IncompleteFile
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage.erasing import Counts, kept_lines, write_kept
+from tracker.visit_log_files import GZIP_SUFFIX
 
 UNREADABLE = (TrackerError, OSError, ValueError, IncompleteFile, DamagedFile, pa.ArrowException)
 """The errors of a file that cannot be read or written."""
 
 _BATCH_ROWS = 8_192
 _READ = ["ip", "user_agent", "page"]
-_TEXTS = ["page", "user_agent", "log"]  # they repeat themselves
 
 
-def is_read(name: str) -> bool:
-    """Whether the object of this name, its key below the prefix of the archive, can have lines."""
-    return name.endswith(".parquet") or _is_malformed(name)
+def may_have_lines(name: str) -> bool:
+    """Whether an object of the archive can have this name: its key below the prefix."""
+    return name.endswith(SUFFIX) or _is_malformed(name)
 
 
 def _is_malformed(name: str) -> bool:
-    return name.startswith("_malformed/") and name.endswith(".gz")
+    return name.startswith(f"{MALFORMED}/") and name.endswith(GZIP_SUFFIX)
 
 
 class ObjectFile:
@@ -68,16 +69,15 @@ class ObjectFile:
         counts = Counts()
         if self._is_malformed:
             with file.open("rb") as source:
-                for _ in kept_lines(source, self._key_of, counts):
+                for _ in kept_lines(source, self._key_of, counts, is_mentioned=self._selection.is_mentioned):
                     pass
             return counts
         with _open(file) as parquet:
             for rows in parquet.iter_batches(_BATCH_ROWS, columns=_READ, use_threads=False):
                 counts.lines += len(rows)
-                left = pa.repeat(True, len(rows))
-                for key, is_selected in self._masks(rows):
-                    counts.selected[key] += pc.sum(pc.and_(left, is_selected)).as_py() or 0
-                    left = pc.and_not(left, is_selected)
+                selected, _ = self._divided(rows)
+                for key, of_rows in selected.items():
+                    counts.selected[key] += pc.sum(of_rows).as_py() or 0
         return counts
 
     def _write_kept_rows(self, target: Path) -> None:
@@ -88,22 +88,24 @@ class ObjectFile:
     def _kept_batches(self, parquet: Any) -> Iterator[Any]:
         """The rows that are not selected. Each different text of a batch is held once."""
         for batch in parquet.iter_batches(_BATCH_ROWS, use_threads=False):
-            left = pa.repeat(True, len(batch))
-            for _, is_selected in self._masks(batch):
-                left = pc.and_not(left, is_selected)
-            rows = pa.table(batch.filter(left))
+            _, kept = self._divided(batch)
+            rows = pa.table(batch.filter(kept))
             for at, column in _texts(rows.schema):
                 rows = rows.set_column(at, column, rows[at].dictionary_encode())
             yield rows
 
-    def _masks(self, rows: Any) -> Iterator[tuple[Key, Any]]:
-        """For each key, in the order of `Selection.key_of`, which rows have one of its values."""
+    def _divided(self, rows: Any) -> tuple[dict[Key, Any], Any]:
+        """Which rows each key selects, in the order of `Selection.key_of`, and which are kept."""
+        selected: dict[Key, Any] = {}
+        kept = pa.repeat(True, len(rows))
         for key, column, values in (
             (Key.IP, "ip", self._addresses_of(rows)),
             (Key.AGENT, "user_agent", self._agents),
             (Key.PAGE, "page", self._pages),
         ):
-            yield key, pc.is_in(rows[column], value_set=values)  # a missing one is in no set
+            selected[key] = pc.and_(kept, pc.is_in(rows[column], value_set=values))  # a missing one is in no set
+            kept = pc.and_not(kept, selected[key])
+        return selected, kept
 
     def _addresses_of(self, rows: Any) -> Any:
         """The selected addresses. Those of a network are the ones of it that the rows have."""
@@ -142,23 +144,14 @@ def _texts(schema: Any) -> list[tuple[int, Any]]:
     return [
         (at, column.with_type(kind))
         for at, column in enumerate(schema)
-        if column.name in _TEXTS and column.type == pa.string()
+        if column.name in REPEATED and column.type == pa.string()
     ]
 
 
-def _writer(target: Path, schema: Any) -> Any:
-    """Numbers and times are written as differences, and texts that repeat themselves once, as in the archive."""
-    texts = _texts(schema)
-    for at, column in texts:
+def _writer(target: Path, schema: Any) -> pq.ParquetWriter:
+    for at, column in _texts(schema):
         schema = schema.set(at, column)
-    numbers = [column.name for column in schema if pa.types.is_int64(column.type) or pa.types.is_timestamp(column.type)]
-    return pq.ParquetWriter(
-        target,
-        schema,
-        use_dictionary=[column.name for _, column in texts],
-        column_encoding=dict.fromkeys(numbers, "DELTA_BINARY_PACKED"),
-        **COMPACT,
-    )
+    return open_writer(target, schema)
 
 
 def _row_groups(batches: Iterable[Any]) -> Iterator[Any]:

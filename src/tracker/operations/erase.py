@@ -54,15 +54,10 @@ def run(options: argparse.Namespace) -> int:
     log = Path(config.log.path)
     report = ErasureReport(log, dry_run=options.dry_run)
     logs = LogErasure(log, options.files, selection, report)
-    archive = None
-    if config.archive.url is not None and not options.files:
-        archive = _Archive(config.archive, selection, report)
+    archive = None if options.files else _open_archive(config.archive, selection, report)
     try:
-        has_new = True
-        while has_new:
-            has_new = logs.erase() and archive is not None
-            if archive is not None:
-                has_new |= archive.erase()
+        while logs.erase() or (archive is not None and archive.erase()):
+            pass  # logs are closed and archived meanwhile
         print(f"{report.lines} lines {report.what} in {len(logs.seen)} files" + (archive.summary() if archive else ""))
         logs.print_not_read()
     except OSError as error:
@@ -72,43 +67,47 @@ def run(options: argparse.Namespace) -> int:
     return report.exit_status
 
 
+def _open_archive(config: ArchiveConfig, selection: Selection, report: ErasureReport) -> "_Archive | None":
+    """The archive; None if there is none. A missing package is reported, and closed logs are erased in anyway."""
+    if config.url is None:
+        return None
+    try:
+        require_extra()
+    except TrackerError as error:
+        report.fail(config.url, f"the archive was not looked at: {error}")
+        return None
+    from tracker.archive.erasing import ArchiveErasure  # it imports packages of the extra
+
+    return _Archive(config, ArchiveErasure(config, selection, report), report)
+
+
 class _Archive:
-    """The archive, if it can be looked at. What cannot be done is reported, and the closed logs are erased anyway."""
+    """The archive. If S3 fails, that is reported, and closed logs are erased in anyway."""
 
-    def __init__(self, config: ArchiveConfig, selection: Selection, report: ErasureReport) -> None:
+    def __init__(self, config: ArchiveConfig, erasure: "ArchiveErasure", report: ErasureReport) -> None:
         self._config = config
+        self._erasure = erasure
         self._report = report
-        self._erasure = self._open(selection)
-        self._ended = self._erasure is None
-
-    def _open(self, selection: Selection) -> "ArchiveErasure | None":
-        try:
-            require_extra()
-        except TrackerError as error:
-            self._report.fail(str(self._config.url), f"the archive was not looked at: {error}")
-            return None
-        from tracker.archive.erasing import ArchiveErasure  # it imports packages of the extra
-
-        return ArchiveErasure(self._config, selection, self._report)
+        self._has_failed = False
 
     def erase(self) -> bool:
         """Returns whether there was anything that was not known."""
-        if self._erasure is None or self._ended:
+        if self._has_failed:
             return False
         try:
-            return asyncio.run(self._erase(self._erasure))
+            return asyncio.run(self._erase())
         except (AwsRefused, AwsUnreachable) as error:
-            self._ended = True
+            self._has_failed = True
             what = "not read to its end" if self._erasure.looked else "not looked at"
             self._report.fail(str(self._config.url), f"the archive was {what}: {error}")
             return False
 
-    async def _erase(self, erasure: "ArchiveErasure") -> bool:
+    async def _erase(self) -> bool:
         async with open_versions(self._config) as bucket:
-            return await erasure.erase(bucket)
+            return await self._erasure.erase(bucket)
 
     def summary(self) -> str:
-        if self._erasure is None or not self._erasure.looked:
+        if not self._erasure.looked:
             return ""
         others = self._erasure.not_read
         example = f"\nnot read: {len(others)} objects of others, such as {min(others)}" if others else ""

@@ -61,8 +61,7 @@ def erase_lines(
         if record is not None:
             part.unlink(missing_ok=True)
         counts = Counts(other_names=status.st_nlink - 1)
-        after = begin_digest()
-        before = after.copy()
+        before, after = begin_digest(), begin_digest()
         for piece in kept_lines(source, selection.key_of, counts, all_lines=before.update):
             after.update(piece)
         counts.before, counts.after = before.hexdigest(), after.hexdigest()
@@ -96,31 +95,35 @@ def kept_lines(
     source: "io.BufferedReader[Any]",
     key_of: Callable[[bytes], Key | None],
     counts: Counts,
+    *,
     all_lines: Callable[[bytes], object] = lambda _: None,
+    is_mentioned: Callable[[bytes], bool] = lambda _: True,
 ) -> Iterator[bytes]:
     """The lines that are not selected, from the first one on. A line that is too long to be a visit comes in pieces.
 
     `key_of` returns by what a line is selected, or raises MalformedMessage. `all_lines` gets the selected ones, too.
+    A line that is too long is unreadable if `is_mentioned` is true for two pieces of it that follow one another.
     Raises OSError, and IncompleteFile or DamagedFile for a compressed file.
     """
     source.seek(0)
     stream = decompressed(source)
     if isinstance(stream, Decompressed):
         stream = io.BufferedReader(stream)  # which reads lines
-    within_long_line = False
+    begun = b""  # the piece before this one, within a line that is too long
+    is_counted = False  # whether that line is unreadable
     for piece in iter(partial(stream.readline, MAX_LOG_LINE_BYTES), b""):
         all_lines(piece)
+        counts.lines += not begun
         is_whole = piece.endswith(b"\n") or len(piece) < MAX_LOG_LINE_BYTES  # the last line may have no newline
-        if within_long_line:
-            within_long_line = not is_whole
+        if begun or not is_whole:
+            if not is_counted and is_mentioned(begun + piece):
+                counts.unreadable += 1
+                is_counted = True
+            begun, is_counted = (b"", False) if is_whole else (piece, is_counted)
             yield piece
             continue
-        counts.lines += 1
         key = None
         try:
-            if not is_whole:
-                within_long_line = True
-                raise MalformedMessage("too long for the line of a visit")
             key = key_of(piece)
         except MalformedMessage:
             counts.unreadable += 1

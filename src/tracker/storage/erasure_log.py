@@ -10,7 +10,6 @@ looks it up here.
 import os
 from collections import deque
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -97,7 +96,3 @@ def summary(log: Path) -> list[str]:
         f"erased on request: {lines} lines, in {count} changes of files and objects",
         *(f"  {each.time} {each.file}: {each.lines} lines" for each in latest),
     ]
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,5 +1,6 @@
 """What `tracker erase` says and records: a line for each file or object, an entry in `erased.log`, the exit status."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 from tracker import exit_status
@@ -31,7 +32,7 @@ class ErasureReport:
         erasure_log.append(
             self._log,
             erasure_log.Entry(
-                time=erasure_log.now(),
+                time=datetime.now(UTC).isoformat(timespec="seconds"),
                 file=name,
                 lines=counts.total_selected,
                 ip=selected[Key.IP],

@@ -80,15 +80,17 @@ class LogErasure:
                 report.fail(str(file), f"{error.strerror}: was it compressed meanwhile?")
         except (IncompleteFile, DamagedFile) as error:
             report.fail(str(file), f"{error}; nothing was changed")
-        except (OSError, HeldByAnother, LogChanged) as error:
-            report.fail(str(file), error.strerror or str(error) if isinstance(error, OSError) else str(error))
+        except OSError as error:
+            report.fail(str(file), error.strerror or str(error))
+        except (HeldByAnother, LogChanged) as error:
+            report.fail(str(file), str(error))
         else:
             self._done(file, counts)
 
     def _check(self, file: Path, inode: int) -> None:
-        """Raise LogChanged for the file that storage writes, or has renamed and not yet left. Raises TrackerError.
+        """Raise LogChanged if storage may still write to this file, also after a rename of it.
 
-        Raises HeldByAnother for a file of which the archive may have some objects and not yet all.
+        Raises HeldByAnother if its archiving has begun and not ended, and TrackerError if the ledger cannot be read.
         """
         if ledger_path(self._log).exists() and read_extent(ledger_path(self._log)).inode == inode:
             raise LogChanged(f"storage may still write to it ({self._log}): {HOW_TO_ROTATE}")
