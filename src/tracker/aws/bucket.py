@@ -3,7 +3,8 @@
 S3 decides, not we: each put says `If-None-Match: *`, so S3 refuses it with 412 when the key exists. A put whose reply
 is lost has either happened or not; `digest` shows which. An object of several parts appears as a whole, with the
 completion of its upload, and the completion carries the same condition. S3 checks each body against a CRC-32 that
-botocore sends with it.
+botocore sends with it. The creation of an upload in parts names this checksum, and the completion repeats that of each
+part: S3 refuses the part or the completion otherwise.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ BODY_SECONDS = 120.0  # for one request with a body
 
 _DIGEST = "digest"  # S3's header is x-amz-meta-digest
 CONDITION_FAILED = 412
+_OF_PART = ("ETag", "ChecksumCRC32")  # of the reply to a part, what the completion repeats
 
 
 class S3Bucket:
@@ -97,7 +99,8 @@ async def _put_parts(
     source: BinaryIO,
     condition: dict[str, str],
 ) -> None:
-    reply = await ask(client.create_multipart_upload(**target, **settings), "UploadId")
+    call = client.create_multipart_upload(**target, **settings, ChecksumAlgorithm="CRC32")
+    reply = await ask(call, "UploadId")
     upload = {**target, "UploadId": reply["UploadId"]}
     try:
         parts: list[dict[str, Any]] = []
@@ -105,7 +108,8 @@ async def _put_parts(
             number = len(parts) + 1
             call = client.upload_part(**upload, PartNumber=number, Body=body)
             reply = await ask(call, "ETag", seconds=BODY_SECONDS)
-            parts.append({"PartNumber": number, "ETag": reply["ETag"]})
+            # Not every server other than AWS's returns the checksum.
+            parts.append({"PartNumber": number, **{name: reply[name] for name in _OF_PART if name in reply}})
             body = await asyncio.to_thread(source.read, PART_BYTES)
         call = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
         await ask(call, "ETag", seconds=BODY_SECONDS)
