@@ -30,7 +30,8 @@ from tests.archive.erased import (
 from tests.fake_aws.s3 import FakeBucket
 from tests.fake_aws.s3_store import Parts, Store
 from tracker.archive.archiver import Pass
-from tracker.aws.versions import Held, Version, VersionsPage
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Version, VersionsPage
 from tracker.core.log_line import format_line
 from tracker.core.visit import Visit
 from tracker.errors import AwsRefused, AwsUnreachable

@@ -15,7 +15,8 @@ from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, World, stumble, sweep
 from tracker.archive.archiver import Archiver, Pass
 from tracker.archive.erasing import ArchiveErasure
-from tracker.aws.versions import Held, Version
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Version
 from tracker.core.erasure import Selection
 from tracker.lifecycle import Backoff
 from tracker.storage.erasure_log import entries

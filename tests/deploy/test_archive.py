@@ -24,9 +24,13 @@ PERMISSIONS = {
     "list_object_versions": "s3:ListBucketVersions",
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
     "get_object": "s3:GetObjectVersion",  # each call has a version
+    "get_object_tagging": "s3:GetObjectVersionTagging",
+    "get_object_acl": "s3:GetObjectVersionAcl",
     "delete_object": "s3:DeleteObjectVersion",
 }
-LOCKS = {"s3:GetObjectRetention", "s3:GetObjectLegalHold"}  # for headers in the reply to get_object
+HEADERS = {"s3:PutObjectTagging"} | {  # of a put, and of the reply to get_object
+    f"s3:{action}Object{lock}" for action in ("Get", "Put") for lock in ("Retention", "LegalHold")
+}
 TYPES = {"timestamp": "timestamp[us, tz=UTC]", "string": "string", "bigint": "int64"}
 
 
@@ -41,7 +45,7 @@ def test_the_policy_allows_what_the_archiver_calls_and_nothing_at_the_queue() ->
 
 
 def test_the_policy_of_the_erasure_allows_what_it_calls_and_the_archiver_can_delete_nothing() -> None:
-    assert actions("ErasePolicy", ARCHIVE) == permissions("bucket", "versions") | LOCKS
+    assert actions("ErasePolicy", ARCHIVE) == permissions("bucket", "versions") | HEADERS
     assert not [action for action in actions("ArchivePolicy", ARCHIVE) if "Delete" in action or "Version" in action]
 
 

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote, unquote
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from aiohttp import web
 
@@ -22,10 +23,33 @@ from tests.fake_aws.faults import AFTER, BEFORE, Faults
 from tests.fake_aws.s3_store import Object as Object
 from tests.fake_aws.s3_store import Parts, Store
 from tests.ports import free_port
-from tracker.aws.versions import Held, Upload, Version, VersionsPage
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Upload, Version, VersionsPage
 from tracker.errors import AwsRefused, AwsUnreachable
 
 BUCKET = "archive"
+CHECKSUM = "x-amz-checksum-crc32"
+_PERMISSIONS = {
+    "x-amz-grant-full-control": "FULL_CONTROL",
+    "x-amz-grant-read": "READ",
+    "x-amz-grant-read-acp": "READ_ACP",
+    "x-amz-grant-write-acp": "WRITE_ACP",
+}
+_APART = ("x-amz-tagging", "x-amz-grant-")  # what has a call of its own
+_KEPT = {
+    *("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires"),
+    *("x-amz-storage-class", "x-amz-tagging", "x-amz-website-redirect-location", *_PERMISSIONS),
+    *(f"x-amz-object-lock-{name}" for name in ("mode", "retain-until-date", "legal-hold")),
+    "x-amz-server-side-encryption",
+    *(f"x-amz-server-side-encryption-{name}" for name in ("aws-kms-key-id", "bucket-key-enabled")),
+}
+"""The headers of a put that S3 keeps, but for those of the digest."""
+_OF_QUERY = {
+    "versions": "ListObjectVersions",
+    "uploads": "ListMultipartUploads",
+    "tagging": "GetObjectTagging",
+    "acl": "GetObjectAcl",
+}
 
 
 class FakeBucket:
@@ -115,6 +139,8 @@ class FakeS3:
         self.page_length = 1000
         self.refuse: tuple[int, str] | None = None
         """The status and the code with which each call is refused, as for expired credentials."""
+        self.refuse_calls: dict[str, tuple[int, str]] = {}
+        """The same, for the calls of some names, as for a permission that is missing."""
         self.foreign = False
         """Whether another program answers, with a page and status 200."""
         self.cut_bodies = 0
@@ -153,8 +179,8 @@ class FakeS3:
         self.on_call(action)
         if self.foreign:
             return web.Response(text="<html>Welcome</html>", content_type="text/html")
-        if self.refuse:
-            return _error(*self.refuse, head=request.method == "HEAD")
+        if refusal := self.refuse or self.refuse_calls.get(action):
+            return _error(*refusal, head=request.method == "HEAD")
         for kind in BEFORE:
             if self.faults.strikes(kind, action):
                 return self._fail(request, kind)
@@ -178,9 +204,8 @@ class FakeS3:
         bucket, _, key = unquote(request.path).lstrip("/").partition("/")
         assert bucket == BUCKET
         upload = request.query.get("uploadId", "")
-        if "x-amz-checksum-crc32" in request.headers:
-            sent = base64.b64decode(request.headers["x-amz-checksum-crc32"])
-            assert zlib.crc32(body).to_bytes(4, "big") == sent
+        if CHECKSUM in request.headers:
+            assert request.headers[CHECKSUM] == _crc32(body)
         if action.startswith("List"):
             return self._list(action, request)
         if action in ("PutObject", "CompleteMultipartUpload"):
@@ -195,14 +220,15 @@ class FakeS3:
             return web.Response(headers={"ETag": found.etag, "x-amz-meta-digest": found.digest})
         if action == "ListObjectsV2":
             return _xml("<ListBucketResult/>")
-        if action == "GetObject":
-            return self._get(key, request)
+        if action in ("GetObject", "GetObjectTagging", "GetObjectAcl"):
+            return self._get(action, key, request)
         if action == "DeleteObject":
             done = self.store.delete(key, request.query["versionId"])
             return web.Response(status=204) if done else _error(403, "AccessDenied")
         if action == "PutObject":
             return web.Response(headers={"ETag": self.store.put(key, body, *_settings(request)).etag})
         if action == "CreateMultipartUpload":
+            assert request.headers["x-amz-checksum-algorithm"] == "CRC32"  # S3 refuses parts with another checksum
             upload = f"upload-{len(self.calls)}"
             self.uploads[upload] = Parts(key, *_settings(request))
             return _xml(f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
@@ -214,13 +240,13 @@ class FakeS3:
         parts = self.uploads[upload].bodies
         if action == "UploadPart":
             parts[int(request.query["partNumber"])] = body
-            return web.Response(headers={"ETag": f'"{len(body)}"'})
-        listed = [
-            int(each.text or "") for each in ElementTree.fromstring(body).iter() if each.tag.endswith("PartNumber")
-        ]
-        assert listed == sorted(parts)
+            return web.Response(headers={"ETag": f'"{len(body)}"', CHECKSUM: _crc32(body)})
+        named = map(_members, ElementTree.fromstring(body))
+        listed = {int(part["PartNumber"]): part.get("ChecksumCRC32") for part in named}
+        if listed != {number: _crc32(part) for number, part in sorted(parts.items())}:
+            return _error(400, "InvalidRequest")
         made = self.uploads.pop(upload)
-        self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.storage_class)
+        self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.headers)
         return _xml('<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>')
 
     def _refusal(self, key: str, request: web.Request) -> web.Response | None:
@@ -233,15 +259,18 @@ class FakeS3:
         assert request.headers["If-None-Match"] == "*"
         return None if current is None else _error(412, "PreconditionFailed")
 
-    def _get(self, key: str, request: web.Request) -> web.Response:
+    def _get(self, action: str, key: str, request: web.Request) -> web.Response:
         found = self.store.find(key, request.query["versionId"])
         if found is None:
             return _error(404, "NoSuchVersion")
         if request.headers.get("If-Match", found.etag) != found.etag:
             return _error(412, "PreconditionFailed")
-        headers = {"ETag": found.etag, "x-amz-meta-digest": found.digest}
-        if found.storage_class:
-            headers["x-amz-storage-class"] = found.storage_class
+        if action == "GetObjectTagging":
+            return _tags(found)
+        if action == "GetObjectAcl":
+            return _grants(found)
+        headers = {name: value for name, value in found.headers.items() if not name.startswith(_APART)}
+        headers |= {"ETag": found.etag, "x-amz-meta-digest": found.digest}
         if found.locked_until is not None:
             headers["x-amz-object-lock-mode"] = "COMPLIANCE"
             headers["x-amz-object-lock-retain-until-date"] = f"{found.locked_until:%Y-%m-%dT%H:%M:%SZ}"
@@ -278,7 +307,7 @@ class FakeS3:
 
 def _action(request: web.Request) -> str:
     upload = "uploadId" in request.query
-    for query, action in (("versions", "ListObjectVersions"), ("uploads", "ListMultipartUploads")):
+    for query, action in _OF_QUERY.items():
         if request.method == "GET" and query in request.query:
             return action
     return {
@@ -301,9 +330,40 @@ async def _cut_off(request: web.Request, response: web.Response) -> web.StreamRe
     return cut
 
 
-def _settings(request: web.Request) -> tuple[str, str]:
-    """The digest and the storage class of a new object."""
-    return request.headers["x-amz-meta-digest"], request.headers.get("x-amz-storage-class", "")
+def _settings(request: web.Request) -> tuple[str, dict[str, str]]:
+    """The digest and the other headers that S3 keeps of a new object."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return headers["x-amz-meta-digest"], {name: headers[name] for name in sorted(_KEPT & headers.keys())}
+
+
+def _tags(found: Object) -> web.Response:
+    pairs = parse_qsl(found.headers.get("x-amz-tagging", ""), keep_blank_values=True)
+    tags = "".join(f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in pairs)
+    return _xml(f"<Tagging><TagSet>{tags}</TagSet></Tagging>")
+
+
+def _grants(found: Object) -> web.Response:
+    """The owner may do everything if no header grants anything."""
+    granted = {
+        _PERMISSIONS[name]: found.headers[name].split(", ") for name in sorted(_PERMISSIONS.keys() & found.headers)
+    } or {"FULL_CONTROL": ['id="owner"']}
+    grants = "".join(
+        f"<Grant><Grantee><{kind.upper()}>{value}</{kind.upper()}></Grantee><Permission>{permission}</Permission></Grant>"
+        for permission, grantees in granted.items()
+        for kind, value in (each.replace('"', "").split("=") for each in grantees)
+    )
+    return _xml(
+        f"<AccessControlPolicy><Owner><ID>owner</ID></Owner>"
+        f"<AccessControlList>{grants}</AccessControlList></AccessControlPolicy>"
+    )
+
+
+def _members(element: ElementTree.Element) -> dict[str, str]:
+    return {each.tag.rpartition("}")[2]: each.text or "" for each in element}
+
+
+def _crc32(body: bytes) -> str:
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
 
 
 def _xml(text: str, status: int = 200) -> web.Response:

@@ -4,9 +4,9 @@
 2. Each version that is not known yet is copied to a temporary file, and the selected lines in it are counted. A version
    never changes, so one without such lines is done.
 3. If the current version of an object has some, the other lines are written to a second file. The caller records what
-   is about to be erased. Then the file is put under the same key, with the same metadata and thus the same digest, on
-   the condition that the version which was read is still the current one. Whatever the put answers, the versions of the
-   key are listed again, and step 2 repeats. So only what S3 says it has counts.
+   is about to be erased. Then the file is put under the same key, with all that S3 keeps beside the content, such as
+   the metadata with the digest, on the condition that the version which was read is still the current one. Whatever the
+   put answers, the versions of the key are listed again, and step 2 repeats. So only what S3 says it has counts.
 4. When the current version has no selected line, or the object is deleted, each older version that has some is deleted
    by its id, after its entry was recorded.
 5. Uploads that others began before this erasure and did not complete are removed: their parts cannot be read.
@@ -29,7 +29,8 @@ from typing import Protocol, TypeVar
 from tracker.archive.archiver import TRIES, may_be_over_soon
 from tracker.archive.rewriting import UNREADABLE, ObjectFile, is_read
 from tracker.aws import bucket_and_prefix
-from tracker.aws.versions import Held, Upload, Version, VersionsPage
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Upload, Version, VersionsPage
 from tracker.config import ArchiveConfig
 from tracker.core.erasure import Selection
 from tracker.errors import AwsRefused, AwsUnreachable, TrackerError
@@ -40,6 +41,8 @@ from tracker.temporary_folder import temporary_folder
 
 LOOKS = 10
 """How often the versions of one key are listed. Three times are enough when nobody else changes them."""
+
+_REPLICATED = "; S3 replicates this object, and the copy in the other bucket still has them"
 
 T = TypeVar("T")
 
@@ -132,7 +135,7 @@ class ArchiveErasure:
 
     async def _erase_object(self, bucket: Bucket, key: str) -> None:
         """Steps 2 to 4. Raises AwsRefused, AwsUnreachable, and the errors of a file that cannot be read."""
-        erased: dict[Version, Counts] = {}  # one that is replaced and then deleted is the same version
+        erased: dict[Version, tuple[Counts, Held]] = {}  # one that is replaced and then deleted is the same version
         try:
             for _ in range(LOOKS):
                 versions = [each async for each in self._versions(bucket, key) if each.key == key]
@@ -143,12 +146,14 @@ class ArchiveErasure:
                 if self._known.issuperset(versions):
                     return
         finally:
-            for version, counts in erased.items():
+            for version, (counts, held) in erased.items():
                 how = "" if version.is_current else "; the whole older version was deleted"
-                self._report.done(self._name(version), counts, how)
+                self._report.done(self._name(version), counts, how + (_REPLICATED if held.is_replicated else ""))
         raise TrackerError(f"something of it was changed {LOOKS} times meanwhile: give this command again")
 
-    async def _erase_version(self, bucket: Bucket, version: Version, erased: dict[Version, Counts]) -> bool:
+    async def _erase_version(
+        self, bucket: Bucket, version: Version, erased: dict[Version, tuple[Counts, Held]]
+    ) -> bool:
         """Whether nothing more can be done with a version. Otherwise it was replaced or deleted, or has changed."""
         if version in self._known:
             return True
@@ -169,11 +174,11 @@ class ArchiveErasure:
             await asyncio.to_thread(file.write_kept, kept, counts)
             await asyncio.to_thread(self._report.record, self._name(version), counts)
             await self._patiently(lambda: bucket.replace(version, kept, held))
-            erased[version] = counts
+            erased[version] = counts, held
             return False
 
     async def _delete(
-        self, bucket: Bucket, version: Version, held: Held, counts: Counts, erased: dict[Version, Counts]
+        self, bucket: Bucket, version: Version, held: Held, counts: Counts, erased: dict[Version, tuple[Counts, Held]]
     ) -> bool:
         try:
             await self._patiently(lambda: bucket.delete(version))
@@ -186,7 +191,7 @@ class ArchiveErasure:
             )
             self._known.add(version)
             return True
-        erased[version] = counts
+        erased[version] = counts, held
         return False
 
     def _look_over(self, version: Version, counts: Counts) -> None:

@@ -6,26 +6,27 @@ it. Without versioning each object has one version, whose id is `null`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from tracker.aws.bucket import BODY_SECONDS, CONDITION_FAILED, bucket_and_prefix, upload
 from tracker.aws.calls import ask, incomplete_reply, read_reply
 from tracker.aws.clients import Clients, ClientSettings
+from tracker.aws.object_settings import AccessList, Held, Tags, granting, held_of, tagging
 from tracker.aws.settings import error_text
 from tracker.config import ArchiveConfig
 from tracker.errors import AwsRefused, AwsUnreachable
 
 READ_BYTES = 1 << 20
 
-# With these an object stays what it was: its digest, and how it is kept.
-_KEPT = ("Metadata", "ContentType", "StorageClass")
+T = TypeVar("T")
+
 # The object was changed or deleted, another put was faster, or somebody has removed our upload.
 _CHANGED = {404, 409, CONDITION_FAILED}
 
@@ -74,14 +75,6 @@ class VersionsPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a put must have so that the object stays what it was, and who locks this version until when."""
-
-    settings: dict[str, Any]
-    lock: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Upload:
     """An upload in parts that is not completed."""
 
@@ -124,14 +117,21 @@ class S3Versions:
                     await asyncio.to_thread(target.write, chunk)
         finally:
             reply["Body"].close()
-        return Held({name: reply[name] for name in _KEPT if name in reply}, _lock(reply))
+        return held_of(reply)
 
     async def replace(self, version: Version, file: Path, held: Held) -> bool:
-        """Put `file` in the place of the current version. False when another one is current now. Raises OSError."""
+        """Put `file` in the place of the current version. False when another one is current now. Raises OSError.
+
+        The object keeps what `held` has, its tags and its grants.
+        """
         (client,) = await self._clients.ready()
         target = {"Bucket": self._name, "Key": version.key}
+        one = {**target, "VersionId": version.id}
         try:
-            await upload(client, target, held.settings, file, {"IfMatch": version.etag})
+            tags = await _known(client.get_object_tagging(**one), Tags)
+            access = await _known(client.get_object_acl(**one), AccessList)
+            settings = held.settings | (tagging(tags.TagSet) if tags else {}) | (granting(access) if access else {})
+            await upload(client, target, settings, file, {"IfMatch": version.etag})
         except AwsRefused as error:
             if error.status in _CHANGED:
                 return False
@@ -182,12 +182,14 @@ async def _next_chunk(body: Any) -> bytes:
         raise AwsUnreachable(f"the body was cut off: {error_text(error)}") from error
 
 
-def _lock(reply: dict[str, Any]) -> str | None:
-    if reply.get("ObjectLockLegalHoldStatus") == "ON":
-        return "it is under a legal hold"
-    if until := reply.get("ObjectLockRetainUntilDate"):
-        return f"it is locked until {until:%Y-%m-%d %H:%M} UTC ({reply.get('ObjectLockMode', 'Object Lock')})"
-    return None
+async def _known(call: Awaitable[dict[str, Any]], kind: type[T]) -> T | None:
+    """The reply to a call. None when there is nothing, or when the endpoint, another one than AWS, has no such call."""
+    try:
+        return read_reply(await ask(call), kind)
+    except AwsRefused as error:
+        if error.is_unsupported or error.code == "NoSuchTagSet":
+            return None
+        raise
 
 
 @asynccontextmanager
