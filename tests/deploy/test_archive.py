@@ -50,13 +50,20 @@ def test_the_policy_of_the_erasure_allows_what_it_calls_and_the_archiver_can_del
 
 
 def test_the_doctor_may_look_at_the_bucket_and_at_no_object_but_the_one_that_it_asks_for() -> None:
-    source = (ROOT / "src/tracker/operations/archive_checks.py").read_text()
+    source = "".join(
+        (ROOT / f"src/tracker/operations/{module}.py").read_text() for module in ("archive_checks", "upload_checks")
+    )
     [key] = re.findall(r'f"\{prefix\}([\w-]+)"', source)
-    calls = set(re.findall(r"s3\.(get_\w+|head_\w+)\(", source))
-    named = {"head_bucket": "s3:ListBucket", "head_object": "s3:GetObject"}
-    assert actions("ArchiveDoctorPolicy", ARCHIVE) == {
-        named.get(call, f"s3:{call.title().replace('_', '')}".replace("GetPublic", "GetBucketPublic")) for call in calls
+    calls = set(re.findall(r"(?:s3|versions)\.(get_\w+|head_\w+|uploads)\(", source))
+    named = {
+        "head_bucket": "s3:ListBucket",
+        "head_object": "s3:GetObject",
+        "uploads": "s3:ListBucketMultipartUploads",
+        "get_bucket_versioning": "s3:GetBucketVersioning",
+        "get_public_access_block": "s3:GetBucketPublicAccessBlock",
+        "get_bucket_lifecycle_configuration": "s3:GetLifecycleConfiguration",
     }
+    assert actions("ArchiveDoctorPolicy", ARCHIVE) == {named[call] for call in calls}
     document = resources(ARCHIVE)["ArchiveDoctorPolicy"]["PolicyDocument"]
     [read] = [each["Resource"] for each in document["Statement"] if "s3:GetObject" in each["Action"]]
     assert read.endswith(f"/${{Prefix}}/{key}")

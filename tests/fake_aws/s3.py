@@ -49,7 +49,11 @@ _OF_QUERY = {
     "uploads": "ListMultipartUploads",
     "tagging": "GetObjectTagging",
     "acl": "GetObjectAcl",
+    "versioning": "GetBucketVersioning",
+    "publicAccessBlock": "GetPublicAccessBlock",
+    "lifecycle": "GetBucketLifecycleConfiguration",
 }
+_SETTINGS = {"GetBucketVersioning", "GetPublicAccessBlock", "GetBucketLifecycleConfiguration"}
 
 
 class FakeBucket:
@@ -143,6 +147,8 @@ class FakeS3:
         """The same, for the calls of some names, as for a permission that is missing."""
         self.foreign = False
         """Whether another program answers, with a page and status 200."""
+        self.lifecycle = ""
+        """The rules of the bucket, in XML."""
         self.cut_bodies = 0
         """How many of the next objects that are read end amid their bodies."""
         self.on_call: Callable[[str], None] = lambda _: None
@@ -206,6 +212,8 @@ class FakeS3:
         upload = request.query.get("uploadId", "")
         if CHECKSUM in request.headers:
             assert request.headers[CHECKSUM] == _crc32(body)
+        if action in _SETTINGS:
+            return self._setting(action)
         if action.startswith("List"):
             return self._list(action, request)
         if action in ("PutObject", "CompleteMultipartUpload"):
@@ -213,6 +221,8 @@ class FakeS3:
                 return _error(404, "NoSuchUpload")
             if refusal := self._refusal(key, request):
                 return refusal
+        if action == "HeadObject" and not key:
+            return web.Response()
         if action == "HeadObject":
             found = self.objects.get(key)
             if found is None:
@@ -258,6 +268,19 @@ class FakeS3:
             return None if request.headers["If-Match"] == current.etag else _error(412, "PreconditionFailed")
         assert request.headers["If-None-Match"] == "*"
         return None if current is None else _error(412, "PreconditionFailed")
+
+    def _setting(self, action: str) -> web.Response:
+        """A setting of the bucket, which is one as the stack makes it, but for its lifecycle."""
+        if action == "GetBucketVersioning":
+            status = "Enabled" if self.store.versioned else "Suspended"
+            return _xml(f"<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>")
+        if action == "GetPublicAccessBlock":
+            names = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+            blocks = "".join(f"<{name}>true</{name}>" for name in names)
+            return _xml(f"<PublicAccessBlockConfiguration>{blocks}</PublicAccessBlockConfiguration>")
+        if not self.lifecycle:
+            return _error(404, "NoSuchLifecycleConfiguration")
+        return _xml(f"<LifecycleConfiguration>{self.lifecycle}</LifecycleConfiguration>")
 
     def _get(self, action: str, key: str, request: web.Request) -> web.Response:
         found = self.store.find(key, request.query["versionId"])

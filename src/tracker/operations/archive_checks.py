@@ -1,7 +1,10 @@
-"""Checks of the archive: its bucket, what these credentials may do there, and the closed logs that wait for it."""
+"""Checks of the archive: its bucket, what these credentials may do there, and the closed logs that wait for it.
+
+Those of uploads are in `upload_checks`.
+"""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,9 @@ from tracker.config import ArchiveConfig, StorageConfig
 from tracker.errors import AwsRefused
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.operations.topic_checks import clock
+from tracker.operations.upload_checks import STACK, check_uploads, looked_up
 
 BEHIND_SECONDS = 6 * 3_600  # the alarm TrackerArchiveBehind has the same limit
-
-_STACK = "deploy/aws/archive.yaml"
 
 
 async def check_archive(config: StorageConfig) -> AsyncIterator[Finding]:
@@ -67,7 +69,7 @@ async def _check_bucket(config: ArchiveConfig) -> AsyncIterator[Finding]:
                 "archive",
                 f"there is no bucket {name}",
                 why="nothing is archived, and closed logs stay on the disk",
-                fix=f"correct archive.url, or create it with {_STACK}",
+                fix=f"correct archive.url, or create it with {STACK}",
             )
             return
         yield ok("archive", f"bucket {name}")
@@ -76,6 +78,8 @@ async def _check_bucket(config: ArchiveConfig) -> AsyncIterator[Finding]:
         yield await _permission(s3, name, f"{prefix}tracker-doctor")
         yield await _versioning(s3, name)
         yield await _public_access(s3, name)
+        async for finding in check_uploads(config, s3):
+            yield finding
 
 
 async def _permission(s3: Any, bucket: str, key: str) -> Finding:
@@ -88,7 +92,7 @@ async def _permission(s3: Any, bucket: str, key: str) -> Finding:
                 "archive",
                 f"these credentials may not read below {key.rpartition('/')[0] or bucket}",
                 why="the archiver asks S3 for each object before and after it stores it",
-                fix=f"give the archiver the policy ArchivePolicy of {_STACK}",
+                fix=f"give the archiver the policy ArchivePolicy of {STACK}",
             )
         if error.status != 404:
             raise
@@ -96,7 +100,7 @@ async def _permission(s3: Any, bucket: str, key: str) -> Finding:
 
 
 async def _versioning(s3: Any, bucket: str) -> Finding:
-    reply = await _looked_up(s3.get_bucket_versioning(Bucket=bucket), "s3:GetBucketVersioning")
+    reply = await looked_up(ask(s3.get_bucket_versioning(Bucket=bucket)), "s3:GetBucketVersioning")
     if isinstance(reply, Finding):
         return reply
     if reply.get("Status") != "Enabled":
@@ -104,7 +108,7 @@ async def _versioning(s3: Any, bucket: str) -> Finding:
             "archive",
             "the bucket keeps no versions",
             why="an object that somebody deletes or replaces by mistake is lost, with the visits of a closed log",
-            fix=f"enable versioning, as {_STACK} does",
+            fix=f"enable versioning, as {STACK} does",
         )
     return ok("archive", "the bucket keeps versions")
 
@@ -112,7 +116,7 @@ async def _versioning(s3: Any, bucket: str) -> Finding:
 async def _public_access(s3: Any, bucket: str) -> Finding:
     settings: dict[str, Any] | Finding
     try:
-        settings = await _looked_up(s3.get_public_access_block(Bucket=bucket), "s3:GetBucketPublicAccessBlock")
+        settings = await looked_up(ask(s3.get_public_access_block(Bucket=bucket)), "s3:GetBucketPublicAccessBlock")
     except AwsRefused as error:
         if error.status != 404:
             raise
@@ -126,20 +130,6 @@ async def _public_access(s3: Any, bucket: str) -> Finding:
             "archive",
             f"public access to the bucket is not blocked: {', '.join(missing)}",
             why="one wrong policy or list would show the addresses of all visitors to everybody",
-            fix=f"block it, as {_STACK} does",
+            fix=f"block it, as {STACK} does",
         )
     return ok("archive", "public access to the bucket is blocked")
-
-
-async def _looked_up(call: Awaitable[dict[str, Any]], permission: str) -> dict[str, Any] | Finding:
-    """The reply to a call, or a finding when these credentials may not make it."""
-    try:
-        return await ask(call)
-    except AwsRefused as error:
-        if error.status != 403:
-            raise
-        return unknown(
-            "archive",
-            f"{permission} is denied",
-            fix=f"run the doctor with the policy ArchiveDoctorPolicy of {_STACK}; the archiver does not need it",
-        )
