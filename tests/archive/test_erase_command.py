@@ -269,6 +269,28 @@ def test_named_files_are_erased_alone_and_the_archive_is_named_as_not_read(
     assert s3.calls == []
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_the_command_erases_in_a_log_whose_archiving_cannot_end(
+    log: Path, s3: FakeS3, named: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = close(log, VISITS)
+    archive(log, s3.url)
+    archived_marker(log, closed).unlink()
+    key = max(s3.objects)
+    s3.store.delete(key, s3.objects[key].version)
+    other = s3.store.put(key, b"no Parquet", "of somebody else")
+    assert archive(log, s3.url).conflicts == 1
+    s3.refuse = 403, "AccessDenied"
+    assert main(command(log, s3.url, closed)) == 3
+    assert f"{closed}: its archiving was begun, and cannot be undone: s3://{BUCKET}/a: " in capsys.readouterr().err
+    assert closed.read_bytes() == VISITS
+    s3.refuse = None
+    assert main(command(log, s3.url, *([closed] if named else []))) == (0 if named else 3)  # no Parquet, which is named
+    assert f"{closed}: 1 objects of its incomplete archiving were removed" in capsys.readouterr().out
+    assert closed.read_bytes() == b"".join(LINES[number] for number in OTHERS)
+    assert s3.objects == {key: other}
+
+
 def test_a_log_that_is_closed_archived_and_removed_meanwhile_is_erased_too(log: Path, s3: FakeS3) -> None:
     close(log, VISITS)
     archive(log, s3.url)

@@ -95,6 +95,12 @@ class FakeBucket:
         lock = f"it is locked until {found.locked_until:%Y-%m-%d}" if found.locked_until else None
         return Held({"digest": found.digest}, lock)
 
+    async def digest_of(self, version: Version) -> str | None:
+        self._begin()
+        found = self.store.find(version.key, version.id)
+        self._end()
+        return found.digest if found else None
+
     async def replace(self, version: Version, file: Path, held: Held) -> bool:
         self._begin()
         current = self.objects.get(version.key)
@@ -224,7 +230,8 @@ class FakeS3:
         if action == "HeadObject" and not key:
             return web.Response()
         if action == "HeadObject":
-            found = self.objects.get(key)
+            version = request.query.get("versionId")
+            found = self.store.find(key, version) if version else self.objects.get(key)
             if found is None:
                 return _error(404, "NoSuchKey", head=True)
             return web.Response(headers={"ETag": found.etag, "x-amz-meta-digest": found.digest})

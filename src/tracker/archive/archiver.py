@@ -5,7 +5,8 @@ One archiver works on a log at a time: it holds a lock during each pass. One clo
 1. The folder of the logs is listed and then synced. A power cut could otherwise undo the rename of a rotation that was
    seen here, and the same lines would be closed again under another name.
 2. The log is locked, the empty file `NAME.part` is made durable beside its marker to be, and the lock is released. From
-   now on `tracker erase` refuses this log. It would otherwise replace it between two objects, or after it was read.
+   now on `tracker erase` refuses this log while the archiver holds its own lock: it would otherwise replace the log
+   between two objects, or after it was read. Afterwards it takes the objects of this log back first (`taking_back`).
 3. The log is read to its end. Its objects are made as temporary files, one for each day and one for malformed lines,
    and the digest of all its lines is known.
 4. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody

@@ -23,14 +23,15 @@ Digests in the metadata are those of the closed logs before the erasure, by whic
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
-from tracker.archive.archiver import TRIES, may_be_over_soon
-from tracker.archive.rewriting import UNREADABLE, ObjectFile, is_read
+from tracker.archive.archiver import may_be_over_soon
+from tracker.archive.objects import is_read
+from tracker.archive.rewriting import UNREADABLE, ObjectFile
+from tracker.archive.version_calls import Bucket, patiently, versions_of
 from tracker.aws import bucket_and_prefix
 from tracker.aws.object_settings import Held
-from tracker.aws.versions import Upload, Version, VersionsPage
+from tracker.aws.versions import Upload, Version
 from tracker.config import ArchiveConfig
 from tracker.core.erasure import Selection
 from tracker.errors import AwsRefused, AwsUnreachable, TrackerError
@@ -45,22 +46,6 @@ LOOKS = 10
 _REPLICATED = "; S3 replicates this object, and the copy in the other bucket still has them"
 
 T = TypeVar("T")
-
-
-class Bucket(Protocol):
-    """A bucket with versions, as `tracker.aws.versions.S3Versions` implements it."""
-
-    async def page(self, prefix: str, begin: dict[str, str] | None = None) -> VersionsPage: ...
-
-    async def read(self, version: Version, file: Path) -> Held | None: ...
-
-    async def replace(self, version: Version, file: Path, held: Held) -> bool: ...
-
-    async def delete(self, version: Version) -> None: ...
-
-    async def uploads(self, prefix: str) -> list[Upload]: ...
-
-    async def abort(self, upload: Upload) -> None: ...
 
 
 class ArchiveErasure:
@@ -92,6 +77,7 @@ class ArchiveErasure:
         """
         found = False
         async for key, versions in self._keys(bucket):
+            self.looked = True
             if key in self._failed or self._known.issuperset(versions):
                 continue
             found = True
@@ -107,13 +93,14 @@ class ArchiveErasure:
                     raise
                 self._failed.add(key)
                 self._report.fail(f"{self._url}{key}", str(error))
+        self.looked = True
         await self._remove_uploads(bucket)
         return found
 
     async def _keys(self, bucket: Bucket) -> AsyncIterator[tuple[str, list[Version]]]:
         """The keys below the prefix, each with all of its versions."""
         key, versions = "", list[Version]()
-        async for version in self._versions(bucket, self._prefix):
+        async for version in versions_of(bucket, self._prefix, self._backoff):
             if version.key != key:
                 if versions:
                     yield key, versions
@@ -122,23 +109,12 @@ class ArchiveErasure:
         if versions:
             yield key, versions
 
-    async def _versions(self, bucket: Bucket, prefix: str) -> AsyncIterator[Version]:
-        begin: dict[str, str] | None = None
-        while True:
-            page = await self._patiently(lambda begin=begin: bucket.page(prefix, begin))  # type: ignore[misc]
-            self.looked = True
-            for version in page.versions:
-                yield version
-            if page.next is None:
-                return
-            begin = page.next
-
     async def _erase_object(self, bucket: Bucket, key: str) -> None:
         """Steps 2 to 4. Raises AwsRefused, AwsUnreachable, and the errors of a file that cannot be read."""
         erased: dict[Version, tuple[Counts, Held]] = {}  # one that is replaced and then deleted is the same version
         try:
             for _ in range(LOOKS):
-                versions = [each async for each in self._versions(bucket, key) if each.key == key]
+                versions = [each async for each in versions_of(bucket, key, self._backoff) if each.key == key]
                 for version in sorted(versions, key=lambda each: not each.is_current):
                     is_done = await self._erase_version(bucket, version, erased)
                     if version.is_current and not is_done:
@@ -223,16 +199,7 @@ class ArchiveErasure:
                 self._report.fail(self._url + self._prefix, f"uploads that were not completed may be left: {error}")
 
     async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
-        """The reply to a call, which is made again when S3 fails in a way that may be over soon."""
-        self._backoff.reset()
-        for tries in range(1, TRIES + 1):
-            try:
-                return await call()
-            except (AwsRefused, AwsUnreachable) as error:
-                if tries == TRIES or not may_be_over_soon(error):
-                    raise
-            await asyncio.sleep(self._backoff.next())
-        raise AssertionError("unreachable")
+        return await patiently(call, self._backoff)
 
     def _name(self, version: Version) -> str:
         """What people and `erased.log` call a version."""

@@ -20,6 +20,10 @@ from tracker.files import reason
 from tracker.temporary_folder import temporary_folder
 from tracker.visit_log_files import closed_name, forms
 
+# The names of the objects: date=2026-11-24/LOG.parquet and _malformed/LOG.gz.
+_DAY, _VISITS = "date=", ".parquet"
+_MALFORMED, _GZIP = "_malformed/", ".gz"
+
 
 @dataclass(frozen=True, slots=True)
 class Made:
@@ -88,8 +92,27 @@ def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> MadeO
         lines = Lines(log, cast(IO[bytes], packed))
         for part in lines.parts(ending):
             days.add(part.day, part.visits)
-        made = [Made(f"date={day}/{name}.parquet", file, rows) for day, file, rows in days.finish()]
+        made = [Made(f"{_DAY}{day}/{name}{_VISITS}", file, rows) for day, file, rows in days.finish()]
     visits = sum(each.lines for each in made)
     if lines.malformed:
-        made.append(Made(f"_malformed/{name}.gz", malformed, lines.malformed))
+        made.append(Made(f"{_MALFORMED}{name}{_GZIP}", malformed, lines.malformed))
     return MadeObjects(lines.digest, visits, lines.malformed, tuple(made))
+
+
+def is_object_of(closed: Path, name: str) -> bool:
+    """Whether the object with this name, its key below the prefix, is one that `closed` makes, whatever its days."""
+    folder, _, file = name.rpartition("/")
+    log = closed_name(closed)
+    return (folder.startswith(_DAY) and "/" not in folder and file == f"{log}{_VISITS}") or (
+        name == f"{_MALFORMED}{log}{_GZIP}"
+    )
+
+
+def is_read(name: str) -> bool:
+    """Whether the object with this name can have lines: one of ours, or any other Parquet file."""
+    return name.endswith(_VISITS) or is_malformed(name)
+
+
+def is_malformed(name: str) -> bool:
+    """Whether the object with this name has malformed lines."""
+    return name.startswith(_MALFORMED) and name.endswith(_GZIP)

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tracker.archive.day_files import COMPACT, ROW_GROUP, ROW_GROUP_BYTES
+from tracker.archive.objects import is_malformed
 from tracker.core.erasure import Key, Selection
 from tracker.decompression import DamagedFile, IncompleteFile
 from tracker.errors import MalformedMessage, TrackerError
@@ -27,20 +28,11 @@ _READ = ["ip", "user_agent", "page"]
 _TEXTS = ["page", "user_agent", "log"]  # they repeat themselves
 
 
-def is_read(name: str) -> bool:
-    """Whether the object of this name, its key below the prefix of the archive, can have lines."""
-    return name.endswith(".parquet") or _is_malformed(name)
-
-
-def _is_malformed(name: str) -> bool:
-    return name.startswith("_malformed/") and name.endswith(".gz")
-
-
 class ObjectFile:
     """A copy of an object on this machine. Its methods raise the errors of UNREADABLE."""
 
     def __init__(self, name: str, file: Path, selection: Selection) -> None:
-        self._is_malformed = _is_malformed(name)
+        self._is_malformed = is_malformed(name)
         self._file = file
         self._selection = selection
         self._agents = pa.array(_possible(selection.agents), pa.string())

@@ -51,7 +51,7 @@ class S3Bucket:
             if error.status >= 500:
                 raise
             raise await self._with_reason(client, key, error) from error
-        return str(reply.get("Metadata", {}).get(_DIGEST, ""))
+        return digest_in(reply)
 
     async def _with_reason(self, client: Any, key: str, error: AwsRefused) -> AwsRefused:
         """The error with its reason, which a listing has. The reply to a HEAD has no body, only a status."""
@@ -74,6 +74,11 @@ class S3Bucket:
         except AwsRefused as error:
             if error.status != CONDITION_FAILED:
                 raise
+
+
+def digest_in(reply: dict[str, Any]) -> str:
+    """The digest in the metadata of an object, by the reply to a call for the object; empty when it has none."""
+    return str(reply.get("Metadata", {}).get(_DIGEST, ""))
 
 
 async def upload(

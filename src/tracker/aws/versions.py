@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tracker.aws.bucket import BODY_SECONDS, CONDITION_FAILED, bucket_and_prefix, upload
+from tracker.aws.bucket import BODY_SECONDS, CONDITION_FAILED, bucket_and_prefix, digest_in, upload
 from tracker.aws.calls import ask, incomplete_reply, read_reply
 from tracker.aws.clients import Clients, ClientSettings
 from tracker.aws.object_settings import AccessList, Held, Tags, granting, held_of, tagging
@@ -118,6 +118,17 @@ class S3Versions:
         finally:
             reply["Body"].close()
         return held_of(reply)
+
+    async def digest_of(self, version: Version) -> str | None:
+        """The digest in the metadata of a version, as `S3Bucket.digest` returns it; None when the version is gone."""
+        (client,) = await self._clients.ready()
+        try:
+            reply = await ask(client.head_object(Bucket=self._name, Key=version.key, VersionId=version.id), "ETag")
+        except AwsRefused as error:
+            if error.status == 404:
+                return None
+            raise
+        return digest_in(reply)
 
     async def replace(self, version: Version, file: Path, held: Held) -> bool:
         """Put `file` in the place of the current version. False when another one is current now. Raises OSError.

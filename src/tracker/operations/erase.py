@@ -18,6 +18,7 @@ from tracker.config import ArchiveConfig, load_storage
 from tracker.core.erasure import Selection
 from tracker.errors import AwsRefused, AwsUnreachable, TrackerError, UsageError
 from tracker.storage.audit import CONFIG
+from tracker.storage.erasure_log import digests
 from tracker.storage.erasure_report import ErasureReport
 from tracker.storage.log_erasure import LogErasure
 
@@ -53,17 +54,16 @@ def run(options: argparse.Namespace) -> int:
     config = load_storage(options.config, os.environ)
     log = Path(config.log.path)
     report = ErasureReport(log, dry_run=options.dry_run)
-    logs = LogErasure(log, options.files, selection, report)
-    archive = None
-    if config.archive.url is not None and not options.files:
-        archive = _Archive(config.archive, selection, report)
+    archive = None if config.archive.url is None else _Archive(config.archive, log, selection, report)
+    logs = LogErasure(log, options.files, selection, report, None if archive is None else archive.take_back)
+    whole = archive if not options.files else None
     try:
         has_new = True
         while has_new:
-            has_new = logs.erase() and archive is not None
-            if archive is not None:
-                has_new |= archive.erase()
-        print(f"{report.lines} lines {report.what} in {len(logs.seen)} files" + (archive.summary() if archive else ""))
+            has_new = logs.erase() and whole is not None
+            if whole is not None:
+                has_new |= whole.erase()
+        print(f"{report.lines} lines {report.what} in {len(logs.seen)} files" + (whole.summary() if whole else ""))
         logs.print_not_read()
     except OSError as error:
         raise TrackerError(f"{error.filename or log}: {error.strerror or error}") from error
@@ -75,31 +75,44 @@ def run(options: argparse.Namespace) -> int:
 class _Archive:
     """The archive, if it can be looked at. What cannot be done is reported, and the closed logs are erased anyway."""
 
-    def __init__(self, config: ArchiveConfig, selection: Selection, report: ErasureReport) -> None:
+    def __init__(self, config: ArchiveConfig, log: Path, selection: Selection, report: ErasureReport) -> None:
         self._config = config
+        self._log = log
+        self._selection = selection
         self._report = report
-        self._erasure = self._open(selection)
-        self._ended = self._erasure is None
+        self._erasure: ArchiveErasure | None = None
+        self._ended = False
 
-    def _open(self, selection: Selection) -> "ArchiveErasure | None":
+    def take_back(self, closed: Path, digest: str) -> None:
+        """Delete the objects of a closed log, which has this digest now. Raises TrackerError and OSError."""
+        require_extra()
+        from tracker.archive.taking_back import take_back
+
+        async def run() -> int:
+            async with open_versions(self._config) as bucket:
+                return await take_back(bucket, self._config, closed, digests(self._log, closed, digest))
+
         try:
-            require_extra()
-        except TrackerError as error:
-            self._report.fail(str(self._config.url), f"the archive was not looked at: {error}")
-            return None
-        from tracker.archive.erasing import ArchiveErasure  # it imports packages of the extra
-
-        return ArchiveErasure(self._config, selection, self._report)
+            count = asyncio.run(run())
+        except (AwsRefused, AwsUnreachable) as error:
+            raise TrackerError(f"its archiving was begun, and cannot be undone: {self._config.url}: {error}") from error
+        if count:
+            print(f"{closed}: {count} objects of its incomplete archiving were removed; the archiver puts new ones")
 
     def erase(self) -> bool:
         """Returns whether there was anything that was not known."""
-        if self._erasure is None or self._ended:
+        if self._ended:
             return False
         try:
+            if self._erasure is None:
+                require_extra()
+                from tracker.archive.erasing import ArchiveErasure  # it imports packages of the extra
+
+                self._erasure = ArchiveErasure(self._config, self._selection, self._report)
             return asyncio.run(self._erase(self._erasure))
-        except (AwsRefused, AwsUnreachable) as error:
+        except TrackerError as error:
             self._ended = True
-            what = "not read to its end" if self._erasure.looked else "not looked at"
+            what = "not read to its end" if self._erasure is not None and self._erasure.looked else "not looked at"
             self._report.fail(str(self._config.url), f"the archive was {what}: {error}")
             return False
 

@@ -1,20 +1,24 @@
 """Erases the selected lines in the closed logs beside a visit log, or in those that were named.
 
 The live log is refused, because only storage may write to it: rotate first. The ledger knows byte ranges of journals
-and not the content of closed logs, so it stays as it is. A closed log whose archiving has begun is refused as well: the
-archiver goes on with the lines that it has read, and the next pass must make the same objects of the same lines.
+and not the content of closed logs, so it stays as it is. A closed log with such lines whose archiving has begun and
+not ended is refused while the archiver works, because it goes on with the lines that it has read. Otherwise, if it was
+interrupted or cannot end, the objects that are in the archive already are taken back before the log is replaced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from tracker.core.erasure import Selection
 from tracker.decompression import DamagedFile, IncompleteFile
-from tracker.errors import HeldByAnother, LogChanged, UsageError
+from tracker.errors import HeldByAnother, LogChanged, TrackerError, UsageError
+from tracker.files import open_exclusively, reason
 from tracker.storage.erasing import Counts, erase_lines
 from tracker.storage.erasure_report import ErasureReport
 from tracker.storage.ledger_reader import read_extent
 from tracker.visit_log_files import (
+    archiver_lock_path,
     archiving_path,
     beside_the_log,
     closed_logs,
@@ -31,9 +35,20 @@ HOW_TO_ROTATE = (
 
 
 class LogErasure:
-    """Erases in one closed log after the other. Raises UsageError when one of the `named` files is the live log."""
+    """Erases in one closed log after the other. Raises UsageError when one of the `named` files is the live log.
 
-    def __init__(self, log: Path, named: list[Path], selection: Selection, report: ErasureReport) -> None:
+    `take_back` takes the objects of a closed log with this digest out of the archive, or raises TrackerError. None when
+    no archive is configured.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        named: list[Path],
+        selection: Selection,
+        report: ErasureReport,
+        take_back: Callable[[Path, str], None] | None = None,
+    ) -> None:
         for file in named:
             if log.exists() and file.exists() and file.samefile(log):
                 raise UsageError(f"{file} is the live log: {HOW_TO_ROTATE}")
@@ -43,6 +58,7 @@ class LogErasure:
         self._named = named
         self._selection = selection
         self._report = report
+        self._take_back = take_back
 
     def erase(self) -> bool:
         """Erase in the files that were not there before. Returns whether there were any. Raises OSError."""
@@ -69,34 +85,51 @@ class LogErasure:
         """Erase in one file. If nobody has named it, it may be gone: compressed (and listed later), or removed."""
         report = self._report
         try:
-            counts = erase_lines(
-                file,
-                self._selection,
-                check=lambda inode: self._check(file, inode),
-                record=None if report.dry_run else lambda counts: report.record(str(file), counts),
-            )
+            with ExitStack() as until_replaced:
+                counts = erase_lines(
+                    file,
+                    self._selection,
+                    check=self._check,
+                    record=None if report.dry_run else lambda counts: self._record(file, counts, until_replaced),
+                )
         except FileNotFoundError as error:
             if self._named:
                 report.fail(str(file), f"{error.strerror}: was it compressed meanwhile?")
         except (IncompleteFile, DamagedFile) as error:
             report.fail(str(file), f"{error}; nothing was changed")
-        except (OSError, HeldByAnother, LogChanged) as error:
+        except (OSError, TrackerError) as error:
             report.fail(str(file), error.strerror or str(error) if isinstance(error, OSError) else str(error))
         else:
             self._done(file, counts)
 
-    def _check(self, file: Path, inode: int) -> None:
-        """Raise LogChanged for the file that storage writes, or has renamed and not yet left. Raises TrackerError.
-
-        Raises HeldByAnother for a file of which the archive may have some objects and not yet all.
-        """
+    def _check(self, inode: int) -> None:
+        """Raise LogChanged for the file that storage writes, or has renamed and not yet left. Raises TrackerError."""
         if ledger_path(self._log).exists() and read_extent(ledger_path(self._log)).inode == inode:
             raise LogChanged(f"storage may still write to it ({self._log}): {HOW_TO_ROTATE}")
-        if archiving_path(self._log, file).exists():
-            raise HeldByAnother(
-                "it is being archived, or that was interrupted: when `tracker archive` has ended without an error, "
-                "give this command again"
-            )
+
+    def _record(self, file: Path, counts: Counts, until_replaced: ExitStack) -> None:
+        """Prepare the archive for what is about to be erased, and record it. Raises OSError and TrackerError.
+
+        The archiver is kept from this log until it is replaced.
+        """
+        begun = archiving_path(self._log, file)
+        if begun.exists():
+            lock = archiver_lock_path(self._log)
+            try:
+                until_replaced.enter_context(open_exclusively(lock))
+            except HeldByAnother as error:
+                raise HeldByAnother(
+                    "it is being archived: give this command again when `tracker archive` has ended, or was stopped"
+                ) from error
+            except OSError as error:
+                raise TrackerError(f"its archiving was begun, and {lock} cannot be locked: {reason(error)}") from error
+            if self._take_back is None:
+                raise TrackerError(
+                    "its archiving was begun, and archive.url does not say where. Set it; or, if that archive is not "
+                    f"kept, remove {begun}"
+                )
+            self._take_back(file, counts.before)
+        self._report.record(str(file), counts)
 
     def _done(self, file: Path, counts: Counts) -> None:
         self._report.done(str(file), counts)
