@@ -47,7 +47,7 @@ def test_closed_logs_become_objects_and_get_a_marker_and_the_live_log_does_not(l
     marker = json.loads(archived_marker(log, first).read_text())
     assert marker == {
         "digest": bucket.objects[f"years/{marker['objects'][0]}"].digest, "visits": 2, "malformed": 0,
-        "objects": [f"date=2026-11-24/{first.name}.parquet"],
+        "objects": [f"date=2026-11-24/{first.name}.parquet"], "modified_ns": first.stat().st_mtime_ns,
     }  # fmt: skip
     calls = bucket.calls
     assert archive(log, bucket) == Pass()

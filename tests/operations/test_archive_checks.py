@@ -191,11 +191,11 @@ async def test_closed_logs_that_wait_for_long_are_reported(broker: Broker, s3: A
     first, second = close(log, line(1), 13), close(log, line(2), 14)
     marker = archived_marker(log, first)
     marker.parent.mkdir(parents=True)
-    write_marker(marker, Marker("0" * 64, 1, 0, []))
+    write_marker(marker, Marker("0" * 64, 1, 0, [], first.stat().st_mtime_ns))
     findings = await found(log, f"s3://{name}/a", broker.endpoint)
     assert findings[0].level is Level.WARNING
     assert findings[0].what.startswith("1 closed logs wait")
-    write_marker(archived_marker(log, second), Marker("0" * 64, 1, 0, []))
+    write_marker(archived_marker(log, second), Marker("0" * 64, 1, 0, [], second.stat().st_mtime_ns))
     (tmp_path / "visits.log.1").write_bytes(line(3))
     findings = await found(log, f"s3://{name}/a", broker.endpoint)
     assert [finding.level for finding in findings[:2]] == [Level.FAULT, Level.OK]

@@ -15,7 +15,8 @@ One archiver works on a log at a time: it holds a lock during each pass. One clo
    A digest that the log had before lines of it were erased is the same digest: the object is older than the erasure.
    The marker gets the digest that the objects have.
 5. When all objects are done, the marker is written into `NAME.part`, synced, and renamed to its name.
-6. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`).
+6. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`). A log with
+   the name of another one that was archived is not taken for it: a marker has the time of its log (`closed_logs`).
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
 and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
@@ -111,16 +112,16 @@ class Archiver:
             return
         for problem in look.problems:
             self._failed(done, problem)
-        await self._archive_all(look.waiting, done)
+        await self._archive_all(look.waiting, look.stuck, done)
         if self._removal is not None:
             async for problem in self._removal.remove(look.archived, self._prefix):
                 self._failed(done, problem)
 
-    async def _archive_all(self, waiting: Sequence[Waiting], done: Pass) -> None:
-        """Archive these logs. Ends early after a failure that the next log would have as well."""
-        oldest_failed: float | None = None
-        for at, closed, _ in waiting:
-            _measure(len(waiting) - done.archived, at if oldest_failed is None else oldest_failed)
+    async def _archive_all(self, waiting: Sequence[Waiting], stuck: Sequence[Waiting], done: Pass) -> None:
+        """Archive the `waiting` logs. Ends early after a failure that the next log would have as well."""
+        oldest_failed = min((each.at for each in stuck), default=None)
+        for at, closed, *_ in waiting:
+            _measure(len(stuck) + len(waiting) - done.archived, at if oldest_failed is None else oldest_failed)
             ends = False
             try:
                 await self._archive(closed)
@@ -136,10 +137,10 @@ class Archiver:
             else:
                 done.archived += 1
                 continue
-            oldest_failed = at if oldest_failed is None else oldest_failed
+            oldest_failed = min(at, at if oldest_failed is None else oldest_failed)
             if ends:
                 break
-        done.waiting = len(waiting) - done.archived
+        done.waiting = len(stuck) + len(waiting) - done.archived
         _measure(done.waiting, oldest_failed)
 
     async def _archive(self, closed: Path) -> None:
@@ -221,7 +222,7 @@ def _begin(part: Path, closed: Path) -> None:
 
 
 def _write_marker(file: Path, made: MadeObjects) -> None:
-    marker = Marker(made.digest, made.visits, made.malformed, [each.name for each in made.objects])
+    marker = Marker(made.digest, made.visits, made.malformed, [each.name for each in made.objects], made.modified_ns)
     try:
         write_marker(file, marker)
     except OSError as error:

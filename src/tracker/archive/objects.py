@@ -41,6 +41,8 @@ class MadeObjects:
     visits: int
     malformed: int
     objects: tuple[Made, ...]
+    modified_ns: int
+    """When the closed log was changed last, in nanoseconds since 1970."""
 
 
 @asynccontextmanager
@@ -96,7 +98,7 @@ def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> MadeO
     visits = sum(each.lines for each in made)
     if lines.malformed:
         made.append(Made(f"{_MALFORMED}{name}{_GZIP}", malformed, lines.malformed))
-    return MadeObjects(lines.digest, visits, lines.malformed, tuple(made))
+    return MadeObjects(lines.digest, visits, lines.malformed, tuple(made), log.modified_ns)
 
 
 def is_object_of(closed: Path, name: str) -> bool:
