@@ -54,9 +54,9 @@ def test_the_doctor_may_look_at_the_bucket_and_at_no_object_but_the_one_that_it_
         (ROOT / f"src/tracker/operations/{module}.py").read_text() for module in ("archive_checks", "upload_checks")
     )
     [key] = re.findall(r'f"\{prefix\}([\w-]+)"', source)
-    calls = set(re.findall(r"(?:s3|versions)\.(get_\w+|head_\w+|uploads)\(", source))
+    calls = set(re.findall(r"(?:s3|versions)\.(get_\w+|head_\w+|list_\w+|uploads)\(", source))
     named = {
-        "head_bucket": "s3:ListBucket",
+        "list_objects_v2": "s3:ListBucket",
         "head_object": "s3:GetObject",
         "uploads": "s3:ListBucketMultipartUploads",
         "get_bucket_versioning": "s3:GetBucketVersioning",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, quote, unquote
+from urllib.parse import parse_qsl, quote
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -213,7 +213,7 @@ class FakeS3:
         return _error(status, code, head=request.method == "HEAD")
 
     def _perform(self, action: str, request: web.Request, body: bytes) -> web.Response:
-        bucket, _, key = unquote(request.path).lstrip("/").partition("/")
+        bucket, _, key = request.path.lstrip("/").partition("/")
         assert bucket == BUCKET
         upload = request.query.get("uploadId", "")
         if CHECKSUM in request.headers:

@@ -1,15 +1,20 @@
 """What the doctor finds about the archive."""
 
+import gzip
+import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from aiohttp import web
 
+from tests.archive.between import Call, between, error
 from tests.archive.closed import close, line
 from tests.fake_aws.s3 import FakeS3
 from tests.fake_aws.s3_store import Parts
@@ -181,8 +186,41 @@ async def test_credentials_without_permission_are_reported(tmp_path: Path) -> No
     with FakeS3() as fake:
         fake.refuse = 403, "AccessDenied"
         findings = await found(tmp_path / "visits.log", "s3://archive/a", fake.url)
-    assert findings[-1].level in (Level.FAULT, Level.UNKNOWN)
-    assert "403" in findings[-1].what
+    assert findings[-1].level is Level.FAULT
+    assert "may not list the bucket archive: " in findings[-1].what
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (400, "ExpiredToken", "AWS does not accept the credentials: "),
+        (403, "InvalidAccessKeyId", "AWS does not accept the credentials: "),
+        (403, "RequestTimeTooSkewed", "this machine's clock is "),
+        (400, "KMS.DisabledException", "AWS refuses the call: "),
+    ],
+)
+async def test_the_reason_of_a_refusal_is_named(tmp_path: Path, status: int, code: str, says: str) -> None:
+    async def refuse(call: Call) -> web.StreamResponse:
+        reply = error(status, code)
+        if code == "RequestTimeTooSkewed":
+            reply.headers["Date"] = format_datetime(datetime.now(UTC) + timedelta(minutes=20))
+        return reply
+
+    async with between("", refuse) as url:
+        findings = await found(tmp_path / "visits.log", "s3://archive/a", url)
+    assert findings[-1].level is Level.FAULT
+    assert findings[-1].what.startswith(says)
+    assert code in findings[-1].what or findings[-1].subject == "clock"
+
+
+async def test_logs_of_logrotate_that_wait_for_long_are_reported_too(tmp_path: Path) -> None:
+    log, rotated = tmp_path / "visits.log", tmp_path / "visits.log-20261124.gz"
+    rotated.write_bytes(gzip.compress(line(1)))
+    os.utime(rotated, (1e9, 1e9))
+    with FakeS3() as fake:
+        findings = await found(log, "s3://archive/a", fake.url)
+    assert findings[0].level is Level.WARNING
+    assert findings[0].what.startswith("1 closed logs wait for the archive, the oldest for ")
 
 
 async def test_closed_logs_that_wait_for_long_are_reported(broker: Broker, s3: Any, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from tracker.operations.topic_checks import clock
 from tracker.operations.upload_checks import STACK, check_uploads, looked_up
 
 BEHIND_SECONDS = 6 * 3_600  # the alarm TrackerArchiveBehind has the same limit
+_ASKS = "the archiver asks S3 for each object before and after it stores it"
 
 
 async def check_archive(config: StorageConfig) -> AsyncIterator[Finding]:
@@ -39,12 +40,13 @@ def _waiting(log: Path) -> Iterator[Finding]:
                 why="the archive knows a closed log by its name, so it refuses this one",
                 fix="add dateext to the configuration of logrotate, and rename this file to visits.log-YYYYMMDD",
             )
-        closed = visit_log_files.closed_logs(log)
+        rotated = [file for file in visit_log_files.logs_of_logrotate(log) if visit_log_files.size_of(file)]
+        closed = [*visit_log_files.closed_logs(log), *rotated]
         waiting = [file for file in closed if not is_archived(log, file)]
     except OSError as error:
         yield unknown("archive", f"the closed logs cannot be seen: {error}", fix="run the doctor as storage's user")
         return
-    times = [at.timestamp() for file in waiting if (at := visit_log_files.closed_at(log, file)) is not None]
+    times = [_closed_at(log, file) for file in waiting]
     age = time.time() - min(times, default=time.time())
     if age > BEHIND_SECONDS:
         yield warning(
@@ -57,12 +59,31 @@ def _waiting(log: Path) -> Iterator[Finding]:
         yield ok("archive", f"{len(closed) - len(waiting)} of {len(closed)} closed logs on this disk are archived")
 
 
+def _closed_at(log: Path, closed: Path) -> float:
+    """When a log was closed, in seconds since 1970. Of one of logrotate only the time of its last line is known."""
+    at = visit_log_files.closed_at(log, closed)
+    if at is not None:
+        return at.timestamp()
+    try:
+        return closed.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()  # it is compressed now, or removed
+
+
 async def _check_bucket(config: ArchiveConfig) -> AsyncIterator[Finding]:
     name, prefix = bucket_and_prefix(config)
     async with open_client("s3", config.region, config.endpoint_url) as s3:
-        try:
-            reply = await ask(s3.head_bucket(Bucket=name))
+        try:  # HEAD would not return a reason
+            reply = await ask(s3.list_objects_v2(Bucket=name, Prefix=prefix, MaxKeys=1))
         except AwsRefused as error:
+            if error.is_denied:
+                yield fault(
+                    "archive",
+                    f"these credentials may not list the bucket {name}: {error}",
+                    why=_ASKS,
+                    fix=f"give the archiver the policy ArchivePolicy of {STACK}, and the doctor ArchiveDoctorPolicy",
+                )
+                return
             if error.status != 404:
                 raise
             yield fault(
@@ -91,7 +112,7 @@ async def _permission(s3: Any, bucket: str, key: str) -> Finding:
             return fault(
                 "archive",
                 f"these credentials may not read below {key.rpartition('/')[0] or bucket}",
-                why="the archiver asks S3 for each object before and after it stores it",
+                why=_ASKS,
                 fix=f"give the archiver the policy ArchivePolicy of {STACK}",
             )
         if error.status != 404:

@@ -53,7 +53,7 @@ async def looked_up(call: Awaitable[T], permission: str) -> T | Finding:
     try:
         return await call
     except AwsRefused as error:
-        if error.status != 403:
+        if not error.is_denied:
             raise
         return unknown(
             "archive",
