@@ -161,6 +161,17 @@ def test_a_copy_of_an_archived_log_that_is_damaged_is_named_and_stays(log: Path)
     assert copy.exists()
 
 
+def test_a_folder_without_the_log_is_a_failure_and_stays_one(tmp_path: Path) -> None:
+    """A wrong path, or a volume that is not mounted, must not look as if everything was archived."""
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        log = tmp_path / folder / "visits.log"
+        for _ in range(2):
+            [problem] = archive(log, FakeBucket()).problems
+            assert str(log.parent) in problem
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
 def test_only_one_archiver_works_on_a_log(log: Path) -> None:
     close(log, line(1))
     archived_directory(log).mkdir(parents=True)

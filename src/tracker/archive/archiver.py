@@ -15,8 +15,7 @@ One archiver works on a log at a time: it holds a lock during each pass. One clo
    A digest that the log had before lines of it were erased is the same digest: the object is older than the erasure.
    The marker gets the digest that the objects have.
 5. When all objects are done, the marker is written into `NAME.part`, synced, and renamed to its name.
-6. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`). A log with
-   the name of another one that was archived is not taken for it: a marker has the time of its log (`closed_logs`).
+6. Only a log with a marker of its own (`closed_logs`) may be removed. S3 is asked once more before that (`removal`).
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
 and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
@@ -40,11 +39,16 @@ from tracker.archive.removal import Removal
 from tracker.archive_marker import Marker, write_marker
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
-from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, HeldByAnother, MarkerFailed, TrackerError
-from tracker.files import make_directory, open_shared, reason, sync_directory, take_lock
+from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, MarkerFailed, TrackerError
+from tracker.files import open_shared, reason, sync_directory, take_lock
 from tracker.lifecycle import Backoff
 from tracker.storage.erasure_log import digests
-from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path, forms
+from tracker.visit_log_files import (
+    archived_marker,
+    archiver_lock_path,
+    archiving_path,
+    forms,
+)
 
 log = logging.getLogger(__name__)
 
@@ -91,9 +95,9 @@ class Archiver:
         """Archive every closed log that is not yet, the oldest first. Failures are logged and counted, not raised."""
         done = Pass()
         try:
-            make_directory(archived_directory(self._path), 0o750)
+            self._closed_logs.make_folder()
             lock = take_lock(archiver_lock_path(self._path), "another archiver works on this log")
-        except (HeldByAnother, OSError) as error:
+        except (TrackerError, OSError) as error:
             self._failed(done, str(error))
         else:
             try:

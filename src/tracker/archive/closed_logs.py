@@ -19,7 +19,7 @@ import msgspec
 from tracker.archive.lines import digest_of
 from tracker.archive_marker import Marker, read_marker, write_marker
 from tracker.errors import TrackerError
-from tracker.files import reason, sync_directory
+from tracker.files import make_directory, reason, sync_directory
 from tracker.storage.erasure_log import digests
 from tracker.storage.ledger_reader import read_extent
 from tracker.visit_log_files import (
@@ -66,6 +66,18 @@ class ClosedLogs:
         self._markers: dict[str, Marker] = {}  # those that were read, and count, by their names
         self._archived: set[str] = set()  # the names of files that are the logs of their markers
         self._other: dict[Waiting, str] = {}  # doubtful logs with other lines, and what the problem is
+
+    def make_folder(self) -> None:
+        """Make the folder of the markers. Raises OSError, and TrackerError where there is no log.
+
+        There nothing is made: it would hide afterwards that a path is wrong, or a volume is not mounted.
+        """
+        if not (self._path.parent.is_dir() and names_beside(self._path)):
+            raise TrackerError(
+                f"{self._path}: there is neither this log nor a closed one: see whether log.path is right, its volume "
+                "is mounted, and storage has been started"
+            )
+        make_directory(archived_directory(self._path), 0o750)
 
     def look(self) -> Look:
         """Raises OSError. Afterwards the names of the logs that were found are durable."""
