@@ -171,6 +171,26 @@ def test_no_setting_of_an_object_is_unknown_to_the_erasure() -> None:
     assert (returned & taken) - others == {*KEPT, *KEPT_UNTIL}
 
 
+def test_an_object_in_an_archive_class_is_named_with_the_command_and_erased_once_it_is_restored(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new one is in this class, too, and cannot be read back."""
+    close(log, LINES[0] + LINES[1])
+    archive(log, s3.url)
+    [(key, each)] = s3.objects.items()
+    each.headers["x-amz-storage-class"] = "GLACIER"
+    assert main(command(log, s3.url)) == 3
+    assert (
+        f"s3://{BUCKET}/{key}: it has to be restored first: aws s3api restore-object --bucket {BUCKET} --key {key} "
+        f"--version-id {each.version} --restore-request Days=7"
+    ) in capsys.readouterr().err
+    assert numbers(s3) == [1, 2]
+    each.restored = True
+    assert main(command(log, s3.url)) == 0
+    assert_erased(s3.store)
+    assert [each.headers["x-amz-storage-class"] for _, each, _ in s3.store.versions()] == ["GLACIER"]
+
+
 def test_a_lock_that_has_ended_is_not_set_again(log: Path, s3: FakeS3) -> None:
     """S3 refuses a put with a date that has passed."""
     close(log, LINES[0] + LINES[1])

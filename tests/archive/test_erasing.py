@@ -17,6 +17,7 @@ import pytest
 from tests.archive.closed import NOON, archive, close, line, rows
 from tests.archive.erased import (
     LINES,
+    MALFORMED,
     OTHERS,
     PERSON,
     SHORT,
@@ -172,7 +173,7 @@ class Changing(FakeBucket):
         self._change = change
         self._times = times
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
         if self._times:
             self._times -= 1
             self._change(self.store, version.key)
@@ -342,6 +343,15 @@ def test_a_malformed_line_with_the_address_amid_other_text_is_kept_and_named(
     assert erase(log, bucket) == 3
     assert "1 malformed lines have one of the values as a part of something else" in capsys.readouterr().err
     assert erase(log, bucket, ips=["203.0.113.70"]) == 0
+
+
+def test_a_line_that_is_kept_is_named_also_in_an_object_that_was_rewritten(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = archived(log, MALFORMED[0] + f"from {PERSON} or so\n".encode())
+    assert erase(log, bucket) == 3
+    assert gzip.decompress(next(iter(bucket.objects.values())).body) == f"2 from {PERSON} or so\n".encode()
+    assert "1 malformed lines have one of the values as a part of something else" in capsys.readouterr().err
 
 
 class Refusing(FakeBucket):

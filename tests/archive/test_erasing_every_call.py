@@ -47,7 +47,7 @@ class WorldBucket(FakeBucket):
             self._world.note("put", [key, file.read_bytes().hex(), digest])
         await super().put(key, file, digest)
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
         is_same = version.etag == self.objects[version.key].etag
         if is_same:
             self._world.note("put", [version.key, file.read_bytes().hex(), held.settings["digest"]])

@@ -101,14 +101,14 @@ class FakeBucket:
         self._end()
         return found.digest if found else None
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
         self._begin()
         current = self.objects.get(version.key)
-        is_same = current is not None and current.etag == version.etag
-        if is_same:
-            self.store.put(version.key, file.read_bytes(), held.settings["digest"])
+        made = None
+        if current is not None and current.etag == version.etag:
+            made = self.store.put(version.key, file.read_bytes(), held.settings["digest"]).etag
         self._end()
-        return is_same
+        return made
 
     async def delete(self, version: Version) -> None:
         self._begin()
@@ -263,8 +263,8 @@ class FakeS3:
         if listed != {number: _crc32(part) for number, part in sorted(parts.items())}:
             return _error(400, "InvalidRequest")
         made = self.uploads.pop(upload)
-        self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.headers)
-        return _xml('<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>')
+        put = self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.headers)
+        return _xml(f"<CompleteMultipartUploadResult><ETag>{put.etag}</ETag></CompleteMultipartUploadResult>")
 
     def _refusal(self, key: str, request: web.Request) -> web.Response | None:
         """The answer to a put whose condition is not met. Every put of the archive has one."""
@@ -299,6 +299,8 @@ class FakeS3:
             return _tags(found)
         if action == "GetObjectAcl":
             return _grants(found)
+        if found.headers.get("x-amz-storage-class") == "GLACIER" and not found.restored:
+            return _error(403, "InvalidObjectState")
         headers = {name: value for name, value in found.headers.items() if not name.startswith(_APART)}
         headers |= {"ETag": found.etag, "x-amz-meta-digest": found.digest}
         if found.locked_until is not None:

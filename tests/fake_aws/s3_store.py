@@ -16,6 +16,8 @@ class Object:
     headers: dict[str, str] = field(default_factory=dict)
     """All other headers of its put that S3 keeps, with lower-case names."""
     locked_until: datetime | None = field(default=None, kw_only=True)
+    restored: bool = field(default=False, kw_only=True)
+    """Whether one of the storage class GLACIER can be read for some days."""
 
     @property
     def etag(self) -> str:

@@ -6,7 +6,8 @@
 3. If the current version of an object has some, the other lines are written to a second file. The caller records what
    is about to be erased. Then the file is put under the same key, with all that S3 keeps beside the content, such as
    the metadata with the digest, on the condition that the version which was read is still the current one. Whatever the
-   put answers, the versions of the key are listed again, and step 2 repeats. So only what S3 says it has counts.
+   put answers, the versions of the key are listed again, and step 2 repeats. So only what S3 says it has counts. A
+   version with the ETag that the put has returned is known. It may be in a storage class that cannot be read.
 4. When the current version has no selected line, or the object is deleted, each older version that has some is deleted
    by its id, after its entry was recorded.
 5. Uploads that others began before this erasure and did not complete are removed: their parts cannot be read.
@@ -67,6 +68,7 @@ class ArchiveErasure:
         self._backoff = backoff or Backoff()
         self._begun = datetime.now(UTC)
         self._known: set[Version] = set()  # nothing more can be done with them
+        self._written: dict[tuple[str, str], Counts] = {}  # what those have that were put here, by key and ETag
         self._uploads: set[Upload] = set()  # the same
         self._failed: set[str] = set()  # keys, or the prefix for the uploads
 
@@ -133,6 +135,9 @@ class ArchiveErasure:
         """Whether nothing more can be done with a version. Otherwise it was replaced or deleted, or has changed."""
         if version in self._known:
             return True
+        if (counts := self._written.get((version.key, version.etag))) is not None:
+            self._look_over(version, counts)
+            return True
         with temporary_folder() as folder:
             copy = folder / "copy"
             held = await self._patiently(lambda: bucket.read(version, copy))
@@ -149,7 +154,8 @@ class ArchiveErasure:
             kept = folder / "kept"
             await asyncio.to_thread(file.write_kept, kept, counts)
             await asyncio.to_thread(self._report.record, self._name(version), counts)
-            await self._patiently(lambda: bucket.replace(version, kept, held))
+            if (etag := await self._patiently(lambda: bucket.replace(version, kept, held))) is not None:
+                self._written[version.key, etag] = Counts(unreadable=counts.unreadable)
             erased[version] = counts, held
             return False
 

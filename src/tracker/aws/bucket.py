@@ -83,17 +83,17 @@ def digest_in(reply: dict[str, Any]) -> str:
 
 async def upload(
     client: Any, target: dict[str, str], settings: dict[str, Any], file: Path, condition: dict[str, str]
-) -> None:
-    """Put `file` as the object `target`, on the condition. A long file is put in parts.
+) -> str:
+    """Put `file` as the object `target`, on the condition. A long file is put in parts. Returns the object's ETag.
 
     Raises AwsRefused, with the status CONDITION_FAILED if the condition is not met, AwsUnreachable and OSError.
     """
     with file.open("rb") as source:
         body = await asyncio.to_thread(source.read, PART_BYTES)
         if len(body) < PART_BYTES:
-            await ask(client.put_object(**target, **settings, Body=body, **condition), "ETag", seconds=BODY_SECONDS)
-        else:
-            await _put_parts(client, target, settings, body, source, condition)
+            call = client.put_object(**target, **settings, Body=body, **condition)
+            return str((await ask(call, "ETag", seconds=BODY_SECONDS))["ETag"])
+        return await _put_parts(client, target, settings, body, source, condition)
 
 
 async def _put_parts(
@@ -103,7 +103,7 @@ async def _put_parts(
     body: bytes,
     source: BinaryIO,
     condition: dict[str, str],
-) -> None:
+) -> str:
     call = client.create_multipart_upload(**target, **settings, ChecksumAlgorithm="CRC32")
     reply = await ask(call, "UploadId")
     upload = {**target, "UploadId": reply["UploadId"]}
@@ -117,7 +117,7 @@ async def _put_parts(
             parts.append({"PartNumber": number, **{name: reply[name] for name in _OF_PART if name in reply}})
             body = await asyncio.to_thread(source.read, PART_BYTES)
         call = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
-        await ask(call, "ETag", seconds=BODY_SECONDS)
+        return str((await ask(call, "ETag", seconds=BODY_SECONDS))["ETag"])
     except BaseException:
         try:
             await ask(client.abort_multipart_upload(**upload))

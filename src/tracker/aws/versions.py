@@ -6,6 +6,7 @@ it. Without versioning each object has one version, whose id is `null`.
 """
 
 import asyncio
+import shlex
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from tracker.aws.clients import Clients, ClientSettings
 from tracker.aws.object_settings import AccessList, Held, Tags, granting, held_of, tagging
 from tracker.aws.settings import error_text
 from tracker.config import ArchiveConfig
-from tracker.errors import AwsRefused, AwsUnreachable
+from tracker.errors import AwsRefused, AwsUnreachable, TrackerError
 
 READ_BYTES = 1 << 20
 
@@ -102,7 +103,10 @@ class S3Versions:
         return VersionsPage(found, _next(reply, "KeyMarker", "VersionIdMarker"))
 
     async def read(self, version: Version, file: Path) -> Held | None:
-        """Write the content of a version to `file`. None when there is no such version any more. Raises OSError."""
+        """Write the content of a version to `file`. None when there is no such version any more. Raises OSError.
+
+        Raises TrackerError for a version of a storage class that has to be restored first.
+        """
         (client,) = await self._clients.ready()
         call = client.get_object(Bucket=self._name, Key=version.key, VersionId=version.id, IfMatch=version.etag)
         try:
@@ -110,6 +114,10 @@ class S3Versions:
         except AwsRefused as error:
             if error.status in _CHANGED:
                 return None
+            if error.code == "InvalidObjectState":
+                one = ["--bucket", self._name, "--key", version.key, "--version-id", version.id]
+                command = shlex.join(["aws", "s3api", "restore-object", *one, "--restore-request", "Days=7"])
+                raise TrackerError(f"it has to be restored first: {command}") from error
             raise
         try:
             with file.open("wb") as target:
@@ -130,10 +138,10 @@ class S3Versions:
             raise
         return digest_in(reply)
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
-        """Put `file` in the place of the current version. False when another one is current now. Raises OSError.
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
+        """Put `file` in the place of the current version. Returns the ETag of the new one. Raises OSError.
 
-        The object keeps what `held` has, its tags and its grants.
+        None when another version is current now. The object keeps what `held` has, its tags and its grants.
         """
         (client,) = await self._clients.ready()
         target = {"Bucket": self._name, "Key": version.key}
@@ -142,12 +150,11 @@ class S3Versions:
             tags = await _known(client.get_object_tagging(**one), Tags)
             access = await _known(client.get_object_acl(**one), AccessList)
             settings = held.settings | (tagging(tags.TagSet) if tags else {}) | (granting(access) if access else {})
-            await upload(client, target, settings, file, {"IfMatch": version.etag})
+            return await upload(client, target, settings, file, {"IfMatch": version.etag})
         except AwsRefused as error:
             if error.status in _CHANGED:
-                return False
+                return None
             raise
-        return True
 
     async def delete(self, version: Version) -> None:
         """Delete a version; one that is gone is no error."""
