@@ -217,6 +217,7 @@ def test_logs_of_logrotate_wait_when_the_ledger_cannot_be_read(log: Path) -> Non
     bucket = FakeBucket()
     done = archive(log, bucket)
     assert "ledger.sqlite" in done.problems[0]
+    assert done.waiting == 1
     assert numbers(bucket.objects) == [1]
 
 
@@ -224,7 +225,7 @@ def test_logs_of_logrotate_wait_when_the_ledger_cannot_be_read(log: Path) -> Non
 def test_a_numbered_name_is_refused_because_it_changes(log: Path, name: str) -> None:
     (log.parent / name).write_bytes(line(1))
     done = archive(log, FakeBucket())
-    assert done.archived == 0
+    assert (done.archived, done.waiting) == (0, 1)
     assert "dateext" in done.problems[0]
 
 

@@ -148,6 +148,16 @@ def test_another_log_with_the_name_of_an_archived_one_is_named_and_stays(log: Pa
     assert numbers(bucket.objects) == [1, 2]
 
 
+def test_a_log_that_takes_the_place_of_an_archived_one_between_two_passes_is_noticed(log: Path) -> None:
+    closed, bucket = close(log, line(1)), FakeBucket()
+    archiver = Archiver(log, bucket, CONFIG)
+    for expected in (Pass(archived=1), Pass()):
+        assert asyncio.run(archiver.run_once()) == expected
+    closed.unlink()
+    close(log, line(2))
+    assert "a log with this name and other lines was archived before" in asyncio.run(archiver.run_once()).problems[0]
+
+
 def test_a_copy_of_an_archived_log_that_is_damaged_is_named_and_stays(log: Path) -> None:
     closed, bucket = close(log, line(1)), FakeBucket()
     archive(log, bucket)

@@ -1,7 +1,7 @@
 """Looks for the closed logs of a visit log: which are archived, and which wait.
 
-A look lists two folders, and reads only the markers and the times that it has not read before. The folder may have
-100,000 closed logs.
+A look lists two folders, reads only the markers that it has not read before, and the times of the archived logs. The
+folder may have 100,000 closed logs.
 
 A log is archived if its marker is for a log of its time. With another time it is doubtful: it was copied without its
 time, or it is another log that has got the name. Its lines decide. While a log exists uncompressed, the compressed ones
@@ -54,7 +54,7 @@ class Look:
     archived: list[str] = field(default_factory=list)
     """The names of files that are closed logs with a marker."""
     stuck: list[Waiting] = field(default_factory=list)
-    """Closed logs with the name of another one that was archived. Each is a problem, too."""
+    """Closed logs that cannot be archived, for a reason that is one of the problems."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -64,7 +64,6 @@ class ClosedLogs:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._markers: dict[str, Marker] = {}  # those that were read, and count, by their names
-        self._archived: set[str] = set()  # the names of files that are the logs of their markers
         self._other: dict[Waiting, str] = {}  # doubtful logs with other lines, and what the problem is
 
     def make_folder(self) -> None:
@@ -84,18 +83,16 @@ class ClosedLogs:
         look = Look()
         self._read_markers()
         found: dict[str, Waiting] = {}
-        names = names_beside(self._path)
+        names, folder = names_beside(self._path), os.fspath(self._path.parent)
         present = set(names)
         for name in names:  # `x` comes before `x.gz`, which is not complete while `x` exists
             known_as = closed_name(name)
             marker = self._markers.get(known_as)
-            if marker is not None and name in self._archived:
+            if marker is not None and _modified_ns(f"{folder}/{name}") == marker.modified_ns:
                 look.archived.append(name)
             elif known_as not in found and (waiting := self._examine(self._path.with_name(name), look)) is not None:
                 if marker is None:
                     found[known_as] = waiting
-                elif marker.modified_ns == waiting.modified_ns:
-                    look.archived.append(name)
                 elif name != known_as and known_as in present:
                     continue
                 elif (problem := self._compare(waiting, marker)) is None:
@@ -103,7 +100,6 @@ class ClosedLogs:
                 else:
                     look.problems.append(problem)
                     look.stuck.append(waiting)
-        self._archived = set(look.archived)
         sync_directory(self._path.parent)
         look.waiting = sorted(self._left_by_storage(list(found.values()), look))
         return look
@@ -124,10 +120,8 @@ class ClosedLogs:
 
     def _examine(self, file: Path, look: Look) -> Waiting | None:
         """The closed log `file`. None when it is none, when it is empty, and when it cannot be archived: a problem."""
-        if is_numbered(self._path, file):
-            look.problems.append(f"{file}: logrotate changes this name at each rotation: it needs `dateext`")
-            return None
-        if not self._is_closed_log(file):
+        numbered = is_numbered(self._path, file)
+        if not numbered and not self._is_closed_log(file):
             return None
         try:
             status = file.lstat()
@@ -137,10 +131,15 @@ class ClosedLogs:
             # A link may lead to the live log or to another closed log, whose lines would be archived twice.
             look.problems.append(f"{file}: expected a regular file, it is a link, a directory, a pipe or a device")
             return None
-        at = closed_at(self._path, file)
         if not status.st_size:
             return None
-        return Waiting(at.timestamp() if at else status.st_mtime, file, status.st_ino, status.st_mtime_ns)
+        at = closed_at(self._path, file)
+        waiting = Waiting(at.timestamp() if at else status.st_mtime, file, status.st_ino, status.st_mtime_ns)
+        if numbered:
+            look.problems.append(f"{file}: logrotate changes this name at each rotation: it needs `dateext`")
+            look.stuck.append(waiting)
+            return None
+        return waiting
 
     def _compare(self, doubtful: Waiting, marker: Marker) -> str | None:
         """Read a doubtful log. If it is the one of the marker, that gets its time; otherwise the problem is returned.
@@ -174,7 +173,16 @@ class ClosedLogs:
             recorded: int | None = read_extent(ledger_path(self._path)).inode
         except TrackerError as error:
             look.problems.append(str(error))
+            look.stuck += [each for each in found if is_of_logrotate(self._path, each.file)]
             recorded = None
         return [
             each for each in found if not is_of_logrotate(self._path, each.file) or recorded not in (None, each.inode)
         ]
+
+
+def _modified_ns(file: str) -> int | None:
+    """When a file was changed last, in nanoseconds since 1970; None when it is gone."""
+    try:
+        return os.lstat(file).st_mtime_ns
+    except FileNotFoundError:
+        return None
