@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import os
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ from tracker.cli import main
 from tracker.config import ArchiveConfig
 from tracker.lifecycle import Backoff
 from tracker.local.provision import local_client
+from tracker.storage.erasure_log import entries
 from tracker.visit_log_files import archived_marker
 
 VISITS = b"".join(LINES)
@@ -287,6 +289,23 @@ def test_named_files_are_erased_alone_and_the_archive_is_named_as_not_read(
     assert main(command(log, s3.url, closed)) == 0
     assert f"not read: s3://{BUCKET}/a, the archive" in capsys.readouterr().out
     assert s3.calls == []
+
+
+def test_no_name_of_a_file_or_of_an_object_can_move_the_terminal_or_begin_a_line(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the bytes that are no text, which also have to have an entry in `erased.log`."""
+    odd = log.with_name(os.fsdecode(b"visits.log.\xff\n\x1b[31m"))
+    odd.write_bytes(VISITS)
+    s3.store.put("a/\x1b[31m\nkey", b"", "")
+    s3.uploads["left"] = Parts("a/\x1b[32m", "")
+    assert main(command(log, s3.url)) == 0
+    assert main(command(log, s3.url, odd)) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert [text[:9] for text in said.splitlines()][1:4] == ["0 lines e", "not read:", "not read:"]
+    assert r"visits.log.\udcff\n\x1b[31m: 3 of 9 lines erased" in said
+    assert [entry.lines for entry in entries(log)] == [3]
 
 
 @pytest.mark.parametrize("named", [False, True])

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote_plus
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -312,26 +312,31 @@ class FakeS3:
         prefix = request.query.get("prefix", "")
         if action == "ListMultipartUploads":
             found = "".join(
-                f"<Upload><Key>{each.key}</Key><UploadId>{name}</UploadId>"
+                f"<Upload><Key>{quote_plus(each.key, '/')}</Key><UploadId>{name}</UploadId>"
                 f"<Initiated>{each.begun:%Y-%m-%dT%H:%M:%S.%fZ}</Initiated></Upload>"
                 for name, each in self.uploads.items()
                 if each.key.startswith(prefix)
             )
-            return _xml(f"<ListMultipartUploadsResult><Bucket>{BUCKET}</Bucket>{found}</ListMultipartUploadsResult>")
+            assert request.query["encoding-type"] == "url"  # without it an odd key makes XML that nobody can read
+            return _xml(
+                f"<ListMultipartUploadsResult><Bucket>{BUCKET}</Bucket><EncodingType>url</EncodingType>{found}"
+                "</ListMultipartUploadsResult>"
+            )
         versions = self.store.versions(prefix)
         marker = request.query.get("key-marker", ""), request.query.get("version-id-marker", "")
         names = [(key, each.version) for key, each, _ in versions]
         begin = names.index(marker) + 1 if marker in names else sum(key <= marker[0] for key, _ in names)
         page = versions[begin : begin + self.page_length]
         found = "".join(
-            f"<Version><Key>{quote(key)}</Key><VersionId>{each.version}</VersionId><ETag>{each.etag}</ETag>"
+            f"<Version><Key>{quote_plus(key, '/')}</Key><VersionId>{each.version}</VersionId><ETag>{each.etag}</ETag>"
             f"<IsLatest>{str(current).lower()}</IsLatest></Version>"
             for key, each, current in page
         )
         if begin + self.page_length < len(versions):
             key, last, _ = page[-1]
             found += "<IsTruncated>true</IsTruncated>"
-            found += f"<NextKeyMarker>{key}</NextKeyMarker><NextVersionIdMarker>{last.version}</NextVersionIdMarker>"
+            found += f"<NextKeyMarker>{quote_plus(key, '/')}</NextKeyMarker>"
+            found += f"<NextVersionIdMarker>{last.version}</NextVersionIdMarker>"
         return _xml(
             f"<ListVersionsResult><Name>{BUCKET}</Name><EncodingType>url</EncodingType>{found}</ListVersionsResult>"
         )

@@ -196,7 +196,7 @@ class ArchiveErasure:
                     self._uploads.add(upload)
                     if not self._report.dry_run:
                         await self._patiently(lambda upload=upload: bucket.abort(upload))  # type: ignore[misc]
-                    print(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
+                    self._report.say(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
         except AwsRefused as error:
             if _concerns_all(error):
                 raise

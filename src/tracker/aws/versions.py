@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
 
@@ -167,9 +168,16 @@ class S3Versions:
         found: list[Upload] = []
         begin: dict[str, str] | None = {}
         while begin is not None:
-            reply = await ask(client.list_multipart_uploads(Bucket=self._name, Prefix=prefix, **begin), "Bucket")
-            found += [Upload(each.Key, each.UploadId, each.Initiated) for each in read_reply(reply, _Uploads).Uploads]
+            # XML cannot have all characters of a key. In the other listings botocore asks for this encoding by itself.
+            call = client.list_multipart_uploads(Bucket=self._name, Prefix=prefix, EncodingType="url", **begin)
+            reply = await ask(call, "Bucket")
+            decoded = unquote_plus if reply.get("EncodingType") == "url" else str
+            found += [
+                Upload(decoded(each.Key), each.UploadId, each.Initiated) for each in read_reply(reply, _Uploads).Uploads
+            ]
             begin = _next(reply, "KeyMarker", "UploadIdMarker")
+            if begin is not None:
+                begin["KeyMarker"] = decoded(begin.get("KeyMarker", ""))
         return [each for each in found if each.key.startswith(prefix)]
 
     async def abort(self, upload: Upload) -> None:

@@ -63,7 +63,9 @@ def run(options: argparse.Namespace) -> int:
             has_new = logs.erase() and whole is not None
             if whole is not None:
                 has_new |= whole.erase()
-        print(f"{report.lines} lines {report.what} in {len(logs.seen)} files" + (whole.summary() if whole else ""))
+        report.say(f"{report.lines} lines {report.what} in {len(logs.seen)} files" + (whole.summary() if whole else ""))
+        if whole is not None:
+            whole.print_not_read()
         logs.print_not_read()
     except OSError as error:
         raise TrackerError(f"{error.filename or log}: {error.strerror or error}") from error
@@ -97,7 +99,9 @@ class _Archive:
         except (AwsRefused, AwsUnreachable) as error:
             raise TrackerError(f"its archiving was begun, and cannot be undone: {self._config.url}: {error}") from error
         if count:
-            print(f"{closed}: {count} objects of its incomplete archiving were removed; the archiver puts new ones")
+            self._report.say(
+                f"{closed}: {count} objects of its incomplete archiving were removed; the archiver puts new ones"
+            )
 
     def erase(self) -> bool:
         """Returns whether there was anything that was not known."""
@@ -123,6 +127,8 @@ class _Archive:
     def summary(self) -> str:
         if self._erasure is None or not self._erasure.looked:
             return ""
-        others = self._erasure.not_read
-        example = f"\nnot read: {len(others)} objects of others, such as {min(others)}" if others else ""
-        return f" and {len(self._erasure.objects)} objects of the archive{example}"
+        return f" and {len(self._erasure.objects)} objects of the archive"
+
+    def print_not_read(self) -> None:
+        if self._erasure is not None and (others := self._erasure.not_read):
+            self._report.say(f"not read: {len(others)} objects of others, such as {min(others)}")

@@ -134,7 +134,9 @@ class LogErasure:
     def _done(self, file: Path, counts: Counts) -> None:
         self._report.done(str(file), counts)
         if counts.other_names and counts.total_selected and not self._report.dry_run:
-            print(f"{file}: it had {counts.other_names} other names (hard links), under which these lines still exist")
+            self._report.say(
+                f"{file}: it had {counts.other_names} other names (hard links), under which these lines still exist"
+            )
         if counts.unreadable:
             self._report.fail(
                 str(file), f"{counts.unreadable} lines are no lines of visits and were kept: look at them"
@@ -148,6 +150,8 @@ class LogErasure:
         if not self._named:
             for file in beside_the_log(self._log):
                 if file not in (*self.seen, self._log) and file.is_file() and size_of(file):
-                    print(f"not read: {file}")
+                    self._report.say(f"not read: {file}")
         if size_of(self._log):
-            print(f"not read: {self._log}, the live log; to erase in it, {HOW_TO_ROTATE}, then give this command again")
+            self._report.say(
+                f"not read: {self._log}, the live log; to erase in it, {HOW_TO_ROTATE}, then give this command again"
+            )
