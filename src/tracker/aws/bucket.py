@@ -60,6 +60,9 @@ class S3Bucket:
                 await ask(client.list_objects_v2(Bucket=self._name, Prefix=key, MaxKeys=1))
             except AwsRefused as reason:
                 return reason
+            if error.status == 403:
+                what = f"s3:GetObject is denied for {key}, by a policy or by the object's KMS key: {error}"
+                return AwsRefused(what, code=error.code, status=error.status, date=error.date)
         return error
 
     async def put(self, key: str, file: Path, digest: str) -> None:
