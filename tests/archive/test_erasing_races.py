@@ -3,10 +3,12 @@
 import asyncio
 import gzip
 import json
+import os
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +110,36 @@ def test_a_log_whose_archiving_cannot_end_is_erased_and_the_objects_of_others_st
     bucket.store.delete(key, bucket.objects[key].version)
     assert archive(log, bucket) == Pass(archived=1)
     assert sorted(number for _, number, _ in rows(bucket.objects)) == KEPT
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_no_object_of_a_log_that_is_archived_is_taken_back(log: Path, copied: bool) -> None:
+    """A marker that was being written again when the process ended leaves a part beside it."""
+    closed, bucket = close(log, VISITS), FakeBucket(versioned=True)
+    archive(log, bucket)
+    archiving_path(log, closed).touch()
+    if copied:
+        os.utime(closed, (5e8, 5e8))  # without its time, so that the marker is not for it, as far as one can see
+    assert erase_all(log, bucket) == 0
+    assert closed.read_bytes() == b"".join(LINES[number] for number in OTHERS)
+    assert_done(log, bucket)
+
+
+def test_no_object_is_taken_back_when_the_archiver_ends_before_its_lock_is_taken(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed, bucket = close(log, VISITS), FakeBucket(versioned=True)
+    archive(log, bucket)
+    archived_marker(log, closed).rename(archiving_path(log, closed))
+
+    def wait_for_the_archiver(file: Path) -> AbstractContextManager[Any]:
+        if file == archiver_lock_path(log):
+            archiving_path(log, closed).rename(archived_marker(log, closed))  # the last that the archiver does
+        return open_exclusively(file)
+
+    monkeypatch.setattr("tracker.storage.log_erasure.open_exclusively", wait_for_the_archiver)
+    assert erase_all(log, bucket) == 0
+    assert_done(log, bucket)
 
 
 def test_a_log_without_such_lines_is_not_touched_however_far_its_archiving_is(log: Path) -> None:

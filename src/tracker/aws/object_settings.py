@@ -47,37 +47,37 @@ class Held:
     """Whether S3 copies it to another bucket, or has copied it from one."""
 
 
-class Tag(msgspec.Struct):
+class Tag(msgspec.Struct, frozen=True):
     """A tag, by AWS's own names."""
 
     Key: str
     Value: str = ""
 
 
-class Tags(msgspec.Struct):
+class Tags(msgspec.Struct, frozen=True):
     """The reply to GetObjectTagging."""
 
     TagSet: list[Tag] = []
 
 
-class Grantee(msgspec.Struct):
+class Grantee(msgspec.Struct, frozen=True):
     """An account, by its ID, or a group of callers, by its URI."""
 
     ID: str = ""
     URI: str = ""
 
 
-class Grant(msgspec.Struct):
+class Grant(msgspec.Struct, frozen=True):
     """What a grantee may do. AWS's fifth permission, WRITE, is one of buckets."""
 
     Grantee: Grantee
     Permission: Literal["FULL_CONTROL", "READ", "READ_ACP", "WRITE_ACP"]
 
 
-class AccessList(msgspec.Struct):
-    """The reply to GetObjectAcl. With the bucket's ACLs disabled it has the owner alone."""
+class AccessList(msgspec.Struct, frozen=True):
+    """The reply to GetObjectAcl. With the bucket's ACLs disabled it has the owner alone. Other servers name nobody."""
 
-    Owner: Grantee
+    Owner: Grantee = Grantee()
     Grants: list[Grant] = []
 
 
@@ -93,8 +93,8 @@ def held_of(reply: dict[str, Any]) -> Held:
 
 
 def tagging(tags: Iterable[Tag]) -> dict[str, str]:
-    """The parameter of a put that sets these tags."""
-    text = urlencode([(tag.Key, tag.Value) for tag in tags], quote_via=quote)
+    """The parameter of a put that sets these tags. Only AWS itself may set those of `aws:`."""
+    text = urlencode([(tag.Key, tag.Value) for tag in tags if not tag.Key.startswith("aws:")], quote_via=quote)
     return {"Tagging": text} if text else {}
 
 

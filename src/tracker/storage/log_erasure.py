@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from tracker.archive_marker import read_marker
 from tracker.core.erasure import Selection
 from tracker.decompression import DamagedFile, IncompleteFile
 from tracker.errors import HeldByAnother, LogChanged, TrackerError, UsageError
@@ -18,6 +19,7 @@ from tracker.storage.erasing import Counts, erase_lines
 from tracker.storage.erasure_report import ErasureReport
 from tracker.storage.ledger_reader import read_extent
 from tracker.visit_log_files import (
+    archived_marker,
     archiver_lock_path,
     archiving_path,
     beside_the_log,
@@ -112,8 +114,7 @@ class LogErasure:
 
         The archiver is kept from this log until it is replaced.
         """
-        begun = archiving_path(self._log, file)
-        if begun.exists():
+        if self._is_begun(file):
             lock = archiver_lock_path(self._log)
             try:
                 until_replaced.enter_context(open_exclusively(lock))
@@ -123,13 +124,18 @@ class LogErasure:
                 ) from error
             except OSError as error:
                 raise TrackerError(f"its archiving was begun, and {lock} cannot be locked: {reason(error)}") from error
+        if self._is_begun(file):  # the archiver may have ended it just before it released the lock
             if self._take_back is None:
                 raise TrackerError(
                     "its archiving was begun, and archive.url does not say where. Set it; or, if that archive is not "
-                    f"kept, remove {begun}"
+                    f"kept, remove {archiving_path(self._log, file)}"
                 )
             self._take_back(file, counts.before)
         self._report.record(str(file), counts)
+
+    def _is_begun(self, file: Path) -> bool:
+        """Whether the archive may have a part of the log. With a marker that counts, whatever its time, it has all."""
+        return archiving_path(self._log, file).exists() and read_marker(archived_marker(self._log, file)) is None
 
     def _done(self, file: Path, counts: Counts) -> None:
         self._report.done(str(file), counts)
