@@ -2,6 +2,10 @@
 
 A marker counts only if it has what the archiver writes. An empty or damaged file is no marker: the log stays, and the
 next pass of the archiver, which finds the objects, writes the marker again.
+
+It counts for the closed log with its time only. Another log may get the name of one that was archived and removed:
+logrotate gives the same name twice a day when the name has no time, and people restore files. The time is that of the
+last change, which a compression keeps. If it differs, the archiver compares the lines.
 """
 
 import os
@@ -21,6 +25,8 @@ class Marker(msgspec.Struct, frozen=True):
     visits: int
     malformed: int
     objects: list[str]
+    modified_ns: int
+    """When the closed log was changed last, in nanoseconds since 1970."""
 
 
 def read_marker(file: Path) -> Marker | None:
@@ -40,7 +46,8 @@ def read_marker(file: Path) -> Marker | None:
 
 def is_archived(log: Path, closed: Path) -> bool:
     """Whether each line of the closed log `closed` of the visit log `log` is in the archive. Raises OSError."""
-    return read_marker(archived_marker(log, closed)) is not None
+    marker = read_marker(archived_marker(log, closed))
+    return marker is not None and marker.modified_ns == os.lstat(closed).st_mtime_ns
 
 
 def write_marker(file: Path, marker: Marker) -> None:

@@ -102,6 +102,7 @@ class AwsRefused(TrackerError):
                 "UnrecognizedClient",
                 "InvalidAccessKeyId",
                 "MissingAuthentication",
+                "RequestTimeTooSkewed",
             )
         )
 

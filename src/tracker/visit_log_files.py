@@ -15,7 +15,8 @@ For a visit log `visits.log` the files are (`TIME` is a UTC time such as `202611
     visits.log.d/ledger.sqlite       the ledger; SQLite keeps `-wal` and `-shm` files beside it
     visits.log.d/ledger.sqlite.damaged-TIME   a damaged ledger that `--accept-log` has put aside
     visits.log.d/lock                the lock of the one storage that writes this log
-    visits.log.d/archived/NAME       a marker: each line of the closed log NAME (without `.gz`) is in the archive
+    visits.log.d/archived/NAME       a marker: each line of the closed log NAME (without `.gz`) is in the archive; it is
+                                     for the log with the time of modification that it names
     visits.log.d/archived/NAME.part  its archiving has begun, and the marker is not written yet
     visits.log.d/archived/lock       the lock of the one archiver of this log
 

@@ -12,6 +12,7 @@ from tests.ports import free_port
 _PASSED_ON = {
     "content-type",
     "if-none-match",
+    "x-amz-checksum-algorithm",
     "x-amz-checksum-crc32",
     "x-amz-meta-digest",
     "authorization",

@@ -14,8 +14,10 @@ from tests.fake_aws.s3 import FakeBucket
 from tests.fake_aws.s3_store import Store
 from tracker.archive.archiver import Pass
 from tracker.archive.erasing import ArchiveErasure
+from tracker.archive.taking_back import take_back
 from tracker.core.erasure import Selection
 from tracker.lifecycle import Backoff
+from tracker.storage.erasure_log import digests
 from tracker.storage.erasure_report import ErasureReport
 from tracker.storage.log_erasure import LogErasure
 
@@ -37,11 +39,23 @@ class Erasing:
     """One `tracker erase` of the person, without the command."""
 
     def __init__(
-        self, log: Path, *, ips: Sequence[str] = (PERSON,), agents: Sequence[str] = (), dry_run: bool = False
+        self,
+        log: Path,
+        *,
+        ips: Sequence[str] = (PERSON,),
+        agents: Sequence[str] = (),
+        dry_run: bool = False,
+        bucket: FakeBucket | None = None,
     ) -> None:
+        """With `bucket`, the objects of a closed log whose archiving has not ended can be taken back."""
+
+        def back(closed: Path, digest: str) -> None:
+            assert bucket is not None
+            asyncio.run(take_back(bucket, CONFIG, closed, digests(log, closed, digest), Backoff(0.0, 0.0)))
+
         selection = Selection(ips=ips, agents=agents)
         self.report = ErasureReport(log, dry_run=dry_run)
-        self.logs = LogErasure(log, [], selection, self.report)
+        self.logs = LogErasure(log, [], selection, self.report, None if bucket is None else back)
         self.archive = ArchiveErasure(CONFIG, selection, self.report, Backoff(0.0, 0.0))
 
     def run(self, bucket: FakeBucket) -> int:

@@ -47,7 +47,7 @@ def test_closed_logs_become_objects_and_get_a_marker_and_the_live_log_does_not(l
     marker = json.loads(archived_marker(log, first).read_text())
     assert marker == {
         "digest": bucket.objects[f"years/{marker['objects'][0]}"].digest, "visits": 2, "malformed": 0,
-        "objects": [f"date=2026-11-24/{first.name}.parquet"],
+        "objects": [f"date=2026-11-24/{first.name}.parquet"], "modified_ns": first.stat().st_mtime_ns,
     }  # fmt: skip
     calls = bucket.calls
     assert archive(log, bucket) == Pass()
@@ -217,6 +217,7 @@ def test_logs_of_logrotate_wait_when_the_ledger_cannot_be_read(log: Path) -> Non
     bucket = FakeBucket()
     done = archive(log, bucket)
     assert "ledger.sqlite" in done.problems[0]
+    assert done.waiting == 1
     assert numbers(bucket.objects) == [1]
 
 
@@ -224,7 +225,7 @@ def test_logs_of_logrotate_wait_when_the_ledger_cannot_be_read(log: Path) -> Non
 def test_a_numbered_name_is_refused_because_it_changes(log: Path, name: str) -> None:
     (log.parent / name).write_bytes(line(1))
     done = archive(log, FakeBucket())
-    assert done.archived == 0
+    assert (done.archived, done.waiting) == (0, 1)
     assert "dateext" in done.problems[0]
 
 

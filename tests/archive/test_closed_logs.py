@@ -1,6 +1,8 @@
 """What the archiver makes of the files beside a log: odd ones, damaged markers, logs that are no closed logs yet."""
 
+import asyncio
 import errno
+import gzip
 import itertools
 import os
 import shutil
@@ -12,11 +14,19 @@ import pytest
 
 from tests.archive.closed import CONFIG, archive, close, line, numbers
 from tests.fake_aws.s3 import FakeBucket
-from tracker.archive.archiver import Pass
+from tests.metrics import value
+from tracker import telemetry
+from tracker.archive.archiver import Archiver, Pass
 from tracker.archive_marker import Marker, is_archived, write_marker
 from tracker.config import ArchiveConfig
 from tracker.files import take_lock
-from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path
+from tracker.visit_log_files import (
+    archived_directory,
+    archived_marker,
+    archiver_lock_path,
+    archiving_path,
+    is_compressed,
+)
 
 REMOVING = ArchiveConfig(url=CONFIG.url, keep_local=0)
 
@@ -91,7 +101,7 @@ def test_a_marker_of_another_name_removes_nothing(log: Path) -> None:
     archived_directory(log).mkdir(parents=True)
     for other in others:
         other.write_bytes(line(1))
-        write_marker(archived_directory(log) / other.name, Marker("0" * 64, 1, 0, []))
+        write_marker(archived_directory(log) / other.name, Marker("0" * 64, 1, 0, [], other.stat().st_mtime_ns))
     archive(log, FakeBucket(), REMOVING)
     assert all(other.exists() for other in others)
 
@@ -105,8 +115,71 @@ def test_what_is_archived_survives_a_copy_without_times_and_owners(log: Path, tm
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(file.read_bytes())
     calls = bucket.calls
+    assert not is_archived(restored / log.name, restored / closed.name)  # its lines have not been looked at yet
     assert archive(restored / log.name, bucket) == Pass()
     assert bucket.calls == calls
+    assert is_archived(restored / log.name, restored / closed.name)
+
+
+def test_another_log_with_the_name_of_an_archived_one_is_named_and_stays(log: Path) -> None:
+    """As logrotate makes it whose names have no time: it is asked for a second rotation on a day."""
+    closed, bucket = close(log, line(1)), FakeBucket()
+    archive(log, bucket, REMOVING)
+    closed.unlink()
+    os.utime(archived_marker(log, closed), (0, 0))  # long ago
+    for name in (closed.name, f"{closed.name}.gz"):
+        other = closed.with_name(name)
+        other.write_bytes(gzip.compress(line(2)) if is_compressed(other) else line(2))
+        os.utime(other, (5e8, 5e8))
+        calls = bucket.calls
+        archiver = Archiver(log, bucket, REMOVING)
+        for _ in range(2):
+            done = asyncio.run(archiver.run_once())
+            assert (done.archived, done.waiting, bucket.calls) == (0, 1, calls)
+            assert done.problems == [
+                f"{other} is not archived: a log with this name and other lines was archived before. "
+                "Give this one a name with another time"
+            ]
+        assert value(telemetry.ARCHIVE_WAITING) == 1
+        assert value(telemetry.ARCHIVE_AGE) > 3_600
+        other.unlink()
+    close(log, line(2), 14)
+    archive(log, bucket, CONFIG)
+    assert numbers(bucket.objects) == [1, 2]
+
+
+def test_a_log_that_takes_the_place_of_an_archived_one_between_two_passes_is_noticed(log: Path) -> None:
+    closed, bucket = close(log, line(1)), FakeBucket()
+    archiver = Archiver(log, bucket, CONFIG)
+    for expected in (Pass(archived=1), Pass()):
+        assert asyncio.run(archiver.run_once()) == expected
+    closed.unlink()
+    close(log, line(2))
+    assert "a log with this name and other lines was archived before" in asyncio.run(archiver.run_once()).problems[0]
+
+
+def test_a_copy_of_an_archived_log_that_is_damaged_is_named_and_stays(log: Path) -> None:
+    closed, bucket = close(log, line(1)), FakeBucket()
+    archive(log, bucket)
+    closed.unlink()
+    copy = closed.with_name(f"{closed.name}.gz")
+    copy.write_bytes(gzip.compress(line(1))[:-5])
+    os.utime(copy, (5e8, 5e8))
+    os.utime(archived_marker(log, closed), (0, 0))
+    done = archive(log, bucket, REMOVING)
+    assert f"{copy}: cannot be read" in done.problems[0]
+    assert copy.exists()
+
+
+def test_a_folder_without_the_log_is_a_failure_and_stays_one(tmp_path: Path) -> None:
+    """A wrong path, or a volume that is not mounted, must not look as if everything was archived."""
+    (tmp_path / "empty").mkdir()
+    for folder in ("empty", "missing"):
+        log = tmp_path / folder / "visits.log"
+        for _ in range(2):
+            [problem] = archive(log, FakeBucket()).problems
+            assert str(log.parent) in problem
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
 
 
 def test_only_one_archiver_works_on_a_log(log: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import os
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from botocore.session import get_session
 
 from tests.archive.closed import archive as archive_into
 from tests.archive.closed import close, line, rows
@@ -30,10 +32,12 @@ from tracker.archive.lines import ClosedLog
 from tracker.archive.objects import make_objects
 from tracker.aws import bucket as bucket_module
 from tracker.aws import open_bucket
+from tracker.aws.object_settings import KEPT, KEPT_UNTIL
 from tracker.cli import main
 from tracker.config import ArchiveConfig
 from tracker.lifecycle import Backoff
 from tracker.local.provision import local_client
+from tracker.storage.erasure_log import entries
 from tracker.visit_log_files import archived_marker
 
 VISITS = b"".join(LINES)
@@ -116,19 +120,112 @@ def test_the_lines_are_erased_whichever_call_fails_and_however(
     assert not any(each.bodies or each.key == "a/x" for each in s3.uploads.values())
 
 
+HEADERS = {
+    "cache-control": "max-age=60",
+    "content-disposition": 'attachment; filename="a.parquet"',
+    "content-encoding": "identity",
+    "content-language": "en",
+    "content-type": "application/vnd.apache.parquet",
+    "expires": "Fri, 01 Jan 2100 00:00:00 GMT",
+    "x-amz-grant-full-control": 'id="owner", id="another"',
+    "x-amz-grant-read": 'uri="http://acs.amazonaws.com/groups/global/AuthenticatedUsers"',
+    "x-amz-object-lock-legal-hold": "ON",
+    "x-amz-object-lock-mode": "GOVERNANCE",
+    "x-amz-object-lock-retain-until-date": "2100-01-01T00:00:00Z",
+    "x-amz-server-side-encryption": "aws:kms",
+    "x-amz-server-side-encryption-aws-kms-key-id": "arn:aws:kms:us-east-1:000000000000:key/1",
+    "x-amz-server-side-encryption-bucket-key-enabled": "true",
+    "x-amz-storage-class": "STANDARD_IA",
+    "x-amz-tagging": "cost%20centre=R%26D%20%C3%A9&empty=",
+    "x-amz-website-redirect-location": "/elsewhere",
+}
+"""All that S3 keeps of an object beside its content and its metadata."""
+
+
 @pytest.mark.parametrize("part_bytes", [bucket_module.PART_BYTES, 400])
-def test_an_object_keeps_its_digest_and_its_storage_class_however_it_is_put(
+def test_an_object_keeps_all_that_s3_keeps_of_it_however_it_is_put(
     log: Path, s3: FakeS3, part_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     close(log, VISITS)
     archive(log, s3)
     for each in s3.objects.values():
-        each.storage_class = "STANDARD_IA"
-    before = {key: (each.digest, each.storage_class) for key, each in s3.objects.items()}
+        each.headers |= HEADERS
+    before = {key: (each.digest, each.headers) for key, each in s3.objects.items()}
     monkeypatch.setattr(bucket_module, "PART_BYTES", part_bytes)
     assert main(command(log, s3.url)) == 0
-    assert {key: (each.digest, each.storage_class) for key, each in s3.objects.items()} == before
+    assert_erased(s3.store)
+    assert {key: (each.digest, each.headers) for key, each in s3.objects.items()} == before
     assert ("UploadPart" in s3.calls) == (part_bytes == 400)
+
+
+def test_no_setting_of_an_object_is_unknown_to_the_erasure() -> None:
+    """Whatever a newer S3 returns with an object, and takes with a new one, has to be kept."""
+    calls = get_session().get_service_model("s3")
+    returned = calls.operation_model("GetObject").output_shape.members.keys()
+    taken = calls.operation_model("CreateMultipartUpload").input_shape.members.keys()
+    # Of the content; and of encryption with a key that S3 does not keep: such an object cannot be read.
+    others = {"ChecksumType", "SSECustomerAlgorithm", "SSECustomerKeyMD5"}
+    assert (returned & taken) - others == {*KEPT, *KEPT_UNTIL}
+
+
+def test_an_object_in_an_archive_class_is_named_with_the_command_and_erased_once_it_is_restored(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The new one is in this class, too, and cannot be read back."""
+    close(log, LINES[0] + LINES[1])
+    archive(log, s3)
+    [(key, each)] = s3.objects.items()
+    each.headers["x-amz-storage-class"] = "GLACIER"
+    assert main(command(log, s3.url)) == 3
+    assert (
+        f"s3://{BUCKET}/{key}: it has to be restored first: aws s3api restore-object --bucket {BUCKET} --key {key} "
+        f"--version-id {each.version} --restore-request Days=7"
+    ) in capsys.readouterr().err
+    assert numbers(s3) == [1, 2]
+    each.restored = True
+    assert main(command(log, s3.url)) == 0
+    assert_erased(s3.store)
+    assert [each.headers["x-amz-storage-class"] for _, each, _ in s3.store.versions()] == ["GLACIER"]
+
+
+def test_a_lock_that_has_ended_is_not_set_again(log: Path, s3: FakeS3) -> None:
+    """S3 refuses a put with a date that has passed."""
+    close(log, LINES[0] + LINES[1])
+    archive(log, s3)
+    [each] = s3.objects.values()
+    each.headers |= {
+        "x-amz-object-lock-mode": "COMPLIANCE",
+        "x-amz-object-lock-retain-until-date": "2020-01-01T00:00:00Z",
+        "x-amz-object-lock-legal-hold": "OFF",
+    }
+    assert main(command(log, s3.url)) == 0
+    assert [name for each in s3.objects.values() for name in each.headers if "lock" in name] == []
+
+
+def test_a_copy_that_s3_makes_in_another_bucket_is_named(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    close(log, LINES[0] + LINES[1])
+    archive(log, s3)
+    [each] = s3.objects.values()
+    each.headers["x-amz-replication-status"] = "COMPLETED"
+    assert main(command(log, s3.url)) == 0
+    assert "S3 replicates this object, and the copy in the other bucket still has them" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("action", ["GetObjectTagging", "GetObjectAcl"])
+def test_an_object_of_which_something_cannot_be_read_is_left_as_it_is_and_named(
+    log: Path, s3: FakeS3, action: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    close(log, LINES[0] + LINES[1])
+    archive(log, s3)
+    s3.refuse_calls[action] = 403, "AccessDenied"
+    assert main(command(log, s3.url)) == 3
+    assert "AccessDenied" in capsys.readouterr().err
+    assert numbers(s3) == [1, 2]
+    s3.refuse_calls[action] = 501, "NotImplemented"  # of a server that is not AWS's, which has no such thing
+    assert main(command(log, s3.url)) == 0
+    assert numbers(s3) == [1]
 
 
 def test_a_locked_version_is_named_with_the_date(log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]) -> None:
@@ -187,6 +284,45 @@ def test_named_files_are_erased_alone_and_the_archive_is_named_as_not_read(
     assert main(command(log, s3.url, closed)) == 0
     assert f"not read: s3://{BUCKET}/a, the archive" in capsys.readouterr().out
     assert s3.calls == []
+
+
+def test_no_name_of_a_file_or_of_an_object_can_move_the_terminal_or_begin_a_line(
+    log: Path, s3: FakeS3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither the bytes that are no text, which also have to have an entry in `erased.log`."""
+    odd = log.with_name(os.fsdecode(b"visits.log.\xff\n\x1b[31m"))
+    odd.write_bytes(VISITS)
+    s3.store.put("a/\x1b[31m\nkey", b"", "")
+    s3.uploads["left"] = Parts("a/\x1b[32m", "")
+    assert main(command(log, s3.url)) == 0
+    assert main(command(log, s3.url, odd)) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert [text[:9] for text in said.splitlines()][1:4] == ["0 lines e", "not read:", "not read:"]
+    assert r"visits.log.\udcff\n\x1b[31m: 3 of 9 lines erased" in said
+    assert [entry.lines for entry in entries(log)] == [3]
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_command_erases_in_a_log_whose_archiving_cannot_end(
+    log: Path, s3: FakeS3, named: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = close(log, VISITS)
+    archive(log, s3)
+    archived_marker(log, closed).unlink()
+    key = max(s3.objects)
+    s3.store.delete(key, s3.objects[key].version)
+    other = s3.store.put(key, b"no Parquet", "of somebody else")
+    assert archive(log, s3).conflicts == 1
+    s3.refuse = 403, "AccessDenied"
+    assert main(command(log, s3.url, closed)) == 3
+    assert f"{closed}: its archiving was begun, and cannot be undone: s3://{BUCKET}/a: " in capsys.readouterr().err
+    assert closed.read_bytes() == VISITS
+    s3.refuse = None
+    assert main(command(log, s3.url, *([closed] if named else []))) == (0 if named else 3)  # no Parquet, which is named
+    assert f"{closed}: 1 objects of its incomplete archiving were removed" in capsys.readouterr().out
+    assert closed.read_bytes() == b"".join(LINES[number] for number in OTHERS)
+    assert s3.objects == {key: other}
 
 
 def test_a_log_that_is_closed_archived_and_removed_meanwhile_is_erased_too(log: Path, s3: FakeS3) -> None:

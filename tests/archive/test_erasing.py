@@ -17,6 +17,7 @@ import pytest
 from tests.archive.closed import NOON, archive, close, line, rows
 from tests.archive.erased import (
     LINES,
+    MALFORMED,
     OTHERS,
     PERSON,
     SHORT,
@@ -30,7 +31,8 @@ from tests.archive.erased import (
 from tests.fake_aws.s3 import FakeBucket
 from tests.fake_aws.s3_store import Parts, Store
 from tracker.archive.archiver import Pass
-from tracker.aws.versions import Held, Version, VersionsPage
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Version, VersionsPage
 from tracker.core.log_line import MAX_LOG_LINE_BYTES, format_line
 from tracker.core.visit import Visit
 from tracker.errors import AwsRefused, AwsUnreachable
@@ -171,7 +173,7 @@ class Changing(FakeBucket):
         self._change = change
         self._times = times
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
         if self._times:
             self._times -= 1
             self._change(self.store, version.key)
@@ -350,6 +352,14 @@ def test_a_malformed_line_that_is_too_long_for_a_visit_is_named_only_if_it_has_t
     bucket = archived(log, b"x" * before + f" {PERSON} ".encode() + b"x" * 300_000 + b"\nodd\n")
     assert erase(log, bucket, ips=["203.0.113.70"]) == 0
     assert erase(log, bucket) == 3
+
+
+def test_a_line_that_is_kept_is_named_also_in_an_object_that_was_rewritten(
+    log: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bucket = archived(log, MALFORMED[0] + f"from {PERSON} or so\n".encode())
+    assert erase(log, bucket) == 3
+    assert gzip.decompress(next(iter(bucket.objects.values())).body) == f"2 from {PERSON} or so\n".encode()
     assert "1 malformed lines have one of the values as a part of something else" in capsys.readouterr().err
 
 

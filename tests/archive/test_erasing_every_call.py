@@ -15,7 +15,8 @@ from tests.seam.faults import Fault
 from tests.seam.method import LONG, SEED, World, stumble, sweep
 from tracker.archive.archiver import Archiver, Pass
 from tracker.archive.erasing import ArchiveErasure
-from tracker.aws.versions import Held, Version
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Version
 from tracker.core.erasure import Selection
 from tracker.lifecycle import Backoff
 from tracker.storage.erasure_log import entries
@@ -46,7 +47,7 @@ class WorldBucket(FakeBucket):
             self._world.note("put", [key, file.read_bytes().hex(), digest])
         await super().put(key, file, digest)
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
         is_same = version.etag == self.objects[version.key].etag
         if is_same:
             self._world.note("put", [version.key, file.read_bytes().hex(), held.settings["digest"]])

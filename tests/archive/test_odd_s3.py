@@ -90,6 +90,16 @@ async def test_a_refusal_that_concerns_all_objects_is_named_and_ends_the_pass(si
     assert site.made == ["HeadObject", "PutObject", "HeadObject"] * 2
 
 
+async def test_a_reading_that_is_denied_is_named_though_the_reply_has_no_reason(site: Site) -> None:
+    async def meddle(call: Call) -> web.StreamResponse:
+        return error(403, "AccessDenied") if call.action == "HeadObject" else await call.forward()
+
+    site.meddle = meddle
+    done = await site.archive()
+    assert (done.archived, done.waiting) == (0, 2)
+    assert "s3:GetObject is denied for a/date=2026-11-24/visits.log.20261124T1" in done.problems[0]
+
+
 async def test_a_refusal_of_one_object_holds_up_no_other(site: Site) -> None:
     """Such as an object of a stranger with this name that only his key can decrypt."""
     for of in ("Put", "Head"):

@@ -1,7 +1,9 @@
 """When `archive.keep_local` removes a closed log, and when it does not."""
 
 import asyncio
+import lzma
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -86,7 +88,8 @@ def test_both_forms_of_a_log_are_removed_and_one_that_cannot_be_stops_no_other(l
     first.unlink()
     first.mkdir()  # which unlink refuses, for root too
     compressed = second.with_name(second.name + ".xz")
-    compressed.write_bytes(b"being written")
+    compressed.write_bytes(lzma.compress(line(2)))
+    shutil.copystat(second, compressed)  # as the program does when it is complete
     for each in (first, second):
         written(log, each, WEEK + 60)
     done = archive(log, bucket)

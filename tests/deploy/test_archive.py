@@ -24,9 +24,13 @@ PERMISSIONS = {
     "list_object_versions": "s3:ListBucketVersions",
     "list_multipart_uploads": "s3:ListBucketMultipartUploads",
     "get_object": "s3:GetObjectVersion",  # each call has a version
+    "get_object_tagging": "s3:GetObjectVersionTagging",
+    "get_object_acl": "s3:GetObjectVersionAcl",
     "delete_object": "s3:DeleteObjectVersion",
 }
-LOCKS = {"s3:GetObjectRetention", "s3:GetObjectLegalHold"}  # for headers in the reply to get_object
+HEADERS = {"s3:PutObjectTagging"} | {  # of a put, and of the reply to get_object
+    f"s3:{action}Object{lock}" for action in ("Get", "Put") for lock in ("Retention", "LegalHold")
+}
 TYPES = {"timestamp": "timestamp[us, tz=UTC]", "string": "string", "bigint": "int64"}
 
 
@@ -41,18 +45,25 @@ def test_the_policy_allows_what_the_archiver_calls_and_nothing_at_the_queue() ->
 
 
 def test_the_policy_of_the_erasure_allows_what_it_calls_and_the_archiver_can_delete_nothing() -> None:
-    assert actions("ErasePolicy", ARCHIVE) == permissions("bucket", "versions") | LOCKS
+    assert actions("ErasePolicy", ARCHIVE) == permissions("bucket", "versions") | HEADERS
     assert not [action for action in actions("ArchivePolicy", ARCHIVE) if "Delete" in action or "Version" in action]
 
 
 def test_the_doctor_may_look_at_the_bucket_and_at_no_object_but_the_one_that_it_asks_for() -> None:
-    source = (ROOT / "src/tracker/operations/archive_checks.py").read_text()
+    source = "".join(
+        (ROOT / f"src/tracker/operations/{module}.py").read_text() for module in ("archive_checks", "upload_checks")
+    )
     [key] = re.findall(r'f"\{prefix\}([\w-]+)"', source)
-    calls = set(re.findall(r"s3\.(get_\w+|head_\w+)\(", source))
-    named = {"head_bucket": "s3:ListBucket", "head_object": "s3:GetObject"}
-    assert actions("ArchiveDoctorPolicy", ARCHIVE) == {
-        named.get(call, f"s3:{call.title().replace('_', '')}".replace("GetPublic", "GetBucketPublic")) for call in calls
+    calls = set(re.findall(r"(?:s3|versions)\.(get_\w+|head_\w+|list_\w+|uploads)\(", source))
+    named = {
+        "list_objects_v2": "s3:ListBucket",
+        "head_object": "s3:GetObject",
+        "uploads": "s3:ListBucketMultipartUploads",
+        "get_bucket_versioning": "s3:GetBucketVersioning",
+        "get_public_access_block": "s3:GetBucketPublicAccessBlock",
+        "get_bucket_lifecycle_configuration": "s3:GetLifecycleConfiguration",
     }
+    assert actions("ArchiveDoctorPolicy", ARCHIVE) == {named[call] for call in calls}
     document = resources(ARCHIVE)["ArchiveDoctorPolicy"]["PolicyDocument"]
     [read] = [each["Resource"] for each in document["Statement"] if "s3:GetObject" in each["Action"]]
     assert read.endswith(f"/${{Prefix}}/{key}")

@@ -13,8 +13,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote, unquote
+from urllib.parse import parse_qsl, quote_plus
 from xml.etree import ElementTree
+from xml.sax.saxutils import escape
 
 from aiohttp import web
 
@@ -22,10 +23,37 @@ from tests.fake_aws.faults import AFTER, BEFORE, Faults
 from tests.fake_aws.s3_store import Object as Object
 from tests.fake_aws.s3_store import Parts, Store
 from tests.ports import free_port
-from tracker.aws.versions import Held, Upload, Version, VersionsPage
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Upload, Version, VersionsPage
 from tracker.errors import AwsRefused, AwsUnreachable
 
 BUCKET = "archive"
+CHECKSUM = "x-amz-checksum-crc32"
+_PERMISSIONS = {
+    "x-amz-grant-full-control": "FULL_CONTROL",
+    "x-amz-grant-read": "READ",
+    "x-amz-grant-read-acp": "READ_ACP",
+    "x-amz-grant-write-acp": "WRITE_ACP",
+}
+_APART = ("x-amz-tagging", "x-amz-grant-")  # what has a call of its own
+_KEPT = {
+    *("cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires"),
+    *("x-amz-storage-class", "x-amz-tagging", "x-amz-website-redirect-location", *_PERMISSIONS),
+    *(f"x-amz-object-lock-{name}" for name in ("mode", "retain-until-date", "legal-hold")),
+    "x-amz-server-side-encryption",
+    *(f"x-amz-server-side-encryption-{name}" for name in ("aws-kms-key-id", "bucket-key-enabled")),
+}
+"""The headers of a put that S3 keeps, but for those of the digest."""
+_OF_QUERY = {
+    "versions": "ListObjectVersions",
+    "uploads": "ListMultipartUploads",
+    "tagging": "GetObjectTagging",
+    "acl": "GetObjectAcl",
+    "versioning": "GetBucketVersioning",
+    "publicAccessBlock": "GetPublicAccessBlock",
+    "lifecycle": "GetBucketLifecycleConfiguration",
+}
+_SETTINGS = {"GetBucketVersioning", "GetPublicAccessBlock", "GetBucketLifecycleConfiguration"}
 
 
 class FakeBucket:
@@ -70,14 +98,20 @@ class FakeBucket:
         lock = f"it is locked until {found.locked_until:%Y-%m-%d}" if found.locked_until else None
         return Held({"digest": found.digest}, lock)
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
+    async def digest_of(self, version: Version) -> str | None:
+        self._begin()
+        found = self.store.find(version.key, version.id)
+        self._end()
+        return found.digest if found else None
+
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
         self._begin()
         current = self.objects.get(version.key)
-        is_same = current is not None and current.etag == version.etag
-        if is_same:
-            self.store.put(version.key, file.read_bytes(), held.settings["digest"])
+        made = None
+        if current is not None and current.etag == version.etag:
+            made = self.store.put(version.key, file.read_bytes(), held.settings["digest"]).etag
         self._end()
-        return is_same
+        return made
 
     async def delete(self, version: Version) -> None:
         self._begin()
@@ -118,8 +152,12 @@ class FakeS3:
         self.page_length = 1000
         self.refuse: tuple[int, str] | None = None
         """The status and the code with which each call is refused, as for expired credentials."""
+        self.refuse_calls: dict[str, tuple[int, str]] = {}
+        """The same, for the calls of some names, as for a permission that is missing."""
         self.foreign = False
         """Whether another program answers, with a page and status 200."""
+        self.lifecycle = ""
+        """The rules of the bucket, in XML."""
         self.cut_bodies = 0
         """How many of the next objects that are read end amid their bodies."""
         self.on_call: Callable[[str], None] = lambda _: None
@@ -156,8 +194,8 @@ class FakeS3:
         self.on_call(action)
         if self.foreign:
             return web.Response(text="<html>Welcome</html>", content_type="text/html")
-        if self.refuse:
-            return _error(*self.refuse, head=request.method == "HEAD")
+        if refusal := self.refuse or self.refuse_calls.get(action):
+            return _error(*refusal, head=request.method == "HEAD")
         for kind in BEFORE:
             if self.faults.strikes(kind, action):
                 return self._fail(request, kind)
@@ -178,12 +216,13 @@ class FakeS3:
         return _error(status, code, head=request.method == "HEAD")
 
     def _perform(self, action: str, request: web.Request, body: bytes) -> web.Response:
-        bucket, _, key = unquote(request.path).lstrip("/").partition("/")
+        bucket, _, key = request.path.lstrip("/").partition("/")
         assert bucket == BUCKET
         upload = request.query.get("uploadId", "")
-        if "x-amz-checksum-crc32" in request.headers:
-            sent = base64.b64decode(request.headers["x-amz-checksum-crc32"])
-            assert zlib.crc32(body).to_bytes(4, "big") == sent
+        if CHECKSUM in request.headers:
+            assert request.headers[CHECKSUM] == _crc32(body)
+        if action in _SETTINGS:
+            return self._setting(action)
         if action.startswith("List"):
             return self._list(action, request)
         if action in ("PutObject", "CompleteMultipartUpload"):
@@ -191,21 +230,25 @@ class FakeS3:
                 return _error(404, "NoSuchUpload")
             if refusal := self._refusal(key, request):
                 return refusal
+        if action == "HeadObject" and not key:
+            return web.Response()
         if action == "HeadObject":
-            found = self.objects.get(key)
+            version = request.query.get("versionId")
+            found = self.store.find(key, version) if version else self.objects.get(key)
             if found is None:
                 return _error(404, "NoSuchKey", head=True)
             return web.Response(headers={"ETag": found.etag, "x-amz-meta-digest": found.digest})
         if action == "ListObjectsV2":
             return _xml("<ListBucketResult/>")
-        if action == "GetObject":
-            return self._get(key, request)
+        if action in ("GetObject", "GetObjectTagging", "GetObjectAcl"):
+            return self._get(action, key, request)
         if action == "DeleteObject":
             done = self.store.delete(key, request.query["versionId"])
             return web.Response(status=204) if done else _error(403, "AccessDenied")
         if action == "PutObject":
             return web.Response(headers={"ETag": self.store.put(key, body, *_settings(request)).etag})
         if action == "CreateMultipartUpload":
+            assert request.headers["x-amz-checksum-algorithm"] == "CRC32"  # S3 refuses parts with another checksum
             upload = f"upload-{len(self.calls)}"
             self.uploads[upload] = Parts(key, *_settings(request))
             return _xml(f"<InitiateMultipartUploadResult><UploadId>{upload}</UploadId></InitiateMultipartUploadResult>")
@@ -217,14 +260,14 @@ class FakeS3:
         parts = self.uploads[upload].bodies
         if action == "UploadPart":
             parts[int(request.query["partNumber"])] = body
-            return web.Response(headers={"ETag": f'"{len(body)}"'})
-        listed = [
-            int(each.text or "") for each in ElementTree.fromstring(body).iter() if each.tag.endswith("PartNumber")
-        ]
-        assert listed == sorted(parts)
+            return web.Response(headers={"ETag": f'"{len(body)}"', CHECKSUM: _crc32(body)})
+        named = map(_members, ElementTree.fromstring(body))
+        listed = {int(part["PartNumber"]): part.get("ChecksumCRC32") for part in named}
+        if listed != {number: _crc32(part) for number, part in sorted(parts.items())}:
+            return _error(400, "InvalidRequest")
         made = self.uploads.pop(upload)
-        self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.storage_class)
-        return _xml('<CompleteMultipartUploadResult><ETag>"x"</ETag></CompleteMultipartUploadResult>')
+        put = self.store.put(key, b"".join(parts[number] for number in listed), made.digest, made.headers)
+        return _xml(f"<CompleteMultipartUploadResult><ETag>{put.etag}</ETag></CompleteMultipartUploadResult>")
 
     def _refusal(self, key: str, request: web.Request) -> web.Response | None:
         """The answer to a put whose condition is not met. Every put of the archive has one."""
@@ -236,15 +279,33 @@ class FakeS3:
         assert request.headers["If-None-Match"] == "*"
         return None if current is None else _error(412, "PreconditionFailed")
 
-    def _get(self, key: str, request: web.Request) -> web.Response:
+    def _setting(self, action: str) -> web.Response:
+        """A setting of the bucket, which is one as the stack makes it, but for its lifecycle."""
+        if action == "GetBucketVersioning":
+            status = "Enabled" if self.store.versioned else "Suspended"
+            return _xml(f"<VersioningConfiguration><Status>{status}</Status></VersioningConfiguration>")
+        if action == "GetPublicAccessBlock":
+            names = ("BlockPublicAcls", "BlockPublicPolicy", "IgnorePublicAcls", "RestrictPublicBuckets")
+            blocks = "".join(f"<{name}>true</{name}>" for name in names)
+            return _xml(f"<PublicAccessBlockConfiguration>{blocks}</PublicAccessBlockConfiguration>")
+        if not self.lifecycle:
+            return _error(404, "NoSuchLifecycleConfiguration")
+        return _xml(f"<LifecycleConfiguration>{self.lifecycle}</LifecycleConfiguration>")
+
+    def _get(self, action: str, key: str, request: web.Request) -> web.Response:
         found = self.store.find(key, request.query["versionId"])
         if found is None:
             return _error(404, "NoSuchVersion")
         if request.headers.get("If-Match", found.etag) != found.etag:
             return _error(412, "PreconditionFailed")
-        headers = {"ETag": found.etag, "x-amz-meta-digest": found.digest}
-        if found.storage_class:
-            headers["x-amz-storage-class"] = found.storage_class
+        if action == "GetObjectTagging":
+            return _tags(found)
+        if action == "GetObjectAcl":
+            return _grants(found)
+        if found.headers.get("x-amz-storage-class") == "GLACIER" and not found.restored:
+            return _error(403, "InvalidObjectState")
+        headers = {name: value for name, value in found.headers.items() if not name.startswith(_APART)}
+        headers |= {"ETag": found.etag, "x-amz-meta-digest": found.digest}
         if found.locked_until is not None:
             headers["x-amz-object-lock-mode"] = "COMPLIANCE"
             headers["x-amz-object-lock-retain-until-date"] = f"{found.locked_until:%Y-%m-%dT%H:%M:%SZ}"
@@ -254,26 +315,31 @@ class FakeS3:
         prefix = request.query.get("prefix", "")
         if action == "ListMultipartUploads":
             found = "".join(
-                f"<Upload><Key>{each.key}</Key><UploadId>{name}</UploadId>"
+                f"<Upload><Key>{quote_plus(each.key, '/')}</Key><UploadId>{name}</UploadId>"
                 f"<Initiated>{each.begun:%Y-%m-%dT%H:%M:%S.%fZ}</Initiated></Upload>"
                 for name, each in self.uploads.items()
                 if each.key.startswith(prefix)
             )
-            return _xml(f"<ListMultipartUploadsResult><Bucket>{BUCKET}</Bucket>{found}</ListMultipartUploadsResult>")
+            assert request.query["encoding-type"] == "url"  # without it an odd key makes XML that nobody can read
+            return _xml(
+                f"<ListMultipartUploadsResult><Bucket>{BUCKET}</Bucket><EncodingType>url</EncodingType>{found}"
+                "</ListMultipartUploadsResult>"
+            )
         versions = self.store.versions(prefix)
         marker = request.query.get("key-marker", ""), request.query.get("version-id-marker", "")
         names = [(key, each.version) for key, each, _ in versions]
         begin = names.index(marker) + 1 if marker in names else sum(key <= marker[0] for key, _ in names)
         page = versions[begin : begin + self.page_length]
         found = "".join(
-            f"<Version><Key>{quote(key)}</Key><VersionId>{each.version}</VersionId><ETag>{each.etag}</ETag>"
+            f"<Version><Key>{quote_plus(key, '/')}</Key><VersionId>{each.version}</VersionId><ETag>{each.etag}</ETag>"
             f"<IsLatest>{str(current).lower()}</IsLatest></Version>"
             for key, each, current in page
         )
         if begin + self.page_length < len(versions):
             key, last, _ = page[-1]
             found += "<IsTruncated>true</IsTruncated>"
-            found += f"<NextKeyMarker>{key}</NextKeyMarker><NextVersionIdMarker>{last.version}</NextVersionIdMarker>"
+            found += f"<NextKeyMarker>{quote_plus(key, '/')}</NextKeyMarker>"
+            found += f"<NextVersionIdMarker>{last.version}</NextVersionIdMarker>"
         return _xml(
             f"<ListVersionsResult><Name>{BUCKET}</Name><EncodingType>url</EncodingType>{found}</ListVersionsResult>"
         )
@@ -281,7 +347,7 @@ class FakeS3:
 
 def _action(request: web.Request) -> str:
     upload = "uploadId" in request.query
-    for query, action in (("versions", "ListObjectVersions"), ("uploads", "ListMultipartUploads")):
+    for query, action in _OF_QUERY.items():
         if request.method == "GET" and query in request.query:
             return action
     return {
@@ -304,9 +370,40 @@ async def _cut_off(request: web.Request, response: web.Response) -> web.StreamRe
     return cut
 
 
-def _settings(request: web.Request) -> tuple[str, str]:
-    """The digest and the storage class of a new object."""
-    return request.headers["x-amz-meta-digest"], request.headers.get("x-amz-storage-class", "")
+def _settings(request: web.Request) -> tuple[str, dict[str, str]]:
+    """The digest and the other headers that S3 keeps of a new object."""
+    headers = {name.lower(): value for name, value in request.headers.items()}
+    return headers["x-amz-meta-digest"], {name: headers[name] for name in sorted(_KEPT & headers.keys())}
+
+
+def _tags(found: Object) -> web.Response:
+    pairs = parse_qsl(found.headers.get("x-amz-tagging", ""), keep_blank_values=True)
+    tags = "".join(f"<Tag><Key>{escape(key)}</Key><Value>{escape(value)}</Value></Tag>" for key, value in pairs)
+    return _xml(f"<Tagging><TagSet>{tags}</TagSet></Tagging>")
+
+
+def _grants(found: Object) -> web.Response:
+    """The owner may do everything if no header grants anything."""
+    granted = {
+        _PERMISSIONS[name]: found.headers[name].split(", ") for name in sorted(_PERMISSIONS.keys() & found.headers)
+    } or {"FULL_CONTROL": ['id="owner"']}
+    grants = "".join(
+        f"<Grant><Grantee><{kind.upper()}>{value}</{kind.upper()}></Grantee><Permission>{permission}</Permission></Grant>"
+        for permission, grantees in granted.items()
+        for kind, value in (each.replace('"', "").split("=") for each in grantees)
+    )
+    return _xml(
+        f"<AccessControlPolicy><Owner><ID>owner</ID></Owner>"
+        f"<AccessControlList>{grants}</AccessControlList></AccessControlPolicy>"
+    )
+
+
+def _members(element: ElementTree.Element) -> dict[str, str]:
+    return {each.tag.rpartition("}")[2]: each.text or "" for each in element}
+
+
+def _crc32(body: bytes) -> str:
+    return base64.b64encode(zlib.crc32(body).to_bytes(4, "big")).decode()
 
 
 def _xml(text: str, status: int = 200) -> web.Response:

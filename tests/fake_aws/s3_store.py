@@ -8,13 +8,16 @@ from datetime import UTC, datetime
 
 @dataclass
 class Object:
-    """One version. Without versioning its id is `null`. A locked one cannot be deleted. S3 names no standard class."""
+    """One version. Without versioning its id is `null`. A locked one cannot be deleted."""
 
     body: bytes
     digest: str
     version: str = "null"
-    storage_class: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    """All other headers of its put that S3 keeps, with lower-case names."""
     locked_until: datetime | None = field(default=None, kw_only=True)
+    restored: bool = field(default=False, kw_only=True)
+    """Whether one of the storage class GLACIER can be read for some days."""
 
     @property
     def etag(self) -> str:
@@ -27,7 +30,7 @@ class Parts:
 
     key: str
     digest: str
-    storage_class: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
     bodies: dict[int, bytes] = field(default_factory=dict)
     begun: datetime = field(default_factory=lambda: datetime.now(UTC))
 
@@ -44,12 +47,12 @@ class Store:
         self.uploads: dict[str, Parts] = {}
         self._made = 0
 
-    def put(self, key: str, body: bytes, digest: str, storage_class: str = "") -> Object:
+    def put(self, key: str, body: bytes, digest: str, headers: dict[str, str] | None = None) -> Object:
         """Replace an object without a condition, as somebody else may do it, too."""
         self._put_aside(key)
         self._made += 1
         version = f"version-{self._made}" if self.versioned else "null"
-        self.objects[key] = made = Object(body, digest, version, storage_class)
+        self.objects[key] = made = Object(body, digest, version, dict(headers or {}))
         return made
 
     def mark_deleted(self, key: str) -> None:

@@ -3,12 +3,14 @@
 import argparse
 import asyncio
 import io
+import json
 import os
 import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tracker import cli
 from tracker.operations.doctor import examine
@@ -58,6 +60,23 @@ async def paste(command: str) -> int:
     variables = dict(word.split("=", 1) for word in words[: words.index("tracker")])
     with _environment(variables):
         return await asyncio.to_thread(cli.main, words[words.index("tracker") + 1 :])
+
+
+async def paste_aws(commands: str, client: Any) -> None:
+    """Make the calls of commands of the AWS CLI, which has the options of the API, with hyphens and in JSON."""
+    words = shlex.split(commands, comments=True)
+    while words:
+        end = words.index("&&") if "&&" in words else len(words)
+        (program, _, name, *options), words = words[:end], words[end + 1 :]
+        assert program == "aws"
+        named = dict(zip(options[::2], options[1::2], strict=True))
+        for place in ("--region", "--endpoint-url"):  # of the client
+            named.pop(place, None)
+        parameters = {
+            option.title().replace("-", ""): json.loads(value) if value.startswith("{") else value
+            for option, value in named.items()
+        }
+        await getattr(client, name.replace("-", "_"))(**parameters)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from tracker.files import open_exclusively
 from tracker.storage import erasure_log
 from tracker.storage.compressor import compress
 from tracker.storage.erasing import erase_lines
-from tracker.visit_log_files import archiving_path, closed_logs, erased_log_path, erasing_path
+from tracker.visit_log_files import archiver_lock_path, archiving_path, closed_logs, erased_log_path, erasing_path
 
 PERSON, OTHER = "203.0.113.7", "192.0.2.1"
 NAME = "visits.log.20261124T120000.000000Z"
@@ -182,15 +182,18 @@ def test_an_entry_of_which_a_full_disk_has_taken_half_does_not_spoil_the_next_on
     assert entry.lines == 6
 
 
-def test_a_log_is_refused_while_the_archive_may_have_a_part_of_it(
+def test_a_log_of_which_an_archive_may_have_a_part_is_refused_when_no_archive_is_configured(
     log: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file, other = closed(log), closed(log, "visits.log.20261125T120000.000000Z.gz")
     for each in (file, other):
         archiving_path(log, each).parent.mkdir(parents=True, exist_ok=True)
     archiving_path(log, other).touch()
+    archiver_lock_path(log).touch()
     assert erase(log) == 3
-    assert f"{other}: it is being archived, or that was interrupted" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{other}: its archiving was begun, and archive.url does not say where" in said
+    assert f"remove {archiving_path(log, other)}" in said
     assert file.read_bytes() == KEPT
     assert gzip.decompress(other.read_bytes()) == LINES
 

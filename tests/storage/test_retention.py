@@ -91,15 +91,17 @@ def test_only_files_that_a_rotation_of_this_log_has_made_are_counted_and_removed
 
 
 def test_where_there_is_an_archive_nothing_goes_that_it_has_not_stored(path: Path) -> None:
-    files = [closed(path, 5), closed(path, 4, compressed=True), closed(path, 3), closed(path, 2)]
+    """Nor a log that has got the name of another one, which was stored and has gone."""
+    files = [closed(path, 6), closed(path, 5), closed(path, 4, compressed=True), closed(path, 3), closed(path, 2)]
     ledger_directory(path).mkdir()
     archived_marker(path, files[1]).parent.mkdir()
-    for file in files[1:3]:
-        write_marker(archived_marker(path, file), Marker("0" * 64, 1, 0, []))
+    write_marker(archived_marker(path, files[1]), Marker("0" * 64, 1, 0, [], 1_000_000_000))
+    for file in files[2:4]:
+        write_marker(archived_marker(path, file), Marker("0" * 64, 1, 0, [], file.stat().st_mtime_ns))
     archived_marker(path, files[0]).touch()  # such a marker does not count
     retain(path, 1, archived_only=True).remove()
-    assert closed_logs(path) == [files[0], files[3]]
-    assert archived_marker(path, files[1]).name == closed_log_path(path, NOON - timedelta(hours=4)).name
+    assert closed_logs(path) == [files[0], files[1], files[4]]
+    assert archived_marker(path, files[2]).name == closed_log_path(path, NOON - timedelta(hours=4)).name
 
 
 def test_the_file_that_the_ledger_has_recorded_as_the_log_stays_whatever_its_name(path: Path) -> None:

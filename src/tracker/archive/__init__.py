@@ -10,7 +10,8 @@ The modules, from the caller down:
 6. `day_files` writes the Parquet files, one for each day.
 7. `erasing` erases lines in all objects and versions. It opens with the protocol. `tracker.operations.erase` calls it.
 8. `rewriting` counts the selected lines of one object, and writes it without them.
-9. `retries` makes a call of S3 again, for 2 and for 7.
+9. `taking_back` removes the objects of a closed log whose archiving has not ended, so that it can be erased.
+10. `version_calls` are the calls of 7 and 9, and `retries` makes a call of S3 again, for 2, 7 and 9.
 
 Arrow is imported in this package only, and only when a command runs. It is the `archive` extra.
 """

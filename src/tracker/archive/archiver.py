@@ -5,7 +5,8 @@ One archiver works on a log at a time: it holds a lock during each pass. One clo
 1. The folder of the logs is listed and then synced. A power cut could otherwise undo the rename of a rotation that was
    seen here, and the same lines would be closed again under another name.
 2. The log is locked, the empty file `NAME.part` is made durable beside its marker to be, and the lock is released. From
-   now on `tracker erase` refuses this log. It would otherwise replace it between two objects, or after it was read.
+   now on `tracker erase` refuses this log while the archiver holds its own lock: it would otherwise replace the log
+   between two objects, or after it was read. Afterwards it takes the objects of this log back first (`taking_back`).
 3. The log is read to its end. Its objects are made as temporary files, one for each day and one for malformed lines,
    and the digest of all its lines is known.
 4. For each object S3 is asked for the digest of the key. The same digest: this object is done. Another one: somebody
@@ -14,7 +15,7 @@ One archiver works on a log at a time: it holds a lock during each pass. One clo
    A digest that the log had before lines of it were erased is the same digest: the object is older than the erasure.
    The marker gets the digest that the objects have.
 5. When all objects are done, the marker is written into `NAME.part`, synced, and renamed to its name.
-6. Only a log with a marker may be removed. The archiver asks S3 once more before it removes one (`removal`).
+6. Only a log with a marker of its own (`closed_logs`) may be removed. S3 is asked once more before that (`removal`).
 
 The process may end between any two steps. The next pass repeats the log from step 1. The same lines make the same keys
 and the same digest, so what was stored before is found. A closed log is known by its name without `.gz` (`.xz`,
@@ -40,11 +41,11 @@ from tracker.archive.retries import Retries
 from tracker.archive_marker import Marker, write_marker
 from tracker.aws import bucket_and_prefix
 from tracker.config import ArchiveConfig
-from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, HeldByAnother, MarkerFailed, TrackerError
-from tracker.files import make_directory, open_shared, reason, sync_directory, take_lock
+from tracker.errors import ArchiveConflict, AwsRefused, AwsUnreachable, MarkerFailed, TrackerError
+from tracker.files import open_shared, reason, sync_directory, take_lock
 from tracker.lifecycle import Backoff
 from tracker.storage.erasure_log import digests
-from tracker.visit_log_files import archived_directory, archived_marker, archiver_lock_path, archiving_path
+from tracker.visit_log_files import archived_marker, archiver_lock_path, archiving_path
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +89,9 @@ class Archiver:
         """Archive every closed log that is not yet, the oldest first. Failures are logged and counted, not raised."""
         done = Pass()
         try:
-            make_directory(archived_directory(self._path), 0o750)
+            self._closed_logs.make_folder()
             lock = take_lock(archiver_lock_path(self._path), "another archiver works on this log")
-        except (HeldByAnother, OSError) as error:
+        except (TrackerError, OSError) as error:
             self._failed(done, str(error))
         else:
             try:
@@ -109,16 +110,16 @@ class Archiver:
             return
         for problem in look.problems:
             self._failed(done, problem)
-        await self._archive_all(look.waiting, done)
+        await self._archive_all(look.waiting, look.stuck, done)
         if self._removal is not None:
             async for problem in self._removal.remove(look.archived):
                 self._failed(done, problem)
 
-    async def _archive_all(self, waiting: Sequence[Waiting], done: Pass) -> None:
-        """Archive these logs. Ends early after a failure that the next log would have as well."""
-        oldest_failed = math.inf
-        for at, closed, _ in waiting:
-            _measure(len(waiting) - done.archived, min(oldest_failed, at))
+    async def _archive_all(self, waiting: Sequence[Waiting], stuck: Sequence[Waiting], done: Pass) -> None:
+        """Archive the `waiting` logs. Ends early after a failure that the next log would have as well."""
+        oldest_failed = min((each.at for each in stuck), default=math.inf)
+        for at, closed, *_ in waiting:
+            _measure(len(stuck) + len(waiting) - done.archived, min(oldest_failed, at))
             ends = False
             try:
                 await self._archive(closed)
@@ -136,7 +137,7 @@ class Archiver:
             oldest_failed = min(oldest_failed, at)
             if ends:
                 break
-        done.waiting = len(waiting) - done.archived
+        done.waiting = len(stuck) + len(waiting) - done.archived
         _measure(done.waiting, oldest_failed)
 
     async def _archive(self, closed: Path) -> None:
@@ -146,7 +147,7 @@ class Archiver:
             digest = made.digest
             for each in made.objects:
                 digest = await self._store(closed, each, digest)
-            marker = Marker(digest, made.visits, made.malformed, [each.name for each in made.objects])
+            marker = Marker(digest, made.visits, made.malformed, [each.name for each in made.objects], made.modified_ns)
             await asyncio.to_thread(_write_marker, archived_marker(self._path, closed), marker)
         telemetry.ARCHIVED_LOGS.inc()
         telemetry.ARCHIVED_VISITS.inc(made.visits)

@@ -4,9 +4,10 @@
 2. Each version that is not known yet is copied to a temporary file, and the selected lines in it are counted. A version
    never changes, so one without such lines is done.
 3. If the current version of an object has some, the other lines are written to a second file. The caller records what
-   is about to be erased. Then the file is put under the same key, with the same metadata and thus the same digest, on
-   the condition that the version which was read is still the current one. Whatever the put answers, the versions of the
-   key are listed again, and step 2 repeats. So only what S3 says it has counts.
+   is about to be erased. Then the file is put under the same key, with all that S3 keeps beside the content, such as
+   the metadata with the digest, on the condition that the version which was read is still the current one. Whatever the
+   put answers, the versions of the key are listed again, and step 2 repeats. So only what S3 says it has counts. A
+   version with the ETag that the put has returned is known. It may be in a storage class that cannot be read.
 4. When the current version has no selected line, or the object is deleted, each older version that has some is deleted
    by its id, after its entry was recorded.
 5. Uploads that others began before this erasure and did not complete are removed: their parts cannot be read.
@@ -23,13 +24,14 @@ Digests in the metadata are those of the closed logs before the erasure, by whic
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Protocol
 
+from tracker.archive.objects import may_have_lines
 from tracker.archive.retries import Retries, may_be_over_soon
-from tracker.archive.rewriting import UNREADABLE, ObjectFile, may_have_lines
+from tracker.archive.rewriting import UNREADABLE, ObjectFile
+from tracker.archive.version_calls import Bucket, versions_of
 from tracker.aws import bucket_and_prefix
-from tracker.aws.versions import Held, Upload, Version, VersionsPage
+from tracker.aws.object_settings import Held
+from tracker.aws.versions import Upload, Version
 from tracker.config import ArchiveConfig
 from tracker.core.erasure import Selection
 from tracker.errors import AwsRefused, AwsUnreachable, TrackerError
@@ -42,20 +44,7 @@ LOOKS = 10
 """How often the versions of one key are listed. Three times are enough when nobody else changes them."""
 
 
-class Bucket(Protocol):
-    """A bucket with versions, as `tracker.aws.versions.S3Versions` implements it."""
-
-    async def page(self, prefix: str, begin: dict[str, str] | None = None) -> VersionsPage: ...
-
-    async def read(self, version: Version, file: Path) -> Held | None: ...
-
-    async def replace(self, version: Version, file: Path, held: Held) -> bool: ...
-
-    async def delete(self, version: Version) -> None: ...
-
-    async def uploads(self, prefix: str) -> list[Upload]: ...
-
-    async def abort(self, upload: Upload) -> None: ...
+_REPLICATED = "; S3 replicates this object, and the copy in the other bucket still has them"
 
 
 class ArchiveErasure:
@@ -77,6 +66,7 @@ class ArchiveErasure:
         self._retries = Retries(backoff)
         self._begun = datetime.now(UTC)
         self._known: set[Version] = set()  # nothing more can be done with them
+        self._written: dict[tuple[str, str], Counts] = {}  # what those have that were put here, by key and ETag
         self._uploads: set[Upload] = set()  # the same
         self._failed: set[str] = set()  # keys, or the prefix for the uploads
 
@@ -87,6 +77,7 @@ class ArchiveErasure:
         """
         found = False
         async for key, versions in self._keys(bucket):
+            self.looked = True
             if key in self._failed or self._known.issuperset(versions):
                 continue
             found = True
@@ -102,13 +93,14 @@ class ArchiveErasure:
                     raise
                 self._failed.add(key)
                 self._report.fail(f"{self._url}{key}", str(error))
+        self.looked = True
         await self._remove_uploads(bucket)
         return found
 
     async def _keys(self, bucket: Bucket) -> AsyncIterator[tuple[str, list[Version]]]:
         """The keys below the prefix, each with all of its versions."""
         key, versions = "", list[Version]()
-        async for version in self._versions(bucket, self._prefix):
+        async for version in versions_of(bucket, self._prefix, self._retries):
             if version.key != key:
                 if versions:
                     yield key, versions
@@ -117,23 +109,12 @@ class ArchiveErasure:
         if versions:
             yield key, versions
 
-    async def _versions(self, bucket: Bucket, prefix: str) -> AsyncIterator[Version]:
-        begin: dict[str, str] | None = None
-        while True:
-            page = await self._retries.reply(bucket.page, prefix, begin)
-            self.looked = True
-            for version in page.versions:
-                yield version
-            if page.next is None:
-                return
-            begin = page.next
-
     async def _erase_object(self, bucket: Bucket, key: str) -> None:
         """Steps 2 to 4. Raises AwsRefused, AwsUnreachable, and the errors of a file that cannot be read."""
-        erased: dict[Version, Counts] = {}  # one that is replaced and then deleted is the same version
+        erased: dict[Version, tuple[Counts, Held]] = {}  # one that is replaced and then deleted is the same version
         try:
             for _ in range(LOOKS):
-                versions = [each async for each in self._versions(bucket, key) if each.key == key]
+                versions = [each async for each in versions_of(bucket, key, self._retries) if each.key == key]
                 for version in sorted(versions, key=lambda each: not each.is_current):
                     if version not in self._known:
                         await self._erase_version(bucket, version, erased)
@@ -142,17 +123,22 @@ class ArchiveErasure:
                 if self._known.issuperset(versions):
                     return
         finally:
-            for version, counts in erased.items():
+            for version, (counts, held) in erased.items():
                 how = "" if version.is_current else "; the whole older version was deleted"
-                self._report.done(self._name(version), counts, how)
+                self._report.done(self._name(version), counts, how + (_REPLICATED if held.is_replicated else ""))
         raise TrackerError(f"something of it was changed {LOOKS} times meanwhile: give this command again")
 
-    async def _erase_version(self, bucket: Bucket, version: Version, erased: dict[Version, Counts]) -> None:
+    async def _erase_version(
+        self, bucket: Bucket, version: Version, erased: dict[Version, tuple[Counts, Held]]
+    ) -> None:
         """Replace or delete a version that has selected lines, and add it to `erased`.
 
         It is known afterwards if nothing can be done with it. Otherwise the next look shows what became of it.
         """
         name = self._name(version)
+        if (counts := self._written.get((version.key, version.etag))) is not None:
+            self._leave(version, counts)
+            return
         with temporary_folder() as folder:
             copy, kept = folder / "copy", folder / "kept"
             held = await self._retries.reply(bucket.read, version, copy)
@@ -168,7 +154,9 @@ class ArchiveErasure:
             await asyncio.to_thread(self._report.record, name, counts)
             try:
                 if version.is_current:
-                    await self._retries.reply(bucket.replace, version, kept, held)
+                    etag = await self._retries.reply(bucket.replace, version, kept, held)
+                    if etag is not None:
+                        self._written[version.key, etag] = Counts(unreadable=counts.unreadable)
                 else:
                     await self._retries.reply(bucket.delete, version)
             except AwsRefused as error:
@@ -178,7 +166,7 @@ class ArchiveErasure:
                 self._report.fail(name, f"{lines} were not erased: {held.lock or error}")
                 self._known.add(version)
             else:
-                erased[version] = counts
+                erased[version] = counts, held
 
     def _leave(self, version: Version, counts: Counts) -> None:
         """Leave a version as it is: it has no selected line, or this is a dry run."""
@@ -200,7 +188,7 @@ class ArchiveErasure:
                     self._uploads.add(upload)
                     if not self._report.dry_run:
                         await self._retries.reply(bucket.abort, upload)
-                    print(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
+                    self._report.say(f"{self._url}{upload.key}: an upload that was not completed {self._report.what}")
         except AwsRefused as error:
             if _concerns_all(error):
                 raise

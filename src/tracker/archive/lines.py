@@ -39,6 +39,7 @@ class ClosedLog:
         self._file = path.open("rb")
         self._stream: io.BufferedReader[Any] | Decompressed | None = None
         self._status = os.fstat(self._file.fileno())
+        self.modified_ns = self._status.st_mtime_ns
 
     def __enter__(self) -> "ClosedLog":
         return self
@@ -74,6 +75,15 @@ class ClosedLog:
             == (old.st_dev, old.st_ino, old.st_size, old.st_mtime_ns)
             for each in (now, named)
         )
+
+
+def digest_of(closed: Path) -> str:
+    """The digest of all lines of a closed log. Raises TrackerError and OSError."""
+    digest, buffer = begin_digest(), memoryview(bytearray(_READ))
+    with ClosedLog(closed) as log:
+        while read := log.read_into(buffer):
+            digest.update(buffer[:read])
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ from tracker.files import reason
 from tracker.temporary_folder import temporary_folder
 from tracker.visit_log_files import GZIP_SUFFIX, closed_name
 
+# The names of the objects: date=2026-11-24/LOG.parquet and _malformed/LOG.gz.
+_DAY = "date="
+
 
 @dataclass(frozen=True, slots=True)
 class NewObject:
@@ -40,6 +43,8 @@ class NewObjects:
     visits: int
     malformed: int
     objects: tuple[NewObject, ...]
+    modified_ns: int
+    """When the closed log was changed last, in nanoseconds since 1970."""
 
 
 @asynccontextmanager
@@ -84,7 +89,27 @@ def make_objects(log: ClosedLog, folder: Path, ending: threading.Event) -> NewOb
         for part in lines.parts(ending):
             days.add(part.day, part.visits)
         made = list(days.finish())
-    objects = [NewObject(f"date={each.day}/{name}{SUFFIX}", each.path) for each in made]
+    objects = [NewObject(f"{_DAY}{each.day}/{name}{SUFFIX}", each.path) for each in made]
     if lines.malformed:
         objects.append(NewObject(f"{MALFORMED}/{name}{GZIP_SUFFIX}", malformed))
-    return NewObjects(lines.digest, sum(each.rows for each in made), lines.malformed, tuple(objects))
+    visits = sum(each.rows for each in made)
+    return NewObjects(lines.digest, visits, lines.malformed, tuple(objects), log.modified_ns)
+
+
+def is_object_of(closed: Path, name: str) -> bool:
+    """Whether the object with this name, its key below the prefix, is one that `closed` makes, whatever its days."""
+    folder, _, file = name.rpartition("/")
+    log = closed_name(closed)
+    return (folder.startswith(_DAY) and "/" not in folder and file == f"{log}{SUFFIX}") or (
+        name == f"{MALFORMED}/{log}{GZIP_SUFFIX}"
+    )
+
+
+def may_have_lines(name: str) -> bool:
+    """Whether an object with this name, its key below the prefix, can have lines: ours, or any other Parquet file."""
+    return name.endswith(SUFFIX) or is_malformed(name)
+
+
+def is_malformed(name: str) -> bool:
+    """Whether the object with this name has malformed lines."""
+    return name.startswith(f"{MALFORMED}/") and name.endswith(GZIP_SUFFIX)

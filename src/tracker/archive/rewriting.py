@@ -13,13 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tracker.analysis.parquet_files import MALFORMED, SUFFIX
 from tracker.archive.day_files import REPEATED, ROW_GROUP, ROW_GROUP_BYTES, open_writer
+from tracker.archive.objects import is_malformed
 from tracker.core.erasure import Key, Selection
 from tracker.decompression import DamagedFile, IncompleteFile
 from tracker.errors import MalformedMessage, TrackerError
 from tracker.storage.erasing import Counts, kept_lines, write_kept
-from tracker.visit_log_files import GZIP_SUFFIX
 
 UNREADABLE = (TrackerError, OSError, ValueError, IncompleteFile, DamagedFile, pa.ArrowException)
 """The errors of a file that cannot be read or written."""
@@ -28,20 +27,11 @@ _BATCH_ROWS = 8_192
 _READ = ["ip", "user_agent", "page"]
 
 
-def may_have_lines(name: str) -> bool:
-    """Whether an object of the archive can have this name: its key below the prefix."""
-    return name.endswith(SUFFIX) or _is_malformed(name)
-
-
-def _is_malformed(name: str) -> bool:
-    return name.startswith(f"{MALFORMED}/") and name.endswith(GZIP_SUFFIX)
-
-
 class ObjectFile:
     """A copy of an object on this machine. Its methods raise the errors of UNREADABLE."""
 
     def __init__(self, name: str, file: Path, selection: Selection) -> None:
-        self._is_malformed = _is_malformed(name)
+        self._is_malformed = is_malformed(name)
         self._file = file
         self._selection = selection
         self._agents = pa.array(_possible(selection.agents), pa.string())

@@ -6,6 +6,7 @@ versions of its objects.
 No other package imports botocore. The modules, from the caller down:
 
 1. `topic`, `queue`, `bucket` and `versions` implement the interfaces that the services and the archive use.
+   `object_settings` knows what an object of S3 keeps when it is replaced.
 2. `calls` makes one call: its deadline, its errors, and the check of its reply.
 3. `clients` makes botocore's clients and keeps their credentials valid, with `credential_helper`.
 4. `settings` reads the settings of the AWS tools before a service starts, and finds what is wrong with them.

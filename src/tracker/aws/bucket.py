@@ -3,7 +3,8 @@
 S3 decides, not we: each put says `If-None-Match: *`, so S3 refuses it with 412 when the key exists. A put whose reply
 is lost has either happened or not; `digest` shows which. An object of several parts appears as a whole, with the
 completion of its upload, and the completion carries the same condition. S3 checks each body against a CRC-32 that
-botocore sends with it.
+botocore sends with it. The creation of an upload in parts names this checksum, and the completion repeats that of each
+part: S3 refuses the part or the completion otherwise.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ BODY_SECONDS = 120.0  # for one request with a body
 
 _DIGEST = "digest"  # S3's header is x-amz-meta-digest
 CONDITION_FAILED = 412
+_OF_PART = ("ETag", "ChecksumCRC32")  # of the reply to a part, what the completion repeats
 
 
 class S3Bucket:
@@ -49,7 +51,7 @@ class S3Bucket:
             if error.status >= 500:
                 raise
             raise await self._with_reason(client, key, error) from error
-        return str(reply.get("Metadata", {}).get(_DIGEST, ""))
+        return digest_in(reply)
 
     async def _with_reason(self, client: Any, key: str, error: AwsRefused) -> AwsRefused:
         """The error with its reason, which a listing has. The reply to a HEAD has no body, only a status."""
@@ -58,6 +60,9 @@ class S3Bucket:
                 await ask(client.list_objects_v2(Bucket=self._name, Prefix=key, MaxKeys=1))
             except AwsRefused as reason:
                 return reason
+            if error.status == 403:
+                what = f"s3:GetObject is denied for {key}, by a policy or by the object's KMS key: {error}"
+                return AwsRefused(what, code=error.code, status=error.status, date=error.date)
         return error
 
     async def put(self, key: str, file: Path, digest: str) -> None:
@@ -74,19 +79,24 @@ class S3Bucket:
                 raise
 
 
+def digest_in(reply: dict[str, Any]) -> str:
+    """The digest in the metadata of an object, by the reply to a call for the object; empty when it has none."""
+    return str(reply.get("Metadata", {}).get(_DIGEST, ""))
+
+
 async def upload(
     client: Any, target: dict[str, str], settings: dict[str, Any], file: Path, condition: dict[str, str]
-) -> None:
-    """Put `file` as the object `target`, on the condition. A long file is put in parts.
+) -> str:
+    """Put `file` as the object `target`, on the condition. A long file is put in parts. Returns the object's ETag.
 
     Raises AwsRefused, with the status CONDITION_FAILED if the condition is not met, AwsUnreachable and OSError.
     """
     with file.open("rb") as source:
         body = await asyncio.to_thread(source.read, PART_BYTES)
         if len(body) < PART_BYTES:
-            await ask(client.put_object(**target, **settings, Body=body, **condition), "ETag", seconds=BODY_SECONDS)
-        else:
-            await _put_parts(client, target, settings, body, source, condition)
+            call = client.put_object(**target, **settings, Body=body, **condition)
+            return str((await ask(call, "ETag", seconds=BODY_SECONDS))["ETag"])
+        return await _put_parts(client, target, settings, body, source, condition)
 
 
 async def _put_parts(
@@ -96,8 +106,9 @@ async def _put_parts(
     body: bytes,
     source: BinaryIO,
     condition: dict[str, str],
-) -> None:
-    reply = await ask(client.create_multipart_upload(**target, **settings), "UploadId")
+) -> str:
+    call = client.create_multipart_upload(**target, **settings, ChecksumAlgorithm="CRC32")
+    reply = await ask(call, "UploadId")
     upload = {**target, "UploadId": reply["UploadId"]}
     try:
         parts: list[dict[str, Any]] = []
@@ -105,10 +116,11 @@ async def _put_parts(
             number = len(parts) + 1
             call = client.upload_part(**upload, PartNumber=number, Body=body)
             reply = await ask(call, "ETag", seconds=BODY_SECONDS)
-            parts.append({"PartNumber": number, "ETag": reply["ETag"]})
+            # Not every server other than AWS's returns the checksum.
+            parts.append({"PartNumber": number, **{name: reply[name] for name in _OF_PART if name in reply}})
             body = await asyncio.to_thread(source.read, PART_BYTES)
         call = client.complete_multipart_upload(**upload, MultipartUpload={"Parts": parts}, **condition)
-        await ask(call, "ETag", seconds=BODY_SECONDS)
+        return str((await ask(call, "ETag", seconds=BODY_SECONDS))["ETag"])
     except BaseException:
         try:
             await ask(client.abort_multipart_upload(**upload))

@@ -6,26 +6,29 @@ it. Without versioning each object has one version, whose id is `null`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import shlex
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from urllib.parse import unquote_plus
 
 import msgspec
 
-from tracker.aws.bucket import BODY_SECONDS, CONDITION_FAILED, bucket_and_prefix, upload
+from tracker.aws.bucket import BODY_SECONDS, CONDITION_FAILED, bucket_and_prefix, digest_in, upload
 from tracker.aws.calls import ask, incomplete_reply, read_reply
 from tracker.aws.clients import Clients, ClientSettings
+from tracker.aws.object_settings import AccessList, Held, Tags, granting, held_of, tagging
 from tracker.aws.settings import error_text
 from tracker.config import ArchiveConfig
-from tracker.errors import AwsRefused, AwsUnreachable
+from tracker.errors import AwsRefused, AwsUnreachable, TrackerError
 
 READ_BYTES = 1 << 20
 
-# With these an object stays what it was: its digest, and how it is kept.
-_KEPT = ("Metadata", "ContentType", "StorageClass")
+T = TypeVar("T")
+
 # The object was changed or deleted, another put was faster, or somebody has removed our upload.
 _CHANGED = {404, 409, CONDITION_FAILED}
 
@@ -74,14 +77,6 @@ class VersionsPage:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """What a put must have so that the object stays what it was, and who locks this version until when."""
-
-    settings: dict[str, Any]
-    lock: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Upload:
     """An upload in parts that is not completed."""
 
@@ -109,7 +104,10 @@ class S3Versions:
         return VersionsPage(found, _next(reply, "KeyMarker", "VersionIdMarker"))
 
     async def read(self, version: Version, file: Path) -> Held | None:
-        """Write the content of a version to `file`. None when there is no such version any more. Raises OSError."""
+        """Write the content of a version to `file`. None when there is no such version any more. Raises OSError.
+
+        Raises TrackerError for a version of a storage class that has to be restored first.
+        """
         (client,) = await self._clients.ready()
         call = client.get_object(Bucket=self._name, Key=version.key, VersionId=version.id, IfMatch=version.etag)
         try:
@@ -117,6 +115,10 @@ class S3Versions:
         except AwsRefused as error:
             if error.status in _CHANGED:
                 return None
+            if error.code == "InvalidObjectState":
+                one = ["--bucket", self._name, "--key", version.key, "--version-id", version.id]
+                command = shlex.join(["aws", "s3api", "restore-object", *one, "--restore-request", "Days=7"])
+                raise TrackerError(f"it has to be restored first: {command}") from error
             raise
         try:
             with file.open("wb") as target:
@@ -124,19 +126,36 @@ class S3Versions:
                     await asyncio.to_thread(target.write, chunk)
         finally:
             reply["Body"].close()
-        return Held({name: reply[name] for name in _KEPT if name in reply}, _lock(reply))
+        return held_of(reply)
 
-    async def replace(self, version: Version, file: Path, held: Held) -> bool:
-        """Put `file` in the place of the current version. False when another one is current now. Raises OSError."""
+    async def digest_of(self, version: Version) -> str | None:
+        """The digest in the metadata of a version, as `S3Bucket.digest` returns it; None when the version is gone."""
+        (client,) = await self._clients.ready()
+        try:
+            reply = await ask(client.head_object(Bucket=self._name, Key=version.key, VersionId=version.id), "ETag")
+        except AwsRefused as error:
+            if error.status == 404:
+                return None
+            raise
+        return digest_in(reply)
+
+    async def replace(self, version: Version, file: Path, held: Held) -> str | None:
+        """Put `file` in the place of the current version. Returns the ETag of the new one. Raises OSError.
+
+        None when another version is current now. The object keeps what `held` has, its tags and its grants.
+        """
         (client,) = await self._clients.ready()
         target = {"Bucket": self._name, "Key": version.key}
+        one = {**target, "VersionId": version.id}
         try:
-            await upload(client, target, held.settings, file, {"IfMatch": version.etag})
+            tags = await _known(client.get_object_tagging(**one), Tags)
+            access = await _known(client.get_object_acl(**one), AccessList)
+            settings = held.settings | (tagging(tags.TagSet) if tags else {}) | (granting(access) if access else {})
+            return await upload(client, target, settings, file, {"IfMatch": version.etag})
         except AwsRefused as error:
             if error.status in _CHANGED:
-                return False
+                return None
             raise
-        return True
 
     async def delete(self, version: Version) -> None:
         """Delete a version; one that is gone is no error."""
@@ -149,9 +168,16 @@ class S3Versions:
         found: list[Upload] = []
         begin: dict[str, str] | None = {}
         while begin is not None:
-            reply = await ask(client.list_multipart_uploads(Bucket=self._name, Prefix=prefix, **begin), "Bucket")
-            found += [Upload(each.Key, each.UploadId, each.Initiated) for each in read_reply(reply, _Uploads).Uploads]
+            # XML cannot have all characters of a key. In the other listings botocore asks for this encoding by itself.
+            call = client.list_multipart_uploads(Bucket=self._name, Prefix=prefix, EncodingType="url", **begin)
+            reply = await ask(call, "Bucket")
+            decoded = unquote_plus if reply.get("EncodingType") == "url" else str
+            found += [
+                Upload(decoded(each.Key), each.UploadId, each.Initiated) for each in read_reply(reply, _Uploads).Uploads
+            ]
             begin = _next(reply, "KeyMarker", "UploadIdMarker")
+            if begin is not None:
+                begin["KeyMarker"] = decoded(begin.get("KeyMarker", ""))
         return [each for each in found if each.key.startswith(prefix)]
 
     async def abort(self, upload: Upload) -> None:
@@ -182,12 +208,14 @@ async def _next_chunk(body: Any) -> bytes:
         raise AwsUnreachable(f"the body was cut off: {error_text(error)}") from error
 
 
-def _lock(reply: dict[str, Any]) -> str | None:
-    if reply.get("ObjectLockLegalHoldStatus") == "ON":
-        return "it is under a legal hold"
-    if until := reply.get("ObjectLockRetainUntilDate"):
-        return f"it is locked until {until:%Y-%m-%d %H:%M} UTC ({reply.get('ObjectLockMode', 'Object Lock')})"
-    return None
+async def _known(call: Awaitable[dict[str, Any]], kind: type[T]) -> T | None:
+    """The reply to a call. None when there is nothing, or when the endpoint, another one than AWS, has no such call."""
+    try:
+        return read_reply(await ask(call), kind)
+    except AwsRefused as error:
+        if error.is_unsupported or error.code == "NoSuchTagSet":
+            return None
+        raise
 
 
 @asynccontextmanager

@@ -1,7 +1,10 @@
-"""Checks of the archive: its bucket, what these credentials may do there, and the closed logs that wait for it."""
+"""Checks of the archive: its bucket, what these credentials may do there, and the closed logs that wait for it.
+
+Those of uploads are in `upload_checks`.
+"""
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,10 @@ from tracker.config import ArchiveConfig, StorageConfig
 from tracker.errors import AwsRefused
 from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.operations.topic_checks import clock
+from tracker.operations.upload_checks import STACK, check_uploads, looked_up
 
 BEHIND_SECONDS = 6 * 3_600  # the alarm TrackerArchiveBehind has the same limit
-
-_STACK = "deploy/aws/archive.yaml"
+_ASKS = "the archiver asks S3 for each object before and after it stores it"
 
 
 async def check_archive(config: StorageConfig) -> AsyncIterator[Finding]:
@@ -37,12 +40,13 @@ def _waiting(log: Path) -> Iterator[Finding]:
                 why="the archive knows a closed log by its name, so it refuses this one",
                 fix="add dateext to the configuration of logrotate, and rename this file to visits.log-YYYYMMDD",
             )
-        closed = visit_log_files.closed_logs(log)
+        rotated = [file for file in visit_log_files.logs_of_logrotate(log) if visit_log_files.size_of(file)]
+        closed = [*visit_log_files.closed_logs(log), *rotated]
         waiting = [file for file in closed if not is_archived(log, file)]
     except OSError as error:
         yield unknown("archive", f"the closed logs cannot be seen: {error}", fix="run the doctor as storage's user")
         return
-    times = [at.timestamp() for file in waiting if (at := visit_log_files.closed_at(log, file)) is not None]
+    times = [_closed_at(log, file) for file in waiting]
     age = time.time() - min(times, default=time.time())
     if age > BEHIND_SECONDS:
         yield warning(
@@ -55,19 +59,38 @@ def _waiting(log: Path) -> Iterator[Finding]:
         yield ok("archive", f"{len(closed) - len(waiting)} of {len(closed)} closed logs on this disk are archived")
 
 
+def _closed_at(log: Path, closed: Path) -> float:
+    """When a log was closed, in seconds since 1970. Of one of logrotate only the time of its last line is known."""
+    at = visit_log_files.closed_at(log, closed)
+    if at is not None:
+        return at.timestamp()
+    try:
+        return closed.stat().st_mtime
+    except FileNotFoundError:
+        return time.time()  # it is compressed now, or removed
+
+
 async def _check_bucket(config: ArchiveConfig) -> AsyncIterator[Finding]:
     name, prefix = bucket_and_prefix(config)
     async with open_client("s3", config.region, config.endpoint_url) as s3:
-        try:
-            reply = await ask(s3.head_bucket(Bucket=name))
+        try:  # HEAD would not return a reason
+            reply = await ask(s3.list_objects_v2(Bucket=name, Prefix=prefix, MaxKeys=1))
         except AwsRefused as error:
+            if error.is_denied:
+                yield fault(
+                    "archive",
+                    f"these credentials may not list the bucket {name}: {error}",
+                    why=_ASKS,
+                    fix=f"give the archiver the policy ArchivePolicy of {STACK}, and the doctor ArchiveDoctorPolicy",
+                )
+                return
             if error.status != 404:
                 raise
             yield fault(
                 "archive",
                 f"there is no bucket {name}",
                 why="nothing is archived, and closed logs stay on the disk",
-                fix=f"correct archive.url, or create it with {_STACK}",
+                fix=f"correct archive.url, or create it with {STACK}",
             )
             return
         yield ok("archive", f"bucket {name}")
@@ -76,6 +99,8 @@ async def _check_bucket(config: ArchiveConfig) -> AsyncIterator[Finding]:
         yield await _permission(s3, name, f"{prefix}tracker-doctor")
         yield await _versioning(s3, name)
         yield await _public_access(s3, name)
+        async for finding in check_uploads(config, s3):
+            yield finding
 
 
 async def _permission(s3: Any, bucket: str, key: str) -> Finding:
@@ -87,8 +112,8 @@ async def _permission(s3: Any, bucket: str, key: str) -> Finding:
             return fault(
                 "archive",
                 f"these credentials may not read below {key.rpartition('/')[0] or bucket}",
-                why="the archiver asks S3 for each object before and after it stores it",
-                fix=f"give the archiver the policy ArchivePolicy of {_STACK}",
+                why=_ASKS,
+                fix=f"give the archiver the policy ArchivePolicy of {STACK}",
             )
         if error.status != 404:
             raise
@@ -96,7 +121,7 @@ async def _permission(s3: Any, bucket: str, key: str) -> Finding:
 
 
 async def _versioning(s3: Any, bucket: str) -> Finding:
-    reply = await _looked_up(s3.get_bucket_versioning(Bucket=bucket), "s3:GetBucketVersioning")
+    reply = await looked_up(ask(s3.get_bucket_versioning(Bucket=bucket)), "s3:GetBucketVersioning")
     if isinstance(reply, Finding):
         return reply
     if reply.get("Status") != "Enabled":
@@ -104,7 +129,7 @@ async def _versioning(s3: Any, bucket: str) -> Finding:
             "archive",
             "the bucket keeps no versions",
             why="an object that somebody deletes or replaces by mistake is lost, with the visits of a closed log",
-            fix=f"enable versioning, as {_STACK} does",
+            fix=f"enable versioning, as {STACK} does",
         )
     return ok("archive", "the bucket keeps versions")
 
@@ -112,7 +137,7 @@ async def _versioning(s3: Any, bucket: str) -> Finding:
 async def _public_access(s3: Any, bucket: str) -> Finding:
     settings: dict[str, Any] | Finding
     try:
-        settings = await _looked_up(s3.get_public_access_block(Bucket=bucket), "s3:GetBucketPublicAccessBlock")
+        settings = await looked_up(ask(s3.get_public_access_block(Bucket=bucket)), "s3:GetBucketPublicAccessBlock")
     except AwsRefused as error:
         if error.status != 404:
             raise
@@ -126,20 +151,6 @@ async def _public_access(s3: Any, bucket: str) -> Finding:
             "archive",
             f"public access to the bucket is not blocked: {', '.join(missing)}",
             why="one wrong policy or list would show the addresses of all visitors to everybody",
-            fix=f"block it, as {_STACK} does",
+            fix=f"block it, as {STACK} does",
         )
     return ok("archive", "public access to the bucket is blocked")
-
-
-async def _looked_up(call: Awaitable[dict[str, Any]], permission: str) -> dict[str, Any] | Finding:
-    """The reply to a call, or a finding when these credentials may not make it."""
-    try:
-        return await ask(call)
-    except AwsRefused as error:
-        if error.status != 403:
-            raise
-        return unknown(
-            "archive",
-            f"{permission} is denied",
-            fix=f"run the doctor with the policy ArchiveDoctorPolicy of {_STACK}; the archiver does not need it",
-        )

@@ -18,6 +18,7 @@ from tracker.config import ArchiveConfig, load_storage
 from tracker.core.erasure import Selection
 from tracker.errors import AwsRefused, AwsUnreachable, TrackerError, UsageError
 from tracker.storage.audit import CONFIG
+from tracker.storage.erasure_log import digests
 from tracker.storage.erasure_report import ErasureReport
 from tracker.storage.log_erasure import LogErasure
 
@@ -53,12 +54,15 @@ def run(options: argparse.Namespace) -> int:
     config = load_storage(options.config, os.environ)
     log = Path(config.log.path)
     report = ErasureReport(log, dry_run=options.dry_run)
-    logs = LogErasure(log, options.files, selection, report)
-    archive = None if options.files else _open_archive(config.archive, selection, report)
+    archive = None if config.archive.url is None else _Archive(config.archive, log, selection, report)
+    logs = LogErasure(log, options.files, selection, report, None if archive is None else archive.take_back)
+    whole = None if options.files else archive
     try:
-        while logs.erase() or (archive is not None and archive.erase()):
+        while logs.erase() or (whole is not None and whole.erase()):
             pass  # logs are closed and archived meanwhile
-        print(f"{report.lines} lines {report.what} in {len(logs.seen)} files" + (archive.summary() if archive else ""))
+        report.say(f"{report.lines} lines {report.what} in {len(logs.seen)} files" + (whole.summary() if whole else ""))
+        if whole is not None:
+            whole.print_not_read()
         logs.print_not_read()
     except OSError as error:
         raise TrackerError(f"{error.filename or log}: {error.strerror or error}") from error
@@ -67,48 +71,61 @@ def run(options: argparse.Namespace) -> int:
     return report.exit_status
 
 
-def _open_archive(config: ArchiveConfig, selection: Selection, report: ErasureReport) -> "_Archive | None":
-    """The archive; None if there is none. A missing package is reported, and closed logs are erased in anyway."""
-    if config.url is None:
-        return None
-    try:
-        require_extra()
-    except TrackerError as error:
-        report.fail(config.url, f"the archive was not looked at: {error}")
-        return None
-    from tracker.archive.erasing import ArchiveErasure  # it imports packages of the extra
-
-    return _Archive(config, ArchiveErasure(config, selection, report), report)
-
-
 class _Archive:
     """The archive. If S3 fails, that is reported, and closed logs are erased in anyway."""
 
-    def __init__(self, config: ArchiveConfig, erasure: "ArchiveErasure", report: ErasureReport) -> None:
+    def __init__(self, config: ArchiveConfig, log: Path, selection: Selection, report: ErasureReport) -> None:
         self._config = config
-        self._erasure = erasure
+        self._log = log
+        self._selection = selection
         self._report = report
-        self._has_failed = False
+        self._erasure: ArchiveErasure | None = None
+        self._ended = False
+
+    def take_back(self, closed: Path, digest: str) -> None:
+        """Delete the objects of a closed log, which has this digest now. Raises TrackerError and OSError."""
+        require_extra()
+        from tracker.archive.taking_back import take_back
+
+        async def run() -> int:
+            async with open_versions(self._config) as bucket:
+                return await take_back(bucket, self._config, closed, digests(self._log, closed, digest))
+
+        try:
+            count = asyncio.run(run())
+        except (AwsRefused, AwsUnreachable) as error:
+            raise TrackerError(f"its archiving was begun, and cannot be undone: {self._config.url}: {error}") from error
+        if count:
+            self._report.say(
+                f"{closed}: {count} objects of its incomplete archiving were removed; the archiver puts new ones"
+            )
 
     def erase(self) -> bool:
         """Returns whether there was anything that was not known."""
-        if self._has_failed:
+        if self._ended:
             return False
         try:
-            return asyncio.run(self._erase())
-        except (AwsRefused, AwsUnreachable) as error:
-            self._has_failed = True
-            what = "not read to its end" if self._erasure.looked else "not looked at"
+            if self._erasure is None:
+                require_extra()
+                from tracker.archive.erasing import ArchiveErasure  # it imports packages of the extra
+
+                self._erasure = ArchiveErasure(self._config, self._selection, self._report)
+            return asyncio.run(self._erase(self._erasure))
+        except TrackerError as error:
+            self._ended = True
+            what = "not read to its end" if self._erasure is not None and self._erasure.looked else "not looked at"
             self._report.fail(str(self._config.url), f"the archive was {what}: {error}")
             return False
 
-    async def _erase(self) -> bool:
+    async def _erase(self, erasure: "ArchiveErasure") -> bool:
         async with open_versions(self._config) as bucket:
-            return await self._erasure.erase(bucket)
+            return await erasure.erase(bucket)
 
     def summary(self) -> str:
-        if not self._erasure.looked:
+        if self._erasure is None or not self._erasure.looked:
             return ""
-        others = self._erasure.not_read
-        example = f"\nnot read: {len(others)} objects of others, such as {min(others)}" if others else ""
-        return f" and {len(self._erasure.objects)} objects of the archive{example}"
+        return f" and {len(self._erasure.objects)} objects of the archive"
+
+    def print_not_read(self) -> None:
+        if self._erasure is not None and (others := self._erasure.not_read):
+            self._report.say(f"not read: {len(others)} objects of others, such as {min(others)}")

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from tracker.core.printable import printable
 from tracker.files import make_directory, sync_directory
 from tracker.visit_log_files import closed_name, erased_log_path
 
@@ -23,7 +24,8 @@ SHOWN_ENTRIES = 10
 class Entry(msgspec.Struct):
     """`lines` of `file` were removed, by the time `time`: so many because of an address, a user agent or a page.
 
-    `file` is a closed log, or a version of an object of the archive, which has no digests here.
+    `file` is a closed log, or a version of an object of the archive, which has no digests here. Characters that are not
+    printable are escaped in it.
     """
 
     time: str
@@ -76,9 +78,9 @@ def digests(log: Path, closed: Path, digest: str) -> set[str]:
 
     Raises OSError.
     """
-    found = {digest}
+    found, name = {digest}, printable(closed_name(closed))
     for entry in reversed(list(entries(log))):
-        if entry.after in found and closed_name(Path(entry.file)) == closed_name(closed):
+        if entry.after in found and closed_name(Path(entry.file)) == name:
             found.add(entry.before)
     return found
 

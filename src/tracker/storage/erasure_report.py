@@ -5,6 +5,7 @@ from pathlib import Path
 
 from tracker import exit_status
 from tracker.core.erasure import Key
+from tracker.core.printable import printable
 from tracker.storage import erasure_log
 from tracker.storage.erasing import Counts
 
@@ -33,7 +34,7 @@ class ErasureReport:
             self._log,
             erasure_log.Entry(
                 time=datetime.now(UTC).isoformat(timespec="seconds"),
-                file=name,
+                file=printable(name),  # a file name may have any bytes, and JSON has text
                 lines=counts.total_selected,
                 ip=selected[Key.IP],
                 agent=selected[Key.AGENT],
@@ -48,7 +49,11 @@ class ErasureReport:
         self.lines += counts.total_selected
         by = ", ".join(f"{count} by {key.value}" for key, count in counts.selected.items() if count)
         text = f"{name}: {counts.total_selected} of {counts.lines} lines {self.what}{how}"
-        print(text + (f" ({by})" if by else ""))
+        self.say(text + (f" ({by})" if by else ""))
+
+    def say(self, text: str) -> None:
+        """Print a line. Names of files and keys of objects may have control characters and bytes that are no text."""
+        print(printable(text))
 
     def fail(self, name: str, text: str) -> None:
         self._failed = True

@@ -1,20 +1,26 @@
 """Erases the selected lines in the closed logs beside a visit log, or in those that were named.
 
 The live log is refused, because only storage may write to it: rotate first. The ledger knows byte ranges of journals
-and not the content of closed logs, so it stays as it is. A closed log whose archiving has begun is refused as well: the
-archiver goes on with the lines that it has read, and the next pass must make the same objects of the same lines.
+and not the content of closed logs, so it stays as it is. A closed log with such lines whose archiving has begun and
+not ended is refused while the archiver works, because it goes on with the lines that it has read. Otherwise, if it was
+interrupted or cannot end, the objects that are in the archive already are taken back before the log is replaced.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
+from tracker.archive_marker import read_marker
 from tracker.core.erasure import Selection
 from tracker.decompression import DamagedFile, IncompleteFile
-from tracker.errors import HeldByAnother, LogChanged, UsageError
+from tracker.errors import HeldByAnother, LogChanged, TrackerError, UsageError
+from tracker.files import open_exclusively, reason
 from tracker.storage.erasing import Counts, erase_lines
 from tracker.storage.erasure_report import ErasureReport
 from tracker.storage.ledger_reader import read_extent
 from tracker.visit_log_files import (
+    archived_marker,
+    archiver_lock_path,
     archiving_path,
     beside_the_log,
     closed_logs,
@@ -31,9 +37,20 @@ HOW_TO_ROTATE = (
 
 
 class LogErasure:
-    """Erases in one closed log after the other. Raises UsageError when one of the `named` files is the live log."""
+    """Erases in one closed log after the other. Raises UsageError when one of the `named` files is the live log.
 
-    def __init__(self, log: Path, named: list[Path], selection: Selection, report: ErasureReport) -> None:
+    `take_back` takes the objects of a closed log with this digest out of the archive, or raises TrackerError. None when
+    no archive is configured.
+    """
+
+    def __init__(
+        self,
+        log: Path,
+        named: list[Path],
+        selection: Selection,
+        report: ErasureReport,
+        take_back: Callable[[Path, str], None] | None = None,
+    ) -> None:
         for file in named:
             if log.exists() and file.exists() and file.samefile(log):
                 raise UsageError(f"{file} is the live log: {HOW_TO_ROTATE}")
@@ -43,6 +60,7 @@ class LogErasure:
         self._named = named
         self._selection = selection
         self._report = report
+        self._take_back = take_back
 
     def erase(self) -> bool:
         """Erase in the files that were not there before. Returns whether there were any. Raises OSError."""
@@ -69,12 +87,13 @@ class LogErasure:
         """Erase in one file. If nobody has named it, it may be gone: compressed (and listed later), or removed."""
         report = self._report
         try:
-            counts = erase_lines(
-                file,
-                self._selection,
-                check=lambda inode: self._check(file, inode),
-                record=None if report.dry_run else lambda counts: report.record(str(file), counts),
-            )
+            with ExitStack() as until_replaced:
+                counts = erase_lines(
+                    file,
+                    self._selection,
+                    check=self._check,
+                    record=None if report.dry_run else lambda counts: self._record(file, counts, until_replaced),
+                )
         except FileNotFoundError as error:
             if self._named:
                 report.fail(str(file), f"{error.strerror}: was it compressed meanwhile?")
@@ -82,28 +101,53 @@ class LogErasure:
             report.fail(str(file), f"{error}; nothing was changed")
         except OSError as error:
             report.fail(str(file), error.strerror or str(error))
-        except (HeldByAnother, LogChanged) as error:
+        except TrackerError as error:
             report.fail(str(file), str(error))
         else:
             self._done(file, counts)
 
-    def _check(self, file: Path, inode: int) -> None:
+    def _check(self, inode: int) -> None:
         """Raise LogChanged if storage may still write to this file, also after a rename of it.
 
-        Raises HeldByAnother if its archiving has begun and not ended, and TrackerError if the ledger cannot be read.
+        Raises TrackerError if the ledger cannot be read.
         """
         if ledger_path(self._log).exists() and read_extent(ledger_path(self._log)).inode == inode:
             raise LogChanged(f"storage may still write to it ({self._log}): {HOW_TO_ROTATE}")
-        if archiving_path(self._log, file).exists():
-            raise HeldByAnother(
-                "it is being archived, or that was interrupted: when `tracker archive` has ended without an error, "
-                "give this command again"
-            )
+
+    def _record(self, file: Path, counts: Counts, until_replaced: ExitStack) -> None:
+        """Prepare the archive for what is about to be erased, and record it. Raises OSError and TrackerError.
+
+        The archiver is kept from this log until it is replaced.
+        """
+        if self._is_begun(file):
+            lock = archiver_lock_path(self._log)
+            try:
+                until_replaced.enter_context(open_exclusively(lock))
+            except HeldByAnother as error:
+                raise HeldByAnother(
+                    "it is being archived: give this command again when `tracker archive` has ended, or was stopped"
+                ) from error
+            except OSError as error:
+                raise TrackerError(f"its archiving was begun, and {lock} cannot be locked: {reason(error)}") from error
+        if self._is_begun(file):  # the archiver may have ended it just before it released the lock
+            if self._take_back is None:
+                raise TrackerError(
+                    "its archiving was begun, and archive.url does not say where. Set it; or, if that archive is not "
+                    f"kept, remove {archiving_path(self._log, file)}"
+                )
+            self._take_back(file, counts.before)
+        self._report.record(str(file), counts)
+
+    def _is_begun(self, file: Path) -> bool:
+        """Whether the archive may have a part of the log. With a marker that counts, whatever its time, it has all."""
+        return archiving_path(self._log, file).exists() and read_marker(archived_marker(self._log, file)) is None
 
     def _done(self, file: Path, counts: Counts) -> None:
         self._report.done(str(file), counts)
         if counts.other_names and counts.total_selected and not self._report.dry_run:
-            print(f"{file}: it had {counts.other_names} other names (hard links), under which these lines still exist")
+            self._report.say(
+                f"{file}: it had {counts.other_names} other names (hard links), under which these lines still exist"
+            )
         if counts.unreadable:
             self._report.fail(
                 str(file), f"{counts.unreadable} lines are no lines of visits and were kept: look at them"
@@ -117,6 +161,8 @@ class LogErasure:
         if not self._named:
             for file in beside_the_log(self._log):
                 if file not in (*self.seen, self._log) and file.is_file() and size_of(file):
-                    print(f"not read: {file}")
+                    self._report.say(f"not read: {file}")
         if size_of(self._log):
-            print(f"not read: {self._log}, the live log; to erase in it, {HOW_TO_ROTATE}, then give this command again")
+            self._report.say(
+                f"not read: {self._log}, the live log; to erase in it, {HOW_TO_ROTATE}, then give this command again"
+            )
