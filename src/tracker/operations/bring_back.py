@@ -28,6 +28,7 @@ from tracker.errors import TrackerError, UsageError
 from tracker.lifecycle import Backoff
 from tracker.operations.kept_files import read
 from tracker.operations.kept_messages import Kept, Unusable
+from tracker.operations.kept_outbox import read_published
 from tracker.operations.republishing import Import, Publisher
 from tracker.pixel.topic import Topic
 from tracker.storage.ledger_pruning import JOURNAL_MS
@@ -38,15 +39,20 @@ WINDOW_BYTES = 4 << 20
 PROGRESS_SECONDS = 0.5
 
 
-async def bring_back(paths: Iterable[Path], topic: Topic | None, *, backoff: Backoff | None = None) -> Import:
-    """Publish everything; without a topic only read and count. Raises TrackerError if SNS cannot be reached."""
+async def bring_back(
+    paths: Iterable[Path], topic: Topic | None, *, published: bool = False, backoff: Backoff | None = None
+) -> Import:
+    """Publish everything; without a topic only read and count. Raises TrackerError if SNS cannot be reached.
+
+    With `published`, `paths` are outboxes, and what SNS has accepted of them already is published again.
+    """
     done = Import()
     publisher = Publisher(topic, done, backoff=backoff or Backoff()) if topic is not None else None
     forgotten = (datetime.now(UTC) - timedelta(milliseconds=JOURNAL_MS)).isoformat()
     progress = _Progress(done)
     window: list[tuple[str, Kept]] = []
     size = 0
-    for file, each in read(paths):
+    for file, each in read_published(paths) if published else read(paths):
         progress.show()
         if isinstance(each, Unusable):
             done.count_unusable(file, each)
@@ -97,6 +103,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help=f"the pixel's configuration; default: {CONFIG}")
     parser.add_argument("--topic-arn", metavar="ARN", help="the topic, instead of --config")
     parser.add_argument("--endpoint-url", metavar="URL", help="with --topic-arn: an SNS other than that of AWS")
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="the FILEs are outboxes, also of running pixels, or copies of them: publish all that they hold, also what "
+        "SNS has accepted before; this closes a gap",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only read and count; publish nothing")
 
 
@@ -124,7 +136,7 @@ def _topic_config(options: argparse.Namespace) -> SnsConfig:
 
 async def _run(options: argparse.Namespace, config: SnsConfig | None) -> int:
     async with nullcontext() if config is None else open_topic(config) as topic:
-        done = await bring_back(options.files, topic)
+        done = await bring_back(options.files, topic, published=options.published)
     print(f"found: {done.found} messages with {done.found_visits} visits")
     if config is not None:
         print(f"published: {done.published} messages with {done.published_visits} visits")

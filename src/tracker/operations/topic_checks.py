@@ -40,7 +40,8 @@ async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]
             async with open_client("sqs", region, setup.sqs.client_endpoint) as sqs:
                 for finding in await check_subscriptions(sns, sqs, setup):
                     yield finding
-            for finding in check_coverage(await subscriptions(sns, setup.topic_arn), setup.provision):
+            found = await subscriptions(sns, setup.topic_arn)
+            for finding in check_coverage(found, setup.provision, first=setup.keep_outbox):
                 yield finding
         elif not int(attributes.get("SubscriptionsConfirmed", 0)):
             yield no_subscription("the topic has no confirmed subscription", setup)
