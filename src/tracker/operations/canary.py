@@ -39,6 +39,7 @@ async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str |
     for watcher in watchers:
         await watcher.prepare()
     seen = Trace(token, time.monotonic())
+    direct = url is None
     url = url or f"{address(pixel.http.host, pixel.http.port)}{pixel.http.path}"
     try:
         async with (
@@ -53,7 +54,7 @@ async def trace(pixel: PixelConfig, storage: StorageConfig | None, *, url: str |
         return [no_gif(url, f"{status} {kind}")]
     seen.answered = time.monotonic()
     await asyncio.gather(*(watcher.watch(seen, seen.answered + within) for watcher in watchers))
-    return list(findings_of(seen, followed=storage is not None))
+    return list(findings_of(seen, followed=storage is not None, direct=direct))
 
 
 class Watcher(ABC):

@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tracker.config import OutboxConfig
+from tracker.core.discards import HEADERS_CUT, HEADERS_MISSING, HEADERS_UNTRUSTED
 from tracker.core.visit import split_lines
 from tracker.owner_thread import OwnerThread
-from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, refused_connection, refused_request
+from tracker.pixel.control import refused_connection, refused_request
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,10 @@ class Recorder:
     def count_untrusted_header(self) -> None:
         """Count a client IP header that is ignored, because the peer is not a trusted proxy."""
         self.counts[HEADERS_UNTRUSTED] += 1
+
+    def count_missing_header(self) -> None:
+        """Count a visit whose peer is a trusted proxy and names no client, so that the proxy's address is recorded."""
+        self.counts[HEADERS_MISSING] += 1
 
     def count_cut_header(self) -> None:
         """Count a referrer or user agent that was cut to its maximum length."""
