@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from tests.system.wire import get
 from tracker.config import Http, LogConfig, OutboxConfig, SqsConfig
 from tracker.operations.client_ip_checks import judge_client_ip
 from tracker.operations.findings import Finding, Level
-from tracker.operations.host_checks import check_log, check_outbox, judge_disk, lock_holder
+from tracker.operations.host_checks import check_log, check_outbox, judge_disk, judge_file_system, lock_holder
 from tracker.operations.service_checks import (
     Metrics,
     judge_pixel_metrics,
@@ -259,6 +260,22 @@ def test_a_visit_log_that_is_a_link_and_what_a_crash_left(tmp_path: Path) -> Non
     path = found(findings, Level.FAULT, "visit log", "symbolic link").fix.removeprefix("set log.path to ")
     assert path == str(tmp_path / "elsewhere.log")
     assert not [finding for finding in check_log(LogConfig(path=path)) if "symbolic link" in finding.what]
+
+
+@pytest.mark.parametrize("subject", ["outbox", "visit log"])
+def test_an_outbox_or_a_log_in_memory_is_a_warning(subject: str, tmp_path: Path) -> None:
+    for kind in ("tmpfs", "ramfs"):
+        finding = found(list(judge_file_system(subject, tmp_path, kind)), Level.WARNING, subject, f"is on a {kind}")
+        assert finding.why.startswith("a reboot loses")
+    assert list(judge_file_system(subject, tmp_path, "ext4")) == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="/dev/shm is Linux's")
+def test_the_file_system_of_a_directory_is_looked_up() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        found(list(check_outbox(OutboxConfig(dir=folder))), Level.WARNING, "outbox", f"{folder} is on a tmpfs")
+        log = LogConfig(path=f"{folder}/visits.log")
+        found(list(check_log(log)), Level.WARNING, "visit log", f"{folder} is on a tmpfs")
 
 
 @pytest.mark.parametrize(

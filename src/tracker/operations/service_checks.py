@@ -119,7 +119,8 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
     if not detail.get("recording", True):
         yield fault(
             "pixel",
-            "it does not record: visits are answered and discarded",
+            "it does not record: visits are answered and discarded; "
+            f"{detail.get('outbox', {}).get('disk_free_bytes')} bytes are free on the disk of outbox.dir",
             why="they are lost, and counted by reason in tracker_pixel_visits_discarded_total",
             fix="check outbox.dir: it is full (outbox.max_bytes), or its disk is full, failing or read-only",
         )
