@@ -83,7 +83,7 @@ def _judge(lacking: Mapping[str, tuple[int, int]], waiting: int, setup: Setup) -
     return fault(
         "arrival",
         f"{what}, and no message waits in the queue: {', '.join(shown)}{', …' if len(lacking) > SHOWN else ''}",
-        why="a filter or a policy keeps their messages out, or they are in a dead-letter queue; tracker audit shows it "
-        "only when a later message of the same journal is stored",
+        why="a filter or a policy kept their messages out, or they are in a dead-letter queue, or the ledger is newer "
+        "than these journals (--accept-log), and the visits may be in the log",
         fix=f"{setup.keep_outbox}fix what the findings above name; redrive the dead-letter queue",
     )
