@@ -88,7 +88,7 @@ def journal_messages(path: Path, *, published: bool = False) -> Iterator[Kept | 
     packer = Packer(journal)
     try:
         reader = JournalReader(path)
-        offset = 0 if published else reader.committed
+        offset = min(outbox_files.segments(path), default=0) if published else reader.committed
         while (span := reader.take(packer.limit("packed"), offset)) is not None:
             if span.skipped:
                 yield Unusable(f"{path} before offset {span.start}", f"{span.skipped} damaged lines")
