@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from tests.fake_aws import FakeAws
 from tests.fake_aws.queues import Sent
 from tests.pixel.journals import journal_with, line
+from tests.ports import free_port
 from tests.storage.rig import Rig, delivery, open_rig
 from tracker.config import load_pixel, load_storage
 from tracker.core.message import pack
@@ -36,11 +39,13 @@ class Place:
         message = pack(self.journal.name, len(b"".join(LINES[:first])), b"".join(LINES[first:end]), compress=True)
         await self.rig.write(delivery(message.body, message.attributes))
 
-    async def check(self, setup: Setup | None = None) -> list[Finding]:
+    async def check(self, setup: Setup | None = None, *, admin: int = 0) -> list[Finding]:
+        """What is found. `admin` is the port of storage's admin listener; by default nothing listens there."""
         setup = setup or Setup(outbox="the outbox", expects=lambda journal: True)
         pixel = {"outbox": {"dir": str(self.folder)}, "sns": {"topic_arn": "arn:aws:sns:eu-west-1:000000000000:t"}}
         sqs = {"queue": "visits", "region": "eu-west-1", "endpoint_url": self.fake.sqs.url}
-        storage = {"sqs": sqs, "log": {"path": str(self.folder / "visits.log")}}
+        log = {"path": str(self.folder / "visits.log")}
+        storage = {"sqs": sqs, "log": log, "admin": {"port": admin or free_port()}}
         (self.folder / "pixel.yaml").write_text(json.dumps(pixel))
         (self.folder / "storage.yaml").write_text(json.dumps(storage))
         configs = load_pixel(self.folder / "pixel.yaml", {}), load_storage(self.folder / "storage.yaml", {})
@@ -88,6 +93,21 @@ async def test_what_may_wait_in_the_queue_is_no_fault(place: Place) -> None:
     [finding] = await place.check()
     assert finding.level is Level.OK
     assert "about 1 messages wait in the queue" in finding.what
+
+
+@pytest.mark.parametrize(("status", "level"), [(503, Level.OK), (200, Level.FAULT)])
+async def test_what_a_storage_holds_that_cannot_write_is_no_fault(place: Place, status: int, level: Level) -> None:
+    async def ready(_: web.Request) -> web.Response:
+        return web.Response(status=status)
+
+    app = web.Application()
+    app.router.add_get("/readyz", ready)
+    place.fake.queue("visits", lambda queue: queue.send(Sent("a message", {})))
+    place.fake.queue("visits", lambda queue: queue.receive(1, 60))
+    async with TestServer(app, host="127.0.0.1") as server:
+        assert server.port
+        [finding] = await place.check(admin=server.port)
+    assert finding.level is level
 
 
 async def test_a_journal_of_another_storage_is_not_expected(place: Place) -> None:

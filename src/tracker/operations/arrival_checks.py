@@ -6,7 +6,8 @@ marker. If a filter drops all messages of a journal, or all from a certain time 
 1. The committed offset of each journal of the outbox is read: SNS has accepted everything before it.
 2. The ledger is read until it has each journal up to this offset, or until the time is over. On a system without a
    backlog that takes less than a second.
-3. What is lacking then may still wait in the queue, behind a backlog. If nothing waits there, it is not on its way.
+3. What is lacking then may still wait in the queue, behind a backlog, or be held by a storage that cannot write. If
+   neither is so, it is not on its way.
 """
 
 import asyncio
@@ -14,12 +15,15 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
+import aiohttp
+
 from tracker.aws import open_client
-from tracker.config import PixelConfig, SqsConfig, StorageConfig
+from tracker.config import PixelConfig, StorageConfig
 from tracker.errors import TrackerError
 from tracker.operations.findings import Finding, fault, ok
 from tracker.operations.lookups import find_queue
 from tracker.operations.remedies import Setup
+from tracker.operations.service_checks import fetch
 from tracker.operations.wanted_settings import number
 from tracker.pixel.outbox_files import committed_offset, journals
 from tracker.storage.ledger_reader import stored_ends
@@ -47,7 +51,7 @@ async def check_arrival(
     except (OSError, TrackerError):
         return
     if lacking:
-        yield _judge(lacking, await _waiting(storage.sqs), setup)
+        yield _judge(lacking, await _waiting(storage), setup)
     elif accepted:
         yield ok("arrival", f"storage has what SNS had accepted of {len(accepted)} journals")
 
@@ -66,11 +70,20 @@ def _lacking(ledger: Path, accepted: Mapping[str, int]) -> dict[str, tuple[int, 
     return {journal: (end, accepted[journal]) for journal, end in ends.items() if end < accepted[journal]}
 
 
-async def _waiting(config: SqsConfig) -> int:
-    """About how many messages wait in the queue. Those in flight are being stored now."""
-    async with open_client("sqs", config.client_region, config.client_endpoint) as sqs:
-        found = await find_queue(sqs, config.queue)
-    names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed")
+async def _waiting(config: StorageConfig) -> int:
+    """About how many messages wait: in the queue, and in flight while storage cannot write.
+
+    A storage that can write stores those in flight at once, so they cannot be what is lacking.
+    """
+    async with open_client("sqs", config.sqs.client_region, config.sqs.client_endpoint) as sqs:
+        found = await find_queue(sqs, config.sqs.queue)
+    names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesDelayed"]
+    try:
+        can_write = (await fetch(config.admin, "/readyz"))[0] == 200
+    except (aiohttp.ClientError, OSError):
+        can_write = False
+    if not can_write:
+        names.append("ApproximateNumberOfMessagesNotVisible")
     return sum(number(found[1], name) or 0 for name in names) if found else 0
 
 
@@ -78,7 +91,7 @@ def _judge(lacking: Mapping[str, tuple[int, int]], waiting: int, setup: Setup) -
     total = sum(end - start for start, end in lacking.values())
     what = f"{total} bytes of {len(lacking)} journals that SNS has accepted are not stored"
     if waiting:
-        return ok("arrival", f"{what} yet; about {waiting} messages wait in the queue: look again when it is empty")
+        return ok("arrival", f"{what} yet; about {waiting} messages wait in the queue: look again when they are stored")
     shown = [f"{journal} [{start}, {end})" for journal, (start, end) in sorted(lacking.items())[:SHOWN]]
     return fault(
         "arrival",

@@ -117,10 +117,11 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
     else:
         yield ok("pixel", f"answers; worker processes: {detail.get('workers')}")
     if not detail.get("recording", True):
+        free = detail.get("outbox", {}).get("disk_free_bytes")
+        room = f"; {free} bytes are free on the disk of outbox.dir" if free is not None else ""
         yield fault(
             "pixel",
-            "it does not record: visits are answered and discarded; "
-            f"{detail.get('outbox', {}).get('disk_free_bytes')} bytes are free on the disk of outbox.dir",
+            f"it does not record: visits are answered and discarded{room}",
             why="they are lost, and counted by reason in tracker_pixel_visits_discarded_total",
             fix="check outbox.dir: it is full (outbox.max_bytes), or its disk is full, failing or read-only",
         )
