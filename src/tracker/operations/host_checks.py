@@ -8,12 +8,14 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tracker.config import LogConfig, OutboxConfig
 from tracker.errors import TrackerError
 from tracker.files import mount_of
-from tracker.operations.findings import Finding, fault, ok, unknown, warning
+from tracker.operations.findings import Finding, Level, fault, ok, unknown, warning
+from tracker.operations.log_growth import full_in
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox_files import bad_journals, publisher_lock, refused_lines
 from tracker.storage.ledger_reader import read_extent
@@ -82,7 +84,8 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
     yield from _check_permissions("visit log", path.parent)
     yield from judge_file_system("visit log", path.parent, mount_of(path.parent)[1])
     disk = shutil.disk_usage(path.parent)
-    yield judge_disk("visit log", path.parent, disk.free, disk.total)
+    finding = judge_disk("visit log", path.parent, disk.free, disk.total)
+    yield finding if finding.level is Level.OK else replace(finding, what=finding.what + full_in(disk.free, path))
     if torn:
         yield warning(
             "visit log",
