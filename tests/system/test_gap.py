@@ -21,7 +21,8 @@ def journals(outbox: Path) -> set[str]:
 
 def drop_a_journal(stack: FakeStack) -> None:
     """From now on the filter drops the visits of the busiest worker."""
-    digit = max(outbox_files.journals(stack.outbox), key=outbox_files.committed_offset).name[0]
+    busiest = max(stack.segments(), key=lambda segment: segment.stat().st_size).parent
+    digit = busiest.name[0]
     rules = [{"prefix": each} for each in "0123456789abcdef" if each != digit]
     stack.fake.topic(stack.topic_arn, lambda topic: topic.subscriptions[0].filter_policy.update(Journal=rules))
 
