@@ -13,7 +13,7 @@ import pytest
 from tests.system.processes import Process, write_config
 from tracker.config import LogConfig, SqsConfig, StorageConfig
 from tracker.errors import ConfigurationError, HeldByAnother
-from tracker.files import refuse_network_file_system, sync_directory, take_lock
+from tracker.files import mount_of, refuse_network_file_system, room_for, sync_directory, take_lock
 from tracker.pixel.outbox import Outbox
 from tracker.storage.service import serve
 
@@ -143,3 +143,18 @@ def test_a_lock_names_its_holder_and_is_free_once_its_descriptor_is_closed(tmp_p
     assert isinstance(error.value.__cause__, BlockingIOError)
     os.close(held)
     os.close(take_lock(path, "a directory of its own is needed"))
+
+
+def test_an_error_says_whether_the_disk_is_full_and_where(tmp_path: Path) -> None:
+    mount_point, kind = mount_of(tmp_path)
+    where = f"bytes are free on {mount_point} ({kind})" if mount_point else f"bytes are free on the disk of {tmp_path}"
+    assert room_for(tmp_path, 1 << 62).startswith(": the disk is full, ")
+    assert room_for(tmp_path, 1 << 62).endswith(where)
+    assert room_for(tmp_path, 0).startswith(": the disk is not full: look for a quota or a limit of file sizes, ")
+    assert room_for(tmp_path / "nowhere", 0) == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lists its mounts in /proc")
+def test_the_innermost_mount_of_a_path_is_found() -> None:
+    assert mount_of(Path("/proc/self")) == ("/proc", "proc")
+    assert mount_of(Path("/proc-of-somebody-else"))[0] == "/"

@@ -70,18 +70,42 @@ def refuse_network_file_system(directory: Path, key: str) -> None:
     On such a file system flock(2) and the page cache do not work as the outbox and the visit log need them. `directory`
     need not exist yet. Only Linux is checked, by /proc/self/mountinfo.
     """
+    _, kind = mount_of(directory)
+    if _NETWORK_FILE_SYSTEMS.fullmatch(kind):
+        raise ConfigurationError(f"{key}: expected a directory on a local file system, {directory} is on {kind}")
+
+
+def mount_of(path: Path) -> tuple[str, str]:
+    """Where the file system that holds `path` is mounted, and its type, such as ext4. Both are "" except on Linux.
+
+    `path` need not exist yet. Raises OSError.
+    """
+    mount_point, kind = "", ""  # of the innermost mount that holds the path
     if sys.platform != "linux":
-        return
-    mount_point, kind = "", ""  # of the innermost mount that holds the directory
-    path = str(directory.resolve())
+        return mount_point, kind
+    inside = f"{path.resolve()}/"
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         left, _, right = line.partition(" - ")
         # Space, tab, newline and backslash are written as three octal digits.
         mount = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), left.split(" ")[4])
-        if (path + "/").startswith(mount.rstrip("/") + "/") and len(mount) >= len(mount_point):
+        if inside.startswith(mount.rstrip("/") + "/") and len(mount) >= len(mount_point):
             mount_point, kind = mount, right.split(" ")[0]
-    if _NETWORK_FILE_SYSTEMS.fullmatch(kind):
-        raise ConfigurationError(f"{key}: expected a directory on a local file system, {directory} is on {kind}")
+    return mount_point, kind
+
+
+def room_for(path: Path, needed: int) -> str:
+    """For an error of a write of `needed` bytes: whether the disk is full, how much is free, and where.
+
+    The text is "" if that cannot be found out. Blocks on the disk.
+    """
+    try:
+        status, (mount_point, kind) = os.statvfs(path), mount_of(path)
+    except OSError:
+        return ""
+    free = status.f_bavail * status.f_frsize
+    is_full = "the disk is full" if free < needed else "the disk is not full: look for a quota or a limit of file sizes"
+    where = f"{mount_point} ({kind})" if mount_point else f"the disk of {path}"
+    return f": {is_full}, {free} bytes are free on {where}"
 
 
 def raise_open_files() -> int:

@@ -47,6 +47,11 @@ HEADERS_UNTRUSTED = Counter(
     "Visits whose client IP header was ignored, because their peer is no trusted proxy.",
     registry=PIXEL,
 )
+HEADERS_MISSING = Counter(
+    "tracker_pixel_headers_missing",
+    "Visits through a trusted proxy that named no client, so that the proxy's address was recorded.",
+    registry=PIXEL,
+)
 REQUESTS_REFUSED = Counter(
     "tracker_pixel_requests_refused",
     "Requests on the public port that were not answered with the GIF, by the status of the answer.",

@@ -46,6 +46,17 @@ def test_what_is_no_visit_is_counted_and_doctor_is_left_out(golden: Summary) -> 
     ]
 
 
+def test_a_report_without_people_says_why_it_has_no_visitors(tmp_path: Path) -> None:
+    log = tmp_path / "visits.log"
+    log.write_bytes(
+        format_line(Visit(datetime(2026, 11, 23, tzinfo=UTC), None, "Mozilla/5.0 (visitor 7)", "192.0.2.1"))
+    )
+    found = summary_of(log)
+    assert found.total.people == 0
+    [note] = found.notes[1:]
+    assert note == "no user agent is a browser's, so no visitors are counted: see the lists of bots and proxies"
+
+
 def test_first_and_last_visit(golden: Summary) -> None:
     assert golden.first == datetime(2026, 11, 23, 9, tzinfo=UTC)
     assert golden.last == datetime(2026, 11, 24, 13, tzinfo=UTC)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from tracker.operations.canary import OutboxWatcher
+from tracker.operations.canary_findings import Trace, findings_of
 
 TOKEN = "0123456789abcdef"
 
@@ -49,3 +50,11 @@ async def test_another_journal_and_a_line_without_its_end_are_not_it(journal: Pa
     segment = journal / f"{100:020d}"
     segment.write_bytes(segment.read_bytes()[:120])
     assert not await OutboxWatcher(journal.parent, TOKEN).is_seen()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_it_says_whether_it_passed_the_proxies_in_front(direct: bool) -> None:
+    seen = Trace(TOKEN, 0.0, answered=0.1, accepted=0.2, received=0.3, line=0.4, ip="192.0.2.1")
+    *_, last = findings_of(seen, followed=True, direct=direct)
+    assert "logged with the address 192.0.2.1" in last.what
+    assert ("it went to the pixel directly" in last.what) is direct

@@ -6,6 +6,7 @@ import pty
 import re
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -18,12 +19,12 @@ from tests.ports import free_port
 from tests.system.processes import Service
 from tests.system.wire import get
 from tracker import cli
-from tracker.config import Http, LogConfig, OutboxConfig, PixelConfig, SnsConfig, SqsConfig
+from tracker.config import Http, LogConfig, OutboxConfig, SqsConfig
+from tracker.operations.client_ip_checks import judge_client_ip
 from tracker.operations.findings import Finding, Level
-from tracker.operations.host_checks import check_log, check_outbox, judge_disk, lock_holder
+from tracker.operations.host_checks import check_log, check_outbox, judge_disk, judge_file_system, lock_holder
 from tracker.operations.service_checks import (
     Metrics,
-    judge_client_ip,
     judge_pixel_metrics,
     judge_polling,
     judge_storage_metrics,
@@ -105,6 +106,7 @@ async def test_a_healthy_system_is_green_and_its_canary_passes_every_hop(bench: 
         shown = run_on_a_terminal(bench.folder, *both, "--no-canary")
         assert "\x1b[1;31mFAULT   \x1b[0m client IP      6 of 7 visits came with X-Forwarded-For" in shown
         assert "http.trusted_proxies" in shown
+        assert "storage has what SNS had accepted of 1 journals" in shown
         assert "\x1b[32mok" in shown
         assert "… checking the outbox" in shown
 
@@ -264,6 +266,22 @@ def test_a_visit_log_that_is_a_link_and_what_a_crash_left(tmp_path: Path) -> Non
     assert not [finding for finding in check_log(LogConfig(path=path)) if "symbolic link" in finding.what]
 
 
+@pytest.mark.parametrize("subject", ["outbox", "visit log"])
+def test_an_outbox_or_a_log_in_memory_is_a_warning(subject: str, tmp_path: Path) -> None:
+    for kind in ("tmpfs", "ramfs"):
+        finding = found(list(judge_file_system(subject, tmp_path, kind)), Level.WARNING, subject, f"is on a {kind}")
+        assert finding.why.startswith("a reboot loses")
+    assert list(judge_file_system(subject, tmp_path, "ext4")) == []
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="/dev/shm is Linux's")
+def test_the_file_system_of_a_directory_is_looked_up() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        found(list(check_outbox(OutboxConfig(dir=folder))), Level.WARNING, "outbox", f"{folder} is on a tmpfs")
+        log = LogConfig(path=f"{folder}/visits.log")
+        found(list(check_log(log)), Level.WARNING, "visit log", f"{folder} is on a tmpfs")
+
+
 @pytest.mark.parametrize(
     ("free", "level"), [(50, Level.OK), (11, Level.OK), (9, Level.WARNING), (2, Level.WARNING), (1, Level.FAULT)]
 )
@@ -303,8 +321,7 @@ def test_what_storage_counts_is_judged() -> None:
 def test_what_the_pixel_gave_up_is_named_with_its_reason() -> None:
     discarded = "tracker_pixel_visits_discarded_total"
     metrics = Metrics("\n".join(f'{discarded}{{reason="{reason}"}} 3' for reason in ("outbox_full", "privacy")) + "\n")
-    config = PixelConfig(sns=SnsConfig(topic_arn=f"arn:aws:sns:{REGION}:000000000000:tracking"))
-    [finding] = judge_pixel_metrics(metrics, config)
+    [finding] = judge_pixel_metrics(metrics)
     assert "outbox_full" in finding.what
     assert "outbox.max_bytes" in finding.fix
 
@@ -341,6 +358,25 @@ def test_the_holder_of_a_lock_is_named_without_taking_it(tmp_path: Path) -> None
 def test_a_header_whose_addresses_may_be_read_in_two_ways_is_said(
     header: str, trusted: list[str], warned: bool
 ) -> None:
-    findings = list(judge_client_ip(Http(client_ip_header=header, trusted_proxies=trusted)))
+    config = Http(client_ip_header=header, trusted_proxies=trusted)
+    findings = list(judge_client_ip(config, visits=0, untrusted=0, unnamed=0))
     assert [finding.level for finding in findings] == ([Level.WARNING] if warned else [])
     assert all(header in finding.what for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("visits", "unnamed", "level"),
+    [(1_000, 600, Level.WARNING), (1_000, 400, Level.OK), (10, 10, Level.OK), (120, 120, Level.WARNING)],
+)
+def test_a_trusted_proxy_that_names_no_client_is_a_warning_when_most_visits_come_through_it(
+    visits: int, unnamed: int, level: Level
+) -> None:
+    [finding] = judge_client_ip(Http(trusted_proxies=["10.0.0.1"]), visits=visits, untrusted=0, unnamed=unnamed)
+    assert finding.level is level
+    if level is Level.WARNING:
+        assert f"{unnamed} of {visits} visits came through a trusted proxy that named no client" in finding.what
+
+
+def test_the_doctor_says_that_it_cannot_see_an_untrusted_proxy_without_a_header() -> None:
+    [finding] = judge_client_ip(Http(), visits=5, untrusted=0, unnamed=0)
+    assert finding.what.endswith("one that sends no X-Forwarded-For cannot be seen")

@@ -232,7 +232,7 @@ async def test_the_doctor_compares_the_filters_and_its_remedy_works(bench: Bench
         return [each for each in findings if each.subject == "shards"]
 
     async def follow(finding: Finding) -> None:
-        words = shlex.split(finding.fix)
+        words = shlex.split(finding.fix.rpartition(" Then: ")[2])
         assert words[0] == "tracker"
         assert await asyncio.to_thread(cli.main, words[1:]) == 0
 

@@ -83,6 +83,15 @@ async def test_a_subscription_that_is_not_confirmed_names_the_message_that_waits
     assert finding.fix.endswith(COMMAND)
 
 
+@pytest.mark.parametrize(
+    "policy", ['{"Type": ["Order"]}', '{"Type": ["Visit"], "Journal": [{"suffix": "0"}]}', '{"Nobody": ["knows"]}']
+)
+async def test_the_remedy_of_a_loss_begins_with_a_copy_of_the_outbox(policy: str) -> None:
+    finding = only(await findings_of((QUEUE, {**SETTINGS, "FilterPolicy": policy})), Level.FAULT)
+    assert finding.fix.startswith("first copy outbox.dir (cp -a): it holds what was lost")
+    assert finding.fix.endswith(f" Then: {COMMAND}")
+
+
 async def test_a_confirmed_subscription_may_be_listed_while_it_waits() -> None:
     pending = {**SETTINGS, "PendingConfirmation": "true"}
     assert "not confirmed" in only(await findings_of((QUEUE, pending)), Level.FAULT).what

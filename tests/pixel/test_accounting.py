@@ -12,13 +12,20 @@ from tests.metrics import value
 from tests.pixel.journals import journal_with, line
 from tracker import telemetry
 from tracker.config import SnsConfig
-from tracker.core.discards import NOT_PUBLISHED, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
+from tracker.core.discards import (
+    HEADERS_CUT,
+    HEADERS_MISSING,
+    NOT_PUBLISHED,
+    NOT_RECORDED,
+    REFUSED_CONNECTIONS,
+    REFUSED_STATUSES,
+)
 from tracker.core.message import Message, StoredSpan, unpack
 from tracker.errors import PublishFailed, PublishRefused
 from tracker.lifecycle import Backoff
 from tracker.pixel import line_counter, publisher
 from tracker.pixel.accounting import Accounting
-from tracker.pixel.control import HEADERS_CUT, Counts, refused_connection, refused_request
+from tracker.pixel.control import Counts, refused_connection, refused_request
 from tracker.pixel.journal_reader import JournalReader
 from tracker.pixel.outbox import Outbox
 from tracker.pixel.outbox_files import segment_path
@@ -153,15 +160,18 @@ def test_what_was_there_before_is_adopted_and_what_comes_is_accepted(tmp_path: P
 
 def test_a_worker_counts_in_memory_that_outlives_it(sums: Sums) -> None:
     accounting, before = Accounting(), dict[str, int]()
+    unnamed = value(telemetry.HEADERS_MISSING)
     descriptor = Counts.create()
     theirs, ours = Counts(descriptor), Counts(descriptor)
     theirs["privacy"] += 3
+    theirs[HEADERS_MISSING] += 5
     theirs[HEADERS_CUT] += 2
     accounting.count_not_recorded(before, now := dict(ours))
     theirs["outbox_io"] += 1
     theirs.close()
     accounting.count_not_recorded(now, ours)
     assert (sums["privacy"], sums["outbox_io"], sums["hits"]) == (3, 1, 4)
+    assert value(telemetry.HEADERS_MISSING) == unnamed + 5
     with pytest.raises(KeyError):
         ours["weather"] += 1
     ours.close()

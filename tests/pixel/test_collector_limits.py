@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from tracker.config import Http, OutboxConfig, PixelConfig, Privacy, SnsConfig
+from tracker.core.discards import HEADERS_MISSING, HEADERS_UNTRUSTED
 from tracker.pixel.collector import Collector
-from tracker.pixel.control import HEADERS_UNTRUSTED
 from tracker.pixel.recorder import Recorder
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
@@ -58,3 +58,14 @@ def test_a_client_ip_header_of_an_untrusted_peer_is_counted(trusted: list[str], 
     visit(collecting, "192.0.2.1", "198.51.100.1")
     visit(collecting, "192.0.2.1")
     assert counts[HEADERS_UNTRUSTED] == counted
+
+
+@pytest.mark.parametrize(
+    ("ip_header", "counted"),
+    [(None, 1), ("", 1), ("unknown", 1), ("192.0.2.1", 1), ("198.51.100.1", 0), ("198.51.100.1, 192.0.2.2", 0)],
+)
+def test_a_trusted_proxy_that_names_no_client_is_counted(ip_header: str | None, counted: int) -> None:
+    collecting, counts = collector(Http(trusted_proxies=["192.0.2.0/24"]))
+    assert visit(collecting, "192.0.2.1", ip_header) is not None
+    visit(collecting, "203.0.113.1")
+    assert counts[HEADERS_MISSING] == counted

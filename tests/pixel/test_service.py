@@ -67,10 +67,11 @@ async def test_the_monitor_follows_the_configuration_in_force(tmp_path: Path) ->
     monitor = OutboxMonitor(outbox=outbox, workers=workers, accounting=Accounting())
     (tmp_path / "some file").write_bytes(bytes(900))
     await monitor.update()
-    assert monitor.nearly_full
+    assert monitor.readiness()["nearly_full"]
     workers.config = PixelConfig(sns=SNS, outbox=OutboxConfig(dir=str(tmp_path), max_bytes=2000))
     await monitor.update()
-    assert not monitor.nearly_full
+    assert not monitor.readiness()["nearly_full"]
+    assert monitor.readiness()["disk_free_bytes"]
     assert telemetry.PIXEL.get_sample_value("tracker_pixel_outbox_max_bytes") == 2000
     outbox.close()
 

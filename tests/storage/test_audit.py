@@ -70,7 +70,7 @@ async def test_gaps_are_named_with_their_offsets_visits_and_age(
     assert A not in said  # closed and complete
     missing = offset_of(B, 5) - offset_of(B, 2)
     assert f"journal {B}: open, {offset_of(B, 8) - missing} bytes stored, latest message 20" in said
-    assert f"  missing [{offset_of(B, 2)}, {offset_of(B, 5)}): {missing} bytes, about 3 visits, since 20" in said
+    assert f"  missing [{offset_of(B, 2)}, {offset_of(B, 5)}): {missing} bytes, about 3 visits, noticed at 20" in said
     assert f"journal {C}: closed at {offset_of(C, 5)}, {offset_of(C, 3)} bytes stored" in said
     assert f"  missing [{offset_of(C, 3)}, {offset_of(C, 5)}): " in said
     assert "3 journals, 1 of them closed and complete" in said

@@ -253,7 +253,8 @@ async def test_a_full_disk_pauses_the_writer_until_there_is_room(path: Path, mon
         running = asyncio.create_task(rig.run([span(A, 0, 3)]))
         while rig.writer.paused is None:
             await asyncio.sleep(0.005)
-        assert "Disk quota exceeded" in rig.writer.paused
+        assert "Disk quota exceeded: the disk is not full: look for a quota" in rig.writer.paused
+        assert " bytes are free on " in rig.writer.paused
         assert rig.acknowledged == []
         room.set()
         await running
@@ -286,7 +287,7 @@ async def test_a_full_disk_under_the_ledger_is_a_pause_too(path: Path) -> None:
         used = await rig.query("PRAGMA page_count")
         await rig.query(f"PRAGMA max_page_count = {used[0][0]}")
         numbers = [f"legacy-{number:0200}" for number in range(900)]
-        with pytest.raises(StorageFull):
+        with pytest.raises(StorageFull, match=r"no room for the ledger .* bytes are free on "):
             await rig.write(*(delivery(LEGACY, {}, message_id=each) for each in numbers))
         assert len(rig.acknowledged) == 1
         await rig.query("PRAGMA max_page_count = 1000000")

@@ -139,8 +139,12 @@ class Load:
     or may not be there, but never twice. Connections that break are opened anew, so a load survives a restart.
     """
 
-    def __init__(self, port: int, *, connections: int = 6, pause: float = 0.01, agent: str = "load") -> None:
+    def __init__(
+        self, port: int, *, connections: int = 6, pause: float = 0.01, agent: str = "load", site: str = "site.example"
+    ) -> None:
+        """The visits of two loads in one test need two sites, to be known from each other."""
         self._port = port
+        self._site = site
         self._agent = agent
         self._pause = pause
         self._stop = threading.Event()
@@ -175,7 +179,7 @@ class Load:
     def _visit(self, visitor: int) -> None:
         connection: Connection | None = None
         while not self._stop.wait(self._pause):
-            referrer = f"https://site.example/{visitor}/{next(self._numbers)}"
+            referrer = f"https://{self._site}/{visitor}/{next(self._numbers)}"
             try:
                 if connection is None:
                     connection = Connection(self._port)

@@ -139,11 +139,16 @@ class _Queries:
             "CREATE TABLE by_agent AS SELECT agent, count(*) AS visits, count(DISTINCT visitor) AS visitors "
             "FROM classified GROUP BY agent"
         )
+        notes = list(logs.notes)
+        if doctor:
+            notes.append(f"{counted(doctor, 'visit')} of tracker doctor left out")
+        if not people and (proxies or scanners or bots):
+            notes.append("no user agent is a browser's, so no visitors are counted: see the lists of bots and proxies")
         return Summary(
             zone=self._zone,
             selection=selection,
             files=logs.parquet.paths + [file.name for file in logs.files],
-            notes=logs.notes + ([f"{counted(doctor, 'visit')} of tracker doctor left out"] if doctor else []),
+            notes=notes,
             lines=logs.lines,
             malformed=logs.malformed,
             doctor=doctor,

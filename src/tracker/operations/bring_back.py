@@ -31,6 +31,7 @@ from tracker.errors import TrackerError, UsageError
 from tracker.lifecycle import Backoff
 from tracker.operations.kept_files import read
 from tracker.operations.kept_messages import Kept, Unusable
+from tracker.operations.kept_outbox import read_published
 from tracker.operations.republishing import AGAIN, Import, Publisher
 from tracker.pixel.topic import Topic
 from tracker.storage.ledger_pruning import JOURNAL_MS
@@ -50,18 +51,20 @@ async def bring_back(
     done: Import,
     *,
     topic_arn: str | None = None,
+    published: bool = False,
     backoff: Backoff | None = None,
 ) -> None:
     """Publish everything; without a topic only read and count. Raises TrackerError if SNS cannot be reached.
 
-    Messages that come from another topic than `topic_arn` are not published; None takes those of all topics.
+    Messages that come from another topic than `topic_arn` are not published; None takes those of all topics. With
+    `published`, `paths` are outboxes, and what SNS has accepted of them already is published again.
     """
     publisher = Publisher(topic, done, backoff=backoff or Backoff()) if topic is not None else None
     forgotten = (datetime.now(UTC) - timedelta(milliseconds=JOURNAL_MS)).isoformat()
     progress = _Progress(done)
     window: list[tuple[str, Kept]] = []
     size = 0
-    for file, each in read(paths):
+    for file, each in read_published(paths) if published else read(paths):
         if progress.show():
             await asyncio.sleep(0)  # Ctrl-C ends the import here, also a dry run
         if isinstance(each, Kept) and each.topic and topic_arn not in (None, each.topic):
@@ -122,6 +125,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--any-topic", action="store_true", help="also publish messages that say that they come from another topic"
     )
+    parser.add_argument(
+        "--published",
+        action="store_true",
+        help="the FILEs are outboxes, also of running pixels, or copies of them: publish all that they hold, also what "
+        "SNS has accepted before; this closes a gap",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only read and count; publish nothing")
 
 
@@ -160,7 +169,7 @@ async def _run(options: argparse.Namespace, config: SnsConfig | None) -> int:
     topic_arn = None if config is None or options.any_topic else config.topic_arn
     try:
         async with nullcontext() if config is None or options.dry_run else open_topic(config) as topic:
-            await bring_back(options.files, topic, done, topic_arn=topic_arn)
+            await bring_back(options.files, topic, done, topic_arn=topic_arn, published=options.published)
     except asyncio.CancelledError:
         exit_status.print_error(f"interrupted; {AGAIN}")
         raise

@@ -54,6 +54,7 @@ async def trace(
     for watcher in watchers:
         await watcher.prepare()
     seen = Trace(token, time.monotonic())
+    direct = url is None
     url = url or f"{address(pixel.http.host, pixel.http.port)}{pixel.http.path}"
     try:
         async with (
@@ -74,7 +75,7 @@ async def trace(
             seen.elsewhere = f"journal {outbox.journal}, whose visits go to {queues}"
             for task in others:
                 task.cancel()
-    return list(findings_of(seen, followed=storage is not None))
+    return list(findings_of(seen, followed=storage is not None, direct=direct))
 
 
 class Watcher(ABC):

@@ -21,8 +21,11 @@ class Trace:
     unseen: dict[str, str] = field(default_factory=dict)  # steps that could not be checked from here, and why
 
 
-def findings_of(seen: Trace, *, followed: bool) -> list[Finding]:
-    """One finding for each step; without `followed`, only the answer and SNS's acceptance could be looked for."""
+def findings_of(seen: Trace, *, followed: bool, direct: bool) -> list[Finding]:
+    """One finding for each step; without `followed`, only the answer and SNS's acceptance could be looked for.
+
+    `direct` says that the canary passed no proxy, so that its address proves nothing about the proxies in front.
+    """
     assert seen.answered is not None
     findings = [ok("canary", f"answered with the GIF after {_ms(seen.answered - seen.sent)}")]
     steps: list[tuple[str, str, Callable[[], Finding]]] = [
@@ -51,7 +54,8 @@ def findings_of(seen: Trace, *, followed: bool) -> list[Finding]:
             break
     if seen.line is not None:
         total = _ms(seen.line - seen.sent)
-        findings.append(ok("canary", f"from the request to its line {total}, logged with the address {seen.ip}"))
+        way = "; it went to the pixel directly, and --url URL sends it through the proxies in front" if direct else ""
+        findings.append(ok("canary", f"from the request to its line {total}, logged with the address {seen.ip}{way}"))
     elif seen.elsewhere and seen.accepted is not None:
         findings.append(_of_another_storage(seen))
     elif not followed and seen.accepted is not None:

@@ -15,6 +15,7 @@ from tracker.config import PixelConfig, StorageConfig, load_pixel, load_storage
 from tracker.errors import ConfigurationError, ConfigurationUnreadable, UsageError
 from tracker.operations import host_checks, service_checks
 from tracker.operations.archive_checks import check_archive
+from tracker.operations.arrival_checks import check_arrival
 from tracker.operations.canary import trace
 from tracker.operations.findings import Finding, Report, fault, ok, unknown
 from tracker.operations.queue_checks import check_queue
@@ -44,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=WITHIN_SECONDS,
         metavar="SECONDS",
-        help=f"how long to follow the canary; default: {WITHIN_SECONDS:g}",
+        help=f"how long to follow the canary, and to wait for what SNS has accepted; default: {WITHIN_SECONDS:g}",
     )
 
 
@@ -72,6 +73,9 @@ async def examine(options: argparse.Namespace, environ: Mapping[str, str], repor
         await _run_checks(report, "the visit log", _as_async(host_checks.check_log(storage.log)))
         await _run_checks(report, "the archive", with_aws_errors(check_archive(storage), "archive"))
         await _run_checks(report, "storage", service_checks.check_storage(storage))
+    if pixel is not None and storage is not None:
+        arrival = check_arrival(pixel, storage, setup, options.within)
+        await _run_checks(report, "what SNS has accepted", with_aws_errors(arrival, "arrival"))
     if pixel is not None and not options.no_canary:
         report.begin("following the canary")
         report.add(

@@ -8,11 +8,14 @@ import re
 import shutil
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tracker.config import LogConfig, OutboxConfig
 from tracker.errors import TrackerError
-from tracker.operations.findings import Finding, fault, ok, unknown, warning
+from tracker.files import mount_of
+from tracker.operations.findings import Finding, Level, fault, ok, unknown, warning
+from tracker.operations.log_growth import full_in
 from tracker.pixel.control import BACKLOG
 from tracker.pixel.outbox_files import bad_journals, publisher_lock, refused_lines
 from tracker.storage.ledger_reader import read_extent
@@ -22,6 +25,7 @@ FULL_SHARE = 0.02  # of the disk; with less free space it is a fault
 NEARLY_FULL_SHARE = 0.10
 FEWEST_FILES = 4096  # each connection needs a descriptor
 GIB = 1 << 30
+MEMORY_FILE_SYSTEMS = {"tmpfs", "ramfs"}
 
 
 def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
@@ -34,6 +38,7 @@ def check_outbox(config: OutboxConfig) -> Iterator[Finding]:
     yield from _check_permissions("outbox", directory)
     used = sum(file.stat().st_size for file in _files(directory))
     quota = max(0, config.max_bytes - used)
+    yield from judge_file_system("outbox", directory, mount_of(directory)[1])
     disk = shutil.disk_usage(directory)
     if disk.free < quota:
         yield warning(
@@ -77,8 +82,10 @@ def check_log(config: LogConfig) -> Iterator[Finding]:
         yield _unreadable("visit log", path.parent, error)
         return
     yield from _check_permissions("visit log", path.parent)
+    yield from judge_file_system("visit log", path.parent, mount_of(path.parent)[1])
     disk = shutil.disk_usage(path.parent)
-    yield judge_disk("visit log", path.parent, disk.free, disk.total)
+    finding = judge_disk("visit log", path.parent, disk.free, disk.total)
+    yield finding if finding.level is Level.OK else replace(finding, what=finding.what + full_in(disk.free, path))
     if torn:
         yield warning(
             "visit log",
@@ -101,6 +108,18 @@ def _check_ledger(ledger: Path) -> Iterator[Finding]:
             str(error),
             why="without its ledger storage writes nothing; visits wait in the queue, at most for its retention",
             fix="run the doctor as the service's user; see docs/operations.md, a ledger that cannot be used",
+        )
+
+
+def judge_file_system(subject: str, directory: Path, kind: str) -> Iterator[Finding]:
+    """A warning if the files of a file system of this type are in memory."""
+    if kind in MEMORY_FILE_SYSTEMS:
+        lost = {"outbox": "what SNS has not accepted", "visit log": "the visit log and its ledger"}[subject]
+        yield warning(
+            subject,
+            f"{directory} is on a {kind}: its files are in memory",
+            why=f"a reboot loses {lost}",
+            fix=f"move it to a directory on a disk: docs/operations.md, moving the {subject.removeprefix('visit ')}",
         )
 
 

@@ -65,7 +65,7 @@ async def _queue_key(key: str, queue_arn: str, setup: Setup, endpoint: str | Non
             if state.get("KeyManager") == "AWS":
                 return _aws_key(setup)
             if state.get("KeyState") != "Enabled":
-                return _not_enabled("queue", state, _LOST)
+                return _not_enabled("queue", state, _LOST, first=setup.keep_outbox)
             policy = (await ask(kms.get_key_policy(KeyId=state["Arn"], PolicyName="default"), "Policy"))["Policy"]
     except (AwsRefused, AwsUnreachable) as error:
         return _cannot_tell(
@@ -93,7 +93,9 @@ def _judge_key_policy(policy: str, key_arn: str, setup: Setup) -> Finding:
         fix = f"narrow {denied} of the key's policy, so that it does not concern sns.amazonaws.com"
     else:
         fix = f"add this statement to the key's policy: {json.dumps(key_statement(setup.topic_arn))}"
-    return fault("queue", f"the policy of its key {key_arn} does not let SNS use it", why=_LOST, fix=fix)
+    return fault(
+        "queue", f"the policy of its key {key_arn} does not let SNS use it", why=_LOST, fix=setup.keep_outbox + fix
+    )
 
 
 def key_statement(topic_arn: str) -> dict[str, Any]:
@@ -112,14 +114,14 @@ def _aws_key(setup: Setup) -> Finding:
         "queue",
         f"it is encrypted with the key {AWS_KEY}",
         why="SNS may not use that key, so nothing is delivered",
-        fix=f"encrypt it with the keys of SQS (SqsManagedSseEnabled): {setup.provision}",
+        fix=f"{setup.keep_outbox}encrypt it with the keys of SQS (SqsManagedSseEnabled): {setup.provision}",
     )
 
 
-def _not_enabled(subject: str, state: dict[str, Any], why: str) -> Finding:
+def _not_enabled(subject: str, state: dict[str, Any], why: str, *, first: str = "") -> Finding:
     command = _STATES.get(state.get("KeyState", ""), "look at the key in the console of KMS")
     what = f"its key {state.get('Arn')} is {state.get('KeyState')}"
-    return fault(subject, what, why=why, fix=command.format(key=state["KeyId"]))
+    return fault(subject, what, why=why, fix=first + command.format(key=state["KeyId"]))
 
 
 def _cannot_tell(subject: str, what: str, permission: str) -> Finding:

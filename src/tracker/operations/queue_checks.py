@@ -62,7 +62,7 @@ def _policy(attributes: dict[str, str], setup: Setup) -> Iterator[Finding]:
     if setup.topic_arn:
         yield _topic_may_send(policy, queue_arn, setup)
     elif not policy:
-        yield fault("queue", "its policy does not let SNS send to it", why=UNDELIVERED, fix=setup.provision)
+        yield fault("queue", "its policy does not let SNS send to it", why=UNDELIVERED, fix=setup.repair)
     partition, _, region = queue_arn.split(":")[1:4]
     stranger = may_topic_send(policy, queue_arn, f"arn:{partition}:sns:{region}:999999999999:of-somebody-else")
     if stranger.allowed is True:
@@ -91,13 +91,13 @@ def _topic_may_send(policy: str | None, queue_arn: str, setup: Setup) -> Finding
             "queue",
             f"{decision.denied_by} of its policy denies that SNS sends on behalf of {setup.topic_arn}",
             why=UNDELIVERED,
-            fix=f"narrow or remove {decision.denied_by}; then: {setup.provision}",
+            fix=f"{setup.keep_outbox}narrow or remove {decision.denied_by}; then: {setup.provision}",
         )
     return fault(
         "queue",
         f"its policy does not let SNS send to it on behalf of {setup.topic_arn}",
         why=UNDELIVERED,
-        fix=setup.provision,
+        fix=setup.repair,
     )
 
 
@@ -110,7 +110,7 @@ def _limits(attributes: dict[str, str], setup: Setup) -> Iterator[Finding]:
             "queue",
             f"it accepts messages of {size} bytes at most (MaximumMessageSize)",
             why=f"the pixel sends up to {needed}: SNS cannot deliver the larger messages, and nobody can redrive them",
-            fix=setup.provision,
+            fix=setup.repair,
         )
     else:
         yield ok("queue", f"accepts messages of {size} bytes")

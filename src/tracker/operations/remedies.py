@@ -1,7 +1,7 @@
 """What the checks of AWS share: the topic, the queue, and the commands that set them right, as one can paste them."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tracker.config import PixelConfig, SqsConfig, StorageConfig
@@ -23,6 +23,23 @@ class Setup:
     provision: str = "tracker provision"
     place: str = ""
     """The options that say where the queue is: its Region and its endpoint."""
+    outbox: str = "outbox.dir"
+    """The directory of the pixel's outbox, as the configuration names it."""
+    expects: Callable[[str], bool] | None = None
+    """Whether the visits of a journal, given its id, should reach the queue; None while this is not known."""
+
+    @property
+    def keep_outbox(self) -> str:
+        """What to do first when SNS has accepted visits that did not reach the queue."""
+        return (
+            f"first copy {self.outbox} (cp -a): it holds what was lost for an hour at most, and not after a reload or "
+            "restart of the pixel; docs/operations.md, A gap, says how it comes back. Then: "
+        )
+
+    @property
+    def repair(self) -> str:
+        """The same, with the command that ends the loss."""
+        return self.keep_outbox + self.provision
 
     def redrive(self, queue: str, dead_letter_queue: str) -> str:
         return f"tracker redrive {shlex.join(['--queue', queue, '--dead-letter-queue', dead_letter_queue])}{self.place}"
@@ -55,4 +72,5 @@ def setup_of(pixel: PixelConfig | None, storage: StorageConfig | None) -> Setup:
         sqs=storage.sqs if storage else None,
         provision=" ".join([*prefix, shlex.join(["tracker", "provision", *words, *options])]),
         place=f" {shlex.join(place)}" if place else "",
+        outbox=pixel.outbox.dir if pixel else "outbox.dir",
     )

@@ -8,13 +8,12 @@ import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
 from tracker.config import Admin, Http, PixelConfig, SqsConfig, StorageAdmin, StorageConfig
-from tracker.core.client_ip import is_known_header
 from tracker.listening import EVERY_ADDRESS
+from tracker.operations.client_ip_checks import judge_client_ip
 from tracker.operations.findings import Finding, fault, ok, warning
 
 ANSWER_SECONDS = 5.0
 SHORT_VISIBILITY = 30  # seconds
-UNTRUSTED_SHARE = 0.5  # of the visits: a few visitors forge such headers; many such headers come from a proxy
 VISITS_WAIT = "visits wait in the queue, at most for its retention"
 LOST_REASONS = {
     "outbox_full": "raise outbox.max_bytes; the pixel's log says why SNS does not accept (publish_failed)",
@@ -64,7 +63,11 @@ async def check_pixel(config: PixelConfig) -> AsyncIterator[Finding]:
     except (aiohttp.ClientError, OSError) as error:
         yield _not_answering("pixel", config.admin, error, "visitors are not answered")
         return
-    judged = (*_judge_pixel(status, _json(body)), *judge_pixel_metrics(metrics, config), *judge_client_ip(config.http))
+    judged = (
+        *_judge_pixel(status, _json(body)),
+        *judge_pixel_metrics(metrics),
+        *_judge_client_ip(metrics, config.http),
+    )
     for finding in judged:
         yield finding
     for finding in _exposed("pixel", config.admin):
@@ -114,9 +117,11 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
     else:
         yield ok("pixel", f"answers; worker processes: {detail.get('workers')}")
     if not detail.get("recording", True):
+        free = detail.get("outbox", {}).get("disk_free_bytes")
+        room = f"; {free} bytes are free on the disk of outbox.dir" if free is not None else ""
         yield fault(
             "pixel",
-            "it does not record: visits are answered and discarded",
+            f"it does not record: visits are answered and discarded{room}",
             why="they are lost, and counted by reason in tracker_pixel_visits_discarded_total",
             fix="check outbox.dir: it is full (outbox.max_bytes), or its disk is full, failing or read-only",
         )
@@ -136,7 +141,7 @@ def _judge_pixel(status: int, detail: dict[str, Any]) -> Iterator[Finding]:
         )
 
 
-def judge_pixel_metrics(metrics: Metrics, config: PixelConfig) -> Iterator[Finding]:
+def judge_pixel_metrics(metrics: Metrics) -> Iterator[Finding]:
     for reason, fix in LOST_REASONS.items():
         if count := metrics.total("tracker_pixel_visits_discarded_total", reason=reason):
             yield warning(
@@ -145,30 +150,15 @@ def judge_pixel_metrics(metrics: Metrics, config: PixelConfig) -> Iterator[Findi
                 why="they were answered, but they are not in the visit log",
                 fix=fix,
             )
-    untrusted = metrics.total("tracker_pixel_headers_untrusted_total")
-    visits = metrics.total("tracker_pixel_visits_accepted_total")
-    if untrusted > visits * UNTRUSTED_SHARE:
-        header = config.http.client_ip_header
-        yield fault(
-            "client IP",
-            f"{untrusted:.0f} of {visits:.0f} visits came with {header} from peers that are not trusted",
-            why="a proxy in front is not in http.trusted_proxies, so its address is logged instead of the visitor's",
-            fix="add the proxy's addresses to http.trusted_proxies (docs/deployment.md has the ranges)",
-        )
-    elif visits:
-        yield ok("client IP", "no sign of a proxy that is not trusted")
 
 
-def judge_client_ip(config: Http) -> Iterator[Finding]:
-    """Whether the addresses in the client IP header can be read in one way only."""
-    if config.trusted_proxies and not is_known_header(config.client_ip_header):
-        yield warning(
-            "client IP",
-            f"it is not known how {config.client_ip_header} writes an IPv6 address with a port",
-            why="without brackets the port would be read as the end of the address: 2001:db8::9:443 is a valid address",
-            fix="look at the header of an IPv6 visitor: it must have no port, or brackets as in [2001:db8::9]:443; "
-            "else have the proxy write X-Forwarded-For",
-        )
+def _judge_client_ip(metrics: Metrics, config: Http) -> Iterator[Finding]:
+    return judge_client_ip(
+        config,
+        visits=metrics.total("tracker_pixel_visits_accepted_total"),
+        untrusted=metrics.total("tracker_pixel_headers_untrusted_total"),
+        unnamed=metrics.total("tracker_pixel_headers_missing_total"),
+    )
 
 
 def judge_visibility(config: SqsConfig) -> Finding:

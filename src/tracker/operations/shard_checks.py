@@ -52,10 +52,11 @@ def refuse_moves(subscriptions: Sequence[Subscription], wanted: Sequence[str]) -
         )
 
 
-def check_coverage(subscriptions: Sequence[Subscription], provision: str) -> Iterator[Finding]:
+def check_coverage(subscriptions: Sequence[Subscription], provision: str, *, first: str = "") -> Iterator[Finding]:
     """Whether each visit of a topic reaches exactly one of the queues that share its visits.
 
     `provision` is the command for the topic and one of its queues; in a remedy it names all shards.
+    `first` is what to do before a loss is ended.
 
     A queue that receives all visits is a reader of its own and shares them with nobody. Nothing is found where no
     queue is a shard.
@@ -91,7 +92,8 @@ def check_coverage(subscriptions: Sequence[Subscription], provision: str) -> Ite
             "shards",
             f"no queue receives {_journals(lost)}",
             why="SNS accepts these visits and delivers them to nobody: they are lost",
-            fix=remedy or f"run tracker provision as when the shards were made; for another number see {SECTION}",
+            fix=first
+            + (remedy or f"run tracker provision as when the shards were made; for another number see {SECTION}"),
         )
     elif lost:
         yield warning(

@@ -1,6 +1,7 @@
 """Checks of the subscriptions of the topic: whether each visit reaches a queue, and whether it reaches ours."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tracker.errors import AwsRefused
@@ -8,7 +9,7 @@ from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.operations.lookups import Subscription, find_queue, subscriptions
 from tracker.operations.queue_checks import UNDELIVERED
 from tracker.operations.remedies import Setup
-from tracker.operations.sent_messages import LEGACY, end_markers, largest, reach, visits
+from tracker.operations.sent_messages import LEGACY, end_markers, expects, largest, reach, visits
 from tracker.operations.shards import is_shard, shards_of
 from tracker.operations.wanted_settings import AWS_KEY, dead_letter_target, is_aws_key, may_topic_send, number
 
@@ -28,6 +29,7 @@ async def check_subscriptions(sns: Any, sqs: Any, setup: Setup) -> list[Finding]
         return [*findings, _not_confirmed(ours[0], setup)]
     if not ours[0].settings:
         return [*findings, _unreadable(ours[0])]
+    setup.expects = partial(expects, ours[0], others)
     findings += [ok("subscription", ours[0].arn), *_delivery(ours[0].settings, setup)]
     findings += _filter(ours[0], others, setup)
     return [*findings, await _undelivered(sqs, ours[0].settings, setup)]
@@ -59,7 +61,7 @@ async def _missing_queues(
 
 
 def no_subscription(what: str, setup: Setup) -> Finding:
-    return fault("subscription", what, why=LOST, fix=setup.provision)
+    return fault("subscription", what, why=LOST, fix=setup.repair)
 
 
 def _other(subscription: Subscription) -> Finding:
@@ -88,8 +90,8 @@ def _not_confirmed(subscription: Subscription, setup: Setup) -> Finding:
         f"the queue's subscription is not confirmed: {subscription.arn}",
         why="until then SNS delivers nothing. It has sent a SubscriptionConfirmation to the queue; storage leaves it "
         "to the dead-letter queue (message_malformed in its log)",
-        fix=f"subscribe with credentials of the queue's account {account}, then no confirmation is needed: "
-        f"{setup.provision}",
+        fix=f"{setup.keep_outbox}subscribe with credentials of the queue's account {account}, then no confirmation is "
+        f"needed: {setup.provision}",
     )
 
 
@@ -103,7 +105,7 @@ def _delivery(settings: Mapping[str, str], setup: Setup) -> Iterator[Finding]:
             "subscription",
             f"raw message delivery is off, and the queue takes messages of {limit} bytes at most",
             why=f"in an envelope the pixel's messages have up to {needed}: SNS cannot deliver the larger ones",
-            fix=setup.provision,
+            fix=setup.repair,
         )
         return
     yield warning(
@@ -132,7 +134,8 @@ def _filter(ours: Subscription, others: Sequence[Subscription], setup: Setup) ->
     if found.lost or not (found.passed or found.unknown):
         extent = "a part of the visits" if found.passed else "visits"
         lost = LOST if found.lost else "this queue and its log get none; another queue of the topic does"
-        yield fault("subscription", f"its filter drops {extent} ({scope}): {text}", why=lost, fix=setup.provision)
+        remedy = setup.repair if found.lost else setup.provision
+        yield fault("subscription", f"its filter drops {extent} ({scope}): {text}", why=lost, fix=remedy)
         return
     if found.unknown:
         yield unknown(

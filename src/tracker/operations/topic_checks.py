@@ -39,7 +39,7 @@ async def check_topic(config: SnsConfig, setup: Setup) -> AsyncIterator[Finding]
             async with open_client("sqs", region, setup.sqs.client_endpoint) as sqs:
                 for finding in await check_subscriptions(sns, sqs, setup):
                     yield finding
-            for finding in check_coverage(setup.subscriptions, setup.provision):
+            for finding in check_coverage(setup.subscriptions, setup.provision, first=setup.keep_outbox):
                 yield finding
         elif not int(attributes.get("SubscriptionsConfirmed", 0)):
             yield no_subscription("the topic has no confirmed subscription", setup)

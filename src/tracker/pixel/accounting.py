@@ -18,15 +18,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from tracker import telemetry
-from tracker.core.discards import NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
-from tracker.core.message import Message
-from tracker.pixel.control import (
+from tracker.core.discards import (
     HEADERS_CUT,
+    HEADERS_MISSING,
     HEADERS_UNTRUSTED,
-    LOG_LINES_DROPPED,
-    refused_connection,
-    refused_request,
+    NOT_RECORDED,
+    REFUSED_CONNECTIONS,
+    REFUSED_STATUSES,
 )
+from tracker.core.message import Message
+from tracker.pixel.control import LOG_LINES_DROPPED, refused_connection, refused_request
 from tracker.pixel.journal_reader import JournalReader
 
 
@@ -59,6 +60,7 @@ class Accounting:
             telemetry.CONNECTIONS_REFUSED.labels(reason).inc(new(refused_connection(reason)))
         telemetry.HEADERS_CUT.inc(new(HEADERS_CUT))
         telemetry.HEADERS_UNTRUSTED.inc(new(HEADERS_UNTRUSTED))
+        telemetry.HEADERS_MISSING.inc(new(HEADERS_MISSING))
         telemetry.LOG_LINES_DROPPED.inc(new(LOG_LINES_DROPPED))
 
     def count_published(self, journal: JournalReader, message: Message) -> None:

@@ -78,11 +78,13 @@ class Collector:
         if ip is None:
             self._recorder.discard("no_address")
             return None
-        if ip_header is not None:
-            if peer.is_proxy:
+        if peer.is_proxy:
+            if ip_header is not None:
                 ip = self._client_ip.behind(ip, ip_header)
-            else:
-                self._recorder.count_untrusted_header()
+            if ip == peer.ip:
+                self._recorder.count_missing_header()
+        elif ip_header is not None:
+            self._recorder.count_untrusted_header()
         if self._rate_limit is not None and not self._rate_limit.allows(ip, time.monotonic()):
             self._recorder.discard("rate_limited")
             return None

@@ -17,14 +17,12 @@ from collections.abc import Iterator, MutableMapping
 import msgspec
 
 from tracker.config import PixelConfig
-from tracker.core.discards import NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
+from tracker.core.discards import HEADERS, NOT_RECORDED, REFUSED_CONNECTIONS, REFUSED_STATUSES
 
 BACKLOG = 4096  # connections not accepted yet; each worker's listen(2) sets it again on the inherited socket
 
 ANSWERING = b"answering\n"
 
-HEADERS_CUT = "headers_cut"
-HEADERS_UNTRUSTED = "headers_untrusted"
 HEARTBEATS = "heartbeats"  # incremented each second by the worker's loop; main replaces a worker whose heartbeats stop
 LOG_LINES_DROPPED = "log_lines_dropped"
 NOT_RECORDING = "not_recording"  # 1 while the worker's visits cannot be recorded
@@ -66,8 +64,7 @@ class Counts(MutableMapping[str, int]):
         *NOT_RECORDED,
         *map(refused_request, REFUSED_STATUSES),
         *map(refused_connection, REFUSED_CONNECTIONS),
-        HEADERS_CUT,
-        HEADERS_UNTRUSTED,
+        *HEADERS,
         LOG_LINES_DROPPED,
         HEARTBEATS,
         NOT_RECORDING,

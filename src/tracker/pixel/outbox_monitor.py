@@ -37,11 +37,17 @@ class OutboxMonitor:
         self._accounting = accounting
         self._updating: asyncio.Task[None] | None = None
         self._logged_error: str | None = None
+        self._disk_free: int | None = None  # bytes; None while the outbox cannot be read
 
-    @property
-    def nearly_full(self) -> bool:
-        """Whether the outbox holds more than `ALARM_SHARE` of `outbox.max_bytes`."""
-        return self._outbox.size > self._max_bytes * ALARM_SHARE
+    def readiness(self) -> dict[str, object]:
+        """What `/readyz` reports of the outbox. It is nearly full above `ALARM_SHARE` of `outbox.max_bytes`."""
+        return {
+            "directory": str(self._outbox.directory),
+            "bytes": self._outbox.size,
+            "waiting_bytes": self._outbox.waiting,
+            "nearly_full": self._outbox.size > self._max_bytes * ALARM_SHARE,
+            "disk_free_bytes": self._disk_free,
+        }
 
     @property
     def _max_bytes(self) -> int:
@@ -67,7 +73,7 @@ class OutboxMonitor:
     async def _update(self) -> None:
         outbox = self._outbox
         try:
-            free = await asyncio.to_thread(self._scan)
+            free = self._disk_free = await asyncio.to_thread(self._scan)
         except (OSError, TrackerError) as error:  # HeldByAnother too, if the outbox could not be opened at the start
             if str(error) != self._logged_error:
                 log.error(
@@ -75,7 +81,7 @@ class OutboxMonitor:
                     "pixel tries again every second. Check the disk and the permissions of outbox.dir.",
                     error,
                 )
-            self._logged_error = str(error)
+            self._logged_error, self._disk_free = str(error), None
         else:
             self._logged_error = None
             self._workers.set_quota(self._max_bytes - outbox.size)

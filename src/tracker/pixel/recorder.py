@@ -19,14 +19,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tracker.config import OutboxConfig
+from tracker.core.discards import HEADERS_CUT, HEADERS_MISSING, HEADERS_UNTRUSTED
 from tracker.core.visit import split_lines
+from tracker.files import room_for
 from tracker.owner_thread import OwnerThread
-from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED, refused_connection, refused_request
+from tracker.pixel.control import refused_connection, refused_request
 from tracker.pixel.journal import Journal
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 1.0
+NEEDED_BYTES = 65_536  # about one write: a disk with less free space is called full
 
 
 class Recorder:
@@ -99,6 +102,10 @@ class Recorder:
     def count_untrusted_header(self) -> None:
         """Count a client IP header that is ignored, because the peer is not a trusted proxy."""
         self.counts[HEADERS_UNTRUSTED] += 1
+
+    def count_missing_header(self) -> None:
+        """Count a visit whose peer is a trusted proxy and names no client, so that the proxy's address is recorded."""
+        self.counts[HEADERS_MISSING] += 1
 
     def count_cut_header(self) -> None:
         """Count a referrer or user agent that was cut to its maximum length."""
@@ -179,7 +186,7 @@ class Recorder:
             log.error(
                 "recording_failed error=%s; Requests are still answered. Visits that cannot be recorded are discarded "
                 "and counted as outbox_io. The recorder tries again every second. Check the disk of outbox.dir.",
-                error,
+                error + room_for(Path(self._config.dir), NEEDED_BYTES),
             )
         self._logged_error = error
 

@@ -133,11 +133,7 @@ class _Service:
             "recording": self.recording,
             "publishing": self._publisher.error is None,
             "publish_error": self._publisher.error,
-            "outbox": {
-                "bytes": self._outbox.size,
-                "waiting_bytes": self._outbox.waiting,
-                "nearly_full": self._monitor.nearly_full,
-            },
+            "outbox": self._monitor.readiness(),
         }
 
     def set_gauges(self) -> None:

@@ -34,6 +34,7 @@ SAMPLE_BYTES = 1 << 16
 # By how many bytes the line of a visit in its journal is longer than its line in the log.
 _PROBE = Visit(datetime(2026, 1, 1, tzinfo=UTC), "r", "u", "192.0.2.1")
 JOURNAL_EXTRA_BYTES = len(encode_line(visited_at_text(0), "r", "u", _PROBE.ip)) - len(format_line(_PROBE))
+_OPEN = "; whether the latest bytes of an open journal have arrived, only tracker doctor can see, in the outbox"
 USUAL_LINE_BYTES = 220  # assumed for a log that has no line yet
 
 
@@ -152,9 +153,10 @@ def _live_logs(configs: list[Path], logs: list[Path]) -> list[Path]:
 def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, all_journals: bool) -> bool:
     """Steps 1 and 2. Returns whether nothing was found."""
     line_bytes = _mean_line_bytes(log) + JOURNAL_EXTRA_BYTES
-    journals = complete = stored = missing = gaps = 0
+    journals = complete = stored = missing = gaps = open_journals = 0
     for account in ledger.accounts():
         journals += 1
+        open_journals += account.closed_end is None
         complete += not account.gaps and account.closed_end is not None
         stored += account.stored_bytes
         for gap in account.gaps if not account.given_up else ():
@@ -172,7 +174,7 @@ def _print_ledger(ledger: LedgerCopy, log: Path, now_ms: float, grace: float, al
         about = _visits(missing, line_bytes)
         print(f"MISSING: {missing} bytes in {gaps} gaps, about {about}, for longer than {grace:g} s")
     else:
-        print(f"nothing has been missing for longer than {grace:g} s")
+        print(f"nothing has been missing for longer than {grace:g} s{_OPEN if open_journals else ''}")
     wrong = 0
     for wrong, problem in enumerate(ledger.wrong_sums(), 1):
         if wrong <= SHOWN_LINES:
@@ -202,7 +204,7 @@ def _print_account(account: Account, now_ms: float, line_bytes: float) -> None:
     for gap in account.gaps:
         print(
             f"  missing [{gap.start}, {gap.end}): {gap.size} bytes, about {_visits(gap.size, line_bytes)}, "
-            f"since {_time(gap.since_ms)}"
+            f"noticed at {_time(gap.since_ms)}"
         )
 
 

@@ -12,7 +12,7 @@ import itertools
 import os
 import sqlite3
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,25 @@ def read_extent(ledger: Path) -> Extent:
     with _connect(ledger, "ro") as db:
         db.execute("BEGIN")  # one state, whatever is committed while we read
         return _extent(db)
+
+
+def stored_ends(ledger: Path, journals: Iterable[str]) -> dict[str, int]:
+    """Where the last stored interval of each of these journals ends; 0 if nothing is stored, without those given up.
+
+    The pending append counts as stored. Raises TrackerError when the ledger is not there or cannot be read.
+    """
+    ends: dict[str, int] = {}
+    with _connect(ledger, "ro") as db:
+        db.execute("BEGIN")
+        for journal in journals:
+            top, given_up = db.execute("SELECT top, given_up FROM journal WHERE id = ?", (journal,)).fetchone() or (
+                0,
+                0,
+            )
+            (pending,) = db.execute('SELECT max("end") FROM pending_range WHERE journal = ?', (journal,)).fetchone()
+            if not given_up:
+                ends[journal] = max(top, pending or 0)
+    return ends
 
 
 def give_up(ledger: Path, journal: str) -> None:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tracker.errors import AppendFailed, LedgerBusy, LedgerDamaged, LogChanged, StorageFull
+from tracker.files import room_for
 
 DAY_MS = 86_400_000
 START_BUSY_SECONDS = 10.0  # how long a start waits for another program's lock
@@ -19,6 +20,8 @@ BUSY_SECONDS = 0.5  # how long a call in the writer's thread waits for a lock; t
 # log is reported as one of these. The transaction is rolled back, so it can be tried again. A failed fsync has a code
 # of its own, and after it nothing may be tried again.
 _NOT_WRITTEN = {sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+
+COMMIT_BYTES = 65_536  # about what one commit writes: a file system with less free space has no room for it
 
 COST_OF_A_NEW_LEDGER = (
     "With a new ledger, visits that the log has already are written a second time if SQS delivers their messages again "
@@ -190,11 +193,9 @@ def sqlite_errors(path: Path) -> Iterator[None]:
     except sqlite3.Error as error:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the primary code, without its extension
         if code == sqlite3.SQLITE_FULL:
-            raise StorageFull(f"no room for the ledger {path}: {error}") from error
+            raise StorageFull(f"no room for the ledger {path} ({error}){room_for(path, COMMIT_BYTES)}") from error
         if getattr(error, "sqlite_errorcode", 0) in _NOT_WRITTEN:
-            raise StorageFull(
-                f"the ledger {path} cannot be written ({error}): check quotas, limits of file sizes, and the disk"
-            ) from error
+            raise StorageFull(f"the ledger {path} cannot be written ({error}){room_for(path, COMMIT_BYTES)}") from error
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise LedgerBusy(f"another program has locked {path} ({error}): end it, or wait until it ends") from error
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):

@@ -18,7 +18,7 @@ from aiofiles.threadpool.binary import AsyncFileIO
 
 from tracker import telemetry
 from tracker.errors import AppendFailed, AppendPaused, LogChanged, LogMoved, StorageFull
-from tracker.files import fdatasync, sync_directory
+from tracker.files import fdatasync, room_for, sync_directory
 from tracker.owner_thread import OwnerThread
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -46,11 +46,14 @@ class LogFile:
             written = await self.stream.write(data)
         except OSError as error:
             await self._thread.call(self._cut, offset)
-            kind = StorageFull if error.errno in NO_ROOM else AppendFailed
-            raise kind(f"{self._path}: {error.strerror}") from error
+            if error.errno not in NO_ROOM:
+                raise AppendFailed(f"{self._path}: {error.strerror}") from error
+            room = await self._thread.call(room_for, self._path, len(data))
+            raise StorageFull(f"{self._path}: {error.strerror}{room}") from error
         if written != len(data):
             await self._thread.call(self._cut, offset)
-            raise StorageFull(f"{self._path}: only {written} of {len(data)} bytes could be written")
+            room = await self._thread.call(room_for, self._path, len(data))
+            raise StorageFull(f"{self._path}: only {written} of {len(data)} bytes could be written{room}")
 
     async def sync(self) -> None:
         """Make every append so far durable. Raises AppendFailed, after which the process has to end."""
