@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from tracker.config import Http, OutboxConfig, PixelConfig, Privacy, SnsConfig
+from tracker.core.visit import JournalLine
 from tracker.pixel.collector import Collector
 from tracker.pixel.control import HEADERS_UNTRUSTED
 from tracker.pixel.recorder import Recorder
@@ -18,8 +19,8 @@ def collector(http: Http, privacy: Privacy | None = None) -> tuple[Collector, Co
     return Collector(config=config, recorder=Recorder(config=OutboxConfig(), quota=0, counts=counts)), counts
 
 
-def visit(of: Collector, peer: str, ip_header: str | None = None) -> bytes | None:
-    return of.line_head(of.peer(peer), None, None, None, ip_header)
+def visit(of: Collector, peer: str, ip_header: str | None = None) -> JournalLine | None:
+    return of.journal_line(of.peer(peer), [None, None, None, ip_header])
 
 
 def test_beyond_its_rate_a_client_is_discarded_and_counted() -> None:
@@ -43,7 +44,7 @@ def test_truncated_addresses_do_not_share_a_limit() -> None:
     assert visit(collecting, "192.0.2.1") is not None
     second = visit(collecting, "192.0.2.2")
     assert second is not None
-    assert b'"192.0.2.0"' in second
+    assert second.ip == "192.0.2.0"
 
 
 def test_without_a_limit_nobody_is_limited() -> None:
