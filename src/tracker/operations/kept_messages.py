@@ -120,8 +120,8 @@ def _kept(attributes: dict[str, str], body: str, message_id: str, place: str) ->
     if isinstance(content, EndMarker):
         yield Kept(Message(content.journal, content.end, content.end, 0, body, attributes), place)
     else:
-        message = Message(content.journal, content.start, content.end, len(content.lines), body, attributes)
-        yield Kept(message, place, content.lines[0].partition("|")[0])
+        message = Message(content.journal, content.start, content.end, content.visits, body, attributes)
+        yield Kept(message, place, content.lines.partition(b"|")[0].decode("ascii"))
 
 
 def _messages(value: Any, depth: int) -> Iterator[tuple[dict[str, str], str, str]]:
