@@ -13,7 +13,8 @@ visit follows when the line is recorded. In order:
 """
 
 import time
-from dataclasses import dataclass
+
+import msgspec
 
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp
@@ -28,8 +29,7 @@ _SIGNALS = {"gpc": "Sec-GPC", "dnt": "DNT"}
 _SHORT = MAX_HEADER_CHARS // 4  # `header_text` makes at most four characters of one
 
 
-@dataclass(frozen=True, slots=True)
-class Peer:
+class Peer(msgspec.Struct, frozen=True):
     """The other end of a connection."""
 
     ip: str | None
