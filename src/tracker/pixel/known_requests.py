@@ -79,7 +79,11 @@ class KnownRequests:
         known = self._recent.get(key)
         if known is None and (known := self._older.get(key)) is not None:
             self._remember(key, known)
-        if known is None or not self._are_plain(line, values):
+        if (
+            known is None
+            or (line is not None and not self._plain_line(line))
+            or not self._plain_values(b"\r\n".join(values))
+        ):
             self._failures = min(PATIENCE, self._failures + 1)
             self._misses += 1
             self.learning = self._misses % LEARN_EVERY == 1
@@ -91,11 +95,6 @@ class KnownRequests:
         for field, cut in cuts:
             fields[field] = values[cut].decode()
         return fields
-
-    def _are_plain(self, line: bytes | None, values: list[bytes]) -> bool:
-        if line is not None and not self._plain_line(line):
-            return False
-        return self._plain_values(b"\r\n".join(values)) is not None
 
     def learn(self, read: bytes, fields: Fields) -> None:
         """Remember that `read` is one plain request with these fields."""
