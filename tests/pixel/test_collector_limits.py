@@ -1,13 +1,13 @@
-"""The collector limits clients that send too many visits, and ignores headers of peers that are not trusted."""
+"""The collector limits clients that send too many visits, ignores headers of untrusted peers, and cuts long headers."""
 
 from collections import Counter
 
 import pytest
 
 from tracker.config import Http, OutboxConfig, PixelConfig, Privacy, SnsConfig
-from tracker.core.visit import JournalLine
+from tracker.core.visit import JournalLine, decode_line, encode_lines
 from tracker.pixel.collector import Collector
-from tracker.pixel.control import HEADERS_UNTRUSTED
+from tracker.pixel.control import HEADERS_CUT, HEADERS_UNTRUSTED
 from tracker.pixel.recorder import Recorder
 
 SNS = SnsConfig(topic_arn="arn:aws:sns:us-east-1:000000000000:tracking")
@@ -59,3 +59,16 @@ def test_a_client_ip_header_of_an_untrusted_peer_is_counted(trusted: list[str], 
     visit(collecting, "192.0.2.1", "198.51.100.1")
     visit(collecting, "192.0.2.1")
     assert counts[HEADERS_UNTRUSTED] == counted
+
+
+@pytest.mark.parametrize(("length", "cut"), [(1_023, 0), (1_024, 1), (3_000, 1)])
+@pytest.mark.parametrize("field", ["referrer", "user_agent"])
+def test_a_header_is_cut_by_its_length_as_it_is_recorded(field: str, length: int, cut: int) -> None:
+    collecting, counts = collector(Http())
+    value = "é" * length + "\udcff"  # not UTF-8 because of its last byte, so each of its bytes is a character
+    fields = [None, value, None, None] if field == "referrer" else [None, None, value, None]
+    line = collecting.journal_line(collecting.peer("192.0.2.1"), fields)
+    assert line is not None
+    line.visited_at = "2026-11-23T07:09:24.932706+00:00"
+    assert getattr(decode_line(encode_lines([line])), field) == ("Ã©" * length + "ÿ")[:2_048]
+    assert counts[HEADERS_CUT] == cut
