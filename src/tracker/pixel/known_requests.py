@@ -124,5 +124,6 @@ class KnownRequests:
                 values.append(value)
                 rest = b"".join((before, found, line_end, after))
         if not rest.startswith(self._no_query):
-            line, _, rest = rest.partition(b"\r")  # this key begins with a newline, and a key with a line does not
+            # The key begins with a newline then. So no request has the key of one without a query and a line before it.
+            line, _, rest = rest.partition(b"\r")
         return rest, line, values
