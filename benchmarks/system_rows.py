@@ -38,7 +38,7 @@ def sizes(bench: Bench) -> Values:
     whole, short = (pack(JOURNAL, 0, b"".join(part), compress=True) for part in (lines, lines[:SHORT_SPAN]))
     return {
         "journal": len(data) / len(lines),
-        "log": sum(map(len, format_lines(data))) / len(lines),
+        "log": len(format_lines(data)[0]) / len(lines),
         "visits": len(lines),
         "long message": whole.size,
         "short message": short.size,

@@ -281,7 +281,7 @@ def test_a_backlog_is_whole_spans_one_behind_the_other(visits: int) -> None:
         assert isinstance(span, StoredSpan)
         assert span.start == end
         end = span.end
-    assert sum(len(span.lines) for span in spans if isinstance(span, StoredSpan)) == visits
+    assert sum(span.visits for span in spans if isinstance(span, StoredSpan)) == visits
 
 
 @pytest.fixture

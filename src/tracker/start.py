@@ -25,13 +25,14 @@ SIGNALS = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 
-# mallopt(3): its parameters and our values; see docs/adr/0032. By default each thread has a heap of its own, and glibc
-# raises the size from which blocks are mapped, up to 32 MiB. Such blocks then leave holes in the heaps, which shrink at
-# their ends only. A span, which has 1 MiB, stays in the heap: each page of a new mapping costs a page fault.
+# mallopt(3): its parameters and our values; see docs/adr/0032 and 0048. By default each thread has a heap of its own,
+# and glibc raises the size from which blocks are mapped, up to 32 MiB. Such blocks then leave holes in the heaps, which
+# shrink at their ends only. But each page that the system gives anew costs a page fault. So a span, which has 1 MiB,
+# and an append of storage, which has up to 3 MiB, stay in the heap, and this memory is kept for the next ones.
 _MALLOPT = {
     -8: 1,  # M_ARENA_MAX: one heap for all threads
-    -3: 1 << 21,  # M_MMAP_THRESHOLD: blocks from this size on are mapped, and given back when they are freed
-    -1: 1 << 22,  # M_TRIM_THRESHOLD: so much free memory may stay at the end of the heap
+    -3: 1 << 22,  # M_MMAP_THRESHOLD: blocks from this size on are mapped, and given back when they are freed
+    -1: 1 << 23,  # M_TRIM_THRESHOLD: so much free memory may stay at the end of the heap
 }
 
 

@@ -29,6 +29,14 @@ def test_a_line_is_four_columns_of_printable_ascii(visit: Visit) -> None:
     assert all(0x20 <= byte <= 0x7E for byte in line[:-1])
 
 
+def formatted(data: bytes) -> list[str]:
+    """What `format_lines` returns, line by line."""
+    lines, count = format_lines(data)
+    texts = [f"{text}\n" for text in lines.decode("ascii").split("\n")[:-1]]
+    assert len(texts) == count
+    return texts
+
+
 def one_by_one(data: bytes) -> list[str] | None:
     """The log lines of a span when each journal line is decoded on its own; None if one of them is malformed."""
     try:
@@ -40,7 +48,7 @@ def one_by_one(data: bytes) -> list[str] | None:
 def together(data: bytes) -> list[str] | None:
     """The log lines of the same span, as storage makes them; None if it is malformed."""
     try:
-        return format_lines(data)
+        return formatted(data)
     except MalformedMessage:
         return None
 
@@ -130,7 +138,7 @@ def _is_read_otherwise_beside_ours(ours: bytes, other: bytes) -> bool:
 @given(st.lists(plain_lines, min_size=1, max_size=3))
 def test_a_plain_line_becomes_its_own_texts_in_the_order_of_the_columns(many: list[tuple[str, str, str, str]]) -> None:
     data = b"".join(encode_line(*fields) for fields in many)
-    assert format_lines(data) == [f"{time}|{referrer}|{agent}|{ip}\n" for time, referrer, agent, ip in many]
+    assert formatted(data) == [f"{time}|{referrer}|{agent}|{ip}\n" for time, referrer, agent, ip in many]
 
 
 @pytest.mark.parametrize("year", ["0000", "0001", "1900", "2000", "2023", "2024", "2100", "9999", "-001", "+024"])
@@ -163,9 +171,9 @@ def test_a_longer_header_than_the_pixel_keeps_is_cut_as_the_pixel_cuts_it(
     referrer, user_agent = (kept, None) if key == "Referer" else (None, kept)
     expected = Visit(TIME, referrer, user_agent, "192.0.2.1")
     for before in range(3):
-        lines = format_lines(PLAIN * before + encoded + PLAIN)
+        lines = formatted(PLAIN * before + encoded + PLAIN)
         assert parse_line(lines[before].encode()) == expected
-        assert [*lines[:before], *lines[before + 1 :]] == format_lines(PLAIN) * (before + 1)
+        assert [*lines[:before], *lines[before + 1 :]] == formatted(PLAIN) * (before + 1)
     assert decode_line(encoded) == expected
 
 
@@ -175,11 +183,11 @@ def test_of_lines_about_as_long_as_the_limit_each_is_cut_or_left_as_it_is(sizes:
         encode_line("2026-11-23T07:09:24.932706+00:00", "r" * size, "u" * (size * second), "192.0.2.1")
         for size, second in sizes
     )
-    assert format_lines(data) == [format_line(decode_line(line)).decode() for line in data.splitlines()]
+    assert formatted(data) == [format_line(decode_line(line)).decode() for line in data.splitlines()]
 
 
 def test_a_message_of_more_lines_than_any_span_has_is_malformed() -> None:
-    assert len(format_lines(PLAIN * MAX_MESSAGE_LINES)) == MAX_MESSAGE_LINES
+    assert len(formatted(PLAIN * MAX_MESSAGE_LINES)) == MAX_MESSAGE_LINES
     for data in (PLAIN * (MAX_MESSAGE_LINES + 1), PLAIN * 2 * MAX_MESSAGE_LINES):
         with pytest.raises(MalformedMessage, match=f"more than {MAX_MESSAGE_LINES} lines"):
             format_lines(data)
@@ -234,7 +242,7 @@ def test_escapes(text: str | None, column: bytes) -> None:
     keys = {"VisitedAt": TIME.isoformat(), "IpAddress": "192.0.2.1", "Referer": text}
     for escaped in (True, False):  # as our pixel writes it, and as UTF-8
         encoded = json.dumps(keys, ensure_ascii=escaped).encode().replace(b"\\u007f", b"\x7f") + b"\n"
-        assert format_lines(PLAIN + encoded + PLAIN) == [format_lines(PLAIN)[0], line.decode(), format_lines(PLAIN)[0]]
+        assert formatted(PLAIN + encoded + PLAIN) == [*formatted(PLAIN), line.decode(), *formatted(PLAIN)]
 
 
 def test_a_time_without_fraction_has_six_digits_all_the_same() -> None:

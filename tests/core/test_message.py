@@ -57,7 +57,7 @@ def envelope(sent: Message) -> str:
 def test_what_is_packed_is_unpacked(many: list[Visit], start: int, compress: bool) -> None:
     data = lines_of(many)
     sent = pack(JOURNAL, start, data, compress=compress)
-    expected = StoredSpan(JOURNAL, start, data, zlib.crc32(data), [format_line(visit).decode() for visit in many])
+    expected = StoredSpan(JOURNAL, start, data, zlib.crc32(data), b"".join(map(format_line, many)), len(many))
     assert unpack(sent.attributes, sent.body) == expected
     assert unpack({}, envelope(sent)) == expected
     assert (sent.start, sent.end, sent.visits) == (start, expected.end, len(many))
@@ -231,7 +231,7 @@ def test_an_end_that_no_journal_can_have_is_malformed(end: int) -> None:
 
 def test_unknown_attributes_are_ignored() -> None:
     attributes, body = packed(LINE, Traceparent="00-1")
-    assert unpack(attributes, body) == StoredSpan(JOURNAL, 0, LINE, zlib.crc32(LINE), format_lines(LINE))
+    assert unpack(attributes, body) == StoredSpan(JOURNAL, 0, LINE, zlib.crc32(LINE), *format_lines(LINE))
 
 
 def sent_as(raw: bytes) -> str:
@@ -264,7 +264,7 @@ def test_a_body_may_inflate_to_the_limit_and_not_beyond(monkeypatch: pytest.Monk
     data = LINE * 1000
     attributes, raw = deflated(data)
     monkeypatch.setattr(message, "MAX_INFLATED_BYTES", len(data))
-    assert unpack(attributes, sent_as(raw)) == StoredSpan(JOURNAL, 0, data, zlib.crc32(data), format_lines(data))
+    assert unpack(attributes, sent_as(raw)) == StoredSpan(JOURNAL, 0, data, zlib.crc32(data), *format_lines(data))
     monkeypatch.setattr(message, "MAX_INFLATED_BYTES", len(data) - 1)
     with pytest.raises(MalformedMessage, match="more than"):
         unpack(attributes, sent_as(raw))

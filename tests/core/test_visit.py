@@ -7,9 +7,11 @@ from hypothesis import strategies as st
 from tests.core.strategies import header_bytes, times, visits
 from tracker.core.log_line import format_lines
 from tracker.core.visit import (
+    JournalLine,
     Visit,
     decode_line,
     encode_line,
+    encode_lines,
     header_text,
     utc_time,
     utc_time_text,
@@ -39,6 +41,12 @@ def test_a_line_is_one_line_of_ascii_that_sqs_takes_and_decodes_whatever_is_in_i
     assert line.endswith(b"\n")
     assert all(0x20 <= byte <= 0x7F for byte in line[:-1])
     assert decode_line(line).ip == "192.0.2.1"
+
+
+@given(st.lists(st.tuples(st.text(st.characters()), st.text(st.characters())), min_size=1, max_size=4))
+def test_lines_that_are_encoded_together_are_those_of_each_visit(many: list[tuple[str, str]]) -> None:
+    lines = [JournalLine(referrer or None, agent or None, "192.0.2.1", TIME) for referrer, agent in many]
+    assert encode_lines(lines) == b"".join(encode_line(TIME, *headers, "192.0.2.1") for headers in many)
 
 
 @pytest.mark.parametrize("referrer", ["https://a.example/", "https://é.example/", None])

@@ -34,9 +34,10 @@ CONFIG = PixelConfig(
 
 
 def seen(seed: int) -> list[bytes]:
-    """Some requests of each kind, each with a signal now and then."""
+    """Some requests of each kind, one in four without a query, each with a signal now and then."""
     chance = random.Random(seed)
     requests = [visit(front, chance) for front in FRONTS for _ in range(4)]
+    requests[::4] = [b"GET /track HTTP/1.1\r\n" + request.partition(b"\r\n")[2] for request in requests[::4]]
     return [request[:-2] + b"Sec-GPC: 1\r\n\r\n" if chance.random() < 0.2 else request for request in requests]
 
 
@@ -158,6 +159,17 @@ def test_other_values_behind_known_headers_and_another_named_page_are_read() -> 
     assert fast_path.find(request(999)) == [fields(999)]
 
 
+def test_a_request_that_was_seen_before_is_not_plain_behind_another_request_line() -> None:
+    fast_path = FastPath("/track", ["Referer"])
+    line, _, headers = PLAIN.partition(b"\r\n")
+    without_query = b"GET /track HTTP/1.1\r\n" + headers
+    for request in (PLAIN, without_query) * LEARN_EVERY:
+        assert fast_path.find(request)
+    assert fast_path.find(line + b"\r\n" + without_query) == []
+    assert fast_path.find(b"\r\n" + headers) == []
+    assert fast_path.find(headers) == []
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("front", FRONTS)
 def test_most_visits_of_real_browsers_are_known(front: str) -> None:
@@ -167,7 +179,7 @@ def test_most_visits_of_real_browsers_are_known(front: str) -> None:
 @pytest.mark.unmeasured
 @pytest.mark.parametrize("name", ["X", "User-Agent", "Referer", "Cookie"])
 def test_memory_is_bounded(name: str) -> None:
-    known = KnownRequests(request_line="GET /track", value="a", wanted=["User-Agent", "Referer"])
+    known = KnownRequests(path="/track", request_line="GET /track", value="a", wanted=["User-Agent", "Referer"])
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()

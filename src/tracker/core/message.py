@@ -63,15 +63,16 @@ class Message(msgspec.Struct, frozen=True):
 class StoredSpan(msgspec.Struct, frozen=True):
     """A span as storage received it.
 
-    `data` are the journal's bytes from the offset `start` on, and `crc32` is their CRC-32. `lines` has one line of the
-    visit log for each line of `data`.
+    `data` are the journal's bytes from the offset `start` on, and `crc32` is their CRC-32. `lines` are the lines of the
+    visit log for its `visits` lines.
     """
 
     journal: str
     start: int
     data: bytes
     crc32: int
-    lines: list[str]
+    lines: bytes
+    visits: int
 
     @property
     def end(self) -> int:
@@ -147,10 +148,10 @@ def unpack(attributes: Mapping[str, str], body: str) -> StoredSpan | EndMarker |
     data = _decoded(encoding, body)
     if _crc32(data) != crc32:
         raise MalformedMessage("attribute Crc32 is not the CRC-32 of the body")
-    lines = format_lines(data)
-    if not lines or len(lines) != visits:
+    lines, count = format_lines(data)
+    if not lines or count != visits:
         raise MalformedMessage("the body has no line, or attribute Visits is not their number")
-    return StoredSpan(journal, start, data, int(crc32, 16), lines)
+    return StoredSpan(journal, start, data, int(crc32, 16), lines, visits)
 
 
 class _EnvelopeAttribute(msgspec.Struct):

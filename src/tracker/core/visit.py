@@ -7,7 +7,7 @@ returns the same text.
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Annotated
@@ -52,7 +52,10 @@ class Visit(msgspec.Struct, frozen=True, gc=False):
 
 
 class JournalLine(msgspec.Struct, gc=False):
-    """A decoded journal line, not checked yet. Its keys and their order are those of the legacy .NET services."""
+    """The fields of a journal line, as they are to be encoded, or as they were decoded and are not checked yet.
+
+    The keys and their order are those of the legacy .NET services.
+    """
 
     referrer: str | None = msgspec.field(name="Referer", default=None)
     user_agent: str | None = msgspec.field(name="UserAgent", default=None)
@@ -60,13 +63,7 @@ class JournalLine(msgspec.Struct, gc=False):
     visited_at: str = msgspec.field(name="VisitedAt", default="")
 
 
-class _LineHead(msgspec.Struct, gc=False):
-    referrer: str | None = msgspec.field(name="Referer")
-    user_agent: str | None = msgspec.field(name="UserAgent")
-    ip: str = msgspec.field(name="IpAddress")
-
-
-_encode = msgspec.json.Encoder().encode
+_encode_lines = msgspec.json.Encoder().encode_lines
 _decoder = msgspec.json.Decoder(JournalLine)
 
 # What the decoder raises: UnicodeError is a ValueError; RecursionError when unknown keys are nested too deeply.
@@ -90,30 +87,30 @@ def header_text(value: str) -> str:
     return value
 
 
-def line_head(referrer: str | None, user_agent: str | None, ip: str) -> bytes:
-    """A journal line up to its time: visits that are recorded together have one time, so one `line_tail`."""
+def encode_lines(lines: Sequence[JournalLine]) -> bytes:
+    """The bytes of journal lines, each with its newline."""
     try:
-        head = _encode(_LineHead(referrer or None, user_agent or None, ip))
-        if head.isascii():
-            return head[:-1]
+        encoded = _encode_lines(lines)
+        if encoded.isascii():
+            return encoded
     except UnicodeEncodeError:
         pass  # a lone surrogate; header_text below replaces it
+    return b"".join(encode_lines([line]) for line in lines) if len(lines) > 1 else _encode_odd(lines[0])
+
+
+def _encode_odd(line: JournalLine) -> bytes:
     keys = {
-        "Referer": header_text(referrer) if referrer else None,
-        "UserAgent": header_text(user_agent) if user_agent else None,
-        "IpAddress": ip,
+        "Referer": header_text(line.referrer) if line.referrer else None,
+        "UserAgent": header_text(line.user_agent) if line.user_agent else None,
+        "IpAddress": line.ip,
+        "VisitedAt": line.visited_at,
     }
-    return json.dumps(keys, separators=(",", ":")).encode("ascii")[:-1]
-
-
-def line_tail(visited_at: str) -> bytes:
-    """The rest of a journal line, with its newline. `visited_at` comes from `visited_at_text`."""
-    return b',"VisitedAt":"%b"}\n' % visited_at.encode()
+    return json.dumps(keys, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def encode_line(visited_at: str, referrer: str | None, user_agent: str | None, ip: str) -> bytes:
-    """The journal line of a visit, with its newline."""
-    return line_head(referrer, user_agent, ip) + line_tail(visited_at)
+    """The journal line of a visit, with its newline. `visited_at` comes from `visited_at_text`."""
+    return encode_lines([JournalLine(referrer or None, user_agent or None, ip, visited_at)])
 
 
 def decode_line(line: bytes | str) -> Visit:

@@ -154,8 +154,8 @@ def _kept(found: _Found, place: str) -> Iterator[Kept]:
     if isinstance(content, EndMarker):
         yield Kept(Message(content.journal, content.end, content.end, 0, body, attributes), place, topic=found.topic)
     else:
-        message = Message(content.journal, content.start, content.end, len(content.lines), body, attributes)
-        yield Kept(message, place, content.lines[0].partition("|")[0], topic=found.topic)
+        message = Message(content.journal, content.start, content.end, content.visits, body, attributes)
+        yield Kept(message, place, content.lines.partition(b"|")[0].decode("ascii"), topic=found.topic)
 
 
 def _refuse_foreign(found: _Found) -> None:

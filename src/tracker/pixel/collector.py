@@ -1,7 +1,7 @@
-"""The collector: makes the head of a visit's journal line from the headers of a request, or discards the visit.
+"""The collector: makes a visit's journal line from the headers of a request, or discards the visit.
 
-The fast path and the fallback both call it with the headers they have read, so both make the same head. The time of the
-visit follows when the line is recorded (`tracker.core.visit.line_tail`). In order:
+The fast path and the fallback both call it with the headers they have read, so both make the same line. The time of the
+visit follows when the line is recorded. In order:
 
 1. If the request has a privacy signal that `privacy.honor` names, the visit is discarded as `privacy`.
 2. The client's IP address is found. If there is none, the visit is discarded as `no_address`.
@@ -13,20 +13,23 @@ visit follows when the line is recorded (`tracker.core.visit.line_tail`). In ord
 """
 
 import time
-from typing import NamedTuple
+
+import msgspec
 
 from tracker.config import PixelConfig
 from tracker.core.client_ip import ClientIp
 from tracker.core.ip_address import truncate_ip
 from tracker.core.page import NamedPage, reduced_page
 from tracker.core.rate_limit import RateLimit
-from tracker.core.visit import MAX_HEADER_CHARS, cut_header, header_text, line_head
+from tracker.core.visit import MAX_HEADER_CHARS, JournalLine, cut_header, header_text
+from tracker.pixel.known_requests import Fields
 from tracker.pixel.recorder import Recorder
 
 _SIGNALS = {"gpc": "Sec-GPC", "dnt": "DNT"}
+_SHORT = MAX_HEADER_CHARS // 4  # `header_text` makes at most four characters of one
 
 
-class Peer(NamedTuple):
+class Peer(msgspec.Struct, frozen=True):
     """The other end of a connection."""
 
     ip: str | None
@@ -36,7 +39,7 @@ class Peer(NamedTuple):
 
 
 class Collector:
-    """Makes heads of lines. `wanted` are the headers whose values it needs, with `ip_header` and `signals`.
+    """Makes journal lines. `wanted` are the headers whose values it needs, with `ip_header` and `signals`.
 
     `named_page` finds the page that a request names itself; None if none may.
     """
@@ -57,23 +60,15 @@ class Collector:
         """What the collector needs to know of a connection's peer, whose address is None if it is not known."""
         return Peer(self._client_ip.resolve(address, ()), self._client_ip.needs_header(address))
 
-    def line_head(
-        self,
-        peer: Peer,
-        named: str | None,
-        referrer: str | None,
-        user_agent: str | None,
-        ip_header: str | None,
-        *signals: str | None,
-    ) -> bytes | None:
-        """The visit's journal line up to its time; None if the visit is discarded, which is counted here.
+    def journal_line(self, peer: Peer, fields: Fields) -> JournalLine | None:
+        """The visit's journal line without its time; None if the visit is discarded, which is counted here.
 
-        `named` is what `named_page` finds in the request. After it come the values of the headers in the order of
-        `wanted`.
+        `fields` are what `named_page` finds in the request, and the values of the headers in the order of `wanted`.
         """
-        if "1" in signals:
+        if self.signals and "1" in fields[4:]:
             self._recorder.discard("privacy")
             return None
+        named, referrer, user_agent, ip_header = fields[:4]
         ip = peer.ip
         if ip is None:
             self._recorder.discard("no_address")
@@ -93,10 +88,9 @@ class Collector:
         page = referrer if named is None else named
         if page and self._keep != "full":
             page = reduced_page(page, self._keep, is_named=named is not None)
-        head = line_head(page, user_agent, ip)
-        if len(head) <= MAX_HEADER_CHARS:  # nearly all: neither header can be too long
-            return head
-        return line_head(self._cut(page), self._cut(user_agent), ip)
+        if (page and len(page) > _SHORT) or (user_agent and len(user_agent) > _SHORT):
+            page, user_agent = self._cut(page), self._cut(user_agent)
+        return JournalLine(page or None, user_agent or None, ip)
 
     def _cut(self, value: str | None) -> str | None:
         text = header_text(value) if value else ""

@@ -196,9 +196,9 @@ class Connection(asyncio.Protocol):
         if request.method not in ("GET", "HEAD"):
             return NOT_ALLOWED
         if request.method == "GET":
-            head = self._connections.collector.line_head(self.peer, *request.fields)
-            if head is not None:
-                self._connections.record([head])
+            line = self._connections.collector.journal_line(self.peer, request.fields)
+            if line is not None:
+                self._connections.record([line])
         return PIXEL
 
     def _check_unfinished(self, head: bytes) -> None:

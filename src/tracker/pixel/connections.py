@@ -1,14 +1,14 @@
 """All visitors' connections of one worker, and the fast path that they share.
 
-    read ─▶ FastPath.find ─▶ Collector.line_head ─▶ (end of the pass) Recorder.record ─▶ GIF      fast path
-      └──▶ one head at a time ─▶ Fallback.read ─▶ Collector.line_head ─▶ Recorder.record ─▶ answer      fallback
+    read ─▶ FastPath.find ─▶ Collector.journal_line ─▶ (end of the pass) Recorder.record ─▶ GIF      fast path
+      └──▶ one head at a time ─▶ Fallback.read ─▶ Collector.journal_line ─▶ Recorder.record ─▶ answer      fallback
 
 A pass is one iteration of the event loop, in which it reads from every connection that has data. One write to the
 journal records all visits that came on the fast path in one pass, on all connections:
 
-1. `collect` makes the lines of a plain read's visits, up to their time, and remembers its connection.
-2. `answer` runs at the end of the pass, or once PASS_VISITS visits are collected. It completes their lines with the
-   current time and records all of them with one write.
+1. `collect` makes the lines of a plain read's visits, without their time, and remembers its connection.
+2. `answer` runs at the end of the pass, or once PASS_VISITS visits are collected. It gives all lines the current time
+   and records them with one write.
 3. Then `answer` sends the GIFs. No GIF is sent before its visit is recorded or discarded.
 
 What happens to the reads of one connection is in `connection`.
@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tracker.core.visit import line_tail, visited_at_text
+from tracker.core.visit import JournalLine, encode_lines, visited_at_text
 from tracker.pixel.answers import LAST_GET, PIXEL, PLAIN_GET
 from tracker.pixel.collector import Collector
 from tracker.pixel.fast_path import FastPath
@@ -62,7 +62,7 @@ class Connections:
         self._path = path
         self._fallback: Fallback | None = None
         self._loop = asyncio.get_running_loop()
-        self._heads: list[bytes] = []  # the lines of this pass up to their time, not recorded yet
+        self._lines: list[JournalLine] = []  # of this pass, without their time, not recorded yet
         self._unanswered: list[tuple[Connection, int]] = []  # connections, and how many GIFs to send on each
         self._waiting: deque[Connection] = deque()  # connections that have requests left for a later pass
 
@@ -86,22 +86,22 @@ class Connections:
         if not requests:
             return False
         for fields in requests:
-            head = self.collector.line_head(connection.peer, *fields)
-            if head is not None:
-                self._heads.append(head)
+            line = self.collector.journal_line(connection.peer, fields)
+            if line is not None:
+                self._lines.append(line)
         if not self._unanswered:
             self._loop.call_soon(self.answer)
         self._unanswered.append((connection, len(requests)))
-        if len(self._heads) >= PASS_VISITS:
+        if len(self._lines) >= PASS_VISITS:
             self.answer()
         return True
 
     def answer(self) -> None:
         """Record the collected visits with one write. Then send all GIFs, also those of discarded visits."""
-        heads, self._heads = self._heads, []
+        lines, self._lines = self._lines, []
         unanswered, self._unanswered = self._unanswered, []
-        if heads:
-            self.record(heads)
+        if lines:
+            self.record(lines)
         gif = PIXEL[PLAIN_GET].render()
         now = self._loop.time()
         for connection, count in unanswered:
@@ -114,10 +114,12 @@ class Connections:
             else:
                 connection.transport.write(gif * count)
 
-    def record(self, heads: list[bytes]) -> None:
-        """Record the visits of these heads of lines, all with the current time."""
-        tail = line_tail(visited_at_text(time.time_ns() // 1000))
-        self.recorder.record(tail.join(heads) + tail, len(heads))
+    def record(self, lines: list[JournalLine]) -> None:
+        """Record the visits of these lines, all with the current time."""
+        now = visited_at_text(time.time_ns() // 1000)
+        for line in lines:
+            line.visited_at = now
+        self.recorder.record(encode_lines(lines), len(lines))
 
     def continue_later(self, connection: "Connection") -> None:
         """Call the connection's `go_on` in a later pass: one connection in each pass, in the order of these calls."""

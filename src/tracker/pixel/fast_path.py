@@ -57,7 +57,7 @@ class FastPath:
         self.pattern = re.compile(rf"{request_line}\r\n{headers}\r\n")
         self._named_page = named_page.find if named_page is not None else None
         self._path_end = len(f"GET {path}")  # from the beginning of a request
-        self._known = KnownRequests(request_line=request_line, value=_VALUE, wanted=wanted)
+        self._known = KnownRequests(path=path, request_line=request_line, value=_VALUE, wanted=wanted)
 
     def find(self, read: bytes) -> list[Fields]:
         """The fields of each request in `read`, in order; empty if it contains anything else.

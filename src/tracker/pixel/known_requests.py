@@ -3,21 +3,21 @@
 A browser sends the same headers with each request, and so do all visitors with this browser and this language. Only few
 values differ: the query, `Referer`, `Cookie`, and what proxies add, such as the client's address (`VARYING`).
 
-1. `find` cuts the varying values out of a read. What is left of it, with the names, is the key.
-2. If the key is known, an earlier read with this key was one whole, plain request. This read differs from it in the
-   varying values only. One short expression checks that these are plain. Then the whole read is plain.
+1. `find` cuts the varying values out of a read, and its request line unless that has no query. What is left of it, with
+   the names, is the key.
+2. If the key is known, an earlier read with this key was one whole, plain request. This read differs from it only in
+   what was cut out. Two short expressions check that this is plain. Then the whole read is plain.
 3. If the key is not known, the fast path matches the whole read. Of every LEARN_EVERY such reads one is remembered
    (`learn`). So reads that never repeat cost little, and displace few of those that do.
 4. While less than a third of the lookups succeed, only one of LOOK_UP_EVERY reads is looked up.
 
-Why step 2 is right: a cut begins after the first line that begins with a certain name, and ends at the end of this
-line. So the key shows where each value was cut out, and two reads with one key have the same lines except for these
-values. The fast path's expression accepts every plain value of these headers, because none of them is special. How it
-matches one line does not depend on the values of others.
+Why step 2 is right: a cut begins after the last line that begins with a certain name, and ends at the end of this line.
+So the key shows where each value was cut out, and two reads with one key have the same lines except for these values.
+The fast path's expression accepts every plain value of these headers, because none of them is special. How it matches
+one line does not depend on the values of others.
 """
 
 import re
-from typing import NamedTuple
 
 VARYING = (
     "referer cookie x-forwarded-for forwarded x-real-ip x-client-ip true-client-ip cf-connecting-ip cf-ray "
@@ -42,20 +42,19 @@ _ENTRY_BYTES = 600  # of one known request besides its key, roughly
 Fields = list[str | None]
 """The named page, then the wanted headers in the order of their names; None for what is missing."""
 
-
-class _Known(NamedTuple):
-    fields: Fields
-    """None for the named page and for the fields that vary."""
-    cuts: list[tuple[int, int]]
-    """The fields that vary: index in `fields`, and index of the value among those that were cut out."""
+# What is known of a request: its fields, None for the named page and for those that vary. And for each field that
+# varies, its index, and the index of its value among those that were cut out.
+_Known = tuple[Fields, list[tuple[int, int]]]
 
 
 class KnownRequests:
-    """What is known of plain requests. `request_line` and `value` are the patterns of plain ones."""
+    """What is known of plain requests for `path`. `request_line` and `value` are the patterns of plain ones."""
 
-    def __init__(self, *, request_line: str, value: str, wanted: list[str]) -> None:
+    def __init__(self, *, path: str, request_line: str, value: str, wanted: list[str]) -> None:
         self._wanted = [name.lower().encode() for name in wanted]
-        self._plain = re.compile(rf"{request_line}(?:\r\n{value})*".encode()).fullmatch
+        self._no_query = f"GET {path} HTTP/1.1\r\n".encode()
+        self._plain_line = re.compile(request_line.encode()).fullmatch
+        self._plain_values = re.compile(rf"(?:{value}(?:\r\n{value})*)?".encode()).fullmatch
         self._varying = re.compile(rf"\r\n(?:{'|'.join(VARYING.split())}): ".encode(), re.IGNORECASE).findall
         self._spellings: list[bytes] = []  # each with the line end before it: b"\r\nReferer: "
         self._recent: dict[bytes, _Known] = {}
@@ -76,19 +75,24 @@ class KnownRequests:
             self._reads += 1
             if self._reads % LOOK_UP_EVERY:
                 return None
-        key, values = self._cut(read)
+        key, line, values = self._cut(read)
         known = self._recent.get(key)
         if known is None and (known := self._older.get(key)) is not None:
             self._remember(key, known)
-        if known is None or not self._plain(b"\r\n".join(values)):
+        if (
+            known is None
+            or (line is not None and not self._plain_line(line))
+            or not self._plain_values(b"\r\n".join(values))
+        ):
             self._failures = min(PATIENCE, self._failures + 1)
             self._misses += 1
             self.learning = self._misses % LEARN_EVERY == 1
             return None
         if self._failures:
             self._failures = max(0, self._failures - 2)
-        fields = list(known.fields)
-        for field, cut in known.cuts:
+        fields, cuts = known
+        fields = fields.copy()
+        for field, cut in cuts:
             fields[field] = values[cut].decode()
         return fields
 
@@ -97,12 +101,10 @@ class KnownRequests:
         new = [name for name in dict.fromkeys(self._varying(read)) if name not in self._spellings]
         self._spellings = [*self._spellings, *new][:SPELLINGS]  # what is known keeps its order of cuts
         names = [name[2:-2].lower() for name in self._spellings if name in read]
-        cuts = [(field, names.index(name) + 1) for field, name in enumerate(self._wanted, 1) if name in names]
+        cuts = [(field, names.index(name)) for field, name in enumerate(self._wanted, 1) if name in names]
         varying = {0, *(field for field, _ in cuts)}
-        self._remember(
-            self._cut(read)[0],
-            _Known([None if field in varying else value for field, value in enumerate(fields)], cuts),
-        )
+        fixed = [None if field in varying else value for field, value in enumerate(fields)]
+        self._remember(self._cut(read)[0], (fixed, cuts))
 
     def _remember(self, key: bytes, known: _Known) -> None:
         size = 2 * len(key) + _ENTRY_BYTES  # the fields are parts of the key
@@ -111,15 +113,17 @@ class KnownRequests:
             self._recent, self._older, self._recent_bytes = {}, self._recent, size
         self._recent[key] = known
 
-    def _cut(self, read: bytes) -> tuple[bytes, list[bytes]]:
-        """The key of a read, and what was cut out: the request line and the varying values."""
-        line, line_end, rest = read.partition(b"\r\n")
-        values = [line]
-        rest = line_end + rest
+    def _cut(self, read: bytes) -> tuple[bytes, bytes | None, list[bytes]]:
+        """The key of a read, and what was cut out: the request line (None: it has no query) and the varying values."""
+        line, rest = None, read
+        values: list[bytes] = []
         for name in self._spellings:
-            before, found, after = rest.partition(name)
+            before, found, after = rest.rpartition(name)
             if found:
                 value, line_end, after = after.partition(b"\r\n")
                 values.append(value)
-                rest = before + found + line_end + after
-        return rest, values
+                rest = b"".join((before, found, line_end, after))
+        if not rest.startswith(self._no_query):
+            # The key begins with a newline then. So no request has the key of one without a query and a line before it.
+            line, _, rest = rest.partition(b"\r")
+        return rest, line, values

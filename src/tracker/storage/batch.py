@@ -8,14 +8,13 @@ Each delivery is added in the owner thread of the ledger, in these steps:
 3. Only the lines of the parts that are not stored are written.
 """
 
-from collections.abc import Iterator
-
 from isal import isal_zlib
 
 from tracker.core import spans
 from tracker.core.delivery import Delivery
 from tracker.core.log_line import format_line
 from tracker.core.message import EndMarker, SingleVisit, StoredSpan, unpack
+from tracker.core.visit import split_lines
 from tracker.errors import ConflictingMessage, MalformedMessage
 from tracker.storage.ledger import Ledger
 from tracker.storage.pending import Append, Checksum
@@ -69,11 +68,12 @@ class Batch:
     def _add_span(self, span: StoredSpan) -> None:
         ranges = self.append.ranges.get(span.journal, [])
         new = self._ledger.missing(span.journal, (span.start, span.end), ranges)
+        lines, visits = span.lines, span.visits
         if new != [(span.start, span.end)]:
             self._compare(span)
-        lines = list(_lines_of(span, new))
-        self.duplicates += len(span.lines) - len(lines)
-        self._write("".join(lines).encode("ascii"), len(lines))
+            lines, visits = _lines_of(span, new)
+        self._write(lines, visits)
+        self.duplicates += span.visits - visits
         if not new:
             return
         for start, end in new:
@@ -113,11 +113,13 @@ class Batch:
         self.visits += count
 
 
-def _lines_of(span: StoredSpan, parts: list[tuple[int, int]]) -> Iterator[str]:
-    """The lines of these ascending parts of the span. Raises MalformedMessage for a part that ends within a line."""
-    if parts == [(span.start, span.end)]:
-        yield from span.lines
-        return
+def _lines_of(span: StoredSpan, parts: list[tuple[int, int]]) -> tuple[bytes, int]:
+    """The lines of these ascending parts of the span, and their number.
+
+    Raises MalformedMessage for a part that ends within a line.
+    """
+    lines = split_lines(span.lines)
+    found: list[bytes] = []
     position = line = 0
     for start, end in parts:
         first, last = start - span.start, end - span.start
@@ -127,5 +129,6 @@ def _lines_of(span: StoredSpan, parts: list[tuple[int, int]]) -> Iterator[str]:
             )
         line += span.data.count(b"\n", position, first)
         count = span.data.count(b"\n", first, last)
-        yield from span.lines[line : line + count]
+        found += lines[line : line + count]
         position, line = last, line + count
+    return b"".join(found), len(found)
