@@ -43,7 +43,6 @@ from tracker.temporary_folder import temporary_folder
 LOOKS = 10
 """How often the versions of one key are listed. Three times are enough when nobody else changes them."""
 
-
 _REPLICATED = "; S3 replicates this object, and the copy in the other bucket still has them"
 
 
