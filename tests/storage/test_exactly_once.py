@@ -126,7 +126,7 @@ def _delivered(what: Span) -> Delivery:
     return delivery(body, {}, message_id=f"legacy-{first}")
 
 
-@settings(max_examples=2_000 if LONG else 60)
+@settings(max_examples=2_000 if LONG else 120)
 @given(script=rounds)
 def test_every_visit_is_one_line(script: list[tuple[list[Span], str, float, bool]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
