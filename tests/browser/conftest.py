@@ -1,7 +1,7 @@
 """A headless Chromium, and the whole system for it to visit."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,17 +14,6 @@ from tests.ports import free_port
 
 CHROMIUM = "/usr/bin/chromium"
 CHROMEDRIVER = "/usr/bin/chromedriver"
-
-
-@pytest.fixture
-def system(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[System]:
-    pytest.importorskip("moto", reason="the local broker is moto")
-    folder = tmp_path / "system"
-    folder.mkdir()
-    made = System(folder, free_ports(6))
-    made.start()
-    yield made
-    made.destroy()
 
 
 @contextmanager
@@ -72,6 +61,7 @@ def shared_browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriv
 @pytest.fixture
 def tab(shared_browser: webdriver.Chrome) -> Iterator[webdriver.Chrome]:
     """A new tab of a browser that the tests of a file share: a browser takes seconds to start."""
+    shared_browser.get_log("browser")  # type: ignore[no-untyped-call]  # without the messages of earlier tests
     first = shared_browser.current_window_handle
     shared_browser.switch_to.new_window("tab")
     yield shared_browser

@@ -1,7 +1,9 @@
 """`make run` as a process, in a folder and on ports of its own."""
 
 import contextlib
+import re
 import signal
+import subprocess
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,8 +38,10 @@ class System:
             f"{{sqs: {{queue: visits, wait_time: 1}}, admin: {{port: {self.storage_admin_port}}}{more}}}"
         )
 
-    def hit(self, referrer: str) -> None:
-        request = urllib.request.Request(self.pixel_url, headers={"Referer": referrer, "User-Agent": "test"})
+    def hit(self, referrer: str, offset: int = 0) -> None:
+        """One visit; `offset` is the system's `--port-offset`."""
+        url = f"http://127.0.0.1:{self.pixel_port + offset}/track"
+        request = urllib.request.Request(url, headers={"Referer": referrer, "User-Agent": "test"})
         with urllib.request.urlopen(request, timeout=5) as response:
             assert response.status == 200
 
@@ -54,6 +58,18 @@ class System:
     @property
     def lines(self) -> list[str]:
         return self.log.read_text().splitlines() if self.log.exists() else []
+
+    def parts(self) -> dict[str, int]:
+        """The processes that the run has started, each with the name that it prints."""
+        found = {}
+        listing = subprocess.run(["ps", "-axwwo", "pid=,ppid=,command="], capture_output=True, text=True, check=True)
+        for line in listing.stdout.splitlines():
+            pid, parent, command = line.split(maxsplit=2)
+            if int(parent) == self.process.pid and (
+                name := re.search(r"-m tracker\.local\.guarded tracker\.(\w+)", command)
+            ):
+                found[{"local": "broker", "cli": "archive"}.get(name[1], name[1])] = int(pid)
+        return found
 
     def launch(self, *options: str, env: Mapping[str, str] | None = None) -> None:
         """Start it as the Makefile does, and do not wait for it."""

@@ -1,6 +1,8 @@
 """The archive of `make run`: closed logs become objects of a bucket that ends with the run."""
 
 import itertools
+import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.system.processes import run
+from tests.system.processes import left_behind, run
 from tests.system.wire import wait_for
 from tracker.local import local_archive
 from tracker.local.plan import Options, Plan
@@ -43,10 +45,10 @@ def lines_of_logs(system: System) -> list[tuple[str, int]]:
     return [(name, number) for name, count in lines for number in range(1, count + 1)]
 
 
-def lines_of_bucket(system: System, name: str) -> list[tuple[str, int]]:
-    """The same of the bucket `name`, by the two commands that the run has printed."""
+def lines_of_bucket(system: System, name: str, *, reported: bool) -> list[tuple[str, int]]:
+    """The same of the bucket `name`, by a command that the run has printed; with `reported` the next one works, too."""
     copy, report = (line.strip() for line in system.output.splitlines() if line.strip().endswith("var/archive"))
-    for command in (copy, report):
+    for command in (copy, report) if reported else (copy,):
         done = subprocess.run(command, shell=True, cwd=system.folder, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     files = (system.folder / "var/archive" / name).rglob("*.parquet")
@@ -67,17 +69,25 @@ def test_closed_logs_appear_in_a_local_bucket_which_each_run_fills_anew_and_none
     assert f"http://127.0.0.1:{system.archive_port}/readyz" in system.output
     visit_until_closed(system, 2)
     wait_archived(system)
-    assert lines_of_bucket(system, "tracker-archive") == lines_of_logs(system)
+    assert lines_of_bucket(system, "tracker-archive", reported=True) == lines_of_logs(system)
     first = closed_logs(system.log)
+    markers = {path: path.read_bytes() for path in archived_directory(system.log).iterdir()}
 
-    # The bucket ends with the broker, and the markers stay: they say that lines are safe that are on this disk only.
-    system.process.kill()
-    assert any(archived_directory(system.log).iterdir())
+    os.kill(system.parts()["archive"], signal.SIGKILL)
+    assert system.process.wait() == 1
+    assert "error: archive was killed by SIGKILL" in system.output
+    assert left_behind(system.folder) == []
+
+    # The bucket has ended with the broker. When the runner is killed, the markers stay: they say that lines are safe
+    # that are on this disk only.
+    archived_directory(system.log).mkdir(exist_ok=True)
+    for path, content in markers.items():
+        path.write_bytes(content)
     system.configure_storage(", log: {rotate: {max_bytes: 1000, keep: 1}}, archive: {url: 's3://own/p', keep_local: 0}")
     system.start()
     visit_until_closed(system, len(first) + 1)
     wait_archived(system)
-    assert lines_of_bucket(system, "own") == lines_of_logs(system)
+    assert lines_of_bucket(system, "own", reported=False) == lines_of_logs(system)
     assert system.stop() == 0, system.output
     assert "stopping: pixel, storage once the queue is empty, archive, broker" in system.output
     assert not archived_directory(system.log).exists()

@@ -5,9 +5,7 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,19 +52,6 @@ def free_port_offset(system: System) -> int:
     raise AssertionError("no free ports")
 
 
-def processes(system: System) -> dict[str, int]:
-    """The children by name: every process started for this system's files or ports, the session leaders only."""
-    found = {}
-    listing = subprocess.run(["ps", "-axwwo", "pid=,ppid=,command="], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines():
-        pid, parent, command = line.split(maxsplit=2)
-        if int(parent) == system.process.pid and (
-            name := re.search(r"-m tracker\.local\.guarded tracker\.(\w+)", command)
-        ):
-            found[{"local": "broker", "cli": "archive"}.get(name[1], name[1])] = int(pid)
-    return found
-
-
 def listening(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
@@ -83,65 +68,128 @@ def ports_free(system: System) -> bool:
     )
 
 
-def test_a_hit_becomes_a_line_and_ctrl_c_loses_none_and_it_runs_again(system: System) -> None:
-    for run in range(2):
-        system.start()
-        assert system.demo_url in system.output
-        assert system.pixel_url in system.output
-        system.hit(f"http://example.org/{run}/first")
-        wait_for(lambda: any("first" in line for line in system.lines[-1:]), "the first line")
-        for number in range(50):
-            system.hit(f"http://example.org/{run}/{number}")
+NOWHERE = "http://127.0.0.1:9"  # the discard port: a proxy that does not answer
+
+# Each has several settings at once, because a run takes seconds.
+ODD_ENVIRONMENTS: list[dict[str, str]] = [
+    # proxies, an unknown profile, a missing certificate file, moto's settings, another environment of Python, no home
+    {
+        **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"), NOWHERE),
+        **{"AWS_PROFILE": "nobody", "AWS_DEFAULT_PROFILE": "nobody"},
+        **{"AWS_CA_BUNDLE": "missing", "REQUESTS_CA_BUNDLE": "missing", "SSL_CERT_FILE": "missing"},
+        **{"MOTO_ACCOUNT_ID": "1", "MOTO_PORT": "9"},
+        **{"VIRTUAL_ENV": "/nonexistent", "PIP_TARGET": "/nonexistent"},
+        "HOME": "",
+    },
+    # a broken configuration file, another endpoint, the C locale, a home that is missing
+    {
+        **{"AWS_CONFIG_FILE": "broken", "AWS_SHARED_CREDENTIALS_FILE": "broken"},
+        **{"AWS_ENDPOINT_URL": NOWHERE, "AWS_ENDPOINT_URL_SQS": NOWHERE, "AWS_REGION": "nowhere-1"},
+        **{"LC_ALL": "C", "LANG": "C"},
+        "HOME": "/nonexistent",
+    },
+    # a broken configuration file at home, an ASCII terminal
+    {"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+
+
+def pages(system: System) -> list[str]:
+    """The page of each line of the log."""
+    return [line.split("|")[1] for line in system.lines]
+
+
+def run_once(system: System, environment: dict[str, str], visits: list[str], *, killed: bool) -> None:
+    """One run with these visits, ended by Ctrl-C or by a SIGKILL of the runner."""
+    system.start(env=environment)
+    assert sorted(system.parts()) == ["broker", "pixel", "storage"]
+    assert system.demo_url in system.output
+    assert system.pixel_url in system.output
+    system.hit(visits[0])
+    wait_for(lambda: visits[0] in pages(system), "the first line")
+    for visit in visits[1:]:
+        system.hit(visit)
+    if killed:
+        system.process.kill()
+        wait_for(lambda: left_behind(system.folder) == [], lambda: f"all are gone, not {left_behind(system.folder)}")
+    else:
         assert system.stop() == 0, system.output
-        assert ports_free(system)
-        said = system.output
-        assert said.rstrip().endswith("stopped")
-        wanted = [f"http://example.org/{r}/{n}" for r in range(run + 1) for n in ["first", *range(50)]]
-        assert sorted(line.split("|")[1] for line in system.lines) == sorted(wanted)
-
-
-def test_a_second_ctrl_c_ends_at_once(system: System) -> None:
-    system.start()
-    # Storage cannot stop: so neither can the rest.
-    os.kill(processes(system)["storage"], signal.SIGSTOP)
-    system.interrupt()
-    wait_for(lambda: "stopping" in system.output, "it has received the first")
-    time.sleep(0.5)
-    assert system.process.running
-    start = time.monotonic()
-    system.interrupt()
-    assert system.process.wait() == 130
-    assert time.monotonic() - start < 2
-    wait_for(lambda: ports_free(system), "nothing is left")
-
-
-@pytest.mark.parametrize("name", ["storage", "broker", "archive"])
-def test_a_part_that_dies_stops_the_rest_and_is_named(system: System, name: str) -> None:
-    system.start(*(["--archive"] if name == "archive" else []))
-    os.kill(processes(system)[name], signal.SIGKILL)
-    assert system.process.wait() == 1
-    assert f"error: {name} was killed by SIGKILL" in system.output
+        assert system.output.rstrip().endswith("stopped")
+    assert "Traceback" not in system.output
     assert ports_free(system)
 
 
-def test_ctrl_c_while_it_starts(system: System) -> None:
+def test_it_runs_again_after_ctrl_c_and_after_a_kill_and_loses_no_line_whatever_the_users_environment_says(
+    tmp_path: Path, free_ports: Callable[[int], list[int]]
+) -> None:
+    folder = tmp_path / "Ein Ordner für Zähler"
+    (folder / ".aws").mkdir(parents=True)
+    for broken in ("broken", ".aws/config", ".aws/credentials"):
+        (folder / broken).write_text("[profile\nthis is no configuration")
+    system = System(folder, free_ports(6))
+    wanted: list[str] = []
+    try:
+        for run, environment in enumerate(ODD_ENVIRONMENTS):
+            killed = run == 1  # after the line of its one visit: a visit that waits in the broker ends with it
+            visits = [f"http://example.org/{run}/{number}" for number in range(1 if killed else 50)]
+            run_once(system, environment, visits, killed=killed)
+            wanted += visits
+            assert sorted(pages(system)) == sorted(wanted)
+    finally:
+        system.destroy()
+
+
+def second_ctrl_c_ends_at_once(system: System) -> None:
+    """Storage cannot stop, and so neither can the rest."""
+    process = system.process
+    os.kill(system.parts()["storage"], signal.SIGSTOP)
+    process.signal(signal.SIGINT)
+    wait_for(lambda: "pixel" not in system.parts(), "the pixel has stopped")
+    assert process.running
+    began = time.monotonic()
+    process.signal(signal.SIGINT)
+    assert process.wait() == 130
+    assert time.monotonic() - began < 2
+
+
+def test_a_second_one_says_where_the_first_runs_and_runs_beside_it_on_other_ports(
+    system: System, free_port_offset: int
+) -> None:
+    system.start()
+    first = system.process
+
     system.launch()
-    wait_for(lambda: "broker  |" in system.output, "the broker is there")
-    assert system.stop() == 0
+    assert system.process.wait() == 1
+    assert f"port {system.demo_port} on 127.0.0.1 is in use" in system.output
+    assert (
+        f"`make run` is running already: in {system.folder}, process {first.pid}, demo page {system.demo_url}"
+        in system.output
+    )
+    assert 'make run ARGS="--port-offset 1000"' in system.output
+    assert "Traceback" not in system.output
+
+    system.start("--port-offset", str(free_port_offset))
+    folder = system.folder / "var" / f"offset-{free_port_offset}"
+    assert f"http://127.0.0.1:{system.demo_port + free_port_offset}/" in system.output
+    system.hit("http://example.org/first")
+    system.hit("http://example.org/second", free_port_offset)
+    second_log = folder / "visits.log"
+    wait_for(lambda: second_log.exists() and second_log.read_text(), "the second's line")
+    first.signal(signal.SIGINT)
+    assert first.wait() == 0, first.output
+    assert pages(system) == ["http://example.org/first"]
+    assert [line.split("|")[1] for line in second_log.read_text().splitlines()] == ["http://example.org/second"]
+    assert (folder / "outbox").is_dir()
+
+    second_ctrl_c_ends_at_once(system)
+    wait_for(lambda: left_behind(system.folder) == [], "nothing is left")
+
+
+def test_a_broker_that_dies_stops_the_rest_and_is_named(system: System) -> None:
+    system.start()
+    os.kill(system.parts()["broker"], signal.SIGKILL)
+    assert system.process.wait() == 1
+    assert "error: broker was killed by SIGKILL" in system.output
     assert ports_free(system)
-
-
-def test_nothing_stays_when_the_runner_is_killed_and_it_runs_again_at_once(system: System) -> None:
-    system.start()
-    system.hit("http://example.org/before")
-    started = processes(system)
-    assert sorted(started) == ["broker", "pixel", "storage"]
-    system.process.kill()
-    wait_for(lambda: left_behind(system.folder) == [], lambda: f"all are gone, not {left_behind(system.folder)}")
-    system.start()
-    system.hit("http://example.org/after")
-    wait_for(lambda: any("after" in line for line in system.lines), "the line of the next run")
-    assert system.stop() == 0
 
 
 def test_a_part_that_ends_by_itself_is_named_with_its_last_lines(system: System) -> None:
@@ -155,94 +203,15 @@ def test_a_part_that_ends_by_itself_is_named_with_its_last_lines(system: System)
 
 
 def test_ctrl_c_at_any_moment_of_the_start_shows_no_traceback_and_leaves_nothing(system: System) -> None:
-    for hundredths in (0, 10, 20, 40, 80, 160):
+    moments: dict[str, Callable[[], object]] = {
+        "it has begun": lambda: keeps_ctrl_c(system.process.pid),
+        "the broker has begun": lambda: "broker" in system.parts(),
+        "the broker is ready, and the services have begun": lambda: "pixel" in system.parts(),
+    }
+    for moment, come in moments.items():
         system.launch()
-        wait_for(lambda: keeps_ctrl_c(system.process.pid), "it has begun")
-        time.sleep(hundredths / 100)  # what is tested is the moment
+        wait_for(come, moment)
         assert system.stop() == 0, system.output
         assert "Traceback" not in system.output
         assert left_behind(system.folder) == []
-
-
-def test_a_second_one_says_where_the_first_runs_and_how_to_choose_other_ports(system: System) -> None:
-    system.start()
-    first, pid = system.process, system.process.pid
-    system.launch()
-    second = system.process
-    assert second.wait() == 1
-    assert f"port {system.demo_port} on 127.0.0.1 is in use" in second.output
-    assert (
-        f"`make run` is running already: in {system.folder}, process {pid}, demo page {system.demo_url}"
-        in second.output
-    )
-    assert 'make run ARGS="--port-offset 1000"' in second.output
-    assert "Traceback" not in second.output
-    first.signal(signal.SIGINT)
-    assert first.wait() == 0
-
-
-def test_two_run_beside_each_other_from_one_folder(system: System, free_port_offset: int) -> None:
-    system.start()
-    first = system.process
-    system.start("--port-offset", str(free_port_offset))
-    second = system.process
-    folder = system.folder / "var" / f"offset-{free_port_offset}"
-    assert f"http://127.0.0.1:{system.demo_port + free_port_offset}/" in second.output
-    system.hit("http://example.org/first")
-    url = f"http://127.0.0.1:{system.pixel_port + free_port_offset}/track"
-    with urllib.request.urlopen(urllib.request.Request(url, headers={"Referer": "http://example.org/second"})):
-        pass
-    for process in (first, second):
-        process.signal(signal.SIGINT)
-        assert process.wait() == 0, process.output
-    assert [line.split("|")[1] for line in system.lines] == ["http://example.org/first"]
-    assert [line.split("|")[1] for line in (folder / "visits.log").read_text().splitlines()] == [
-        "http://example.org/second"
-    ]
-    assert (folder / "outbox").is_dir()
-
-
-NOWHERE = "http://127.0.0.1:9"  # the discard port: a proxy that does not answer
-
-# Each case has several settings at once, because a run takes seconds and a failure names the setting.
-ODD_ENVIRONMENTS: dict[str, dict[str, str]] = {
-    "proxies, an unknown profile, a missing certificate file, moto's settings, another environment of Python": {
-        **dict.fromkeys(("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"), NOWHERE),
-        **{"AWS_PROFILE": "nobody", "AWS_DEFAULT_PROFILE": "nobody"},
-        **{"AWS_CA_BUNDLE": "missing", "REQUESTS_CA_BUNDLE": "missing"},
-        **{"MOTO_ACCOUNT_ID": "1", "MOTO_PORT": "9"},
-        **{"VIRTUAL_ENV": "/nonexistent", "PIP_TARGET": "/nonexistent"},
-    },
-    "a broken configuration file, another endpoint, the C locale, a home that is missing": {
-        **{"AWS_CONFIG_FILE": "broken", "AWS_SHARED_CREDENTIALS_FILE": "broken"},
-        **{"AWS_ENDPOINT_URL": NOWHERE, "AWS_ENDPOINT_URL_SQS": NOWHERE, "AWS_REGION": "nowhere-1"},
-        **{"LC_ALL": "C", "LANG": "C"},
-        "HOME": "/nonexistent",
-    },
-    "a broken configuration file at home, an ASCII terminal": {
-        **{"LC_ALL": "C", "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
-    },
-    "no home": {"HOME": ""},
-}
-
-
-@pytest.mark.parametrize("name", ODD_ENVIRONMENTS)
-def test_it_works_whatever_the_users_environment_says(
-    name: str, tmp_path: Path, free_ports: Callable[[int], list[int]]
-) -> None:
-    folder = tmp_path / "Ein Ordner für Zähler"
-    folder.mkdir()
-    (folder / "broken").write_text("[profile\nthis is no configuration")
-    (folder / ".aws").mkdir()
-    if "at home" in name:
-        (folder / ".aws" / "config").write_text("[profile\nthis is no configuration")
-        (folder / ".aws" / "credentials").write_text("[profile\nthis is no configuration")
-    system = System(folder, free_ports(6))
-    try:
-        system.start(env=ODD_ENVIRONMENTS[name])
-        system.hit("http://example.org/")
-        wait_for(lambda: len(system.lines) == 1, "its line")
-        assert system.stop() == 0, system.output
-        assert "Traceback" not in system.output
-    finally:
-        system.destroy()
+        assert ports_free(system)

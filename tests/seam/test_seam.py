@@ -252,20 +252,27 @@ def prefixes(torn: bytes | None) -> list[tuple[dict[str, bytes | None], list[int
 
 def test_the_loop_kills_at_each_call_once_and_nothing_happens_after() -> None:
     toy = Toy()
-    assert sweep(toy, faults.KILL) == 8
+    assert sweep(toy, faults.KILL, every=True) == 8
     assert toy.seen == prefixes(None)
 
 
 def test_the_loop_kills_within_each_write() -> None:
     toy = Toy()
-    assert sweep(toy, faults.TEAR) == 4
+    assert sweep(toy, faults.TEAR, every=True) == 4
     assert toy.seen == prefixes(b"12")
 
 
 def test_the_loop_fails_each_call_once_and_the_process_ends_by_it() -> None:
     toy = Toy()
-    assert sweep(toy, faults.EIO) == 8
+    assert sweep(toy, faults.EIO, every=True) == 8
     assert toy.seen == prefixes(None)
+
+
+def test_of_calls_that_are_alike_only_the_last_one_fails() -> None:
+    toy = Toy()
+    assert sweep(toy, faults.KILL, every=False) == 6
+    *left, whole = prefixes(None)
+    assert toy.seen == [whole, *left[:2], *left[4:]]  # the calls on the second file are those on the third
 
 
 def test_a_foreign_file_that_was_touched_is_noticed() -> None:

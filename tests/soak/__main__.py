@@ -7,12 +7,15 @@ make soak ARGS="--rounds 0 --visits 100000"      no siege but that of the archiv
 
 The last part is what `make test` runs a little of: each call of the code failing or the last, with all faults and
 hundreds of seeds, power cuts, the models with deeper bounds, and bad visitors by the thousand.
+
+SIGTERM ends it like Ctrl-C: the part that runs ends its services first.
 """
 
 import argparse
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +29,7 @@ from tests.system.verdict import Verdict
 
 DEEP = (
     *("tests/pixel/test_every_call.py", "tests/pixel/test_power_cut.py", "tests/pixel/test_fast_path_and_fallback.py"),
-    *("tests/storage/test_every_call.py", "tests/storage/test_power_cut.py"),
+    *("tests/storage/test_every_call.py", "tests/storage/test_power_cut.py", "tests/storage/test_exactly_once.py"),
     *("tests/archive/test_every_call.py", "tests/archive/test_power_cut.py", "tests/archive/test_parts.py"),
     *("tests/archive/test_s3.py", "tests/model", "tests/system/test_bad_visitors.py"),
     *("tests/archive/test_erase_command.py", "tests/archive/test_day_files.py", "tests/pixel/test_known_requests.py"),
@@ -43,6 +46,7 @@ def main() -> int:
     parser.add_argument("--visits", type=int, default=2_000_000, help="of each outage; 0 leaves them out")
     parser.add_argument("--no-calls", action="store_true", help="leave every call and the models out")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _end)
     clean, alone = True, options.seed is not None
     seed = options.seed if alone else secrets.randbits(32)
     if options.rounds:
@@ -53,9 +57,25 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="tracker-outage-") as home:
             clean = Outages(Path(home), options.visits).run() and clean
     if not options.no_calls and not alone:
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *DEEP]
-        clean = subprocess.run(command, env={**os.environ, "TRACKER_SOAK": "1"}, check=False).returncode == 0 and clean
+        clean = _deep() and clean
     return 0 if clean else 1
+
+
+def _end(number: int, _: object) -> None:
+    """End this process by an exception, so that what it has started is ended by those who have started it."""
+    signal.signal(number, signal.SIG_IGN)  # a second one must not interrupt them
+    raise SystemExit(128 + number)
+
+
+def _deep() -> bool:
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "2", *DEEP]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell makes its background jobs ignore it
+    with subprocess.Popen(command, env={**os.environ, "TRACKER_SOAK": "1"}, process_group=0) as tests:
+        try:
+            return tests.wait() == 0
+        except BaseException:
+            os.killpg(tests.pid, signal.SIGINT)  # as Ctrl-C, after which each test ends its services
+            raise
 
 
 def _siege(seed: int, rounds: int) -> bool:

@@ -351,7 +351,7 @@ def test_whichever_call_fails_or_is_the_last_the_file_is_the_old_or_the_new_one(
 def test_memory_stays_bounded_whatever_the_file_holds(log: Path) -> None:
     file = log.with_name(f"{NAME}.gz")
     with gzip.open(file, "wb", compresslevel=1) as writer:
-        writer.write(b"\n" * (1 << 20))
+        writer.write(b"\n" * (1 << 18))
         writer.write(b"x" * (64 << 20) + b"\n")
         for number in range(50_000):
             agent = f"agent {number} " + "x" * (60_000 if number % 50 == 0 else 10)
@@ -372,4 +372,4 @@ def test_memory_stays_bounded_whatever_the_file_holds(log: Path) -> None:
     assert "256 of " in done.stdout
     peak = re.search(r"^VmHWM:\s*(\d+) kB$", done.stdout, re.MULTILINE)
     assert peak is not None
-    assert int(peak[1]) << 10 < 100 << 20
+    assert int(peak[1]) << 10 < 80 << 20

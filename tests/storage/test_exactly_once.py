@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.seam.method import LONG
 from tests.storage.rig import A, B, delivery, logged, open_rig, pages, span
 from tracker.core.delivery import Delivery
 from tracker.errors import StorageFull
@@ -125,7 +126,7 @@ def _delivered(what: Span) -> Delivery:
     return delivery(body, {}, message_id=f"legacy-{first}")
 
 
-@settings(max_examples=120)
+@settings(max_examples=2_000 if LONG else 120)
 @given(script=rounds)
 def test_every_visit_is_one_line(script: list[tuple[list[Span], str, float, bool]]) -> None:
     with tempfile.TemporaryDirectory() as folder:

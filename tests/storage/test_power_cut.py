@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.unmeasured]
 
 __all__ = ["impatient"]
 
-STATES = 100 if LONG else 4  # after each effect
+STATES = 100 if LONG else 3  # after each effect
 SEEDS = range(SEED, SEED + (4 if LONG else 1))
 
 

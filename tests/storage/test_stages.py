@@ -4,23 +4,17 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 import pytest
 
 from tests.fake_aws.in_memory import FakeQueue
+from tests.waiting import until
 from tracker.core.delivery import Delivery
 from tracker.storage import acknowledger as acknowledger_module
 from tracker.storage.acknowledger import Acknowledger
 from tracker.storage.dead_letters import check_redrive
 from tracker.storage.in_flight import CALLS_AT_ONCE, InFlight
 from tracker.storage.receiver import Outage, Receiver
-
-
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.005)
 
 
 async def test_deliveries_in_flight_stay_hidden_and_removed_ones_do_not() -> None:
@@ -35,7 +29,7 @@ async def test_deliveries_in_flight_stay_hidden_and_removed_ones_do_not() -> Non
     await in_flight.extend()
     await in_flight.extend()
     assert queue.calls.count("change_visibility") == 1
-    await asyncio.sleep(0.5)
+    await until(queue.model.visible)  # both were received at one time
     assert queue.model.visible() == {removed}
     await in_flight.give_back()
     assert queue.model.visible() == {kept, removed}

@@ -251,8 +251,8 @@ async def test_a_full_disk_pauses_the_writer_until_there_is_room(path: Path, mon
 
         monkeypatch.setattr(rig.log.file.stream, "write", full)
         running = asyncio.create_task(rig.run([span(A, 0, 3)]))
-        while rig.writer.paused is None:
-            await asyncio.sleep(0.005)
+        await until(lambda: rig.writer.paused)
+        assert rig.writer.paused is not None
         assert "Disk quota exceeded: the disk is not full: look for a quota" in rig.writer.paused
         assert " bytes are free on " in rig.writer.paused
         assert rig.acknowledged == []
@@ -487,12 +487,9 @@ async def test_an_idle_second_merges_and_clears_the_pending_append(path: Path, m
     async with open_rig(path) as rig:
         running = asyncio.create_task(rig.writer.run())
         rig.received.put_nowait(span(A, 0, 2))
-        while not rig.acknowledged:
-            await asyncio.sleep(0.005)
+        await until(lambda: rig.acknowledged)
         assert rig.ledger.pending is not None
-        async with asyncio.timeout(2):
-            while rig.ledger.pending is not None:
-                await asyncio.sleep(0.005)
+        await until(lambda: rig.ledger.pending is None)
         assert await rig.query('SELECT journal, start, "end" FROM stored') == [(A, 0, offset_of(A, 2))]
         assert await rig.query("SELECT * FROM pending") == []
         rig.received.put_nowait(None)

@@ -1,8 +1,8 @@
 """Disks without room, and disks that stand still.
 
-`SmallDisk` is a real file system on a loop device, which can be filled and frozen. Containers do not permit that, so
-each test that uses it also runs on a stand-in that needs no privilege: `FileLimit` for a disk without room,
-`LockedLedger` for one that stands still.
+`SmallDisk` is a real file system on a loop device, which can be filled and frozen. Containers do not permit that. There
+the tests run on a stand-in that needs no privilege: `FileLimit` for a disk without room, `LockedLedger` for one that
+stands still.
 """
 
 import contextlib

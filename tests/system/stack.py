@@ -56,7 +56,7 @@ class Stack:
             "http": {"host": LOOPBACK, "port": free_port()},
             "admin": {"host": LOOPBACK, "port": free_port()},
             "outbox": {"dir": str(self.outbox)},
-            "sns": {"topic_arn": self.topic_arn, "region": REGION, "endpoint_url": self.sns_url, "linger": 0.05},
+            "sns": {"topic_arn": self.topic_arn, "region": REGION, "endpoint_url": self.sns_url, "linger": 0.1},
             "shutdown": {"timeout": 15},
         }
         return merged(base, override or {})

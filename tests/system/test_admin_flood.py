@@ -26,9 +26,10 @@ pytestmark = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the sy
 
 
 def limit_files(service: Service) -> Service:
-    """Let a service that has just been started open few files."""
+    """Let a service that has just been started open few files, which it logs."""
     resource.prlimit(service.pid, resource.RLIMIT_NOFILE, (FEW_FILES, FEW_FILES))
     service.wait_ready()
+    assert service.logged("open_files_limited", f"limit={FEW_FILES}", "admin listener")
     return service
 
 
@@ -56,9 +57,15 @@ def resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-def test_storage_rotates_and_compresses_its_log_during_a_flood_of_half_requests(stack: FakeStack) -> None:
+def test_long_requests_take_no_memory_and_storage_rotates_and_compresses_its_log_during_a_flood_of_half_ones(
+    stack: FakeStack,
+) -> None:
     rotate = {"log": {"rotate": {"max_bytes": 500, "compress": "gzip"}}}
     storage = limit_files(stack.start_storage(rotate, ready=False))
+    before = resident_bytes(storage.pid)
+    with strangers(storage, 200, HALF + b"X: " + b"x" * 1_000_000):
+        assert storage.is_ready()
+        assert resident_bytes(storage.pid) - before < 16_000_000
     with strangers(storage):
         assert open_files(storage) < FEW_FILES / 2
         for number in range(60):
@@ -81,19 +88,3 @@ def test_the_pixel_replaces_a_killed_worker_during_a_flood_of_half_requests(stac
         wait_for(pixel.is_ready, lambda: pixel.output)
         assert get(pixel.port).is_gif
     pixel.stop()
-
-
-def test_a_service_that_may_open_few_files_says_so(stack: FakeStack) -> None:
-    for start in (stack.start_pixel, stack.start_storage):
-        service = limit_files(start(ready=False))
-        assert service.logged("open_files_limited", f"limit={FEW_FILES}", "admin listener")
-        service.stop()
-
-
-def test_long_requests_at_the_admin_listener_take_no_memory(stack: FakeStack) -> None:
-    storage = stack.start_storage()
-    before = resident_bytes(storage.pid)
-    with strangers(storage, 200, HALF + b"X: " + b"x" * 1_000_000):
-        assert storage.is_ready()
-        assert resident_bytes(storage.pid) - before < 16_000_000
-    storage.stop()

@@ -68,14 +68,21 @@ def test_a_start_names_the_mistakes_that_a_check_names(tmp_path: Path, module: s
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_check_validates_and_exits(tmp_path: Path, module: str) -> None:
-    done = run(module, "--config", str(write_config(tmp_path / "good.yaml", VALID[module])), "--check", home=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_check_validates_and_exits(tmp_path: Path, module: str, check: Check) -> None:
+    assert check(module, write_config(tmp_path / "good.yaml", VALID[module])) == (0, "")
     assert not (tmp_path / "var").exists()
 
 
-@pytest.mark.parametrize("module", MODULES)
-@pytest.mark.parametrize("closed", [">&-", ">/dev/full", "| true", "2>&- >&-"])
+# Both services check a configuration by the same function (`lifecycle.run_command`).
+@pytest.mark.parametrize(
+    ("module", "closed"),
+    [
+        ("tracker.pixel", ">&-"),
+        ("tracker.pixel", "| true"),
+        ("tracker.storage", ">/dev/full"),
+        ("tracker.storage", "2>&- >&-"),
+    ],
+)
 def test_check_on_a_standard_output_that_takes_nothing_ends_without_a_traceback(
     tmp_path: Path, module: str, closed: str
 ) -> None:
@@ -230,10 +237,10 @@ def test_what_is_no_configuration_at_all_is_named(tmp_path: Path, module: str, t
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_missing_file_is_named(tmp_path: Path, module: str) -> None:
-    done = run(module, "--config", str(tmp_path / "nowhere.yaml"), home=tmp_path)
-    assert done.returncode == 78
-    assert str(tmp_path / "nowhere.yaml") in done.stderr
+def test_a_missing_file_is_named(tmp_path: Path, module: str, check: Check) -> None:
+    status, said = check(module, tmp_path / "nowhere.yaml")
+    assert status == 78
+    assert str(tmp_path / "nowhere.yaml") in said
 
 
 def test_the_environment_overrides_and_its_mistakes_are_named(tmp_path: Path, check: Check) -> None:
@@ -246,40 +253,32 @@ def test_the_environment_overrides_and_its_mistakes_are_named(tmp_path: Path, ch
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_a_usage_error_is_two(tmp_path: Path, module: str) -> None:
-    done = run(module, "--no-such-option", home=tmp_path)
-    assert done.returncode == 2
-    assert "usage" in done.stderr.lower()
+def test_a_usage_error_is_two(module: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match=r"^2$"):
+        MAINS[module](["--no-such-option"])
+    assert "usage" in capsys.readouterr().err.lower()
 
 
-def test_a_second_service_on_one_log_or_outbox_waits_and_ends_with_a_status_that_is_restarted(stack: FakeStack) -> None:
-    pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
-    for (first, second), held in zip(pairs, (stack.log_path, stack.outbox), strict=True):
-        assert second.wait() == 1
-        assert second.logged("start_delayed", str(held), str(first.pid))
-        assert second.logged("service_failed", str(held), str(first.pid))
-        assert "Traceback" not in second.output
-        assert second.family() == {}
+def test_a_second_service_on_one_log_or_outbox_waits_until_the_first_has_ended_or_for_a_time_or_for_a_stop_request(
+    stack: FakeStack,
+) -> None:
+    starts = (stack.start_storage, stack.start_pixel)
+    services = [(start, start(), start(ready=False), start(ready=False)) for start in starts]
+    for (start, first, patient, stopped), held in zip(services, (stack.log_path, stack.outbox), strict=True):
+        stopped.wait_alive(partial(stopped.logged, "start_delayed"), "waiting")
+        stopped.stop()
+        assert patient.wait() == 1  # a status at which a supervisor starts it again
+        assert patient.logged("start_delayed", str(held), str(first.pid))
+        assert patient.logged("service_failed", str(held), str(first.pid))
+        assert patient.family() == {}
+        for service in (patient, stopped):
+            assert "Traceback" not in service.output
         assert first.is_ready()
-        first.stop()
-
-
-def test_a_service_that_waits_for_the_one_before_it_starts_once_that_has_ended(stack: FakeStack) -> None:
-    pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
-    for first, second in pairs:
+        second = start(ready=False)
         second.wait_alive(partial(second.logged, "start_delayed"), "waiting")
         first.stop()
         second.wait_ready()
         second.stop()
-
-
-def test_a_stop_request_ends_a_service_that_waits_for_the_one_before_it(stack: FakeStack) -> None:
-    pairs = [(start(), start(ready=False)) for start in (stack.start_storage, stack.start_pixel)]
-    for first, second in pairs:
-        second.wait_alive(partial(second.logged, "start_delayed"), "waiting")
-        second.stop()
-        assert "Traceback" not in second.output
-        assert first.is_ready()
 
 
 def taken_addresses(stack: FakeStack, address: Config) -> dict[str, Service]:
@@ -291,12 +290,11 @@ def taken_addresses(stack: FakeStack, address: Config) -> dict[str, Service]:
     }
 
 
-@pytest.mark.parametrize("host", [LOOPBACK, "*"])
 def test_an_address_in_use_is_waited_for_and_then_ends_the_service_so_that_it_is_started_again(
-    stack: FakeStack, host: str
+    stack: FakeStack,
 ) -> None:
     with socket.create_server((LOOPBACK, free_port())) as taken:
-        port = taken.getsockname()[1]
+        host, port = "*", taken.getsockname()[1]
         services = taken_addresses(stack, {"host": host, "port": port})
         for key, service in services.items():
             assert service.wait() == 1
@@ -332,23 +330,13 @@ def test_an_outbox_at_a_wrong_path_is_a_configuration_error(stack: FakeStack) ->
     assert "Traceback" not in pixel.output
 
 
-@pytest.mark.parametrize("redrive", [None, "3"])
-def test_a_queue_that_loses_good_visits_is_warned_about(stack: FakeStack, redrive: str | None) -> None:
-    arn = stack.aws.queue_attributes(stack.queue_url)["QueueArn"]
-    policy = f'{{"deadLetterTargetArn": "{arn}", "maxReceiveCount": "{redrive}"}}'
+def test_a_queue_that_loses_good_visits_is_warned_about(stack: FakeStack) -> None:
+    """`tests/storage/test_stages.py` has the other queues."""
     name = f"{stack.queue}-poor"
-    stack.aws.create_queue(name, **({"RedrivePolicy": policy} if redrive else {}))
+    stack.aws.create_queue(name)
     poor = stack.start_storage({"sqs": {"queue": name}})
-    poor.wait_alive(lambda: poor.logged("maxReceiveCount") or poor.logged("dead-letter"), "a warning")
+    poor.wait_alive(lambda: poor.logged("dead-letter"), "a warning")
     poor.stop()
-
-
-def test_a_well_made_queue_is_not_warned_about(stack: FakeStack) -> None:
-    storage = stack.start_storage()
-    stack.aws.send(stack.queue_url, "{}")
-    storage.wait_metric("tracker_storage_messages_malformed", 1)
-    assert storage.logged("maxReceiveCount") == []
-    storage.stop()
 
 
 def test_aiohttp_without_its_c_parser_is_refused(tmp_path: Path) -> None:

@@ -4,8 +4,6 @@ ever waits. All of it at once is in test_siege.py."""
 import os
 import signal
 
-import pytest
-
 from tests.ports import free_port
 
 from .stack import FakeStack
@@ -14,34 +12,22 @@ from .wire import LOOPBACK, Load, get, wait_for
 LARGE_UA = "u" * 2048
 
 
-def test_sigkill_of_the_pixel_in_mid_load_loses_nothing(stack: FakeStack) -> None:
+def test_sigkill_of_the_pixel_in_mid_load_loses_nothing_with_sns_or_without(stack: FakeStack) -> None:
     stack.start_storage()
     ports = {"http": {"port": free_port()}, "workers": 2}
     pixel = stack.start_pixel(ports)
     with Load(pixel.port) as load:
         load.wait_answered(300)
         pixel.kill()
-        pixel = stack.start_pixel(ports)
-        load.wait_answered(300)
-    stack.assert_exactly_once(load)
-    pixel.stop()
-    assert stack.segments() == []
-
-
-def test_sigkill_of_the_pixel_without_sns_loses_nothing(stack: FakeStack) -> None:
-    ports = {"http": {"port": free_port()}, "workers": 2}
-    stack.sns.down()
-    pixel = stack.start_pixel(ports)
-    with Load(pixel.port) as load:
-        load.wait_answered(300)
-        pixel.kill()
+        stack.sns.down()
         pixel = stack.start_pixel(ports)
         load.wait_answered(300)
         pixel.kill()
     stack.sns.up()
-    stack.start_storage()
     pixel = stack.start_pixel(ports)
     stack.assert_exactly_once(load)
+    pixel.stop()
+    assert stack.segments() == []
 
 
 def test_sigkill_of_a_worker_loses_nothing_and_it_is_restarted(stack: FakeStack) -> None:
@@ -66,12 +52,19 @@ def test_sigkill_of_a_worker_loses_nothing_and_it_is_restarted(stack: FakeStack)
     assert stack.segments() == []
 
 
-def test_sigkill_of_storage_between_append_and_delete_stores_nothing_twice(stack: FakeStack) -> None:
+def test_sigkill_of_storage_in_mid_load_loses_nothing_and_before_a_delete_stores_nothing_twice(
+    stack: FakeStack,
+) -> None:
     pixel = stack.start_pixel()
     storage = stack.start_storage()
-    stack.sqs.hold("DeleteMessageBatch", "DeleteMessage")
     with Load(pixel.port) as load:
-        load.wait_answered(300)
+        load.wait_answered(200)
+        stack.wait_lines(50)
+        storage.kill()
+        stack.sqs.hold("DeleteMessageBatch", "DeleteMessage")
+        stack.redeliver()
+        storage = stack.start_storage()
+        load.wait_answered(200)
     wait_for(lambda: load.answered <= stack.referrers().keys(), "all answered visits in the log")
     wait_for(lambda: stack.sqs.held, "a delete that is held")
     assert stack.aws.depth(stack.queue_url) > 0
@@ -83,32 +76,21 @@ def test_sigkill_of_storage_between_append_and_delete_stores_nothing_twice(stack
     assert stack.log_text() == before
 
 
-def test_sigkill_of_storage_in_mid_load_loses_nothing(stack: FakeStack) -> None:
-    pixel = stack.start_pixel()
-    storage = stack.start_storage()
-    with Load(pixel.port) as load:
-        load.wait_answered(200)
-        stack.wait_lines(50)
-        storage.kill()
-        storage = stack.start_storage()
-        load.wait_answered(200)
-    stack.assert_exactly_once(load)
-    storage.stop()
-
-
-@pytest.mark.parametrize("how", ["refuses", "hangs"])
-def test_sns_down_for_a_while_delays_lines_and_nothing_else(stack: FakeStack, how: str) -> None:
+def test_sns_down_for_a_while_delays_lines_and_nothing_else(stack: FakeStack) -> None:
+    """It first refuses connections, then it does not answer."""
     pixel = stack.start_pixel()
     stack.start_storage()
     with Load(pixel.port) as load:
         load.wait_answered(200)
-        if how == "refuses":
-            stack.sns.down()
-            pixel.wait_metric("tracker_pixel_publish_failures", 3)
-        else:
-            stack.sns.hold()
-            wait_for(lambda: stack.sns.held, "a publish that hangs")
-        load.wait_answered(500)
+        stack.sns.down()
+        pixel.wait_metric("tracker_pixel_publish_failures", 3)
+        load.wait_answered(300)
+        assert pixel.is_ready()
+        stack.sns.up()
+        load.wait_answered(100)
+        stack.sns.hold()
+        wait_for(lambda: stack.sns.held, "a publish that hangs")
+        load.wait_answered(300)
         assert pixel.is_ready()
         stack.sns.up()
         load.wait_answered(200)
@@ -117,14 +99,19 @@ def test_sns_down_for_a_while_delays_lines_and_nothing_else(stack: FakeStack, ho
     assert load.slowest < 1.0
 
 
-def test_sqs_down_for_a_while_delays_lines_and_nothing_else(stack: FakeStack) -> None:
+def test_sqs_down_at_the_start_or_for_a_while_delays_lines_and_nothing_else(stack: FakeStack) -> None:
     pixel = stack.start_pixel()
-    storage = stack.start_storage()
+    stack.sqs.down()
+    storage = stack.start_storage(ready=False)
     with Load(pixel.port) as load:
-        load.wait_answered(200)
-        stack.sqs.down()
-        load.wait_answered(300)
+        load.wait_answered(100)
         wait_for(lambda: storage.logged("receive_failed"), "the outage in storage's log")
+        stack.sqs.up()
+        stack.wait_lines(100)
+        storage.wait_ready()
+        stack.sqs.down()
+        wait_for(lambda: len(storage.logged("receive_failed")) > 1, "the next outage in storage's log")
+        load.wait_answered(200)
         stack.sqs.up()
         load.wait_answered(200)
     stack.assert_exactly_once(load)
@@ -211,15 +198,3 @@ def test_a_full_outbox_answers_and_counts_what_it_gives_up(stack: FakeStack) -> 
     began = len(stack.lines())
     assert get(pixel.port).is_gif
     stack.wait_lines(began + 1)  # recording has resumed
-
-
-def test_storage_without_a_queue_says_so_and_carries_on_once_it_is_there(stack: FakeStack) -> None:
-    pixel = stack.start_pixel()
-    stack.sqs.down()
-    storage = stack.start_storage(ready=False)
-    assert get(pixel.port).is_gif
-    wait_for(lambda: storage.logged("receive_failed"), "the outage in storage's log")
-    stack.sqs.up()
-    stack.wait_lines(1)
-    storage.wait_ready()
-    storage.stop()

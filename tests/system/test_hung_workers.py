@@ -16,8 +16,8 @@ def test_a_worker_that_hangs_is_replaced_and_the_rest_is_untouched(stack: FakeSt
     stack.start_storage()
     pixel = stack.start_pixel({"workers": 2})
     wait_for(lambda: len(pixel.workers()) == 2, "two workers")
-    with Load(pixel.port) as load:
-        load.wait_answered(100)
+    with Load(pixel.port, connections=2, pause=0.1) as load:  # few visitors: main waits about ten seconds
+        load.wait_answered(10)
         hanging, other = pixel.workers()
         os.kill(hanging, signal.SIGSTOP)
         pixel.wait_alive(lambda: pixel.metric("tracker_pixel_workers") == 1, "one worker that answers")
@@ -25,7 +25,7 @@ def test_a_worker_that_hangs_is_replaced_and_the_rest_is_untouched(stack: FakeSt
         assert '"workers": 1' in pixel.readiness()
         wait_for(lambda: len(pixel.workers()) == 2 and hanging not in pixel.workers(), "a worker in its place")
         pixel.wait_alive(lambda: pixel.metric("tracker_pixel_workers") == 2, "two workers that answer")
-        load.wait_answered(100)
+        load.wait_answered(10)
     assert other in pixel.workers()
     assert pixel.metric("tracker_pixel_worker_restarts") == 1
     assert pixel.logged("worker_killed", str(hanging))

@@ -3,8 +3,6 @@
 import os
 import signal
 
-import pytest
-
 from tests.pipes import Pipe
 
 from .processes import Service
@@ -34,13 +32,10 @@ def exercise(stack: FakeStack, pixel: Service, storage: Service) -> None:
         service.stop()
 
 
-@pytest.mark.parametrize("when", ["before the start", "later"])
-def test_a_log_that_nobody_reads_stops_no_visit_no_signal_and_no_new_worker(stack: FakeStack, when: str) -> None:
-    with Pipe() as pipe:
-        if when == "before the start":
-            pipe.fill()
-        pixel = stack.start_pixel({"workers": 2}, stderr=pipe.writer)
-        storage = stack.start_storage(stderr=pipe.writer)
-        if when == "later":
-            pipe.fill()
+def test_a_log_that_nobody_reads_stops_no_visit_no_signal_and_no_new_worker(stack: FakeStack) -> None:
+    with Pipe() as pixels, Pipe() as storages:
+        pixels.fill()  # storage's pipe is full only later
+        pixel = stack.start_pixel({"workers": 2}, stderr=pixels.writer)
+        storage = stack.start_storage(stderr=storages.writer)
+        storages.fill()
         exercise(stack, pixel, storage)

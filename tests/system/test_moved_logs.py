@@ -3,7 +3,11 @@
 import shutil
 from pathlib import Path
 
-from .processes import Service, run
+import pytest
+
+from tracker import cli
+
+from .processes import Service
 from .stack import FakeStack
 from .wire import Load, wait_for
 
@@ -34,13 +38,16 @@ def record(stack: FakeStack, storage: Service, load: Load, visits: int = 50) -> 
     storage.wait_alive(lambda: stack.log_path.exists() and stack.log_path.stat().st_size > before, "more lines")
 
 
-def audit(stack: FakeStack, storage: Service) -> tuple[int, str]:
-    done = run("tracker.cli", "audit", "--config", str(storage.config), "--grace", "0", home=stack.home)
-    assert done.returncode in (0, 1), done.stderr
-    return done.returncode, done.stdout
+def audit(storage: Service, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    status = cli.main(["audit", "--config", str(storage.config), "--grace", "0"])
+    said = capsys.readouterr()
+    assert status in (0, 1), said.err
+    return status, said.out
 
 
-def test_a_log_moved_with_its_directory_goes_on_at_the_new_path(stack: FakeStack) -> None:
+def test_a_log_goes_on_at_a_new_path_with_its_directory_is_taken_over_without_it_and_refused_if_it_is_missing(
+    stack: FakeStack,
+) -> None:
     pixel = stack.start_pixel()
     storage = stack.start_storage()
     with Load(pixel.port) as load:
@@ -50,10 +57,24 @@ def test_a_log_moved_with_its_directory_goes_on_at_the_new_path(stack: FakeStack
         shutil.rmtree(stack.log_path.with_name("visits.log.d"))
         stack.log_path.unlink()
         stack.log_path = moved
-        storage = stack.start_storage({"log": {"path": str(moved)}})
+        config = {"log": {"path": str(moved)}}
+        storage = stack.start_storage(config)
         record(stack, storage, load)
     stack.assert_exactly_once(load)
     assert "log_taken_over" not in storage.output
+
+    storage.stop()
+    kept = shutil.copy2(moved, stack.home / "kept.log")
+    moved.unlink()
+    refused = stack.start_storage(config, ready=False)
+    assert refused.wait() == 1
+    assert "is missing, the ledger expects" in refused.output
+    shutil.rmtree(moved.with_name("visits.log.d"))
+    shutil.copy2(kept, moved)
+    storage = stack.start_storage(config)
+    assert "log_taken_over" in storage.output
+    with Load(pixel.port) as load:
+        record(stack, storage, load)
 
 
 def test_a_disk_image_taken_while_storage_runs_goes_on_as_after_a_crash(stack: FakeStack) -> None:
@@ -69,7 +90,24 @@ def test_a_disk_image_taken_while_storage_runs_goes_on_as_after_a_crash(stack: F
     stack.assert_exactly_once(load)
 
 
-def test_a_log_and_a_ledger_of_different_times_are_refused_with_the_way_out(stack: FakeStack) -> None:
+def mix(stack: FakeStack, present: Path, backup: Path, older: str) -> None:
+    """Take `older`, the log or the ledger, from the older copy, and the other from the newer one."""
+    restore(stack, present)
+    restore(stack, backup, log=older == "log", ledger=older == "ledger")
+
+
+def assert_refused(stack: FakeStack, means: str) -> None:
+    refused = stack.start_storage(ready=False)
+    assert refused.wait() == 1
+    [line] = refused.logged("service_failed")
+    assert "are copies of different times; put back the log and that directory from the same copy" in line
+    assert "start once with --accept-log" in line
+    assert means in line
+
+
+def test_after_a_restore_audit_says_what_is_missing_and_copies_of_different_times_are_refused_with_the_way_out(
+    stack: FakeStack, capsys: pytest.CaptureFixture[str]
+) -> None:
     pixel = stack.start_pixel()
     storage = stack.start_storage()
     with Load(pixel.port) as load:
@@ -81,25 +119,25 @@ def test_a_log_and_a_ledger_of_different_times_are_refused_with_the_way_out(stac
         storage.stop()
         present = copy(stack, stack.home / "present")
 
-        def mix(older: str) -> None:
-            restore(stack, present)
-            restore(stack, backup, log=older == "log", ledger=older == "ledger")
-
         for older, means in (("log", "the visits that the log lacks"), ("ledger", "may be in the log twice")):
-            mix(older)
-            refused = stack.start_storage(ready=False)
-            assert refused.wait() == 1
-            [line] = refused.logged("service_failed")
-            assert "are copies of different times; put back the log and that directory from the same copy" in line
-            assert "start once with --accept-log" in line
-            assert means in line
-        # The first way out: what belongs together. The second: --accept-log, once.
-        restore(stack, present)
+            mix(stack, present, backup, older)
+            assert_refused(stack, means)
+
+        # The first way out: what belongs together.
+        lost = stack.referrers()
+        restore(stack, backup)
+        lost.subtract(stack.referrers())
+        assert any(lost.values())
         storage = stack.start_storage()
         record(stack, storage, load)
+        wait_for(lambda: "MISSING: " in audit(storage, capsys)[1], "what the backup lacks is reported")
+        assert audit(storage, capsys)[0] == 1
+        assert max(stack.referrers().values()) == 1
         storage.stop()
+
+        # The second: --accept-log, once.
         for older in ("log", "ledger"):
-            mix(older)
+            mix(stack, present, backup, older)
             storage = stack.start_storage(launcher=ACCEPT)
             assert storage.logged("log_accepted")
             record(stack, storage, load)
@@ -107,46 +145,9 @@ def test_a_log_and_a_ledger_of_different_times_are_refused_with_the_way_out(stac
     stack.start_storage()
 
 
-def test_a_log_and_a_ledger_of_one_older_backup_go_on_and_audit_says_what_is_missing(stack: FakeStack) -> None:
-    pixel = stack.start_pixel()
-    storage = stack.start_storage()
-    with Load(pixel.port) as load:
-        record(stack, storage, load)
-        storage.stop()
-        backup = copy(stack, stack.home / "backup")
-        storage = stack.start_storage()
-        record(stack, storage, load)
-        storage.stop()
-        lost = stack.referrers()
-        restore(stack, backup)
-        lost.subtract(stack.referrers())
-        assert any(lost.values())
-        storage = stack.start_storage()
-        record(stack, storage, load)
-        wait_for(lambda: "MISSING: " in audit(stack, storage)[1], "what the backup lacks is reported")
-        assert audit(stack, storage)[0] == 1
-    assert max(stack.referrers().values()) == 1
-
-
-def test_a_log_without_its_directory_is_taken_over_and_a_directory_without_its_log_is_refused(stack: FakeStack) -> None:
-    pixel = stack.start_pixel()
-    storage = stack.start_storage()
-    with Load(pixel.port) as load:
-        record(stack, storage, load)
-        storage.stop()
-        moved = copy(stack, stack.home / "backup")
-        stack.log_path.unlink()
-        refused = stack.start_storage(ready=False)
-        assert refused.wait() == 1
-        assert "is missing, the ledger expects" in refused.output
-        shutil.rmtree(stack.log_path.with_name("visits.log.d"))
-        shutil.copy2(moved, stack.log_path)
-        storage = stack.start_storage()
-        assert "log_taken_over" in storage.output
-        record(stack, storage, load)
-
-
-def test_the_erase_command_works_on_closed_logs_of_a_running_storage(stack: FakeStack) -> None:
+def test_the_erase_command_works_on_closed_logs_of_a_running_storage(
+    stack: FakeStack, capsys: pytest.CaptureFixture[str]
+) -> None:
     pixel = stack.start_pixel()
     storage = stack.start_storage({"log": {"rotate": {"max_bytes": "5kB", "compress": "gzip"}}})
     with Load(pixel.port, agent="a person") as load:
@@ -154,11 +155,9 @@ def test_the_erase_command_works_on_closed_logs_of_a_running_storage(stack: Fake
         load.wait_answered(10)
     stack.wait_queue()
     storage.stop()
-    command = ("tracker.cli", "erase", "--config", str(storage.config), "--agent", "a person")
-    done = run(*command, home=stack.home)
-    assert done.returncode == 0, done.stderr
-    assert "erased" in done.stdout
-    again = run(*command, "--dry-run", home=stack.home)
-    assert again.returncode == 0, again.stdout
-    assert "erased on request: " in audit(stack, storage)[1]
+    command = ["erase", "--config", str(storage.config), "--agent", "a person"]
+    assert cli.main(command) == 0
+    assert "erased" in capsys.readouterr().out
+    assert cli.main([*command, "--dry-run"]) == 0
+    assert "erased on request: " in audit(storage, capsys)[1]
     assert stack.start_storage().is_ready()

@@ -44,10 +44,11 @@ def works(stack: FakeStack, pixel: Service, storage: Service) -> None:
         assert not service.logged("died")
 
 
-@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_the_services_work_with_standard_descriptors_closed(stack: FakeStack, closed: str) -> None:
-    launcher = ("sh", "-c", f'exec "$@" {closed}', "sh")
-    works(stack, stack.start_pixel({"workers": 2}, launcher=launcher), stack.start_storage(launcher=launcher))
+# Both services open what is closed by the same function (`start.prepare_service`).
+@pytest.mark.parametrize(("pixels", "storages"), [("1>&-", "0<&-"), ("0<&- 1>&- 2>&-", "2>&-")])
+def test_the_services_work_with_standard_descriptors_closed(stack: FakeStack, pixels: str, storages: str) -> None:
+    pixel, storage = (("sh", "-c", f'exec "$@" {closed}', "sh") for closed in (pixels, storages))
+    works(stack, stack.start_pixel(launcher=pixel), stack.start_storage(launcher=storage))
 
 
 def test_the_services_work_in_an_environment_meant_for_others(stack: FakeStack) -> None:
@@ -67,16 +68,13 @@ def test_a_worker_that_ends_is_replaced_although_the_parent_of_main_had_blocked_
     assert get(pixel.port).is_gif
 
 
-def test_files_in_the_current_directory_are_no_modules_of_the_workers(stack: FakeStack) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="the environment of another process is read from /proc")
+def test_workers_get_no_module_of_the_current_directory_no_credentials_and_no_setting(stack: FakeStack) -> None:
     for name in ("random", "msgspec", "tracker"):
         (stack.home / f"{name}.py").write_text("raise SystemExit('a file of the current directory was imported')")
     safely = ("sh", "-c", 'python="$1"; shift; exec "$python" -P "$@"', "sh")
-    assert get(stack.start_pixel(launcher=safely).port).is_gif
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the environment of another process is read from /proc")
-def test_a_worker_has_no_credentials_and_no_setting_in_its_environment(stack: FakeStack) -> None:
-    pixel = stack.start_pixel({"workers": 2}, env=SECRETS)
+    pixel = stack.start_pixel({"workers": 2}, env=SECRETS, launcher=safely)
+    assert get(pixel.port).is_gif
     wait_for(lambda: len(pixel.workers()) == 2, "two workers")
     assert "access-key" in Path(f"/proc/{pixel.pid}/environ").read_text()
     for pid in pixel.workers():
@@ -99,12 +97,14 @@ def signalled_early(service: Service, number: signal.Signals) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the blocked signals of another process are read from /proc")
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_request_in_the_first_second_is_a_clean_stop(stack: FakeStack, number: signal.Signals) -> None:
-    services = [stack.start_pixel(ready=False), stack.start_storage(ready=False)]
-    for service in services:
+def test_a_stop_request_in_the_first_second_is_a_clean_stop(stack: FakeStack) -> None:
+    services = [
+        (stack.start_pixel(ready=False), signal.SIGTERM),
+        (stack.start_storage(ready=False), signal.SIGINT),
+    ]
+    for service, number in services:
         signalled_early(service, number)
-    for service in services:
+    for service, number in services:
         assert service.wait() == 0
         assert f"by={number.name}" in service.output
         assert "Traceback" not in service.output

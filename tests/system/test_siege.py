@@ -1,10 +1,15 @@
 """A short siege, another one in every run, and what its verdict depends on; `make soak` is the long siege."""
 
+import contextlib
 import os
 import secrets
+import signal
 from pathlib import Path
 
+from tests.launched import ROOT
+
 from .log_pipe import LogPipe
+from .processes import Process, left_behind
 from .siege import ANSWERS_A_ROUND, Siege
 from .verdict import STRANGER_IP, Verdict
 from .wire import wait_for
@@ -17,6 +22,25 @@ def test_every_answered_visit_is_in_the_log_exactly_once_whatever_is_killed(tmp_
     verdict = siege.run(rounds=ROUNDS)
     assert verdict.is_clean, f"{siege.repeat()}\n{verdict}"
     assert verdict.answered >= ROUNDS * ANSWERS_A_ROUND
+
+
+def test_a_soak_that_is_ended_by_sigterm_leaves_no_service_running(tmp_path: Path) -> None:
+    def services() -> list[str]:
+        return [each for home in tmp_path.glob("tracker-siege-*") for each in left_behind(home)]
+
+    environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'src'}", "TMPDIR": str(tmp_path)}
+    soak = Process("tests.soak", "--seed", "1", "--rounds", "1000", home=tmp_path, name="soak", env=environment)
+    try:
+        for name in ("tracker.pixel", "tracker.storage"):
+            soak.wait_alive(lambda name=name: any(name in each for each in services()), name)  # type: ignore[misc]
+        soak.terminate()
+        assert soak.wait() == 128 + signal.SIGTERM
+        assert services() == []
+    finally:
+        soak.destroy()
+        for each in services():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(each.partition(":")[0]), signal.SIGKILL)
 
 
 def test_the_verdict_takes_only_proper_lines_of_strangers_for_theirs() -> None:

@@ -14,14 +14,18 @@ DEADLINE = 30.0
 
 
 def wait_for(
-    condition: Callable[[], object], what: str | Callable[[], str], timeout: float = DEADLINE, pause: float = 0.02
+    condition: Callable[[], object], what: str | Callable[[], str], timeout: float = DEADLINE, pause: float = 0.1
 ) -> None:
-    """Waits until the condition holds. Raises AssertionError, which names `what` was waited for, if it never does."""
-    deadline = time.monotonic() + timeout
+    """Waits until the condition holds. Raises AssertionError, which names `what` was waited for, if it never does.
+
+    It asks after 10 ms, and then after longer and longer pauses up to `pause` seconds: many conditions ask a process.
+    """
+    deadline, next_pause = time.monotonic() + timeout, 0.01
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {timeout:g} s: {what if isinstance(what, str) else what()}")
-        time.sleep(pause)
+        time.sleep(min(next_pause, pause))
+        next_pause *= 1.5
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from typing import Any
 from tracker.errors import TrackerError
 from tracker.extras import how_to_install
 from tracker.local.ports import Needed, check_free
-from tracker.local.provision import make_bucket, provision_at
 from tracker.start import SIGNALS, imports_done
 
 HOST = "127.0.0.1"
@@ -38,8 +37,11 @@ def endpoint(port: int) -> str:
 
 
 def serve(port: int, bucket: str | None = None) -> None:
-    """Serve until SIGINT or SIGTERM."""
+    """Serve until SIGINT or SIGTERM. `environment.make_local` must have been called."""
     os.environ["MOTO_ACCOUNT_ID"] = ACCOUNT
+    # aiohttp reads certificates when it is imported.
+    from tracker.local.provision import make_bucket, provision_at
+
     try:
         from moto.server import ThreadedMotoServer
     except ImportError as error:

@@ -205,8 +205,11 @@ class Runner:
             with contextlib.suppress(OSError):  # the next run removes what is left
                 remove_markers(Path(self._plan.storage.log.path))
         await self._demo.stop()
-        if self._broker is not None:
+        if self._broker is not None and self._broker.ready.is_set():
             clean &= await self._broker.stop(KILL_SECONDS)
+        elif self._broker is not None:  # it imports moto, which takes seconds on a busy machine, and holds nothing yet
+            self._broker.kill()
+            await self._broker.ended
         if clean:
             say("stopped")
         return clean
