@@ -5,9 +5,8 @@
 3. If several ledgers are read, it reports the journals that more than one of them knows.
 4. It reads the logs given with `--log`, and reports each line that is not as storage writes it.
 
-A ledger that cannot be read is reported, and the others are read. The exit status is 1 when one of these steps has
-found something, otherwise 3 when a ledger could not be read. Only `--forget` and `--forget-silent` write to the ledger.
-Storage may be running.
+The exit status is 1 when one of these steps has found something, otherwise 3 when a ledger could not be read. Only
+`--forget` and `--forget-silent` write to the ledger. Storage may be running.
 """
 
 import argparse
