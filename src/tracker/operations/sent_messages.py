@@ -92,15 +92,6 @@ def reach(subscription: Subscription, others: Iterable[Subscription], samples: S
     return result
 
 
-def expects(subscription: Subscription, others: Sequence[Subscription], journal: str) -> bool:
-    """Whether the visits of this journal should reach the subscription's queue.
-
-    They should unless its filter drops them and another queue of the topic receives them, as with several storages.
-    """
-    found = reach(subscription, others, [_sample("a visit", pack(journal, 0, SAMPLE_LINE, compress=False))])
-    return bool(found.passed or found.lost)
-
-
 def keeps_visits(subscription: Subscription, others: Sequence[Subscription]) -> bool:
     """Whether a filter may stay as it is: nothing that a pixel sends is lost by it, as far as that can be told."""
     for format in FORMATS:

@@ -59,6 +59,12 @@ def possible_queues(journal: str, subscriptions: Sequence[Subscription]) -> set[
     }
 
 
+def expects(queue_arn: str, subscriptions: Sequence[Subscription], journal: str) -> bool:
+    """Whether the queue should receive the visits of a journal: it may, or no other queue does."""
+    queues = possible_queues(journal, subscriptions)
+    return queue_arn in queues or not queues
+
+
 def _takes_part(subscription: Subscription) -> bool:
     """Whether the filter lets the visits of some journals through, and drops those of others."""
     if not subscription.is_confirmed or "Journal" not in subscription.settings.get("FilterPolicy", ""):

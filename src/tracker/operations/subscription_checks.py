@@ -9,8 +9,8 @@ from tracker.operations.findings import Finding, fault, ok, unknown, warning
 from tracker.operations.lookups import Subscription, find_queue, subscriptions
 from tracker.operations.queue_checks import UNDELIVERED
 from tracker.operations.remedies import Setup
-from tracker.operations.sent_messages import LEGACY, end_markers, expects, largest, reach, visits
-from tracker.operations.shards import is_shard, shards_of
+from tracker.operations.sent_messages import LEGACY, end_markers, largest, reach, visits
+from tracker.operations.shards import expects, is_shard, shards_of
 from tracker.operations.wanted_settings import AWS_KEY, dead_letter_target, is_aws_key, may_topic_send, number
 
 LOST = "SNS accepts visits and delivers them to nobody: they are lost"
@@ -29,7 +29,7 @@ async def check_subscriptions(sns: Any, sqs: Any, setup: Setup) -> list[Finding]
         return [*findings, _not_confirmed(ours[0], setup)]
     if not ours[0].settings:
         return [*findings, _unreadable(ours[0])]
-    setup.expects = partial(expects, ours[0], others)
+    setup.expects = partial(expects, ours[0].queue_arn, found)
     findings += [ok("subscription", ours[0].arn), *_delivery(ours[0].settings, setup)]
     findings += _filter(ours[0], others, setup)
     return [*findings, await _undelivered(sqs, ours[0].settings, setup)]
