@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import random
+import re
 import signal
 import sys
 import tarfile
@@ -705,7 +706,9 @@ def test_ctrl_c_ends_it_with_a_summary(fake: FakeAws, tmp_path: Path) -> None:
         assert running.wait() == 130
         said = running.output
     assert "interrupted; begin the same import again" in said
-    assert f"published: {len(published(fake))} messages" in said
+    counted = re.search(r"^published: (\d+) messages", said, re.MULTILINE)
+    assert counted is not None
+    assert 0 < int(counted[1]) <= len(published(fake))  # SNS may have accepted some whose replies were not awaited
 
 
 async def test_a_file_that_cannot_be_read_is_named_and_the_others_come_back(

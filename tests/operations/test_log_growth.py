@@ -14,13 +14,13 @@ from tracker.operations.findings import Level
 from tracker.operations.host_checks import check_log
 from tracker.operations.log_growth import SAMPLE_BYTES, growth
 
-NOW = datetime.now(UTC)
+NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
-def log_of(folder: Path, count: int, every: timedelta) -> Path:
+def log_of(folder: Path, count: int, every: timedelta, now: datetime = NOW) -> Path:
     """A log whose lines are so far apart, the last of them now."""
     log = folder / "visits.log"
-    visits = (Visit(NOW - every * number, None, "u" * 1_000, "192.0.2.1") for number in reversed(range(count)))
+    visits = (Visit(now - every * number, None, "u" * 1_000, "192.0.2.1") for number in reversed(range(count)))
     log.write_bytes(b"".join(map(format_line, visits)))
     return log
 
@@ -52,7 +52,7 @@ def test_a_log_without_lines_has_no_rate(content: bytes, tmp_path: Path) -> None
 def test_a_nearly_full_disk_is_reported_with_the_time_until_it_is_full(
     every: float, free: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    log = log_of(tmp_path, 100, timedelta(seconds=every))
+    log = log_of(tmp_path, 100, timedelta(seconds=every), datetime.now(UTC))
     usage = shutil.disk_usage(tmp_path)._replace(total=10 << 30, free=free)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     [finding] = [each for each in check_log(LogConfig(path=str(log))) if "are free on the disk" in each.what]

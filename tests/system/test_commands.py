@@ -262,9 +262,8 @@ def test_a_usage_error_is_two(module: str, capsys: pytest.CaptureFixture[str]) -
 def test_a_second_service_on_one_log_or_outbox_waits_until_the_first_has_ended_or_for_a_time_or_for_a_stop_request(
     stack: FakeStack,
 ) -> None:
-    starts = (stack.start_storage, stack.start_pixel)
-    services = [(start, start(), start(ready=False), start(ready=False)) for start in starts]
-    for (start, first, patient, stopped), held in zip(services, (stack.log_path, stack.outbox), strict=True):
+    for start, held in ((stack.start_storage, stack.log_path), (stack.start_pixel, stack.outbox)):
+        first, patient, stopped = start(), start(ready=False), start(ready=False)
         stopped.wait_alive(partial(stopped.logged, "start_delayed"), "waiting")
         stopped.stop()
         assert patient.wait() == 1  # a status at which a supervisor starts it again

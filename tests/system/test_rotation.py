@@ -94,8 +94,9 @@ def test_storage_without_descriptors_goes_on_in_the_old_log_and_rotates_later(st
     storage.wait_metric("tracker_storage_messages_acknowledged", 1)  # its connections are there
     resource.prlimit(storage.pid, resource.RLIMIT_NOFILE, (3, limits[1]))
     with Load(pixel.port, agent="u" * 500) as load:
-        wait_for(lambda: stack.log_path.stat().st_size > due + 20_000, "appends to a log that is due", timeout=60)
-        assert storage.logged("rotation_put_off")
+        storage.wait_alive(lambda: storage.logged("rotation_put_off"), "a rotation that is due")
+        put_off = stack.log_path.stat().st_size
+        wait_for(lambda: stack.log_path.stat().st_size > put_off, "appends to a log that is due", timeout=60)
         assert files(stack) == [stack.log_path]
         resource.prlimit(storage.pid, resource.RLIMIT_NOFILE, limits)
         wait_for(partial(_more_files, stack, 1), "a rotation after all", timeout=60)
