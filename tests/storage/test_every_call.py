@@ -208,7 +208,7 @@ def test_a_full_disk_holds_storage_up_at_any_append_and_ends_it_never(name: str,
     assert held_up >= len(BATCHES)
 
 
-@pytest.mark.parametrize("fault", [faults.EIO, faults.READ_ONLY, *([faults.FULL] if LONG else [])], ids=str)
+@pytest.mark.parametrize("fault", [faults.EIO, faults.FULL, faults.READ_ONLY], ids=str)
 def test_a_failing_disk_ends_storage_only_so_that_it_is_started_again(fault: Fault) -> None:
     for at in itertools.count(1):
         with telling(f"{fault} at call {at}"), stage(Appending()) as (root, world, _):
