@@ -111,6 +111,7 @@ def run_once(system: System, environment: dict[str, str], visits: list[str], *, 
     if killed:
         system.process.kill()
         wait_for(lambda: left_behind(system.folder) == [], lambda: f"all are gone, not {left_behind(system.folder)}")
+        wait_for(lambda: ports_free(system), "free ports: a process loses its command line before its sockets")
     else:
         assert system.stop() == 0, system.output
         assert system.output.rstrip().endswith("stopped")
