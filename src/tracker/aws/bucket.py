@@ -10,7 +10,7 @@ part: S3 refuses the part or the completion otherwise.
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -137,11 +137,9 @@ async def _put_parts(
 async def open_bucket(config: ArchiveConfig) -> AsyncIterator[S3Bucket]:
     """The bucket of the archive. The first call makes its client. Raises ConfigurationError without a URL."""
     name, _ = bucket_and_prefix(config)
-    clients = Clients("s3", config.region, config.endpoint_url, ClientSettings(BODY_SECONDS))
-    try:
+    settings = ClientSettings(BODY_SECONDS)
+    async with aclosing(Clients("s3", config.region, config.endpoint_url, settings)) as clients:
         yield S3Bucket(clients, name)
-    finally:
-        await clients.close()
 
 
 def bucket_and_prefix(config: ArchiveConfig) -> tuple[str, str]:

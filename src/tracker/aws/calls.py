@@ -5,7 +5,7 @@ aiobotocore sets no total timeout and none for waiting for a free connection, so
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -46,12 +46,10 @@ async def open_client(service: str, region: str | None, endpoint: str | None) ->
 
     Raises AwsUnreachable when the client cannot be made.
     """
-    clients = Clients(service, region, endpoint, ClientSettings(CALL_SECONDS, receives=service == "sqs"))
-    try:
+    settings = ClientSettings(CALL_SECONDS, receives=service == "sqs")
+    async with aclosing(Clients(service, region, endpoint, settings)) as clients:
         (client,) = await clients.ready()
         yield client
-    finally:
-        await clients.close()
 
 
 async def ask(call: Awaitable[dict[str, Any]], *members: str, seconds: float | None = None) -> dict[str, Any]:

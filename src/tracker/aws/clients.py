@@ -84,7 +84,7 @@ class Clients:
             raise AwsUnreachable(f"{self._step}{error_text(error)}") from error
         return self._clients
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         self._clients = ()
         await self._stack.aclose()
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -128,11 +128,9 @@ class SqsQueue:
 async def open_queue(config: SqsConfig) -> AsyncIterator[SqsQueue]:
     """The queue. The first call makes its clients, and raises QueueFailed if that fails."""
     receiver = ClientSettings(calls.CALL_SECONDS + config.wait_time, config.receivers, receives=True)
-    clients = Clients("sqs", config.client_region, config.client_endpoint, receiver, ClientSettings(calls.CALL_SECONDS))
-    try:
+    settings = receiver, ClientSettings(calls.CALL_SECONDS)
+    async with aclosing(Clients("sqs", config.client_region, config.client_endpoint, *settings)) as clients:
         yield SqsQueue(clients, config.address, config.visibility_timeout)
-    finally:
-        await clients.close()
 
 
 def queue_parameters(address: QueueAddress) -> dict[str, str]:

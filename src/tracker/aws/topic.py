@@ -68,7 +68,7 @@ class SnsTopic:
         for request in self._requests:
             request.cancel()
         await asyncio.gather(*self._requests, return_exceptions=True)
-        await self._clients.close()
+        await self._clients.aclose()
 
     def _send(self) -> None:
         waiting, self._waiting = self._waiting, []

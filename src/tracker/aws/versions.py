@@ -8,7 +8,7 @@ it. Without versioning each object has one version, whose id is `null`.
 import asyncio
 import shlex
 from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -222,8 +222,6 @@ async def _known(call: Awaitable[dict[str, Any]], kind: type[T]) -> T | None:
 async def open_versions(config: ArchiveConfig) -> AsyncIterator[S3Versions]:
     """The bucket of the archive. The first call makes its client. Raises ConfigurationError without a URL."""
     name, _ = bucket_and_prefix(config)
-    clients = Clients("s3", config.region, config.endpoint_url, ClientSettings(BODY_SECONDS, receives=True))
-    try:
+    settings = ClientSettings(BODY_SECONDS, receives=True)
+    async with aclosing(Clients("s3", config.region, config.endpoint_url, settings)) as clients:
         yield S3Versions(clients, name)
-    finally:
-        await clients.close()
