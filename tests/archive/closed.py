@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tests.fake_aws.s3 import FakeBucket, Object
+from tests.seam import faults
+from tests.seam.method import LONG
 from tracker.archive.archiver import Archiver, Pass
 from tracker.archive_marker import is_archived
 from tracker.config import ArchiveConfig
@@ -21,6 +23,8 @@ from tracker.visit_log_files import closed_logs, closed_name, is_compressed
 
 CONFIG = ArchiveConfig(url="s3://archive/years")
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
+# Of the sweeps over every call. The archive does not ask for the number of an error, so one error stands for all.
+FAULTS = faults.EVERY if LONG else [faults.KILL, faults.TEAR, faults.EIO, faults.SHORT]
 
 
 def line(number: int, at: datetime = NOON, ip: str = "192.0.2.1") -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.closed import CONFIG, close, rows
+from tests.archive.closed import CONFIG, FAULTS, close, rows
 from tests.archive.erased import LINES, PERSON, assert_erased
 from tests.fake_aws.s3 import FakeBucket
 from tests.seam import faults
@@ -103,10 +103,7 @@ class Erasing:
         assert [file.read_bytes() for file in logs] == [LINES[0]] * 2
 
 
-RUNS = faults.EVERY if LONG else [faults.KILL, faults.TEAR, faults.EIO, faults.SHORT]
-
-
-@pytest.mark.parametrize("fault", RUNS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_whichever_call_fails_or_is_the_last_the_next_erasure_ends_it_and_loses_nothing(fault: Fault) -> None:
     assert sweep(Erasing(), fault) > 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.archive.closed import CONFIG, NOON, close, line, malformed, rows
+from tests.archive.closed import CONFIG, FAULTS, NOON, close, line, malformed, rows
 from tests.fake_aws.s3 import FakeBucket, Object
 from tests.seam import faults
 from tests.seam.faults import Fault
@@ -75,10 +75,7 @@ class Archiving:
             assert archived_marker(root / LOG, root / "logs" / name).exists()
 
 
-RUNS = faults.EVERY if LONG else [faults.KILL, faults.TEAR, faults.EIO, faults.SHORT]
-
-
-@pytest.mark.parametrize("fault", RUNS, ids=str)
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
 def test_whichever_call_fails_or_is_the_last_each_line_is_in_one_object(fault: Fault) -> None:
     assert sweep(Archiving(), fault) > 1
 

@@ -4,7 +4,6 @@ import itertools
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,13 +18,6 @@ from tracker.visit_log_files import archived_directory, archived_marker, closed_
 from .running import System
 
 pytest.importorskip("moto", reason="the local broker is moto")
-
-
-@pytest.fixture
-def system(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[System]:
-    made = System(tmp_path, free_ports(6))
-    yield made
-    made.destroy()
 
 
 def visit_until_closed(system: System, closed: int) -> None:

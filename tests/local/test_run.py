@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,13 +17,6 @@ from tests.system.wire import wait_for
 from .running import System
 
 pytest.importorskip("moto", reason="the local broker is moto")
-
-
-@pytest.fixture
-def system(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> Iterator[System]:
-    made = System(tmp_path, free_ports(6))
-    yield made
-    made.destroy()
 
 
 def keeps_ctrl_c(pid: int) -> bool:

@@ -544,18 +544,6 @@ async def test_it_waits_for_as_long_as_sns_throttles() -> None:
     assert (done.published, done.exit_status, topic.accepted) == (1, 0, messages()[:1])
 
 
-async def test_what_sns_refuses_is_named_and_the_rest_comes_back(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()]))
-    third = messages()[2]
-    topic = FakeTopic(lambda message: PublishRefused("InvalidParameter: no") if message == third else None)
-    done, accepted = await imported(tmp_path / "kept", topic=topic)
-    assert accepted == [each for each in messages() if each != third]
-    assert (done.exit_status, done.refused) == (1, 1)
-    assert f"{tmp_path}/kept:3: SNS refuses this message: InvalidParameter: no" in capsys.readouterr().err
-
-
 class Whole(FakeTopic):
     """Refuses all messages of a request for one of them."""
 
@@ -564,13 +552,17 @@ class Whole(FakeTopic):
         return next(([each] * len(messages) for each in outcomes if each), outcomes)
 
 
-async def test_a_message_that_sns_refuses_takes_no_other_message_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [FakeTopic, Whole])
+async def test_what_sns_refuses_is_named_and_the_rest_comes_back(
+    kind: type[FakeTopic], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "kept").write_text(as_lines([sqs(each) for each in messages()]))
     third = messages()[2]
-    topic = Whole(lambda message: PublishRefused("BatchRequestTooLong") if message == third else None)
+    topic = kind(lambda message: PublishRefused("InvalidParameter: no") if message == third else None)
     done, accepted = await imported(tmp_path / "kept", topic=topic)
     assert accepted == [each for each in messages() if each != third]
-    assert (done.published, done.refused) == (7, 1)
+    assert (done.exit_status, done.published, done.refused) == (1, 7, 1)
+    assert f"{tmp_path}/kept:3: SNS refuses this message: InvalidParameter: no" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("count", "said"), [(8, "SNS refuses every message"), (100, "SNS has refused 20 messages")])
