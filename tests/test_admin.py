@@ -445,8 +445,7 @@ async def test_a_process_without_descriptors_goes_on_listening_and_does_not_spin
             await asyncio.sleep(1.0)  # the time in which a loop that spins would take a second of the processor
             process.stdin.write(b"\n")
             assert float(await process.stdout.readline()) < 0.5
-            while not await exchange(service, HEALTHZ):
-                await asyncio.sleep(0.01)
+            await until(lambda: exchange(service, HEALTHZ), 60)
     finally:
         process.kill()
         await process.wait()

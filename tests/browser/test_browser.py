@@ -11,6 +11,7 @@ from selenium.webdriver.common.by import By
 
 from tests.local.running import System
 from tests.system.wire import wait_for
+from tests.waiting import until
 from tracker.local.demo import Demo
 
 from .pages import serving
@@ -129,6 +130,10 @@ def test_the_demo_page_does_not_claim_a_visit_that_was_blocked(system: Visited, 
     assert system.lines == []
 
 
+def says_that_nothing_was_counted(tab: webdriver.Chrome) -> bool:
+    return tab.find_element(By.ID, "outcome").text.startswith("You have not")
+
+
 async def test_the_demo_page_says_when_the_pixel_is_unreachable(
     free_ports: Callable[[int], list[int]], tmp_path: Path, tab: webdriver.Chrome
 ) -> None:
@@ -146,8 +151,6 @@ async def test_the_demo_page_says_when_the_pixel_is_unreachable(
     await demo.start()
     try:
         await asyncio.to_thread(tab.get, f"http://127.0.0.1:{port}/")
-        async with asyncio.timeout(10):
-            while (await asyncio.to_thread(lambda: tab.find_element(By.ID, "outcome").text))[:12] != "You have not":
-                await asyncio.sleep(0.05)
+        await until(lambda: asyncio.to_thread(says_that_nothing_was_counted, tab))
     finally:
         await demo.stop()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.waiting import until
 from tracker.config import Http, OutboxConfig, PixelConfig, SnsConfig
 from tracker.core.discards import TOO_MANY
 from tracker.pixel.control import refused_connection, refused_request
@@ -87,8 +88,7 @@ async def test_a_worker_with_too_many_connections_closes_new_ones_until_one_ends
         assert await visit(port) == b""
         assert recorder.counts == {refused_connection(TOO_MANY): 1}
         held[0][1].close()
-        while not await visit(port):
-            await asyncio.sleep(0.01)
+        await until(lambda: visit(port))
         for _, writer in held:
             writer.close()
 

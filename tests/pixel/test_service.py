@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from tests.ports import free_port
+from tests.waiting import until
 from tracker import telemetry
 from tracker.config import Admin, Http, OutboxConfig, PixelConfig, SnsConfig
 from tracker.errors import ConfigurationError
@@ -133,9 +134,8 @@ async def test_a_worker_that_cannot_be_started_costs_no_other_worker(
     workers = WorkerPool(config=config, listener=socket.create_server(("127.0.0.1", 0)), accounting=Accounting())
     running = asyncio.create_task(workers.run())
     async with asyncio.timeout(30):
-        while workers.answering < 2:
-            assert not running.done()
-            await asyncio.sleep(0.01)
+        await until(lambda: workers.answering == 2 or running.done(), 30)
+        assert not running.done()
         workers.drain(1.0)
         await running
     assert starts == 3

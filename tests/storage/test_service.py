@@ -251,27 +251,26 @@ async def test_a_credential_helper_that_hangs_is_seen_and_delays_neither_start_n
             status, detail = await readiness(free_port)
             return str(detail["queue"]) if status == 200 else ""
 
+        async def helper_is_named() -> bool:
+            return "credential_process" in await reason()
+
         async with asyncio.timeout(60):
             running = asyncio.create_task(service.serve(config, accept_log=False))
-            while "credential_process" not in await reason():
-                await asyncio.sleep(0.05)
+            await until(helper_is_named, 60)
             assert telemetry.STORAGE.get_sample_value("tracker_storage_receiving") == 0
             monkeypatch.setattr(credential_helper, "HELPER_SECONDS", 60.0)
             monkeypatch.setattr(clients, "CREDENTIAL_SECONDS", 60.0)
             starts = (tmp_path / "starts").stat().st_size
-            while (tmp_path / "starts").stat().st_size == starts:
-                await asyncio.sleep(0.05)
+            await until(lambda: (tmp_path / "starts").stat().st_size > starts, 60)
             os.kill(os.getpid(), signal.SIGTERM)
             async with asyncio.timeout(5):
                 await running
 
             monkeypatch.setattr(credential_helper, "HELPER_SECONDS", 1.0)
             running = asyncio.create_task(service.serve(config, accept_log=False))
-            while "credential_process" not in await reason():
-                await asyncio.sleep(0.05)
+            await until(helper_is_named, 60)
             helper.unlink()
-            while logged(tmp_path / "visits.log") != pages(A, 0, 4):
-                await asyncio.sleep(0.05)
+            await until(lambda: logged(tmp_path / "visits.log") == pages(A, 0, 4), 60)
             assert await reason() == "ok"
             assert telemetry.STORAGE.get_sample_value("tracker_storage_receiving") == 1
             os.kill(os.getpid(), signal.SIGTERM)
