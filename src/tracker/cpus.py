@@ -41,7 +41,7 @@ def run_behind(workers: int) -> None:
 
 
 class Pauses:
-    """Pauses between units of work, for all threads of this process together.
+    """Lets other processes have the CPU between two units of work. All threads of this process share one object.
 
     When there is no idle CPU at all, a pause lasts until the scheduler takes the CPU away from others, several
     milliseconds. Pauses are then so rare that they take at most a fifth of the time, and the work is not starved.

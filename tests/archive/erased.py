@@ -47,7 +47,7 @@ class Erasing:
         dry_run: bool = False,
         bucket: FakeBucket | None = None,
     ) -> None:
-        """With `bucket`, the objects of a closed log whose archiving has not ended can be taken back."""
+        """A closed log whose archiving has not ended needs the `bucket`: its objects are deleted there first."""
 
         def back(closed: Path, digest: str) -> None:
             assert bucket is not None

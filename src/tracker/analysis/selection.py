@@ -1,4 +1,4 @@
-"""The filters of reports and exports: from the command line to a query on a scan."""
+"""The filters of reports and exports: their options on the command line, and the query that applies them."""
 
 import argparse
 import re

@@ -121,7 +121,7 @@ def summarise(
 
 
 class _Queries:
-    """Queries on the view `classified`: the visits without those of the doctor, with the kind of their user agent."""
+    """Queries on the view `classified`. It has all visits but the doctor's, with the kinds of their user agents."""
 
     def __init__(self, database: duckdb.DuckDBPyConnection, zone: tzinfo, top: int) -> None:
         self._database = database

@@ -72,7 +72,7 @@ async def _lifecycle(s3: Any, bucket: str) -> dict[str, Any]:
 
 
 def _days(rules: list[dict[str, Any]], prefix: str) -> int | None:
-    """After how many days a rule ends the uploads of all keys that begin with `prefix`; None without such a rule."""
+    """The days after which a rule ends the uploads of all keys that begin with `prefix`; None if no rule does."""
     days = [
         rule["AbortIncompleteMultipartUpload"].get("DaysAfterInitiation", 0)
         for rule in rules
